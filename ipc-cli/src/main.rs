@@ -1,0 +1,2 @@
+//! ipc-cli
+fn main() {}

@@ -1,0 +1,242 @@
+//! The two ends of a channel, and what they lend.
+//!
+//! Each transfer is a blocking step that borrows nothing, then an infallible lending step.
+//! A single `receive(&mut self) -> Message<'_>` would keep `self` borrowed on every path
+//! through a loop around it, so that filters, retries and selects would not compile.
+
+use crate::{RecvError, Rejected, SendError, Wait};
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+/// The sending end of a channel.
+pub trait Sender: Send {
+    /// Space for one message, see [`Loan`].
+    type Loan<'a>: Loan
+    where
+        Self: 'a;
+
+    /// The longest message, in bytes.
+    fn max_message_len(&self) -> usize;
+
+    /// The blocking step: sees to space for a message of `len` bytes. Idempotent; a second
+    /// call replaces the reservation.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; [`SendError::TooLong`] at once, whatever `wait` says.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for space as long as `wait` says. Where the space is the endpoint's own
+    /// (kernel queues), it is [`Loan::commit`] that waits.
+    fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError>;
+
+    /// The lending step: the space that [`reserve`](Sender::reserve) saw to. Without a
+    /// reservation, or after a loan of it was committed, it is an empty message's.
+    fn reserved(&mut self) -> Self::Loan<'_>;
+
+    /// Reserves and lends: `len` bytes to be written in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Sender::reserve).
+    fn loan(&mut self, len: usize, wait: Wait<'_>) -> Result<Self::Loan<'_>, SendError> {
+        self.reserve(len, wait)?;
+        Ok(self.reserved())
+    }
+
+    /// Sends a copy of `message`, waiting as long as `wait` says.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the message is not in the channel then.
+    fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
+        self.reserve(message.len(), wait)?;
+        let mut loan = self.reserved();
+        loan.copy_from_slice(message);
+        loan.commit(wait).map_err(|rejected| rejected.error)
+    }
+
+    /// Sends a copy of `message`, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the message is not in the channel then.
+    fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_wait(message, Wait::Forever)
+    }
+
+    /// Sends a copy of `message` if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::WouldBlock`] if the channel is full.
+    fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        self.send_wait(message, Wait::Never)
+    }
+
+    /// Sends a copy of `message`, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TimedOut`] if the channel stayed full.
+    fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.send_wait(message, Wait::timeout(timeout))
+    }
+}
+
+/// Space for one message. What it holds at first is unspecified (never uninitialised).
+/// [`commit`](Loan::commit) sends it; dropping it aborts, and nothing is sent.
+pub trait Loan: DerefMut<Target = [u8]> + Sized {
+    /// Shortens the message to its first `len` bytes, as after a short `read(2)` into it.
+    /// A longer `len` changes nothing.
+    fn truncate(&mut self, len: usize);
+
+    /// Sends the message.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] gives the loan back: a full kernel queue, say. Shared memory accepts
+    /// every commit, since the room was reserved.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for room as long as `wait` says, where [`Sender::reserve`] didn't.
+    fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>>;
+}
+
+/// The receiving end of a channel.
+pub trait Receiver: Send {
+    /// A message lent by the endpoint, see [`Message`].
+    type Message<'a>: Message
+    where
+        Self: 'a;
+
+    /// The blocking step: waits until this endpoint holds a message. Returns at once if it
+    /// holds one already.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`]; [`RecvError::End`] where a sender marked the end of its stream.
+    ///
+    /// # Blocking
+    ///
+    /// As long as `wait` says.
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError>;
+
+    /// The lending step: the message that [`advance`](Receiver::advance) took.
+    ///
+    /// # Panics
+    ///
+    /// If this endpoint holds none, since the last `advance` failed or its message was
+    /// released: a mistake in the calling program.
+    fn held(&mut self) -> Self::Message<'_>;
+
+    /// Waits as long as `wait` says, then lends the message.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Receiver::advance).
+    fn receive(&mut self, wait: Wait<'_>) -> Result<Self::Message<'_>, RecvError> {
+        self.advance(wait)?;
+        Ok(self.held())
+    }
+
+    /// Waits for a message as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Receiver::advance).
+    fn recv(&mut self) -> Result<Self::Message<'_>, RecvError> {
+        self.receive(Wait::Forever)
+    }
+
+    /// The next message if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::WouldBlock`] if the channel is empty.
+    fn try_recv(&mut self) -> Result<Self::Message<'_>, RecvError> {
+        self.receive(Wait::Never)
+    }
+
+    /// Waits for a message for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TimedOut`] if the channel stayed empty.
+    fn recv_timeout(&mut self, timeout: Duration) -> Result<Self::Message<'_>, RecvError> {
+        self.receive(Wait::timeout(timeout))
+    }
+
+    /// Receives a copy: replaces what `buffer` holds and returns the message's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Receiver::advance); `buffer` is left as it was.
+    fn recv_into(&mut self, buffer: &mut Vec<u8>, wait: Wait<'_>) -> Result<usize, RecvError> {
+        self.advance(wait)?;
+        let message = self.held();
+        buffer.clear();
+        buffer.extend_from_slice(&message);
+        Ok(message.len())
+    }
+}
+
+/// A message lent by its receiver. Dropping it releases it: the channel may forget it.
+pub trait Message: Deref<Target = [u8]> + Sized {
+    /// Gives the message back unreleased: the next [`Receiver::advance`] returns at once,
+    /// and [`Receiver::held`] lends it again. Where the transport redelivers, a process
+    /// that dies meanwhile has lost nothing.
+    fn keep(self);
+}
+
+/// Receivers that hold several messages at once and release them together, after the
+/// caller has put them somewhere safe.
+pub trait BatchReceiver: Receiver {
+    /// Several messages, lent together.
+    type Batch<'a>: Batch
+    where
+        Self: 'a;
+
+    /// Waits for one message, as long as `wait` says, then takes what else is there without
+    /// waiting: at most `max_messages` in all, at least one. Those held already count, and
+    /// if there are any it doesn't wait. Returns how many are held now.
+    ///
+    /// An end mark ends the batch before it; the next call, with nothing held, reports it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::advance`].
+    fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError>;
+
+    /// The messages held, none if the last [`advance_batch`](BatchReceiver::advance_batch)
+    /// failed.
+    fn held_batch(&mut self) -> Self::Batch<'_>;
+}
+
+/// Messages lent together. They stay held until released: dropping the batch on the way
+/// out of a failed write loses nothing.
+pub trait Batch: Sized {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The messages in order.
+    fn iter(&self) -> impl Iterator<Item = &[u8]>;
+
+    /// Releases the first `count` messages (all, if there are fewer); the others stay held.
+    fn release(self, count: usize);
+
+    /// Releases all.
+    fn release_all(self) {
+        let count = self.len();
+        self.release(count);
+    }
+}

@@ -1,0 +1,49 @@
+//! The common ground of the toolkit: what a channel is called, how one sends to it and
+//! receives from it, how long one waits, and what can go wrong.
+//!
+//! Two processes on one machine exchange data by **message passing** (the kernel keeps a
+//! queue; crate `ipc-mq`) or by **shared memory** (both map the same pages; crate
+//! `ipc-shm`). Each backend implements the traits of this crate at its own native speed,
+//! so a program is written once and the model is a choice. Programs depend on a backend,
+//! which re-exports all they need; layers (retries, filters, types, async) depend on this
+//! crate alone.
+//!
+//! # The shape of the traits
+//!
+//! Every transfer has two steps: a **blocking step that borrows nothing**
+//! ([`Sender::reserve`], [`Receiver::advance`]) and an **infallible lending step**
+//! ([`Sender::reserved`], [`Receiver::held`]). Messages are lent, never handed out by
+//! value, so that shared memory copies nothing and a kernel queue uses its endpoint's own
+//! buffer. Because the blocking step doesn't borrow, retry loops, filters and selects
+//! around it need no tricks.
+//!
+//! # Example
+//!
+//! ```
+//! use ipc_core::{Channel, ChannelName, Receiver, Sender, Transport, local::Local};
+//!
+//! let local = Local::new();
+//! let orders = local.create(&ChannelName::new("orders")?, &Default::default())?;
+//! let (mut tx, mut rx) = (orders.sender()?, orders.receiver()?);
+//!
+//! tx.send(b"42 apples")?;
+//! assert_eq!(&*rx.recv()?, b"42 apples");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod capability;
+mod endpoint;
+mod error;
+mod name;
+mod transport;
+mod wait;
+
+pub mod local;
+
+pub use capability::{Capabilities, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh};
+pub use endpoint::{Batch, BatchReceiver, Loan, Message, Receiver, Sender};
+pub use error::{ChannelError, OsError, RecvError, Rejected, SendError};
+pub use name::{ChannelName, InvalidName};
+pub use transport::{Channel, ChannelInfo, Participant, Role, Transport};
+pub use wait::{Cancel, CancelRegistration, Wait};

@@ -1,0 +1,201 @@
+//! How long a call may block, and how another thread ends the wait.
+//!
+//! Deadlines are [`Instant`]s: a monotonic clock, so that a step of the wall clock neither
+//! cuts a wait short nor prolongs it.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+/// How long a blocking step may wait.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Wait<'c> {
+    /// Don't: answer at once, with `WouldBlock` if it can't be done now.
+    Never,
+    /// Until it can be done.
+    Forever,
+    /// Until this instant, then `TimedOut`. An instant in the past still tries once.
+    Until(Instant),
+    /// Until this instant (if there is one), or until `cancel` is cancelled: `Cancelled`.
+    Cancellable {
+        /// When the wait times out.
+        until: Option<Instant>,
+        /// What cuts the wait short.
+        cancel: &'c Cancel,
+    },
+}
+
+impl<'c> Wait<'c> {
+    /// Waits for at most `timeout` from now. One too long for the clock means for ever.
+    pub fn timeout(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
+    }
+
+    /// The same wait, which `cancel` can cut short. [`Wait::Never`] stays as it is.
+    #[must_use]
+    pub fn or_cancel(self, cancel: &'c Cancel) -> Self {
+        match self {
+            Self::Never => Self::Never,
+            other => Self::Cancellable { until: other.deadline(), cancel },
+        }
+    }
+
+    /// When the wait times out, if it ever does. [`Wait::Never`] has no deadline either:
+    /// it doesn't wait.
+    pub fn deadline(&self) -> Option<Instant> {
+        match *self {
+            Self::Never | Self::Forever => None,
+            Self::Until(until) => Some(until),
+            Self::Cancellable { until, .. } => until,
+        }
+    }
+
+    /// What can cut the wait short.
+    pub fn cancel(&self) -> Option<&'c Cancel> {
+        match *self {
+            Self::Cancellable { cancel, .. } => Some(cancel),
+            _ => None,
+        }
+    }
+
+    /// Whether the wait was cut short.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel().is_some_and(Cancel::is_cancelled)
+    }
+}
+
+/// Ends waits from another thread: those under way and those still to come.
+///
+/// It can be a `static`. A signal handler must not call [`cancel`](Cancel::cancel) (it takes
+/// a lock); wait for the signal in a thread instead.
+///
+/// ```
+/// use ipc_core::{Cancel, Channel, ChannelName, Receiver, RecvError, Transport, Wait, local::Local};
+/// static STOP: Cancel = Cancel::new();
+///
+/// let channel = Local::new().create(&ChannelName::new("quiet")?, &Default::default())?;
+/// let mut rx = channel.receiver()?;
+/// let waiter = std::thread::spawn(move || {
+///     rx.advance(Wait::Forever.or_cancel(&STOP)).unwrap_err()
+/// });
+/// STOP.cancel();
+/// assert!(matches!(waiter.join().unwrap(), RecvError::Cancelled));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Cancel {
+    cancelled: AtomicBool,
+    waiters: Mutex<Waiters>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    next_id: u64,
+    wakers: Vec<(u64, Waker)>,
+}
+
+impl Cancel {
+    /// One that isn't cancelled yet.
+    pub const fn new() -> Self {
+        Self {
+            cancelled: AtomicBool::new(false),
+            waiters: Mutex::new(Waiters { next_id: 0, wakers: Vec::new() }),
+        }
+    }
+
+    /// Cancels every wait that was given this object, now and from now on.
+    pub fn cancel(&self) {
+        // SeqCst, with the load in `is_cancelled`: a waiter that announces itself and then
+        // finds nothing here is seen by the wakers below.
+        self.cancelled.store(true, Ordering::SeqCst);
+        let woken = std::mem::take(&mut self.lock().wakers);
+        for (_, waker) in woken {
+            waker.wake();
+        }
+    }
+
+    /// Whether [`cancel`](Cancel::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// For backends: has `waker` woken when the wait is cancelled, until the registration
+    /// is dropped. Check [`is_cancelled`](Cancel::is_cancelled) once more *after*
+    /// registering and announcing the sleep: a waker that is registered too late is not
+    /// called.
+    pub fn register(&self, waker: Waker) -> CancelRegistration<'_> {
+        let mut waiters = self.lock();
+        let id = waiters.next_id;
+        waiters.next_id += 1;
+        waiters.wakers.push((id, waker));
+        CancelRegistration { cancel: self, id }
+    }
+
+    /// The list is valid at every step, so a panic elsewhere doesn't spoil it.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A registered waker; dropping it takes the waker out again.
+#[derive(Debug)]
+#[must_use = "dropping it takes the waker out"]
+pub struct CancelRegistration<'c> {
+    cancel: &'c Cancel,
+    id: u64,
+}
+
+impl Drop for CancelRegistration<'_> {
+    fn drop(&mut self) {
+        self.cancel.lock().wakers.retain(|(id, _)| *id != self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cancel, Wait};
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+        task::Wake,
+        time::Duration,
+    };
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_timeout_of_centuries_waits_for_ever() {
+        assert!(matches!(Wait::timeout(Duration::MAX), Wait::Forever));
+    }
+
+    #[test]
+    fn cancelling_wakes_who_is_registered_and_nobody_else() {
+        let cancel = Cancel::new();
+        let (stays, leaves) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let _kept = cancel.register(stays.clone().into());
+        drop(cancel.register(leaves.clone().into()));
+        cancel.cancel();
+        assert_eq!((stays.0.load(Ordering::Relaxed), leaves.0.load(Ordering::Relaxed)), (1, 0));
+        assert!(Wait::Forever.or_cancel(&cancel).is_cancelled());
+    }
+
+    #[test]
+    fn never_stays_never() {
+        assert!(matches!(Wait::Never.or_cancel(&Cancel::new()), Wait::Never));
+    }
+}
