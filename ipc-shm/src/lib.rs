@@ -1,1 +1,117 @@
-//! ipc-shm
+//! Shared memory: two processes map the same pages, and messages go from one to the other
+//! without a copy and, while both are awake, without a system call.
+//!
+//! A channel is a file in `/dev/shm/ipc-UID` with a ring of messages in it. Sender and
+//! receiver may start in either order, end in any way and be started again: what was sent
+//! is in the channel, what was not released is delivered again, and there is nothing to
+//! clean up.
+//!
+//! # Ten lines
+//!
+//! One program sends:
+//!
+//! ```
+//! use ipc_shm::Sender;
+//!
+//! # let directory = std::env::temp_dir().join(format!("ipc-shm-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # // SAFETY: nothing else runs in this process.
+//! # unsafe { std::env::set_var("IPC_DIR", &directory) };
+//! let mut tx = ipc_shm::sender("greetings")?;
+//! tx.send(b"hello")?;
+//! # drop(tx);
+//! # receive()?;
+//! # std::fs::remove_dir(&directory)?;
+//! # fn receive() -> Result<(), Box<dyn std::error::Error>> {
+//! # use ipc_shm::Receiver;
+//! # let mut rx = ipc_shm::receiver("greetings")?;
+//! # assert_eq!(&*rx.recv()?, b"hello");
+//! # Ok(())
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! and another one receives:
+//!
+//! ```no_run
+//! use ipc_shm::Receiver;
+//!
+//! let mut rx = ipc_shm::receiver("greetings")?;
+//! println!("{} bytes", rx.recv()?.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Shm`] and [`ShmConfig`] offer more: another directory, another size, channels that
+//! outlive their users.
+//!
+//! # What is promised
+//!
+//! | event | then |
+//! |---|---|
+//! | `send` returned `Ok` | the whole message survives the sender's death, in order |
+//! | the sender is killed | each message is in the channel whole or not at all |
+//! | the receiver is killed | what it held is delivered again, first |
+//! | a peer is stopped | it keeps its role; calls time out as they were told to |
+//! | everybody is dead | the next ones go on; a transient channel that is empty is gone |
+//!
+//! A second sender or receiver is refused ([`ChannelError::Busy`]); the role of a dead one
+//! is free at once. Who has a role is certified by the kernel: by a lock that goes when the
+//! process is gone, and not before.
+//!
+//! # What is not
+//!
+//! Whoever may write to the channel's file is trusted not to be malicious; bytes that no
+//! correct peer writes are reported as `Corrupt`, but a peer that truncates the file makes
+//! the others die of SIGBUS. Messages don't survive a power loss. A forked child can't use
+//! its parent's endpoints ([`SendError::Forked`]) and must not touch a message or loan that
+//! was lent before the fork: the memory isn't there.
+//!
+//! # How
+//!
+//! The data's way is `sender` → `ring` → bell and back: the ring is an algorithm over
+//! words, `segment` is the file and the locks on it, `wait` puts to sleep and wakes, and
+//! `sys` makes the system calls. No arrow goes back.
+
+mod config;
+mod receiver;
+mod ring;
+mod segment;
+mod sender;
+mod sys;
+mod transport;
+mod wait;
+
+pub use config::{Kind, Lifetime, ShmConfig};
+pub use ipc_core::{
+    Batch, BatchReceiver, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark,
+    InvalidName, Loan, Message, OsError, Participant, Receiver, RecvError, Rejected, Role, SendError, Sender,
+    Transport, Wait,
+};
+pub use receiver::{ShmBatch, ShmMessage, ShmReceiver};
+pub use sender::{ShmLoan, ShmSender};
+pub use transport::{Shm, ShmChannel};
+pub use wait::Waiting;
+
+/// Opens the sending end of the channel `name` in the default directory. If there is no
+/// such channel, one of 1 MiB is made that ends when the last one leaves it empty.
+///
+/// # Errors
+///
+/// [`ChannelError::Busy`] if there is a sender already, and the others.
+pub fn sender(name: &str) -> Result<ShmSender, ChannelError> {
+    channel(name)?.sender()
+}
+
+/// Opens the receiving end of the channel `name` in the default directory. If there is no
+/// such channel, one of 1 MiB is made that ends when the last one leaves it empty.
+///
+/// # Errors
+///
+/// [`ChannelError::Busy`] if there is a receiver already, and the others.
+pub fn receiver(name: &str) -> Result<ShmReceiver, ChannelError> {
+    channel(name)?.receiver()
+}
+
+fn channel(name: &str) -> Result<ShmChannel, ChannelError> {
+    Shm::new().open_or_create(&ChannelName::new(name)?, &ShmConfig::new().transient())
+}

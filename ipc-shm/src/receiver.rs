@@ -1,0 +1,192 @@
+//! The receiving end: API → ring → bell.
+
+use crate::{
+    ring::spsc::{Reader, Record},
+    segment::{self, Attachment},
+    sys::map::Mapping,
+    wait::{Bell, Waiter, Waiting},
+};
+use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Role, Wait};
+use std::{collections::VecDeque, ops::Deref, slice, sync::Arc};
+
+/// The receiving end of a channel in shared memory.
+///
+/// There is one at a time. When it is dropped, or its process ends in whatever way, the
+/// next one is given what this one held and all that follows.
+#[derive(Debug)]
+pub struct ShmReceiver {
+    ring: Reader<Arc<Mapping>>,
+    /// The oldest message held; more of them only in a batch.
+    front: Option<Record>,
+    rest: VecDeque<Record>,
+    bell: Bell,
+    waiter: Waiter,
+    /// Last: the ring's reference to the memory must be gone before the role is.
+    attachment: Attachment,
+}
+
+impl ShmReceiver {
+    pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
+        let geometry = segment::spsc_geometry(attachment.header());
+        Ok(Self {
+            ring: Reader::attach(Arc::clone(attachment.mapping()), geometry)?,
+            front: None,
+            rest: VecDeque::new(),
+            bell: Bell::of(&attachment, Role::Sender),
+            waiter: Waiter::new(&attachment, Role::Receiver, Role::Sender),
+            attachment,
+        })
+    }
+
+    /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        self.waiter.waiting = waiting;
+    }
+
+    #[inline(never)]
+    fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<Record, RecvError> {
+        let ring = &mut self.ring;
+        self.waiter.until(&self.attachment, wait, || ring.next().map_err(RecvError::from))
+    }
+
+    #[inline]
+    fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
+        self.ring.release(records);
+        self.bell.ring(self.attachment.mapping());
+    }
+
+    #[inline]
+    fn release_front(&mut self) {
+        if let Some(front) = self.front.take() {
+            self.release([&front]);
+            if !self.rest.is_empty() {
+                self.front = self.rest.pop_front();
+            }
+        }
+    }
+
+    #[inline]
+    fn bytes(&self, record: &Record) -> &[u8] {
+        let bytes = self.attachment.mapping().bytes(record.payload, record.len);
+        // SAFETY: mapped as long as the receiver lives; committed by the sender and not yet
+        // released, so a conforming peer doesn't write there. Who may write to a named
+        // segment's file is trusted to conform.
+        unsafe { slice::from_raw_parts(bytes.as_ptr(), record.len) }
+    }
+}
+
+impl Receiver for ShmReceiver {
+    type Message<'a> = ShmMessage<'a>;
+
+    #[inline]
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.front.is_some() {
+            return Ok(());
+        }
+        let record = match self.ring.next()? {
+            Some(record) => record,
+            None => self.wait_for_record(wait)?,
+        };
+        if record.is_end {
+            self.release([&record]);
+            return Err(RecvError::End);
+        }
+        self.front = Some(record);
+        Ok(())
+    }
+
+    #[inline]
+    fn held(&mut self) -> ShmMessage<'_> {
+        assert!(self.attachment.is_ours(), "held() in a forked child");
+        let record = self.front.expect("held() without a successful advance()");
+        ShmMessage { receiver: self, record }
+    }
+}
+
+impl BatchReceiver for ShmReceiver {
+    type Batch<'a> = ShmBatch<'a>;
+
+    fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        self.advance(wait)?;
+        while self.rest.len() + 1 < max_messages {
+            match self.ring.next()? {
+                Some(end) if end.is_end => {
+                    self.ring.unread(&end);
+                    break;
+                }
+                Some(record) => self.rest.push_back(record),
+                None => break,
+            }
+        }
+        Ok(self.rest.len() + 1)
+    }
+
+    fn held_batch(&mut self) -> ShmBatch<'_> {
+        assert!(self.attachment.is_ours(), "held_batch() in a forked child");
+        ShmBatch { receiver: self }
+    }
+}
+
+/// A message lent by a [`ShmReceiver`], in the channel itself.
+#[derive(Debug)]
+pub struct ShmMessage<'a> {
+    receiver: &'a mut ShmReceiver,
+    record: Record,
+}
+
+impl Message for ShmMessage<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Deref for ShmMessage<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.receiver.bytes(&self.record)
+    }
+}
+
+impl Drop for ShmMessage<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.receiver.release_front();
+    }
+}
+
+/// Messages lent together by a [`ShmReceiver`], in the channel itself.
+#[derive(Debug)]
+pub struct ShmBatch<'a> {
+    receiver: &'a mut ShmReceiver,
+}
+
+impl ShmBatch<'_> {
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.receiver.front.iter().chain(&self.receiver.rest)
+    }
+}
+
+impl Batch for ShmBatch<'_> {
+    fn len(&self) -> usize {
+        usize::from(self.receiver.front.is_some()) + self.receiver.rest.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.records().map(|record| self.receiver.bytes(record))
+    }
+
+    fn release(self, count: usize) {
+        let count = count.min(self.len());
+        let receiver = self.receiver;
+        let Some(rest) = count.checked_sub(1) else { return };
+        receiver.ring.release(receiver.front.iter().chain(receiver.rest.range(..rest)));
+        receiver.bell.ring(receiver.attachment.mapping());
+        receiver.rest.drain(..rest);
+        receiver.front = receiver.rest.pop_front();
+    }
+}

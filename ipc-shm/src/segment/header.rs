@@ -1,0 +1,258 @@
+//! The first page of a segment: what is in the file, written once before the file has a
+//! name and never changed after.
+//!
+//! It is read once, from the file into private memory, then checked, then used; the mapped
+//! copy is never consulted. So nobody can change a segment's geometry under its users.
+
+use crate::config::{Kind, Lifetime};
+use ipc_core::ChannelError;
+
+/// The header's length in the file, in bytes; the rest of its page is zero.
+pub(crate) const HEADER_LEN_BYTES: usize = 128;
+
+const MAGIC: [u8; 8] = *b"ipc-shm\n";
+const BYTE_ORDER: u32 = 0x0102_0304;
+/// Programs of different major versions don't share segments.
+const ABI_MAJOR: u16 = 1;
+/// Later minor versions add what earlier ones may ignore.
+const ABI_MINOR: u16 = 0;
+
+/// What a segment's first page says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// The whole file, in bytes.
+    pub(crate) total_len: u64,
+    /// The page size that the offsets are made of, in bytes.
+    pub(crate) page: u64,
+    /// Where the data area starts, in bytes from the start of the file.
+    pub(crate) data_offset: u64,
+    /// How long the data area is, in bytes.
+    pub(crate) capacity_bytes: u64,
+    pub(crate) kind: Kind,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) fences: FenceMode,
+    /// Tells this segment from every other one of the same name.
+    pub(crate) instance: [u8; 16],
+    /// The boot of the machine in which it was made.
+    pub(crate) boot: [u8; 16],
+    /// Who made it, and when. For people to read.
+    pub(crate) creator_pid: u32,
+    pub(crate) created_unix_ns: u64,
+}
+
+/// Who pays for the fence between the ring and the waiting flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FenceMode {
+    /// Whoever is about to sleep, by a system call that fences the others too.
+    Asymmetric,
+    /// Both sides, at every message.
+    Full,
+}
+
+impl Header {
+    pub(crate) fn to_bytes(&self) -> [u8; HEADER_LEN_BYTES] {
+        let mut out = Writer { bytes: [0; HEADER_LEN_BYTES], at: 0 };
+        out.put(&MAGIC);
+        out.put(&BYTE_ORDER.to_ne_bytes());
+        out.put(&u32::from(usize::BITS as u16).to_ne_bytes());
+        out.put(&ABI_MAJOR.to_ne_bytes());
+        out.put(&ABI_MINOR.to_ne_bytes());
+        out.put(&kind_code(self.kind).to_ne_bytes());
+        out.put(&lifetime_code(self.lifetime).to_ne_bytes());
+        out.put(&fence_code(self.fences).to_ne_bytes());
+        out.put(&self.total_len.to_ne_bytes());
+        out.put(&self.page.to_ne_bytes());
+        out.put(&self.data_offset.to_ne_bytes());
+        out.put(&self.capacity_bytes.to_ne_bytes());
+        out.put(&self.instance);
+        out.put(&self.boot);
+        out.put(&self.created_unix_ns.to_ne_bytes());
+        out.put(&self.creator_pid.to_ne_bytes());
+        out.bytes
+    }
+
+    /// Reads and checks a header, for a file of `file_len` bytes on a system with pages of
+    /// `page` bytes.
+    pub(crate) fn parse(
+        bytes: &[u8; HEADER_LEN_BYTES],
+        file_len: u64,
+        page: u64,
+    ) -> Result<Self, ChannelError> {
+        let mut input = Reader { bytes, at: 0 };
+        if input.take::<8>() != MAGIC {
+            return corrupt("it isn't a segment of this toolkit");
+        }
+        expect("byte order", u64::from(input.u32()), u64::from(BYTE_ORDER))?;
+        expect("pointer width", u64::from(input.u32()), u64::from(usize::BITS))?;
+        expect("ABI version", u64::from(input.u16()), u64::from(ABI_MAJOR))?;
+        let _minor = input.u16();
+        let kind = input.u32();
+        let lifetime = input.u32();
+        let fences = input.u32();
+        let header = Self {
+            kind: Kind::ALL
+                .iter()
+                .copied()
+                .find(|&k| kind_code(k) == kind)
+                .ok_or_else(|| ChannelError::Corrupt(format!("unknown kind of channel {kind}")))?,
+            lifetime: [Lifetime::Kept, Lifetime::Transient]
+                .into_iter()
+                .find(|&l| lifetime_code(l) == lifetime)
+                .ok_or_else(|| ChannelError::Corrupt(format!("unknown lifetime {lifetime}")))?,
+            fences: [FenceMode::Asymmetric, FenceMode::Full]
+                .into_iter()
+                .find(|&f| fence_code(f) == fences)
+                .ok_or_else(|| ChannelError::Corrupt(format!("unknown fence mode {fences}")))?,
+            total_len: input.u64(),
+            page: input.u64(),
+            data_offset: input.u64(),
+            capacity_bytes: input.u64(),
+            instance: input.take(),
+            boot: input.take(),
+            created_unix_ns: input.u64(),
+            creator_pid: input.u32(),
+        };
+        header.check(file_len, page)?;
+        Ok(header)
+    }
+
+    fn check(&self, file_len: u64, page: u64) -> Result<(), ChannelError> {
+        expect("page size", self.page, page)?;
+        expect("data offset", self.data_offset, super::CONTROL_PAGES * page)?;
+        let max = crate::ShmConfig::MAX_CAPACITY_BYTES;
+        if self.capacity_bytes == 0 || self.capacity_bytes % page != 0 || self.capacity_bytes > max {
+            return corrupt(&format!("its capacity is {} bytes", self.capacity_bytes));
+        }
+        // No overflow: the capacity was checked.
+        expect("length", self.total_len, self.data_offset + self.capacity_bytes)?;
+        expect("file size", file_len, self.total_len)
+    }
+}
+
+fn kind_code(kind: Kind) -> u32 {
+    match kind {
+        Kind::Spsc => 1,
+    }
+}
+
+fn lifetime_code(lifetime: Lifetime) -> u32 {
+    match lifetime {
+        Lifetime::Kept => 1,
+        Lifetime::Transient => 2,
+    }
+}
+
+fn fence_code(fences: FenceMode) -> u32 {
+    match fences {
+        FenceMode::Asymmetric => 1,
+        FenceMode::Full => 2,
+    }
+}
+
+fn corrupt<T>(what: &str) -> Result<T, ChannelError> {
+    Err(ChannelError::Corrupt(what.into()))
+}
+
+fn expect(what: &str, found: u64, expected: u64) -> Result<(), ChannelError> {
+    if found == expected {
+        return Ok(());
+    }
+    corrupt(&format!("its {what} is {found}, this program expects {expected}"))
+}
+
+struct Writer {
+    bytes: [u8; HEADER_LEN_BYTES],
+    at: usize,
+}
+
+impl Writer {
+    fn put(&mut self, field: &[u8]) {
+        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
+        self.at += field.len();
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8; HEADER_LEN_BYTES],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let field = std::array::from_fn(|i| self.bytes[self.at + i]);
+        self.at += N;
+        field
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_ne_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_ne_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_ne_bytes(self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    fn header() -> Header {
+        Header {
+            total_len: 5 * PAGE,
+            page: PAGE,
+            data_offset: 3 * PAGE,
+            capacity_bytes: 2 * PAGE,
+            kind: Kind::Spsc,
+            lifetime: Lifetime::Transient,
+            fences: FenceMode::Asymmetric,
+            instance: [7; 16],
+            boot: [9; 16],
+            creator_pid: 42,
+            created_unix_ns: 1,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        assert_eq!(Header::parse(&header().to_bytes(), 5 * PAGE, PAGE).unwrap(), header());
+    }
+
+    #[test]
+    fn every_byte_of_the_checked_part_matters() {
+        let bytes = header().to_bytes();
+        // The minor version may differ, and what lies behind the geometry is not checked.
+        for at in (0..64).filter(|at| !(18..20).contains(at)) {
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = bytes;
+                damaged[at] ^= flip;
+                let answer = Header::parse(&damaged, 5 * PAGE, PAGE);
+                // A lifetime or a fence mode may turn into the other one.
+                if let Ok(read) = answer {
+                    assert_ne!(read, header(), "byte {at} ^ {flip:#x} went unnoticed");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_refused() {
+        for len in [0, 5 * PAGE - 1, 5 * PAGE + 1, u64::MAX] {
+            assert!(matches!(Header::parse(&header().to_bytes(), len, PAGE), Err(ChannelError::Corrupt(_))));
+        }
+    }
+
+    #[test]
+    fn an_error_names_both_sides() {
+        let mut bytes = header().to_bytes();
+        bytes[16] = 9;
+        let error = Header::parse(&bytes, 5 * PAGE, PAGE).unwrap_err().to_string();
+        assert!(error.contains("ABI version is 9") && error.contains("expects 1"), "{error}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Where a segment is: a directory and a name in it.
+
+use crate::sys::{
+    file::{self, Cause, Directory, Identity},
+    ident,
+};
+use ipc_core::{ChannelError, ChannelName, OsError};
+use std::path::{Path, PathBuf};
+
+/// The directory that segments are kept in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) path: PathBuf,
+    /// Ours to make when it is missing, and to be private.
+    pub(crate) private: bool,
+}
+
+impl Home {
+    /// Opens the directory; `None` if it is the private one and nobody has made it yet.
+    pub(crate) fn open(&self) -> Result<Option<Directory>, ChannelError> {
+        match Directory::open(&self.path) {
+            Ok(directory) => {
+                if self.private {
+                    self.check_private(&directory)?;
+                }
+                Ok(Some(directory))
+            }
+            Err(error) if Cause::of(&error) == Cause::NotFound && self.private => Ok(None),
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// Opens the directory and makes it if it is the private one.
+    pub(crate) fn open_or_make(&self) -> Result<Directory, ChannelError> {
+        if let Some(directory) = self.open()? {
+            return Ok(directory);
+        }
+        file::make_private_directory(&self.path).map_err(|error| self.refusal(error))?;
+        self.open()?.ok_or(ChannelError::NotFound)
+    }
+
+    /// Somebody else may have been faster to take the name of our directory.
+    fn check_private(&self, directory: &Directory) -> Result<(), ChannelError> {
+        let found = directory.metadata()?;
+        let path = self.path.display();
+        if found.uid != ident::euid() {
+            return Err(ChannelError::NotPermitted(format!(
+                "{path} belongs to user {}, not to us (user {}): remove it or set IPC_DIR to a directory of yours",
+                found.uid,
+                ident::euid()
+            )));
+        }
+        if found.mode & 0o022 != 0 {
+            return Err(ChannelError::NotPermitted(format!(
+                "{path} can be written by others (mode {:03o}): make it private with `chmod 700 {path}`",
+                found.mode
+            )));
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, error: OsError) -> ChannelError {
+        let path = self.path.display();
+        match Cause::of(&error) {
+            Cause::NotFound => ChannelError::InvalidConfig(format!(
+                "the directory {path} doesn't exist: make it with `mkdir -m 700 {path}`, or unset IPC_DIR"
+            )),
+            Cause::NotDirectory | Cause::IsSymlink => ChannelError::NotPermitted(format!(
+                "{path} is not a directory itself: remove it or set IPC_DIR to a directory"
+            )),
+            Cause::NotPermitted => ChannelError::NotPermitted(format!("{path}: {}", error.error)),
+            _ => ChannelError::Os(error),
+        }
+    }
+}
+
+/// A segment's directory and name.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) home: Home,
+    pub(crate) name: ChannelName,
+}
+
+impl Place {
+    /// The segment's path, for people to read.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.home.path.join(self.name.as_str())
+    }
+
+    /// Whether the name still leads to this file.
+    pub(crate) fn leads_to(&self, identity: Identity) -> bool {
+        let Ok(directory) = Directory::open(&self.home.path) else { return false };
+        directory.metadata_of(self.name.as_str()).is_ok_and(|found| found.identity == identity)
+    }
+
+    /// The directory's path.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.home.path
+    }
+}

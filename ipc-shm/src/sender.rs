@@ -1,0 +1,144 @@
+//! The sending end: API → ring → bell.
+
+use crate::{
+    ring::spsc::Writer,
+    segment::{self, Attachment},
+    sys::map::Mapping,
+    wait::{Bell, Waiter, Waiting},
+};
+use ipc_core::{ChannelError, EndMark, Loan, Rejected, Role, SendError, Sender, Wait};
+use std::{
+    ops::{Deref, DerefMut},
+    slice,
+    sync::Arc,
+};
+
+/// The sending end of a channel in shared memory.
+///
+/// There is one at a time. When it is dropped, or its process ends in whatever way, the
+/// next one goes on where it left off.
+#[derive(Debug)]
+pub struct ShmSender {
+    ring: Writer<Arc<Mapping>>,
+    max_message_len: usize,
+    reserved: Option<usize>,
+    bell: Bell,
+    waiter: Waiter,
+    /// Last: the ring's reference to the memory must be gone before the role is.
+    attachment: Attachment,
+}
+
+impl ShmSender {
+    pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
+        let geometry = segment::spsc_geometry(attachment.header());
+        Ok(Self {
+            ring: Writer::attach(Arc::clone(attachment.mapping()), geometry)?,
+            max_message_len: geometry.max_message_len(),
+            reserved: None,
+            bell: Bell::of(&attachment, Role::Receiver),
+            waiter: Waiter::new(&attachment, Role::Sender, Role::Receiver),
+            attachment,
+        })
+    }
+
+    /// Sets how this endpoint waits for room; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        self.waiter.waiting = waiting;
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
+        let ring = &mut self.ring;
+        self.waiter.until(&self.attachment, wait, || Ok::<_, SendError>(ring.has_room(len)?.then_some(())))
+    }
+}
+
+impl Sender for ShmSender {
+    type Loan<'a> = ShmLoan<'a>;
+
+    #[inline]
+    fn max_message_len(&self) -> usize {
+        self.max_message_len
+    }
+
+    #[inline]
+    fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
+        if len > self.max_message_len {
+            return Err(SendError::TooLong { len, max: self.max_message_len });
+        }
+        if !self.attachment.is_ours() {
+            return Err(SendError::Forked);
+        }
+        self.reserved = None;
+        if !self.ring.has_room(len)? {
+            self.wait_for_room(len, wait)?;
+        }
+        self.reserved = Some(len);
+        Ok(())
+    }
+
+    #[inline]
+    fn reserved(&mut self) -> ShmLoan<'_> {
+        ShmLoan { len: self.reserved.unwrap_or(0), sender: self }
+    }
+}
+
+impl EndMark for ShmSender {
+    fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
+        self.reserve(0, wait)?;
+        self.reserved = None;
+        self.ring.commit_end();
+        self.bell.ring(self.attachment.mapping());
+        Ok(())
+    }
+}
+
+/// Space for one message, in the channel itself.
+#[derive(Debug)]
+pub struct ShmLoan<'a> {
+    sender: &'a mut ShmSender,
+    len: usize,
+}
+
+impl Loan for ShmLoan<'_> {
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    #[inline]
+    fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
+        // Only a loan that was never reserved can be refused.
+        if self.sender.reserved.is_none() {
+            if let Err(error) = self.sender.reserve(0, wait) {
+                return Err(Rejected { loan: self, error });
+            }
+        }
+        let sender = self.sender;
+        sender.reserved = None;
+        sender.ring.commit(self.len);
+        sender.bell.ring(sender.attachment.mapping());
+        Ok(())
+    }
+}
+
+impl Deref for ShmLoan<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let bytes = self.sender.attachment.mapping().bytes(self.sender.ring.payload(), self.len);
+        // SAFETY: mapped as long as the sender lives, and free: the room was reserved, and
+        // only this endpoint, the ring's one sender, writes there. A conforming receiver
+        // doesn't read it before the commit; a hostile one is the sealed mode's matter.
+        unsafe { slice::from_raw_parts(bytes.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for ShmLoan<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let bytes = self.sender.attachment.mapping().bytes(self.sender.ring.payload(), self.len);
+        // SAFETY: as in `deref`; the borrow of `self` keeps other slices away.
+        unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), self.len) }
+    }
+}

@@ -1,0 +1,288 @@
+//! Directories of segments, and segment files made unnamed and published whole:
+//! `open(2)` with `O_TMPFILE`, `linkat(2)`, `flock(2)`.
+
+use super::{ident, named, retry};
+use ipc_core::OsError;
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, open, openat, posix_fallocate, renameat2},
+    libc,
+    sys::{
+        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
+        statvfs::statvfs,
+    },
+    unistd::{UnlinkatFlags, linkat, unlinkat},
+};
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The directory that a user's segments live in unless another one is chosen.
+pub(crate) fn default_directory() -> PathBuf {
+    let shm = Path::new("/dev/shm");
+    let parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+    parent.join(format!("ipc-{}", ident::euid()))
+}
+
+/// What is at a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Metadata {
+    pub(crate) identity: Identity,
+    pub(crate) kind: FileKind,
+    pub(crate) len_bytes: u64,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+}
+
+/// Which file it is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// What kind of file is at a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Regular,
+    Directory,
+    Symlink,
+    Other,
+}
+
+impl From<FileStat> for Metadata {
+    fn from(stat: FileStat) -> Self {
+        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => FileKind::Regular,
+            SFlag::S_IFDIR => FileKind::Directory,
+            SFlag::S_IFLNK => FileKind::Symlink,
+            _ => FileKind::Other,
+        };
+        Self {
+            identity: Identity { device: stat.st_dev, inode: stat.st_ino },
+            kind,
+            len_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+        }
+    }
+}
+
+/// What is behind a descriptor.
+pub(crate) fn metadata(file: impl AsFd) -> Result<Metadata, OsError> {
+    named("fstat", fstat(file.as_fd())).map(Metadata::from)
+}
+
+/// Makes a directory that only its owner may enter; one that exists is left as it is.
+pub(crate) fn make_private_directory(path: &Path) -> Result<(), OsError> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(OsError::new("mkdir", error)),
+        _ => Ok(()),
+    }
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+impl Directory {
+    /// Opens the directory itself, never one that a symbolic link leads to.
+    pub(crate) fn open(path: &Path) -> Result<Self, OsError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        named("open", retry(|| open(path, flags, Mode::empty()))).map(Self)
+    }
+
+    /// What is known about the directory.
+    pub(crate) fn metadata(&self) -> Result<Metadata, OsError> {
+        metadata(&self.0)
+    }
+
+    /// Opens the file of this name for reading, or for reading and writing. It doesn't
+    /// follow a symbolic link and doesn't wait for the other end of a fifo.
+    pub(crate) fn open_file(&self, name: &str, write: bool) -> Result<File, OsError> {
+        let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+        let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        named("open", retry(|| openat(&self.0, name, flags, Mode::empty()))).map(File::from)
+    }
+
+    /// What is at this name, a symbolic link itself and not its target.
+    pub(crate) fn metadata_of(&self, name: &str) -> Result<Metadata, OsError> {
+        named("fstatat", fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)).map(Metadata::from)
+    }
+
+    /// Takes the name away.
+    pub(crate) fn unlink(&self, name: &str) -> Result<(), OsError> {
+        named("unlinkat", unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir))
+    }
+
+    /// The names in the directory.
+    pub(crate) fn names(&self) -> Result<Vec<String>, OsError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = named("open", Dir::openat(&self.0, ".", flags, Mode::empty()))?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let entry = named("readdir", entry)?;
+            names.extend(entry.file_name().to_str().map(str::to_owned).ok());
+        }
+        Ok(names)
+    }
+
+    /// Waits for the directory's lock, which every link and unlink of a name is made
+    /// under, for at most `patience`. `None` if another process kept it that long.
+    pub(crate) fn lock(&self, patience: Duration) -> Result<Option<DirectoryLock>, OsError> {
+        // A description of its own: this one may be shared by threads.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut own = named("open", retry(|| openat(&self.0, ".", flags, Mode::empty())))?;
+        let give_up = Instant::now() + patience;
+        loop {
+            match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Ok(Some(DirectoryLock(held))),
+                Err((back, Errno::EAGAIN | Errno::EINTR)) => own = back,
+                Err((_, errno)) => return Err(OsError::new("flock", errno)),
+            }
+            if Instant::now() >= give_up {
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Makes a file without a name; `None` where the file system can't.
+    pub(crate) fn make_unnamed(&self) -> Result<Option<Unpublished>, OsError> {
+        let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+        match retry(|| openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
+            Ok(file) => Ok(Some(Unpublished { file: file.into(), temporary: None })),
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(OsError::new("open(O_TMPFILE)", errno)),
+        }
+    }
+
+    /// Makes a file with a temporary name, which a kill leaves behind.
+    pub(crate) fn make_temporary(&self) -> Result<Unpublished, OsError> {
+        let name = format!("{TEMPORARY}{:032x}", u128::from_ne_bytes(ident::random()?));
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = named("open", retry(|| openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600))))?;
+        Ok(Unpublished { file: file.into(), temporary: Some(name) })
+    }
+
+    /// Gives the file its name. False if something has that name already.
+    pub(crate) fn publish(&self, made: &mut Unpublished, name: &str) -> Result<bool, OsError> {
+        let done = match &made.temporary {
+            Some(temporary) => named("renameat2", self.rename_new(temporary, name)),
+            None => self.link(&made.file, name),
+        };
+        match done {
+            Ok(true) => made.temporary = None,
+            Ok(false) | Err(_) => made.abandon(self),
+        }
+        done
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> nix::Result<bool> {
+        match renameat2(&self.0, from, &self.0, to, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Names an unnamed file by its descriptor: through `/proc`, or without it where the
+    /// process may.
+    fn link(&self, file: &File, name: &str) -> Result<bool, OsError> {
+        let by_proc = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let linked = match linkat(nix::fcntl::AT_FDCWD, &*by_proc, &self.0, name, AtFlags::AT_SYMLINK_FOLLOW)
+        {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => linkat(file, c"", &self.0, name, AtFlags::AT_EMPTY_PATH),
+            answer => answer,
+        };
+        match linked {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(OsError::new("linkat", errno)),
+        }
+    }
+
+    /// Bytes that a user may still allocate on the directory's file system.
+    pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+        let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+        let stat = statvfs(path.as_c_str()).ok()?;
+        Some((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
+    }
+}
+
+/// What temporary names start with; no channel's name does.
+pub(crate) const TEMPORARY: &str = ".making-";
+
+/// The directory's lock, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct DirectoryLock(#[expect(dead_code, reason = "held, not used")] Flock<OwnedFd>);
+
+/// A file that has no name yet, or only a temporary one.
+#[derive(Debug)]
+pub(crate) struct Unpublished {
+    pub(crate) file: File,
+    temporary: Option<String>,
+}
+
+impl Unpublished {
+    /// Gives up: takes the temporary name away if there is one.
+    pub(crate) fn abandon(&mut self, directory: &Directory) {
+        if let Some(name) = self.temporary.take() {
+            let _ = directory.unlink(&name);
+        }
+    }
+}
+
+/// Why a call on a file or directory failed, as far as it matters to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    NotFound,
+    AlreadyExists,
+    NotPermitted,
+    IsSymlink,
+    IsDirectory,
+    NotDirectory,
+    /// A socket, or a device without a driver.
+    NotOpenable,
+    Full,
+    Other,
+}
+
+impl Cause {
+    pub(crate) fn of(error: &OsError) -> Self {
+        match error.error.raw_os_error() {
+            Some(libc::ENOENT) => Self::NotFound,
+            Some(libc::EEXIST) => Self::AlreadyExists,
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Self::NotPermitted,
+            Some(libc::ELOOP) => Self::IsSymlink,
+            Some(libc::EISDIR) => Self::IsDirectory,
+            Some(libc::ENOTDIR) => Self::NotDirectory,
+            Some(libc::ENXIO | libc::ENODEV) => Self::NotOpenable,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::Full,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Allocates every page of the file's first `len_bytes`, so that no later access can find
+/// the file system full.
+pub(crate) fn allocate(file: &File, len_bytes: u64) -> Result<(), OsError> {
+    let len = libc::off_t::try_from(len_bytes).map_err(|_| OsError::new("posix_fallocate", Errno::EFBIG))?;
+    named("posix_fallocate", retry(|| posix_fallocate(file, 0, len)))
+}
+
+/// Sets the permission bits to exactly these, whatever the umask.
+pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), OsError> {
+    named("fchmod", fchmod(file, Mode::from_bits_truncate(mode)))
+}

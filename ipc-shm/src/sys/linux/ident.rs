@@ -1,0 +1,62 @@
+//! Who and where we are: user, process, boot, page size, randomness.
+
+use super::{named, retry};
+use ipc_core::OsError;
+use nix::{
+    errno::Errno,
+    libc,
+    unistd::{SysconfVar, geteuid, sysconf},
+};
+use std::{
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The effective user id, which owns the files that we make.
+pub(crate) fn euid() -> u32 {
+    geteuid().as_raw()
+}
+
+/// The process id in its own namespace.
+pub(crate) fn pid() -> u32 {
+    std::process::id()
+}
+
+/// The size of a page, in bytes.
+pub(crate) fn page_size_bytes() -> Result<u64, OsError> {
+    let size = named("sysconf(_SC_PAGESIZE)", sysconf(SysconfVar::PAGE_SIZE))?;
+    Ok(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096))
+}
+
+/// What tells this boot of the machine from others; zeros where the system doesn't say.
+pub(crate) fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+}
+
+/// Sixteen random bytes.
+pub(crate) fn random() -> Result<[u8; 16], OsError> {
+    let mut bytes = [0; 16];
+    named(
+        "getrandom",
+        retry(|| {
+            // SAFETY: the buffer is ours and as long as we say.
+            let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+            Errno::result(got)
+        }),
+    )?;
+    Ok(bytes)
+}
+
+/// Nanoseconds since 1970 by the wall clock. For people to read.
+pub(crate) fn unix_time_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Processors that are switched on, whether or not this process may use them: the peer may.
+pub(crate) fn online_processors() -> u64 {
+    let online = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    online.and_then(|count| u64::try_from(count).ok()).unwrap_or(1)
+}

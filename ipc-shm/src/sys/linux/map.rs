@@ -1,0 +1,169 @@
+//! The mapping of a segment: `mmap(2)`, `madvise(2)`.
+//!
+//! ```text
+//! | guard | control pages | data | the same data again | guard |
+//! ```
+//!
+//! The data is mapped twice in a row, so that a record that runs over the end of the ring
+//! is contiguous all the same. The guard pages fault on whatever strays off either end. No
+//! part of it is inherited by a forked child.
+
+use super::{fork, named};
+use ipc_core::OsError;
+use memmap2::{MmapOptions, MmapRaw};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use std::{
+    fs::File,
+    mem::ManuallyDrop,
+    num::NonZeroUsize,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64},
+};
+
+/// A mapped segment. It keeps the file's open file description, and so its locks, until it
+/// is dropped, also after the descriptor was closed.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    reservation: NonNull<u8>,
+    reserved_len: usize,
+    /// The first byte of the segment; the guard page lies before it.
+    base: NonNull<u8>,
+    /// How much can be addressed from `base`: control pages, data and its mirror.
+    len: usize,
+    generation: u32,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; what is shared in it is
+// reached through atomics or through bytes that the ring's algorithm gave to one side.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `control_len` bytes of `file` and, behind them, its next `data_len` bytes
+    /// twice. All three lengths are whole pages, and the file is at least as long.
+    pub(crate) fn new(
+        file: &File,
+        page: usize,
+        control_len: usize,
+        data_len: usize,
+    ) -> Result<Self, OsError> {
+        let too_large = || OsError::new("mmap", std::io::ErrorKind::OutOfMemory);
+        let len =
+            data_len.checked_mul(2).and_then(|twice| twice.checked_add(control_len)).ok_or_else(too_large)?;
+        let reserved_len = page
+            .checked_mul(2)
+            .and_then(|g| g.checked_add(len))
+            .and_then(NonZeroUsize::new)
+            .ok_or_else(too_large)?;
+        // SAFETY: a fresh private reservation that nobody may access; it replaces nothing.
+        let reservation =
+            unsafe { mmap_anonymous(None, reserved_len, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) };
+        let reservation = named("mmap", reservation)?.cast::<u8>();
+        // SAFETY: the reservation is two pages longer than `len`.
+        let base = unsafe { reservation.add(page) };
+        let reserved_len = reserved_len.get();
+        let mapping = Self { reservation, reserved_len, base, len, generation: fork::generation() };
+        mapping.place(file, 0, control_len + data_len, 0)?;
+        mapping.place(file, control_len + data_len, data_len, control_len)?;
+        // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
+        named("madvise(MADV_DONTFORK)", unsafe {
+            madvise(reservation.cast(), reserved_len, MmapAdvise::MADV_DONTFORK)
+        })?;
+        Ok(mapping)
+    }
+
+    /// Maps `len` bytes of `file` from `file_offset` at `at` bytes behind the base.
+    fn place(&self, file: &File, at: usize, len: usize, file_offset: usize) -> Result<(), OsError> {
+        assert!(at + len <= self.len, "a placement beyond the reservation");
+        // SAFETY: within the reservation, by the assertion.
+        let address = unsafe { self.base.add(at) };
+        let (Some(address), Some(len)) = (NonZeroUsize::new(address.as_ptr().addr()), NonZeroUsize::new(len))
+        else {
+            return Ok(());
+        };
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        // SAFETY: MAP_FIXED replaces pages of our own reservation only, which nothing
+        // refers to yet.
+        let placed =
+            unsafe { mmap(Some(address), len, access, flags, file, file_offset as nix::libc::off_t) };
+        named("mmap", placed).map(drop)
+    }
+
+    /// The address of the byte at `offset`, for a range of `len` bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the range isn't within the mapping.
+    #[inline]
+    pub(crate) fn bytes(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(offset <= self.len && len <= self.len - offset, "a range beyond the mapping");
+        // SAFETY: within the mapping, by the assertion.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// The 64-bit word at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If it isn't aligned or not within the mapping.
+    #[inline]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset % 8 == 0, "an unaligned word");
+        let word = self.bytes(offset, 8).cast::<AtomicU64>();
+        // SAFETY: mapped for as long as `self`, and aligned, since the base is a page's
+        // start. Peer processes access it by atomic operations of the same width.
+        unsafe { word.as_ref() }
+    }
+
+    /// The 32-bit word at `offset`, for futexes.
+    ///
+    /// # Panics
+    ///
+    /// If it isn't aligned or not within the mapping.
+    pub(crate) fn half_word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset % 4 == 0, "an unaligned word");
+        let word = self.bytes(offset, 4).cast::<AtomicU32>();
+        // SAFETY: as in `word`.
+        unsafe { word.as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // A forked child has nothing there, or by now something else.
+        if self.generation == fork::generation() {
+            // SAFETY: our own reservation; whoever borrowed from it borrowed `self`.
+            let _ = unsafe { munmap(self.reservation.cast(), self.reserved_len) };
+        }
+    }
+}
+
+/// A mapping of a file's first page that nobody reads: it keeps the open file description,
+/// and so its locks, after the descriptor was closed.
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    page: ManuallyDrop<MmapRaw>,
+    generation: u32,
+}
+
+impl Anchor {
+    /// Keeps the description behind `file`.
+    pub(crate) fn new(file: &File, page: usize) -> Result<Self, OsError> {
+        let anchor = MmapOptions::new().len(page).map_raw_read_only(file);
+        let page = anchor.map_err(|error| OsError::new("mmap", error))?;
+        page.advise(memmap2::Advice::DontFork)
+            .map_err(|error| OsError::new("madvise(MADV_DONTFORK)", error))?;
+        Ok(Self { page: ManuallyDrop::new(page), generation: fork::generation() })
+    }
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        if self.generation == fork::generation() {
+            // SAFETY: dropped here only, and `self` isn't used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.page) };
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The seam to the operating system: every system call and every `cfg(target_os)` of this
+//! crate is beneath this module, so that another system is another folder beside
+//! `linux`, not a branch in code that exists.
+//!
+//! What is behind the seam:
+//!
+//! - [`map`]: the mapping of a segment, its data twice in a row, guard pages around it;
+//! - [`file`]: directories and files, made unnamed and published whole;
+//! - [`lock`]: byte locks that go exactly when their process is gone;
+//! - [`futex`]: sleeping on a word of shared memory;
+//! - [`fence`]: the fence that the sleeper pays for;
+//! - [`fork`]: what a forked child must not do with its parent's endpoints;
+//! - [`ident`]: who and where we are.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{fence, file, fork, futex, ident, lock, map};
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "ipc-shm has no port to this system yet: add one beside ipc-shm/src/sys/linux (what it must \
+     offer is listed in ipc-shm/src/sys/mod.rs)"
+);

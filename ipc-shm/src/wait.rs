@@ -1,0 +1,326 @@
+//! Waiting for a peer: spin briefly, yield, then sleep on a word of the segment.
+//!
+//! Who is about to sleep sets its flag, fences, looks once more and sleeps on the flag. Who
+//! has changed the ring looks at the peer's flag, and only if it is set swaps it to 0 and
+//! wakes. It is a flag and not a count, which a killed sleeper would leave wrong. Every
+//! sleep is bounded, because a peer may be killed between its store and its wake-up.
+
+use crate::{
+    ring::memory::Memory,
+    segment::{Attachment, FenceMode, Reach, RolePage},
+    sys::{fence as barrier, futex, ident, map::Mapping},
+};
+use crossbeam_utils::Backoff;
+use ipc_core::{Cancel, RecvError, Role, SendError, Wait};
+use parking_lot::Mutex;
+use std::{
+    hint,
+    sync::{
+        Arc, OnceLock,
+        atomic::{self, AtomicU32, Ordering},
+    },
+    task::Wake,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How an endpoint waits for its peer. It doesn't matter to the peer, nor to what is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// Never sleeps: the shortest latency, and a processor of its own.
+    Spin,
+    /// Spins for 50 µs, which is about what a wake-up costs, then sleeps.
+    #[default]
+    Adaptive,
+    /// Sleeps at once.
+    Block,
+}
+
+/// How long an adaptive endpoint spins.
+const SPIN_TIME: Duration = Duration::from_micros(50);
+/// How long a sleep may last before it looks around.
+const SLEEP: Duration = Duration::from_millis(250);
+/// How long it may last if the peer may have overlooked the flag.
+const DOUBTFUL_SLEEP: Duration = Duration::from_millis(1);
+/// Looks at the ring between two looks at the clock.
+const BURST: u32 = 64;
+/// Bursts before the processor is asked to take it easy, and the clock is looked at: until
+/// then the peer is probably about to answer.
+const EAGER_BURSTS: u32 = 8;
+/// Bursts of a spinning endpoint between two looks around.
+const LOOK_AROUND_BURSTS: u32 = 1 << 14;
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+
+/// Why a wait ended without what it was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unready {
+    WouldBlock,
+    TimedOut,
+    Cancelled,
+    Closed,
+}
+
+impl From<Unready> for SendError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Closed => Self::Closed,
+        }
+    }
+}
+
+impl From<Unready> for RecvError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Closed => Self::Closed,
+        }
+    }
+}
+
+/// Wakes the peer, if it sleeps.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    peer_asleep: usize,
+    fences: FenceMode,
+}
+
+impl Bell {
+    /// The bell of the peer that has the other role.
+    pub(crate) fn of(attachment: &Attachment, peer: Role) -> Self {
+        Self { peer_asleep: attachment.page(peer).asleep(), fences: attachment.header().fences }
+    }
+
+    /// To be called after each change of the ring that the peer may wait for.
+    #[inline]
+    pub(crate) fn ring(&self, mapping: &Mapping) {
+        match self.fences {
+            // The sleeper's fence runs on our processor too; only the compiler must be kept
+            // from moving the load up.
+            FenceMode::Asymmetric => atomic::compiler_fence(Ordering::SeqCst),
+            FenceMode::Full => atomic::fence(Ordering::SeqCst),
+        }
+        let flag = mapping.half_word(self.peer_asleep);
+        if flag.load(Ordering::Relaxed) != AWAKE {
+            wake(flag);
+        }
+    }
+}
+
+#[cold]
+fn wake(flag: &AtomicU32) {
+    if flag.swap(AWAKE, Ordering::AcqRel) != AWAKE {
+        futex::wake_all(flag);
+    }
+}
+
+/// An endpoint's way to wait for its peer.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) waiting: Waiting,
+    mine: RolePage,
+    peer: RolePage,
+    fences: FenceMode,
+    /// Made at the first sleep that can be cancelled, then kept.
+    alarm: Option<Arc<Alarm>>,
+}
+
+impl Waiter {
+    pub(crate) fn new(attachment: &Attachment, me: Role, peer: Role) -> Self {
+        Self {
+            waiting: Waiting::default(),
+            mine: attachment.page(me),
+            peer: attachment.page(peer),
+            fences: attachment.header().fences,
+            alarm: None,
+        }
+    }
+
+    /// Polls until there is an answer or `wait` is over. The caller has polled once.
+    pub(crate) fn until<T, E: From<Unready>>(
+        &mut self,
+        attachment: &Attachment,
+        wait: Wait<'_>,
+        mut poll: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<T, E> {
+        if matches!(wait, Wait::Never) {
+            return Err(Unready::WouldBlock.into());
+        }
+        let spin_time = match self.waiting {
+            Waiting::Spin => Some(Duration::MAX),
+            Waiting::Adaptive if has_several_processors() => Some(SPIN_TIME),
+            Waiting::Adaptive | Waiting::Block => None,
+        };
+        if let Some(spin_time) = spin_time {
+            if let Some(answer) = spin(attachment, wait, spin_time, &mut poll)? {
+                return Ok(answer);
+            }
+        }
+        if self.waiting == Waiting::Adaptive {
+            if let Some(answer) = yield_briefly(&mut poll)? {
+                return Ok(answer);
+            }
+        }
+        self.sleep(attachment, wait, poll)
+    }
+
+    fn sleep<T, E: From<Unready>>(
+        &mut self,
+        attachment: &Attachment,
+        wait: Wait<'_>,
+        mut poll: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<T, E> {
+        let mapping = attachment.mapping();
+        let flag = mapping.half_word(self.mine.asleep());
+        let _armed = wait.cancel().map(|cancel| self.arm(mapping, cancel));
+        loop {
+            let sure = self.announce(mapping, flag);
+            let answer = poll();
+            if !matches!(answer, Ok(None)) {
+                flag.store(AWAKE, Ordering::Relaxed);
+                return answer.map(|answer| answer.expect("matched above"));
+            }
+            let bound = if sure { SLEEP } else { DOUBTFUL_SLEEP };
+            let verdict =
+                overdue(wait).map_or_else(|| Ok(time_left(wait).map_or(bound, |left| left.min(bound))), Err);
+            let time = match verdict {
+                Ok(time) => time,
+                Err(unready) => {
+                    flag.store(AWAKE, Ordering::Relaxed);
+                    return Err(unready.into());
+                }
+            };
+            futex::wait(flag, ASLEEP, time);
+            // Nobody woke us: a good time to look around.
+            if flag.load(Ordering::Relaxed) == ASLEEP && !attachment.is_named() {
+                return poll()?.ok_or(Unready::Closed.into());
+            }
+        }
+    }
+
+    /// Sets the flag, and sees to it that the peer sees either the flag or our last look at
+    /// the ring sees what the peer did. False if the peer may overlook the flag.
+    fn announce(&self, mapping: &Arc<Mapping>, flag: &AtomicU32) -> bool {
+        flag.store(ASLEEP, Ordering::SeqCst);
+        match self.fences {
+            FenceMode::Full => {
+                atomic::fence(Ordering::SeqCst);
+                true
+            }
+            FenceMode::Asymmetric => {
+                let reached = mapping.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64;
+                barrier::everywhere() && reached
+            }
+        }
+    }
+
+    /// Has a cancellation wake us, until the guard is dropped.
+    fn arm<'c>(&mut self, mapping: &Arc<Mapping>, cancel: &'c Cancel) -> Armed<'c> {
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Arc::new(Alarm { asleep: self.mine.asleep(), target: Mutex::new(None) }));
+        *alarm.target.lock() = Some(Arc::clone(mapping));
+        let registration = cancel.register(Arc::clone(alarm).into());
+        Armed { alarm: Arc::clone(alarm), _registration: registration }
+    }
+}
+
+/// Wakes an endpoint of this process when its wait is cancelled.
+#[derive(Debug)]
+struct Alarm {
+    asleep: usize,
+    /// The memory to ring in, while its owner is in the wait. Used under the lock only, so
+    /// that it is never what keeps a mapping alive.
+    target: Mutex<Option<Arc<Mapping>>>,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        if let Some(mapping) = &*self.target.lock() {
+            wake(mapping.half_word(self.asleep));
+        }
+    }
+}
+
+struct Armed<'c> {
+    alarm: Arc<Alarm>,
+    _registration: ipc_core::CancelRegistration<'c>,
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        *self.alarm.target.lock() = None;
+    }
+}
+
+/// Polls without a pause, then with pauses, for at most `spin_time`.
+fn spin<T, E: From<Unready>>(
+    attachment: &Attachment,
+    wait: Wait<'_>,
+    spin_time: Duration,
+    poll: &mut impl FnMut() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    for _ in 0..EAGER_BURSTS * BURST {
+        if let Some(answer) = poll()? {
+            return Ok(Some(answer));
+        }
+    }
+    let started = Instant::now();
+    let mut bursts = 0;
+    loop {
+        for _ in 0..BURST {
+            if let Some(answer) = poll()? {
+                return Ok(Some(answer));
+            }
+            hint::spin_loop();
+        }
+        if let Some(unready) = overdue(wait) {
+            return Err(unready.into());
+        }
+        if started.elapsed() >= spin_time {
+            return Ok(None);
+        }
+        bursts += 1;
+        if bursts % LOOK_AROUND_BURSTS == 0 {
+            thread::yield_now();
+            if !attachment.is_named() {
+                return poll()?.map(Some).ok_or(Unready::Closed.into());
+            }
+        }
+    }
+}
+
+/// Lets others run on this processor a few times: the peer may be among them.
+fn yield_briefly<T, E>(poll: &mut impl FnMut() -> Result<Option<T>, E>) -> Result<Option<T>, E> {
+    let backoff = Backoff::new();
+    while !backoff.is_completed() {
+        backoff.snooze();
+        if let Some(answer) = poll()? {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
+}
+
+fn overdue(wait: Wait<'_>) -> Option<Unready> {
+    if wait.is_cancelled() {
+        return Some(Unready::Cancelled);
+    }
+    time_left(wait).is_some_and(|left| left.is_zero()).then_some(Unready::TimedOut)
+}
+
+fn time_left(wait: Wait<'_>) -> Option<Duration> {
+    wait.deadline().map(|until| until.saturating_duration_since(Instant::now()))
+}
+
+fn has_several_processors() -> bool {
+    static SEVERAL: OnceLock<bool> = OnceLock::new();
+    *SEVERAL.get_or_init(|| ident::online_processors() > 1)
+}
