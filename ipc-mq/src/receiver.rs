@@ -1,0 +1,152 @@
+//! The receiving end of a queue, after `mq_receive(3)`.
+
+use crate::{
+    store::Store,
+    sys::Queue,
+    wait::{Patience, Waiter, call},
+};
+use ipc_core::{Batch, BatchReceiver, Message, PriorityReceiver, Receiver, RecvError, Wait};
+use nix::poll::PollFlags;
+use std::{
+    ops::Deref,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+/// The receiving end of a queue.
+///
+/// The kernel gives a message to one receiver and forgets it. From then on it lives in this
+/// endpoint's own memory: what is still held when the endpoint is dropped, or its process
+/// dies, is gone. So hold little, and release it when it is safe.
+///
+/// After a `fork`, parent and child may both go on receiving: each message goes to one of
+/// them. What was held at the fork, both hold.
+#[derive(Debug)]
+pub struct MqReceiver {
+    queue: Queue,
+    held: Store,
+    waiter: Waiter,
+}
+
+impl MqReceiver {
+    pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
+        Self { queue, held: Store::new(max_message_len), waiter: Waiter::default() }
+    }
+
+    /// Takes one more message from the queue, in addition to those held.
+    #[inline]
+    fn pull(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        let Self { queue, held, waiter } = self;
+        let space = held.space();
+        let attempt = |patience| {
+            call("mq_receive", patience, || match patience {
+                Patience::Endless => queue.receive(space),
+                Patience::None => queue.receive_by_epoch(space),
+            })
+        };
+        let (len, priority) = waiter.until(queue.as_fd(), PollFlags::POLLIN, wait, attempt)?;
+        held.push(len, priority);
+        Ok(())
+    }
+}
+
+impl Receiver for MqReceiver {
+    type Message<'a> = MqMessage<'a>;
+
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        if self.held.is_empty() { self.pull(wait) } else { Ok(()) }
+    }
+
+    fn held(&mut self) -> MqMessage<'_> {
+        assert!(!self.held.is_empty(), "held() without a successful advance()");
+        MqMessage { held: &mut self.held, release: true }
+    }
+}
+
+impl BatchReceiver for MqReceiver {
+    type Batch<'a> = MqBatch<'a>;
+
+    fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        self.advance(wait)?;
+        while self.held.len() < max_messages {
+            // An error now would hide what is held; if it lasts, the next call meets it.
+            if self.pull(Wait::Never).is_err() {
+                break;
+            }
+        }
+        Ok(self.held.len())
+    }
+
+    fn held_batch(&mut self) -> MqBatch<'_> {
+        MqBatch { held: &mut self.held }
+    }
+}
+
+impl PriorityReceiver for MqReceiver {
+    fn priority_of(message: &MqMessage<'_>) -> u32 {
+        message.priority()
+    }
+}
+
+/// For `poll` and its kin: the queue has a message when it is readable. One that this
+/// endpoint holds doesn't count. Leave the descriptor's mode alone.
+impl AsFd for MqReceiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+/// A message lent by a [`MqReceiver`]. Dropping it releases it.
+#[derive(Debug)]
+pub struct MqMessage<'a> {
+    held: &'a mut Store,
+    release: bool,
+}
+
+impl MqMessage<'_> {
+    /// The priority that it was sent with.
+    pub fn priority(&self) -> u32 {
+        self.held.first_priority()
+    }
+}
+
+impl Message for MqMessage<'_> {
+    fn keep(mut self) {
+        self.release = false;
+    }
+}
+
+impl Deref for MqMessage<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.held.first()
+    }
+}
+
+impl Drop for MqMessage<'_> {
+    fn drop(&mut self) {
+        if self.release {
+            self.held.release(1);
+        }
+    }
+}
+
+/// Messages lent together by a [`MqReceiver`].
+#[derive(Debug)]
+pub struct MqBatch<'a> {
+    held: &'a mut Store,
+}
+
+impl Batch for MqBatch<'_> {
+    fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.held.iter()
+    }
+
+    fn release(self, count: usize) {
+        self.held.release(count);
+    }
+}

@@ -1,0 +1,148 @@
+//! Where a receiver keeps the messages that it holds: one stretch of memory, each message
+//! right behind the one before, so that a batch of short ones takes little. The kernel
+//! wants room for the longest possible message at each receive; it gets the tail.
+
+use std::{collections::VecDeque, ops::Range};
+
+/// Messages held, oldest first.
+#[derive(Debug)]
+pub(crate) struct Store {
+    bytes: Vec<u8>,
+    messages: VecDeque<Held>,
+    max_message_len: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    range: Range<usize>,
+    priority: u32,
+}
+
+impl Store {
+    /// Room for one message of any length; it grows when more are held.
+    pub(crate) fn new(max_message_len: usize) -> Self {
+        let bytes = vec![0; max_message_len];
+        Self { bytes, messages: VecDeque::with_capacity(1), max_message_len }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.messages.iter().map(|message| &self.bytes[message.range.clone()])
+    }
+
+    pub(crate) fn first(&self) -> &[u8] {
+        &self.bytes[self.messages[0].range.clone()]
+    }
+
+    pub(crate) fn first_priority(&self) -> u32 {
+        self.messages[0].priority
+    }
+
+    /// Where the next message goes: room for the longest.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        if self.bytes.len() - self.end() < self.max_message_len {
+            self.make_room();
+        }
+        let end = self.end();
+        &mut self.bytes[end..end + self.max_message_len]
+    }
+
+    /// Counts what was written to the first `len` bytes of [`space`](Self::space).
+    pub(crate) fn push(&mut self, len: usize, priority: u32) {
+        let start = self.end();
+        assert!(len <= self.max_message_len, "the kernel wrote more than it was given room for");
+        self.messages.push_back(Held { range: start..start + len, priority });
+    }
+
+    /// Forgets the first `count` messages, or all.
+    pub(crate) fn release(&mut self, count: usize) {
+        self.messages.drain(..count.min(self.messages.len()));
+    }
+
+    fn start(&self) -> usize {
+        self.messages.front().map_or(0, |message| message.range.start)
+    }
+
+    fn end(&self) -> usize {
+        self.messages.back().map_or(0, |message| message.range.end)
+    }
+
+    /// Moves the messages to the front where that frees at least as much as it moves, so
+    /// that moving stays cheap; grows to twice the size where it isn't enough.
+    #[cold]
+    fn make_room(&mut self) {
+        let (start, end) = (self.start(), self.end());
+        if end - start <= start {
+            self.bytes.copy_within(start..end, 0);
+            for message in &mut self.messages {
+                message.range = message.range.start - start..message.range.end - start;
+            }
+        }
+        let needed = self.end() + self.max_message_len;
+        if self.bytes.len() < needed {
+            self.bytes.resize(needed.max(self.bytes.len() * 2), 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Store;
+
+    fn put(store: &mut Store, message: &[u8]) {
+        store.space()[..message.len()].copy_from_slice(message);
+        store.push(message.len(), 0);
+    }
+
+    #[test]
+    fn messages_stay_whole_and_in_order_whatever_is_released_in_between() {
+        let mut store = Store::new(5);
+        let mut expected = std::collections::VecDeque::new();
+        for round in 0..1000_usize {
+            let message = format!("{round}").into_bytes()[..].to_vec();
+            put(&mut store, &message[..message.len().min(5)]);
+            expected.push_back(message);
+            let released = (round * 7) % 3;
+            store.release(released);
+            expected.drain(..released.min(expected.len()));
+            assert!(store.iter().eq(expected.iter().map(Vec::as_slice)), "round {round}");
+        }
+    }
+
+    #[test]
+    fn memory_stays_bounded_by_what_is_held() {
+        let mut store = Store::new(8);
+        for _ in 0..4 {
+            put(&mut store, b"held");
+        }
+        for _ in 0..100_000 {
+            put(&mut store, b"more");
+            store.release(1);
+        }
+        assert!(store.bytes.len() <= 128, "{}", store.bytes.len());
+    }
+
+    #[test]
+    fn releasing_more_than_there_are_releases_all() {
+        let mut store = Store::new(8);
+        put(&mut store, b"one");
+        store.release(9);
+        assert!(store.is_empty());
+    }
+
+    #[test]
+    fn empty_messages_are_messages() {
+        let mut store = Store::new(8);
+        put(&mut store, b"");
+        put(&mut store, b"");
+        assert_eq!(store.len(), 2);
+        assert_eq!(store.first(), b"");
+    }
+}

@@ -1,0 +1,260 @@
+//! Every system call of this crate, and its only unsafe code: the kernel's queues as
+//! `mq_open(3)`, `mq_send(3)`, `mq_receive(3)` and `mq_getattr(3)` describe them, each as a
+//! safe function that says what the kernel answered and decides nothing.
+//!
+//! `nix` has these calls too, but leaves `mq_open` without its last two arguments when a
+//! queue is to be created with the kernel's defaults, and doesn't close descriptors.
+
+use ipc_core::OsError;
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open, openat},
+    libc,
+    poll::{PollFd, ppoll},
+    sys::{
+        resource::{Resource, getrlimit},
+        signal::SigSet,
+        stat::{FileStat, Mode, fchmod, fstat},
+        statfs::fstatfs,
+        time::TimeSpec,
+    },
+};
+use std::{
+    ffi::CStr,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
+    ptr,
+    time::Duration,
+};
+
+/// What a descriptor is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Receive,
+    Send,
+}
+
+/// What is settled when a queue is made: `mq_maxmsg` and `mq_msgsize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) depth: usize,
+    pub(crate) max_message_len: usize,
+}
+
+/// What the kernel says about a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attributes {
+    pub(crate) geometry: Geometry,
+    pub(crate) queued_messages: u64,
+}
+
+/// A descriptor of a queue, in blocking mode, closed on exec and on drop.
+#[derive(Debug)]
+pub(crate) struct Queue(OwnedFd);
+
+impl Queue {
+    /// `mq_open` of a queue that exists.
+    pub(crate) fn open(path: &CStr, access: Access) -> Result<Self, Errno> {
+        let access = match access {
+            Access::Receive => libc::O_RDONLY,
+            Access::Send => libc::O_WRONLY,
+        };
+        // SAFETY: `path` ends with a NUL and lives through the call; without O_CREAT the
+        // call takes two arguments.
+        Self::opened(unsafe { libc::mq_open(path.as_ptr(), access | libc::O_CLOEXEC) })
+    }
+
+    /// `mq_open` of a queue that must not exist, with the kernel's default geometry if none
+    /// is given. The process's umask takes away from `mode`.
+    pub(crate) fn create(path: &CStr, mode: u32, geometry: Option<Geometry>) -> Result<Self, Errno> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        let attributes = geometry.map(Geometry::to_raw);
+        let attributes = attributes.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: `path` ends with a NUL, `attributes` is null or points to a local of this
+        // function, and with O_CREAT the call takes four arguments of these types.
+        Self::opened(unsafe { libc::mq_open(path.as_ptr(), flags, mode as libc::mode_t, attributes) })
+    }
+
+    fn opened(answer: RawFd) -> Result<Self, Errno> {
+        let raw = Errno::result(answer)?;
+        // SAFETY: the kernel just gave us this descriptor, so nobody else owns it; on Linux
+        // a queue descriptor is a file descriptor, and mq_close(3) is close(2).
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+    }
+
+    /// `mq_getattr`.
+    pub(crate) fn attributes(&self) -> Result<Attributes, OsError> {
+        let mut raw = MaybeUninit::<libc::mq_attr>::zeroed();
+        // SAFETY: `raw` is a valid place for what the call writes.
+        let answer = unsafe { libc::mq_getattr(self.0.as_raw_fd(), raw.as_mut_ptr()) };
+        Errno::result(answer).map_err(|errno| OsError::new("mq_getattr", errno))?;
+        // SAFETY: all integers, zeroed above and filled in by the call.
+        Ok(Attributes::from_raw(unsafe { raw.assume_init_ref() }))
+    }
+
+    /// `fstat`: the owner and the permission bits.
+    pub(crate) fn status(&self) -> Result<FileStat, OsError> {
+        fstat(&self.0).map_err(|errno| OsError::new("fstat", errno))
+    }
+
+    /// `fchmod`.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<(), OsError> {
+        fchmod(&self.0, Mode::from_bits_truncate(mode)).map_err(|errno| OsError::new("fchmod", errno))
+    }
+
+    /// `mq_send`: waits for room.
+    #[inline]
+    pub(crate) fn send(&self, message: &[u8], priority: u32) -> Result<(), Errno> {
+        // SAFETY: the kernel reads `message.len()` bytes from `message`, which lives
+        // through the call.
+        let answer =
+            unsafe { libc::mq_send(self.0.as_raw_fd(), message.as_ptr().cast(), message.len(), priority) };
+        Errno::result(answer).map(drop)
+    }
+
+    /// `mq_timedsend` with a deadline long past, see [`EPOCH`].
+    #[inline]
+    pub(crate) fn send_by_epoch(&self, message: &[u8], priority: u32) -> Result<(), Errno> {
+        let (start, len) = (message.as_ptr().cast(), message.len());
+        // SAFETY: as in `send`, and the deadline is a static.
+        let answer = unsafe { libc::mq_timedsend(self.0.as_raw_fd(), start, len, priority, &EPOCH) };
+        Errno::result(answer).map(drop)
+    }
+
+    /// `mq_receive`: waits for a message; its length and priority.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<(usize, u32), Errno> {
+        let mut priority = 0;
+        let (start, len) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the kernel writes at most `len` bytes to `buffer`, which is borrowed for
+        // us alone, and a priority to a local.
+        let answer = unsafe { libc::mq_receive(self.0.as_raw_fd(), start, len, &mut priority) };
+        Errno::result(answer).map(|len| (len.unsigned_abs(), priority))
+    }
+
+    /// `mq_timedreceive` with a deadline long past, see [`EPOCH`].
+    #[inline]
+    pub(crate) fn receive_by_epoch(&self, buffer: &mut [u8]) -> Result<(usize, u32), Errno> {
+        let mut priority = 0;
+        let (start, len) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: as in `receive`, and the deadline is a static.
+        let answer = unsafe { libc::mq_timedreceive(self.0.as_raw_fd(), start, len, &mut priority, &EPOCH) };
+        Errno::result(answer).map(|len| (len.unsigned_abs(), priority))
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The deadline that has always passed, so that a call on a blocking descriptor answers at
+/// once: with the message or the room if there is one, else with ETIMEDOUT.
+///
+/// `mq_timedsend` and `mq_timedreceive` measure by the wall clock, but no step of it, in
+/// either direction, gets before the epoch. Linux doesn't even ask: it takes an expiry of
+/// zero for "don't sleep" (`schedule_hrtimeout_range_clock`).
+static EPOCH: libc::timespec = {
+    // SAFETY: all integers, for which zeroes are valid; a literal would have to name the
+    // padding that some systems have.
+    unsafe { std::mem::zeroed() }
+};
+
+impl Geometry {
+    /// Figures beyond the kernel's types become the highest of them, which it refuses.
+    fn to_raw(self) -> libc::mq_attr {
+        // SAFETY: all integers, for which zeroes are valid.
+        let mut raw: libc::mq_attr = unsafe { std::mem::zeroed() };
+        raw.mq_maxmsg = self.depth.try_into().unwrap_or(i32::MAX.into());
+        raw.mq_msgsize = self.max_message_len.try_into().unwrap_or(i32::MAX.into());
+        raw
+    }
+}
+
+impl Attributes {
+    fn from_raw(raw: &libc::mq_attr) -> Self {
+        let geometry = Geometry {
+            depth: raw.mq_maxmsg.try_into().unwrap_or(0),
+            max_message_len: raw.mq_msgsize.try_into().unwrap_or(0),
+        };
+        Self { geometry, queued_messages: raw.mq_curmsgs.try_into().unwrap_or(0) }
+    }
+}
+
+/// `mq_unlink`.
+pub(crate) fn unlink(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` ends with a NUL and lives through the call.
+    Errno::result(unsafe { libc::mq_unlink(path.as_ptr()) }).map(drop)
+}
+
+/// `ppoll`, for at most `timeout` by the monotonic clock. An interrupted one is a short one.
+pub(crate) fn poll(descriptors: &mut [PollFd<'_>], timeout: Duration) -> Result<(), OsError> {
+    match ppoll(descriptors, Some(TimeSpec::from_duration(timeout)), None::<SigSet>) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(OsError::new("ppoll", errno)),
+    }
+}
+
+/// The process's limit on the bytes in its user's queues.
+pub(crate) fn queue_bytes_limit() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_MSGQUEUE).ok().map(|(soft, _hard)| soft)
+}
+
+/// The directory at `path`, if the kernel's queues are mounted there.
+pub(crate) fn mounted_queues(path: &Path) -> Result<Option<OwnedFd>, OsError> {
+    let directory = match open(path, DIRECTORY, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => return Ok(None),
+        Err(errno) => return Err(OsError::new("open", errno)),
+    };
+    let kind = fstatfs(&directory).map_err(|errno| OsError::new("fstatfs", errno))?.filesystem_type();
+    Ok((kind.0 == MQUEUE_MAGIC).then_some(directory))
+}
+
+/// The directory of the kernel's queues without a mount point: a mount that is in no
+/// process's mount table and goes with its descriptor, `fsopen(2)`, `fsconfig(2)` and
+/// `fsmount(2)`. Takes CAP_SYS_ADMIN.
+pub(crate) fn detached_queues() -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"mqueue")?;
+    fsconfig_create(&context)?;
+    let mount = fsmount(&context)?;
+    // The mount's descriptor only names it (O_PATH); "." opens it.
+    openat(&mount, ".", DIRECTORY, Mode::empty())
+}
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// `MQUEUE_MAGIC` of the kernel's `ipc/mqueue.c`.
+const MQUEUE_MAGIC: libc::__fsword_t = 0x1980_0202;
+
+// From linux/mount.h; the C libraries of the day don't have them.
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
+fn fsopen(filesystem: &CStr) -> Result<OwnedFd, Errno> {
+    // SAFETY: the name ends with a NUL and lives through the call.
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, filesystem.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+fn fsconfig_create(context: &OwnedFd) -> Result<(), Errno> {
+    let none = ptr::null::<libc::c_char>();
+    let (call, context) = (libc::SYS_fsconfig, context.as_raw_fd());
+    // SAFETY: this command takes neither key nor value, so the kernel follows no pointer.
+    Errno::result(unsafe { libc::syscall(call, context, FSCONFIG_CMD_CREATE, none, none, 0) }).map(drop)
+}
+
+fn fsmount(context: &OwnedFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: integers only.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+}
+
+/// What a call that opens something answered.
+fn owned(answer: libc::c_long) -> Result<OwnedFd, Errno> {
+    let raw = Errno::result(answer)?;
+    let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}

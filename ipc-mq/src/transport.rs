@@ -1,0 +1,176 @@
+//! The namespace of the kernel's queues: made, opened, removed by `mq_open(3)` and
+//! `mq_unlink(3)`.
+
+use crate::{
+    MqChannel, MqConfig, limits, list,
+    sys::{self, Access, Attributes, Queue},
+};
+use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Transport};
+use nix::{errno::Errno, sys::stat::FileStat};
+use std::{
+    ffi::CString,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The POSIX queues of this machine (of this IPC namespace, in a container).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mq;
+
+impl Mq {
+    /// The kernel has one set of queues; this stands for it.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Transport for Mq {
+    type Config = MqConfig;
+    type Channel = MqChannel;
+
+    const SCHEME: &'static str = "mq";
+    const CAPABILITIES: Capabilities = Capabilities::NONE.with_stores().with_cross_process();
+
+    fn create(&self, name: &ChannelName, config: &MqConfig) -> Result<MqChannel, ChannelError> {
+        config.validate()?;
+        let (path, mode) = (queue_path(name), config.mode_or_default());
+        let queue = Queue::create(&path, mode, config.geometry())
+            .map_err(|errno| limits::explain_create(errno, config.geometry_or_default()))?;
+        if let Err(error) = set_exact_mode(&queue, mode) {
+            // Without its mode it is not the queue that was asked for.
+            let _ = sys::unlink(&path);
+            return Err(error.into());
+        }
+        Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry))
+    }
+
+    fn open(&self, name: &ChannelName) -> Result<MqChannel, ChannelError> {
+        let queue = open_any(name)?;
+        Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry))
+    }
+
+    fn open_or_create(&self, name: &ChannelName, config: &MqConfig) -> Result<MqChannel, ChannelError> {
+        config.validate()?;
+        loop {
+            match open_any(name) {
+                Ok(queue) => return matching(name, config, &queue),
+                Err(ChannelError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+            match self.create(name, config) {
+                Err(ChannelError::AlreadyExists) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Takes the name away. Who has the queue open keeps it, with what is in it, and
+    /// nobody is told; the last one to close it ends it.
+    fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
+        sys::unlink(&queue_path(name)).map_err(|errno| match errno {
+            Errno::ENOENT => ChannelError::NotFound,
+            Errno::EACCES | Errno::EPERM => {
+                not_permitted(name, "only its owner or root may remove the queue")
+            }
+            other => OsError::new("mq_unlink", other).into(),
+        })
+    }
+
+    /// Needs `/dev/mqueue` to be mounted, or CAP_SYS_ADMIN. Queues of other programs whose
+    /// names are no [`ChannelName`]s are left out.
+    fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
+        list::names()
+    }
+
+    /// Needs the permission to receive or to send.
+    fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
+        let queue = open_any(name)?;
+        let Attributes { geometry, queued_messages } = queue.attributes()?;
+        let status = queue.status()?;
+        let (depth, max_message_len) = (geometry.depth as u64, geometry.max_message_len as u64);
+        let mut info = ChannelInfo::new("posix-queue");
+        info.path = list::visible_path(name, &status);
+        info.capacity_bytes = Some(depth.saturating_mul(max_message_len));
+        info.depth = Some(depth);
+        info.max_message_len_bytes = Some(max_message_len);
+        info.queued_messages = Some(queued_messages);
+        info.mode = Some(permission_bits(&status));
+        info.uid = Some(status.st_uid);
+        Ok(info)
+    }
+}
+
+/// The queue of a channel is called `/` and the channel's name.
+fn queue_path(name: &ChannelName) -> CString {
+    CString::new(format!("/{name}")).expect("a channel name holds no NUL")
+}
+
+/// Opens the queue for this.
+pub(crate) fn open_for(name: &ChannelName, access: Access) -> Result<Queue, ChannelError> {
+    Queue::open(&queue_path(name), access).map_err(|errno| match errno {
+        Errno::EACCES => not_permitted(
+            name,
+            match access {
+                Access::Receive => "this process may not receive from the queue",
+                Access::Send => "this process may not send to the queue",
+            },
+        ),
+        other => limits::explain_any(other),
+    })
+}
+
+/// Opens the queue for whatever is permitted.
+fn open_any(name: &ChannelName) -> Result<Queue, ChannelError> {
+    let path = queue_path(name);
+    let queue = match Queue::open(&path, Access::Receive) {
+        Err(Errno::EACCES) => Queue::open(&path, Access::Send),
+        answer => answer,
+    };
+    queue.map_err(|errno| match errno {
+        Errno::EACCES => {
+            not_permitted(name, "this process may neither receive from the queue nor send to it")
+        }
+        other => limits::explain_any(other),
+    })
+}
+
+/// The channel of an existing queue, if it is what `config` asks for.
+fn matching(name: &ChannelName, config: &MqConfig, queue: &Queue) -> Result<MqChannel, ChannelError> {
+    let geometry = queue.attributes()?.geometry;
+    config.check_geometry(geometry)?;
+    check_settled_mode(config, queue)?;
+    Ok(MqChannel::new(name.clone(), geometry))
+}
+
+/// Between a creator's `mq_open` and its `fchmod`, the queue has less than its mode, so a
+/// wrong one is looked at again for a moment.
+fn check_settled_mode(config: &MqConfig, queue: &Queue) -> Result<(), ChannelError> {
+    const SETTLING: Duration = Duration::from_millis(20);
+    let until = Instant::now() + SETTLING;
+    loop {
+        let answer = config.check_mode(permission_bits(&queue.status()?));
+        if answer.is_ok() || Instant::now() >= until {
+            return answer;
+        }
+        thread::sleep(SETTLING / 20);
+    }
+}
+
+/// Gives back what the umask took. Until then the queue has less than it was meant to have,
+/// never more.
+fn set_exact_mode(queue: &Queue, mode: u32) -> Result<(), OsError> {
+    if permission_bits(&queue.status()?) == mode { Ok(()) } else { queue.set_mode(mode) }
+}
+
+fn permission_bits(status: &FileStat) -> u32 {
+    status.st_mode & 0o7777
+}
+
+/// The refusal, and whose queue it is as far as that can be seen from outside.
+fn not_permitted(name: &ChannelName, refusal: &str) -> ChannelError {
+    let whose = list::status(name).map_or_else(String::new, |status| {
+        let (uid, mode) = (status.st_uid, permission_bits(&status));
+        format!(" (it belongs to user {uid} and has mode {mode:04o})")
+    });
+    ChannelError::NotPermitted(format!("{refusal}{whose}"))
+}

@@ -1,0 +1,207 @@
+//! How an endpoint waits, after `ppoll(2)` and `eventfd(2)`.
+//!
+//! The descriptor stays in blocking mode, so that a wait without a deadline is one plain
+//! `mq_send` or `mq_receive`. Every other wait is a try that can't block, then `ppoll` with
+//! what is left until the deadline, then another try, since another process may have been
+//! faster. What is left is worked out from the monotonic clock each time, so that neither a
+//! signal nor a step of the wall clock shortens or prolongs the wait.
+
+use crate::sys;
+use ipc_core::{OsError, RecvError, SendError, Wait};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    process,
+    sync::Arc,
+    task::Wake,
+    time::{Duration, Instant},
+};
+
+/// One sleep at most; a longer wait takes several. It keeps any deadline within what the
+/// kernel can count.
+const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How a single call is to behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Wait in the kernel for as long as it takes.
+    Endless,
+    /// Answer at once.
+    None,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Unready {
+    WouldBlock,
+    TimedOut,
+    Cancelled,
+    Os(OsError),
+}
+
+impl From<OsError> for Unready {
+    fn from(error: OsError) -> Self {
+        Self::Os(error)
+    }
+}
+
+impl From<Unready> for SendError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Os(error) => Self::Os(error),
+        }
+    }
+}
+
+impl From<Unready> for RecvError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Os(error) => Self::Os(error),
+        }
+    }
+}
+
+/// Sorts out what `call` answered. `None` is "not now".
+///
+/// A try that a signal interrupted found the queue unready too: the kernel looks at it
+/// first and at signals only before it would sleep. A wait that a signal interrupted goes
+/// on, so `Patience::Endless` calls are repeated here.
+#[inline]
+pub(crate) fn call<T>(
+    name: &'static str,
+    patience: Patience,
+    mut call: impl FnMut() -> Result<T, Errno>,
+) -> Result<Option<T>, OsError> {
+    loop {
+        match call() {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(Errno::EINTR) if patience == Patience::Endless => {}
+            // EAGAIN: someone made the descriptor non-blocking; `ppoll` waits then.
+            Err(Errno::ETIMEDOUT | Errno::EINTR | Errno::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(OsError::new(name, errno)),
+        }
+    }
+}
+
+/// What an endpoint needs to wait, made when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    bell: Option<Arc<Bell>>,
+}
+
+impl Waiter {
+    /// Waits as long as `wait` says until `attempt` has an answer. `readiness` is what
+    /// `ppoll` calls the state in which an attempt may have one.
+    #[inline]
+    pub(crate) fn until<T>(
+        &mut self,
+        queue: BorrowedFd<'_>,
+        readiness: PollFlags,
+        wait: Wait<'_>,
+        mut attempt: impl FnMut(Patience) -> Result<Option<T>, OsError>,
+    ) -> Result<T, Unready> {
+        let patience = if matches!(wait, Wait::Forever) { Patience::Endless } else { Patience::None };
+        match attempt(patience)? {
+            Some(answer) => Ok(answer),
+            None if matches!(wait, Wait::Never) => Err(Unready::WouldBlock),
+            None => self.sleep_until(queue, readiness, wait, attempt),
+        }
+    }
+
+    #[cold]
+    fn sleep_until<T>(
+        &mut self,
+        queue: BorrowedFd<'_>,
+        readiness: PollFlags,
+        wait: Wait<'_>,
+        mut attempt: impl FnMut(Patience) -> Result<Option<T>, OsError>,
+    ) -> Result<T, Unready> {
+        let bell = wait.cancel().map(|_| self.bell()).transpose()?;
+        let _registration =
+            wait.cancel().zip(bell).map(|(cancel, bell)| cancel.register(Arc::clone(bell).into()));
+        loop {
+            // Asked after registering and before each sleep: a cancellation that is too
+            // early for the bell is seen here.
+            if wait.is_cancelled() {
+                return Err(Unready::Cancelled);
+            }
+            let sleep = remaining(wait.deadline()).ok_or(Unready::TimedOut)?;
+            doze(queue, readiness, bell, sleep)?;
+            if let Some(answer) = attempt(Patience::None)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The bell of this endpoint in this process. A child process makes its own, or parent
+    /// and child would hear, and silence, each other's.
+    fn bell(&mut self) -> Result<&Arc<Bell>, OsError> {
+        let pid = process::id();
+        if self.bell.as_ref().is_none_or(|bell| bell.pid != pid) {
+            self.bell = Some(Arc::new(Bell::new(pid)?));
+        }
+        Ok(self.bell.get_or_insert_with(|| unreachable!("made above")))
+    }
+}
+
+/// How long to sleep next; `None` when the deadline has passed.
+fn remaining(deadline: Option<Instant>) -> Option<Duration> {
+    let Some(deadline) = deadline else { return Some(LONGEST_SLEEP) };
+    let left = deadline.saturating_duration_since(Instant::now());
+    (!left.is_zero()).then_some(left.min(LONGEST_SLEEP))
+}
+
+/// Sleeps until the queue looks ready, the bell rings, a signal comes or the time is over.
+fn doze(
+    queue: BorrowedFd<'_>,
+    readiness: PollFlags,
+    bell: Option<&Arc<Bell>>,
+    timeout: Duration,
+) -> Result<(), OsError> {
+    let queue = PollFd::new(queue, readiness);
+    let Some(bell) = bell else { return sys::poll(&mut [queue], timeout) };
+    let mut descriptors = [queue, PollFd::new(bell.eventfd.as_fd(), PollFlags::POLLIN)];
+    sys::poll(&mut descriptors, timeout)?;
+    if descriptors[1].any() == Some(true) {
+        bell.silence();
+    }
+    Ok(())
+}
+
+/// An eventfd that a cancellation rings. It may ring late, for a wait that is over; so it
+/// only means "look again".
+#[derive(Debug)]
+struct Bell {
+    eventfd: EventFd,
+    pid: u32,
+}
+
+impl Bell {
+    fn new(pid: u32) -> Result<Self, OsError> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let eventfd = EventFd::from_flags(flags).map_err(|errno| OsError::new("eventfd", errno))?;
+        Ok(Self { eventfd, pid })
+    }
+
+    /// The only failure is that there is nothing to read: silent already.
+    fn silence(&self) {
+        let _ = self.eventfd.read();
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        // The only failure is a full counter, and then it rings already.
+        let _ = self.eventfd.write(1);
+    }
+}
