@@ -6,6 +6,9 @@ pub(crate) mod ledger;
 pub(crate) mod memory;
 pub(crate) mod spsc;
 
+#[cfg(test)]
+mod model;
+
 /// What a ring found in shared memory that no correct peer writes.
 #[derive(Debug)]
 pub(crate) struct Corrupt(pub(crate) String);
