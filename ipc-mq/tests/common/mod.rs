@@ -1,0 +1,138 @@
+//! What the tests share: queues that go away by themselves, processes of one's own, and
+//! ways to know that somebody sleeps.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use ipc_mq::{Channel, ChannelName, Mq, MqChannel, MqConfig, MqReceiver, MqSender, Transport};
+use nix::{
+    libc,
+    unistd::{Pid, Uid, geteuid, gettid, setresuid},
+};
+use std::{
+    env, fs,
+    process::Command,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+};
+
+/// Only nine queues of the default size fit a user's limit, so tests use small ones.
+pub(crate) const DEPTH: usize = 4;
+pub(crate) const MAX_LEN: usize = 128;
+
+pub(crate) fn small() -> MqConfig {
+    MqConfig::new().depth(DEPTH).max_message_len(MAX_LEN)
+}
+
+/// A name that no other test has.
+pub(crate) fn fresh_name() -> ChannelName {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    ChannelName::new(&format!("ipc-mq-test.{pid}.{number}")).unwrap()
+}
+
+/// A name whose queue, if there is one, is removed in the end.
+pub(crate) struct Removed(pub(crate) ChannelName);
+
+impl Removed {
+    pub(crate) fn fresh() -> Self {
+        Self(fresh_name())
+    }
+
+    /// As the kernel knows it.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.0)
+    }
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = Mq::new().remove(&self.0);
+    }
+}
+
+/// A queue of its own.
+pub(crate) struct TestQueue {
+    pub(crate) channel: MqChannel,
+    pub(crate) name: Removed,
+}
+
+impl TestQueue {
+    pub(crate) fn small() -> Self {
+        Self::with(&small())
+    }
+
+    pub(crate) fn with(config: &MqConfig) -> Self {
+        let name = Removed::fresh();
+        Self { channel: Mq::new().create(&name.0, config).unwrap(), name }
+    }
+
+    pub(crate) fn pair(&self) -> (MqSender, MqReceiver) {
+        (self.channel.sender().unwrap(), self.channel.receiver().unwrap())
+    }
+}
+
+/// Runs `body` in a process of its own, since user, umask and limits belong to the process:
+/// the test called `test` starts itself anew, alone.
+pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "IPC_MQ_TEST_ALONE";
+    if env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let mut child = Command::new(env::current_exe().unwrap());
+    let output = child.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// While it lives, the process has no privileges. Only for processes of one's own.
+pub(crate) struct OrdinaryUser {
+    privileged: bool,
+}
+
+pub(crate) const NOBODY: u32 = 65_534;
+const UNCHANGED: Uid = Uid::from_raw(u32::MAX);
+
+impl OrdinaryUser {
+    pub(crate) fn new() -> Self {
+        let privileged = geteuid().is_root();
+        if privileged {
+            setresuid(UNCHANGED, Uid::from_raw(NOBODY), UNCHANGED).unwrap();
+        }
+        Self { privileged }
+    }
+}
+
+impl Drop for OrdinaryUser {
+    fn drop(&mut self) {
+        if self.privileged {
+            setresuid(UNCHANGED, Uid::from_raw(0), UNCHANGED).unwrap();
+        }
+    }
+}
+
+/// Starts `body` in a thread; its thread id, to watch it by.
+pub(crate) fn spawn_watched<T: Send + 'static>(
+    body: impl FnOnce() -> T + Send + 'static,
+) -> (Pid, JoinHandle<T>) {
+    let (send_id, id) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        send_id.send(gettid()).unwrap();
+        body()
+    });
+    (id.recv().unwrap(), thread)
+}
+
+/// Waits until the thread sleeps in one of these system calls.
+pub(crate) fn wait_until_asleep_in(thread: Pid, calls: &[libc::c_long]) {
+    loop {
+        let state = fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap();
+        // "running", or the number of the call and its arguments.
+        let call = state.split(' ').next().and_then(|number| number.parse().ok());
+        if call.is_some_and(|call| calls.contains(&call)) {
+            return;
+        }
+        thread::yield_now();
+    }
+}
