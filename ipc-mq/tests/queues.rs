@@ -277,7 +277,7 @@ fn mount_queues() {
     mount(Some("none"), "/dev/mqueue", Some("mqueue"), MsFlags::empty(), None::<&str>).unwrap();
 }
 
-#[rstest]
+#[test]
 fn the_mode_is_exact_whatever_the_umask() {
     alone("the_mode_is_exact_whatever_the_umask", || {
         for mask in [0o000, 0o022, 0o077, 0o777] {
