@@ -63,7 +63,9 @@ impl Store {
 
     /// Forgets the first `count` messages, or all.
     pub(crate) fn release(&mut self, count: usize) {
-        self.messages.drain(..count.min(self.messages.len()));
+        for _ in 0..count.min(self.messages.len()) {
+            self.messages.pop_front();
+        }
     }
 
     fn start(&self) -> usize {
