@@ -3,7 +3,7 @@
 use crate::{
     store::Store,
     sys::Queue,
-    wait::{Patience, Waiter, call},
+    wait::{Patience, Waiter, sort_out},
 };
 use ipc_core::{Batch, BatchReceiver, Message, PriorityReceiver, Receiver, RecvError, Wait};
 use nix::poll::PollFlags;
@@ -38,10 +38,11 @@ impl MqReceiver {
         let Self { queue, held, waiter } = self;
         let space = held.space();
         let attempt = |patience| {
-            call("mq_receive", patience, || match patience {
+            let answer = match patience {
                 Patience::Endless => queue.receive(space),
                 Patience::None => queue.receive_by_epoch(space),
-            })
+            };
+            sort_out("mq_receive", answer)
         };
         let (len, priority) = waiter.until(queue.as_fd(), PollFlags::POLLIN, wait, attempt)?;
         held.push(len, priority);

@@ -2,7 +2,7 @@
 
 use crate::{
     sys::Queue,
-    wait::{Patience, Waiter, call},
+    wait::{Patience, Waiter, sort_out},
 };
 use ipc_core::{Loan, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, Wait};
 use nix::poll::PollFlags;
@@ -58,10 +58,11 @@ fn push(
     wait: Wait<'_>,
 ) -> Result<(), SendError> {
     let attempt = |patience| {
-        call("mq_send", patience, || match patience {
+        let answer = match patience {
             Patience::Endless => queue.send(message, priority),
             Patience::None => queue.send_by_epoch(message, priority),
-        })
+        };
+        sort_out("mq_send", answer)
     };
     waiter.until(queue.as_fd(), PollFlags::POLLOUT, wait, attempt).map_err(SendError::from)
 }

@@ -15,7 +15,7 @@ use nix::{
         resource::{Resource, getrlimit},
         signal::SigSet,
         stat::{FileStat, Mode, fchmod, fstat},
-        statfs::fstatfs,
+        statfs::{FsType, fstatfs},
         time::TimeSpec,
     },
 };
@@ -210,7 +210,7 @@ pub(crate) fn mounted_queues(path: &Path) -> Result<Option<OwnedFd>, OsError> {
         Err(errno) => return Err(OsError::new("open", errno)),
     };
     let kind = fstatfs(&directory).map_err(|errno| OsError::new("fstatfs", errno))?.filesystem_type();
-    Ok((kind.0 == MQUEUE_MAGIC).then_some(directory))
+    Ok((kind == MQUEUE).then_some(directory))
 }
 
 /// The directory of the kernel's queues without a mount point: a mount that is in no
@@ -227,7 +227,7 @@ pub(crate) fn detached_queues() -> Result<OwnedFd, Errno> {
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// `MQUEUE_MAGIC` of the kernel's `ipc/mqueue.c`.
-const MQUEUE_MAGIC: libc::__fsword_t = 0x1980_0202;
+const MQUEUE: FsType = FsType(0x1980_0202);
 
 // From linux/mount.h; the C libraries of the day don't have them.
 const FSOPEN_CLOEXEC: libc::c_uint = 1;

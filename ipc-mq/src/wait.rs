@@ -74,22 +74,14 @@ impl From<Unready> for RecvError {
 /// Sorts out what `call` answered. `None` is "not now".
 ///
 /// A try that a signal interrupted found the queue unready too: the kernel looks at it
-/// first and at signals only before it would sleep. A wait that a signal interrupted goes
-/// on, so `Patience::Endless` calls are repeated here.
+/// first and at signals only before it would sleep. An endless wait that a signal
+/// interrupted goes on in `ppoll`, like one on a descriptor that someone made non-blocking.
 #[inline]
-pub(crate) fn call<T>(
-    name: &'static str,
-    patience: Patience,
-    mut call: impl FnMut() -> Result<T, Errno>,
-) -> Result<Option<T>, OsError> {
-    loop {
-        match call() {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(Errno::EINTR) if patience == Patience::Endless => {}
-            // EAGAIN: someone made the descriptor non-blocking; `ppoll` waits then.
-            Err(Errno::ETIMEDOUT | Errno::EINTR | Errno::EAGAIN) => return Ok(None),
-            Err(errno) => return Err(OsError::new(name, errno)),
-        }
+pub(crate) fn sort_out<T>(call: &'static str, answer: Result<T, Errno>) -> Result<Option<T>, OsError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Errno::ETIMEDOUT | Errno::EINTR | Errno::EAGAIN) => Ok(None),
+        Err(errno) => Err(OsError::new(call, errno)),
     }
 }
 
