@@ -194,14 +194,15 @@ fn the_list_is_complete_and_sorted() {
     alone("the_list_is_complete_and_sorted", || {
         let own_namespace = unshare(CloneFlags::CLONE_NEWIPC).is_ok();
         let queues = [TestQueue::small(), TestQueue::small()];
+        let foreign_path = format!("/.not a channel name {}", std::process::id());
         let foreign = nix::mqueue::mq_open(
-            "/.not a channel name",
+            &*foreign_path,
             nix::mqueue::MQ_OFlag::O_CREAT | nix::mqueue::MQ_OFlag::O_RDONLY,
             Mode::S_IRUSR,
             Some(&nix::mqueue::MqAttr::new(0, 1, 1, 0)),
         );
         let listed = Mq::new().list();
-        let _ = nix::mqueue::mq_unlink("/.not a channel name");
+        let _ = nix::mqueue::mq_unlink(&*foreign_path);
         foreign.unwrap();
 
         match listed {
@@ -249,11 +250,15 @@ fn a_path_in_another_namespace_is_not_taken_for_the_queues() {
             return;
         }
         let outside = TestQueue::small();
-        unshare(CloneFlags::CLONE_NEWIPC).unwrap();
-        let inside = Mq::new().create(&outside.name.0, &small());
-        let info = Mq::new().stat(&outside.name.0).unwrap();
-        inside.unwrap();
-        assert_eq!(info.path, None);
+        assert!(Mq::new().stat(&outside.name.0).unwrap().path.is_some());
+        // The other namespace, and what is in it, goes with the thread.
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWIPC).unwrap();
+                Mq::new().create(&outside.name.0, &small()).unwrap();
+                assert_eq!(Mq::new().stat(&outside.name.0).unwrap().path, None);
+            });
+        });
     });
 }
 
