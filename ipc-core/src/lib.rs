@@ -39,6 +39,8 @@ mod name;
 mod transport;
 mod wait;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod local;
 
 pub use capability::{Capabilities, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh};

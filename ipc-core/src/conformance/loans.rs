@@ -1,0 +1,248 @@
+//! Loans and lent messages: what is committed is sent, what is dropped isn't; what is
+//! dropped is released, what is kept isn't.
+
+use super::{
+    Case, Fixture, cases, harness,
+    payload::Stamp,
+    stage::{DEPTH, LEN, Stage, assert_empty},
+};
+use crate::{Loan, Message, Receiver, Rejected, SendError, Sender, Wait};
+use std::{mem, panic::AssertUnwindSafe};
+
+pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
+    cases![
+        what_is_written_into_a_loan_arrives,
+        an_aborted_loan_sends_nothing,
+        aborted_and_replaced_loans_use_up_no_room,
+        a_truncated_loan_sends_its_beginning,
+        a_loan_truncated_to_more_than_it_has_stays_as_it_is,
+        a_second_reservation_replaces_the_first,
+        without_a_reservation_the_loan_is_empty,
+        a_committed_reservation_is_used_up,
+        a_sender_dropped_with_a_reservation_sends_nothing,
+        a_rejected_loan_can_be_committed_later,
+        a_kept_message_is_lent_again,
+        dropping_a_message_releases_it,
+        a_forgotten_message_stays_held,
+        advance_with_a_message_in_hand_returns_at_once,
+        held_without_a_message_panics,
+    ]
+}
+
+fn what_is_written_into_a_loan_arrives<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    for sequence in 0..100 {
+        let message = Stamp::new(0, sequence).message_up_to(LEN);
+        let mut loan = tx.loan(message.len(), stage.patiently()).expect("a loan");
+        assert_eq!(loan.len(), message.len());
+        loan.copy_from_slice(&message);
+        assert_eq!(&*loan, &*message, "a loan reads as it was written");
+        loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+        assert_eq!(stage.recv_stamp(&mut rx), Stamp::new(0, sequence));
+    }
+    assert_empty(&mut rx);
+}
+
+fn an_aborted_loan_sends_nothing<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"before");
+    tx.loan(LEN, stage.patiently()).expect("a loan").fill(b'x');
+    stage.send(&mut tx, b"after");
+    stage.expect(&mut rx, b"before");
+    stage.expect(&mut rx, b"after");
+    assert_empty(&mut rx);
+    drop(tx.loan(LEN, stage.patiently()).expect("a loan"));
+    assert_empty(&mut rx);
+}
+
+fn aborted_and_replaced_loans_use_up_no_room<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    for _ in 0..1000 {
+        drop(tx.loan(LEN, Wait::Never).expect("the channel is empty"));
+        tx.reserve(LEN / 2, Wait::Never).expect("the channel is empty");
+    }
+    assert_empty(&mut rx);
+    let count = stage.fill(&mut tx);
+    assert!(count >= DEPTH as u64, "only {count} messages fit");
+    stage.drain(&mut rx, 0..count);
+}
+
+fn a_truncated_loan_sends_its_beginning<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    for len in [LEN - 1, LEN / 2, 9, 8, 1, 0] {
+        let whole = Stamp::new(0, len as u64).message(LEN);
+        let mut loan = tx.loan(LEN, stage.patiently()).expect("a loan");
+        loan.copy_from_slice(&whole);
+        loan.truncate(len);
+        assert_eq!(&*loan, &whole[..len]);
+        loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+        stage.send(&mut tx, b"next");
+        stage.expect(&mut rx, &whole[..len]);
+        stage.expect(&mut rx, b"next");
+    }
+    assert_empty(&mut rx);
+}
+
+fn a_loan_truncated_to_more_than_it_has_stays_as_it_is<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    let mut loan = tx.loan(5, stage.patiently()).expect("a loan");
+    loan.copy_from_slice(b"whole");
+    loan.truncate(6);
+    loan.truncate(usize::MAX);
+    loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+    stage.expect(&mut rx, b"whole");
+}
+
+fn a_second_reservation_replaces_the_first<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    for lens in [[40, 40], [3, 100], [100, 3], [0, 7], [7, 0]] {
+        for len in lens {
+            tx.reserve(len, stage.patiently()).expect("reserved");
+        }
+        let mut loan = tx.reserved();
+        assert_eq!(loan.len(), lens[1]);
+        loan.fill(b'r');
+        loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+        stage.expect(&mut rx, &vec![b'r'; lens[1]]);
+        assert_empty(&mut rx);
+    }
+}
+
+fn without_a_reservation_the_loan_is_empty<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    assert!(tx.reserved().is_empty());
+    assert_empty(&mut rx);
+    tx.reserved().commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+    stage.expect(&mut rx, b"");
+    assert_empty(&mut rx);
+}
+
+fn a_committed_reservation_is_used_up<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"sent");
+    let loan = tx.reserved();
+    assert!(loan.is_empty(), "lent again: {} bytes", loan.len());
+    loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+    stage.expect(&mut rx, b"sent");
+    stage.expect(&mut rx, b"");
+    assert_empty(&mut rx);
+}
+
+fn a_sender_dropped_with_a_reservation_sends_nothing<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"first");
+    tx.reserve(LEN, stage.patiently()).expect("reserved");
+    tx.reserved().fill(b'x');
+    drop(tx);
+    let mut successor = channel.sender();
+    stage.send(&mut successor, b"second");
+    stage.expect(&mut rx, b"first");
+    stage.expect(&mut rx, b"second");
+    assert_empty(&mut rx);
+}
+
+/// Where it is the reservation that waits, no commit is rejected; then the reservation must
+/// be refused.
+fn a_rejected_loan_can_be_committed_later<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    let count = stage.fill(&mut tx);
+    let message = Stamp::new(0, count).message(LEN);
+    let mut loan = match tx.loan(LEN, Wait::Never) {
+        Ok(loan) => loan,
+        Err(SendError::WouldBlock) => return stage.drain(&mut rx, 0..count),
+        Err(error) => panic!("{error}"),
+    };
+    loan.copy_from_slice(&message);
+    for _ in 0..2 {
+        let Err(Rejected { loan: returned, error }) = loan.commit(Wait::Never) else {
+            panic!("a full channel took a message")
+        };
+        assert!(matches!(error, SendError::WouldBlock), "{error:?}");
+        assert_eq!(&*returned, &*message, "the loan comes back as it was");
+        loan = returned;
+    }
+    assert_eq!(stage.recv_stamp(&mut rx), Stamp::new(0, 0));
+    loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("there is room");
+    stage.drain(&mut rx, 1..count + 1);
+}
+
+fn a_kept_message_is_lent_again<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"one");
+    stage.send(&mut tx, b"two");
+    for _ in 0..3 {
+        let message = rx.receive(stage.patiently()).expect("receive");
+        assert_eq!(&*message, b"one");
+        message.keep();
+    }
+    let message = rx.held();
+    assert_eq!(&*message, b"one");
+    message.keep();
+    stage.expect(&mut rx, b"one");
+    stage.expect(&mut rx, b"two");
+    assert_empty(&mut rx);
+}
+
+fn dropping_a_message_releases_it<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    for sequence in 0..50 {
+        stage.send(&mut tx, &Stamp::new(0, sequence).message(LEN));
+        rx.advance(stage.patiently()).expect("receive");
+        let message = rx.held();
+        assert_eq!(Stamp::of(&message), Stamp::new(0, sequence));
+        drop(message);
+    }
+    assert_empty(&mut rx);
+    let count = stage.fill(&mut tx);
+    assert!(count >= DEPTH as u64, "only {count} messages fit");
+    stage.drain(&mut rx, 0..count);
+}
+
+/// Leaking is safe, so a message that is never dropped must do no harm: it isn't released.
+fn a_forgotten_message_stays_held<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"one");
+    stage.send(&mut tx, b"two");
+    mem::forget(rx.receive(stage.patiently()).expect("receive"));
+    stage.expect(&mut rx, b"one");
+    stage.expect(&mut rx, b"two");
+    assert_empty(&mut rx);
+}
+
+fn advance_with_a_message_in_hand_returns_at_once<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"only");
+    rx.advance(stage.patiently()).expect("receive");
+    for wait in [Wait::Never, Wait::Forever, Wait::timeout(stage.patience())] {
+        rx.advance(wait).expect("it is in hand");
+    }
+    stage.expect(&mut rx, b"only");
+    assert_empty(&mut rx);
+}
+
+fn held_without_a_message_panics<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    let panics = |rx: &mut _| harness::panics(AssertUnwindSafe(|| drop(Receiver::held(rx))));
+    assert!(panics(&mut rx), "lent a message before any was there");
+    stage.send(&mut tx, b"only");
+    assert!(panics(&mut rx), "lent a message that nobody advanced to");
+    stage.expect(&mut rx, b"only");
+    assert!(panics(&mut rx), "lent a message that was released");
+    assert_empty(&mut rx);
+    assert!(panics(&mut rx), "lent a message after a failed advance");
+}
