@@ -74,12 +74,11 @@ pub(super) fn parts<F: Fixture>() -> Vec<Part<F>> {
     ]
 }
 
-/// Part: sends stamped messages of all lengths up to the longest, and the last one.
-/// Arguments: channel, round, count.
+/// Part: sends stamped messages of all lengths up to one, and the last one. Arguments:
+/// channel, round, count, longest length.
 fn send<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     let mut tx = stage.sender_of(&cue.name(0));
-    let (round, count) = (cue.number(1) as u32, cue.number(2));
-    let max = tx.max_message_len();
+    let (round, count, max) = (cue.number(1) as u32, cue.number(2), cue.number(3) as usize);
     for sequence in 0..count {
         stage.send(&mut tx, &Stamp::new(round, sequence).message_up_to(max));
     }
@@ -92,9 +91,7 @@ fn send_until_killed<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     let mut tx = stage.sender_of(&cue.name(0));
     let round = cue.number(1) as u32;
     for sequence in 0.. {
-        // Copied in at once, and written in place: both ways of sending are cut short.
-        let message = Stamp::new(round, sequence).message_up_to(LEN);
-        stage.send(&mut tx, &message);
+        stage.send(&mut tx, &Stamp::new(round, sequence).message_up_to(LEN));
         say(sequence);
     }
 }
@@ -175,7 +172,7 @@ fn a_process_receives_what_was_sent_before_it_existed<F: Fixture>(stage: &Stage<
     let channel = stage.channel();
     // As many as surely fit, the last one included.
     let count = DEPTH as u64 - 1;
-    stage.start("send", &[&channel.name, &0, &count]).finish();
+    stage.start("send", &[&channel.name, &0, &count, &LEN]).finish();
     let report = stage.start("receive", &[&channel.name]).finish();
     assert_complete(&report, 0, count);
 }
@@ -184,14 +181,15 @@ fn a_waiting_process_gets_what_another_sends<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel();
     let receiver = stage.start("receive", &[&channel.name]);
     thread::sleep(2 * BRIEF);
-    stage.start("send", &[&channel.name, &0, &20]).finish();
+    stage.start("send", &[&channel.name, &0, &20, &LEN]).finish();
     assert_complete(&receiver.finish(), 0, 20);
 }
 
 fn many_messages_of_all_lengths_pass_between_processes<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel();
+    let max = channel.sender().max_message_len();
     let receiver = stage.start("receive", &[&channel.name]);
-    let sender = stage.start("send", &[&channel.name, &7, &MANY]);
+    let sender = stage.start("send", &[&channel.name, &7, &MANY, &max]);
     assert_complete(&receiver.finish(), 7, MANY);
     sender.finish();
 }
