@@ -89,6 +89,23 @@ pub trait Sender: Send {
 
 /// Space for one message. What it holds at first is unspecified (never uninitialised).
 /// [`commit`](Loan::commit) sends it; dropping it aborts, and nothing is sent.
+///
+/// ```
+/// # use ipc_core::{Channel, ChannelName, Transport, local::Local};
+/// use ipc_core::{Loan, Receiver, Sender, Wait};
+/// use std::io::Read;
+///
+/// # let channel = Local::new().create(&ChannelName::new("loans")?, &Default::default())?;
+/// # let (mut tx, mut rx) = (channel.sender()?, channel.receiver()?);
+/// let mut input = &b"read in place"[..];
+/// let mut loan = tx.loan(4096, Wait::Forever)?;
+/// let len = input.read(&mut loan)?;
+/// loan.truncate(len);
+/// loan.commit(Wait::Forever).map_err(|rejected| rejected.error)?;
+///
+/// assert_eq!(&*rx.recv()?, b"read in place");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Loan: DerefMut<Target = [u8]> + Sized {
     /// Shortens the message to its first `len` bytes, as after a short `read(2)` into it.
     /// A longer `len` changes nothing.
@@ -186,6 +203,19 @@ pub trait Receiver: Send {
 }
 
 /// A message lent by its receiver. Dropping it releases it: the channel may forget it.
+///
+/// ```
+/// # use ipc_core::{Channel, ChannelName, Sender, Transport, local::Local};
+/// use ipc_core::{Message, Receiver};
+///
+/// # let channel = Local::new().create(&ChannelName::new("messages")?, &Default::default())?;
+/// # let (mut tx, mut rx) = (channel.sender()?, channel.receiver()?);
+/// tx.send(b"not yet")?;
+/// rx.recv()?.keep();
+/// assert_eq!(&*rx.recv()?, b"not yet"); // and released
+/// assert!(rx.try_recv().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Message: Deref<Target = [u8]> + Sized {
     /// Gives the message back unreleased: the next [`Receiver::advance`] returns at once,
     /// and [`Receiver::held`] lends it again. Where the transport redelivers, a process
@@ -195,6 +225,28 @@ pub trait Message: Deref<Target = [u8]> + Sized {
 
 /// Receivers that hold several messages at once and release them together, after the
 /// caller has put them somewhere safe.
+///
+/// ```
+/// # use ipc_core::{Channel, ChannelName, Sender, Transport, local::Local};
+/// use ipc_core::{Batch, BatchReceiver, Wait};
+/// use std::io::Write;
+///
+/// # let channel = Local::new().create(&ChannelName::new("batches")?, &Default::default())?;
+/// # let (mut tx, mut rx) = (channel.sender()?, channel.receiver()?);
+/// # let mut output = Vec::new();
+/// tx.send(b"one\n")?;
+/// tx.send(b"two\n")?;
+///
+/// rx.advance_batch(64, Wait::Forever)?;
+/// let batch = rx.held_batch();
+/// for message in batch.iter() {
+///     output.write_all(message)?;
+/// }
+/// output.flush()?;
+/// batch.release_all(); // after an error above they would still be held
+/// # assert_eq!(output, b"one\ntwo\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait BatchReceiver: Receiver {
     /// Several messages, lent together.
     type Batch<'a>: Batch
