@@ -300,7 +300,8 @@ fn a_receiver_may_die_at_any_access() {
             let mut seen = receive(&words, 2, accesses);
             // What was released is done with; what was held comes again, unless its release
             // was under way.
-            let held = seen.pop_if(|(_, released)| !*released).map(|(value, _)| value);
+            let held = seen.last().filter(|(_, released)| !released).map(|(value, _)| *value);
+            seen.retain(|(_, released)| *released);
             let again = receive(&words, 3, FOREVER);
             if held.is_some_and(|held| again[0].0 == held + 1) {
                 seen.push((held.expect("some"), true));
