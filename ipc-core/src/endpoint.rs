@@ -42,6 +42,7 @@ pub trait Sender: Send {
     /// # Errors
     ///
     /// As [`reserve`](Sender::reserve).
+    #[inline]
     fn loan(&mut self, len: usize, wait: Wait<'_>) -> Result<Self::Loan<'_>, SendError> {
         self.reserve(len, wait)?;
         Ok(self.reserved())
@@ -52,6 +53,7 @@ pub trait Sender: Send {
     /// # Errors
     ///
     /// [`SendError`]; the message is not in the channel then.
+    #[inline]
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
         self.reserve(message.len(), wait)?;
         let mut loan = self.reserved();
@@ -64,6 +66,7 @@ pub trait Sender: Send {
     /// # Errors
     ///
     /// [`SendError`]; the message is not in the channel then.
+    #[inline]
     fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.send_wait(message, Wait::Forever)
     }
@@ -73,6 +76,7 @@ pub trait Sender: Send {
     /// # Errors
     ///
     /// [`SendError::WouldBlock`] if the channel is full.
+    #[inline]
     fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.send_wait(message, Wait::Never)
     }
@@ -82,6 +86,7 @@ pub trait Sender: Send {
     /// # Errors
     ///
     /// [`SendError::TimedOut`] if the channel stayed full.
+    #[inline]
     fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
         self.send_wait(message, Wait::timeout(timeout))
     }
@@ -156,6 +161,7 @@ pub trait Receiver: Send {
     /// # Errors
     ///
     /// As [`advance`](Receiver::advance).
+    #[inline]
     fn receive(&mut self, wait: Wait<'_>) -> Result<Self::Message<'_>, RecvError> {
         self.advance(wait)?;
         Ok(self.held())
@@ -166,6 +172,7 @@ pub trait Receiver: Send {
     /// # Errors
     ///
     /// As [`advance`](Receiver::advance).
+    #[inline]
     fn recv(&mut self) -> Result<Self::Message<'_>, RecvError> {
         self.receive(Wait::Forever)
     }
@@ -175,6 +182,7 @@ pub trait Receiver: Send {
     /// # Errors
     ///
     /// [`RecvError::WouldBlock`] if the channel is empty.
+    #[inline]
     fn try_recv(&mut self) -> Result<Self::Message<'_>, RecvError> {
         self.receive(Wait::Never)
     }
@@ -184,6 +192,7 @@ pub trait Receiver: Send {
     /// # Errors
     ///
     /// [`RecvError::TimedOut`] if the channel stayed empty.
+    #[inline]
     fn recv_timeout(&mut self, timeout: Duration) -> Result<Self::Message<'_>, RecvError> {
         self.receive(Wait::timeout(timeout))
     }
@@ -193,6 +202,7 @@ pub trait Receiver: Send {
     /// # Errors
     ///
     /// As [`advance`](Receiver::advance); `buffer` is left as it was.
+    #[inline]
     fn recv_into(&mut self, buffer: &mut Vec<u8>, wait: Wait<'_>) -> Result<usize, RecvError> {
         self.advance(wait)?;
         let message = self.held();

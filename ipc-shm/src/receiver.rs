@@ -1,13 +1,15 @@
 //! The receiving end: API → ring → bell.
 
 use crate::{
-    ring::spsc::{Reader, Record},
+    ring::{
+        memory::Words,
+        spsc::{Reader, Record},
+    },
     segment::{self, Attachment},
-    sys::map::Mapping,
     wait::{Bell, Waiter, Waiting},
 };
 use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Role, Wait};
-use std::{collections::VecDeque, ops::Deref, slice, sync::Arc};
+use std::{collections::VecDeque, ops::Deref, slice};
 
 /// The receiving end of a channel in shared memory.
 ///
@@ -15,7 +17,7 @@ use std::{collections::VecDeque, ops::Deref, slice, sync::Arc};
 /// next one is given what this one held and all that follows.
 #[derive(Debug)]
 pub struct ShmReceiver {
-    ring: Reader<Arc<Mapping>>,
+    ring: Reader<Words>,
     /// The oldest message held; more of them only in a batch.
     front: Option<Record>,
     rest: VecDeque<Record>,
@@ -29,7 +31,7 @@ impl ShmReceiver {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let geometry = segment::spsc_geometry(attachment.header());
         Ok(Self {
-            ring: Reader::attach(Arc::clone(attachment.mapping()), geometry)?,
+            ring: Reader::attach(attachment.words(), geometry)?,
             front: None,
             rest: VecDeque::new(),
             bell: Bell::of(&attachment, Role::Sender),
@@ -43,16 +45,29 @@ impl ShmReceiver {
         self.waiter.waiting = waiting;
     }
 
+    /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
-    fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<Record, RecvError> {
+    fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
         let ring = &mut self.ring;
-        self.waiter.until(&self.attachment, wait, || ring.next().map_err(RecvError::from))
+        let record = self.waiter.until(&self.attachment, wait, || ring.next().map_err(RecvError::from))?;
+        self.take(record)
+    }
+
+    /// Holds a message; an end mark is reported and done with.
+    #[inline]
+    fn take(&mut self, record: Record) -> Result<(), RecvError> {
+        if record.is_end() {
+            self.release([&record]);
+            return Err(RecvError::End);
+        }
+        self.front = Some(record);
+        Ok(())
     }
 
     #[inline]
     fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
         self.ring.release(records);
-        self.bell.ring(self.attachment.mapping());
+        self.bell.ring(self.ring.memory());
     }
 
     #[inline]
@@ -67,11 +82,11 @@ impl ShmReceiver {
 
     #[inline]
     fn bytes(&self, record: &Record) -> &[u8] {
-        let bytes = self.attachment.mapping().bytes(record.payload, record.len);
+        let bytes = self.ring.memory().bytes(self.ring.payload(record), record.len());
         // SAFETY: mapped as long as the receiver lives; committed by the sender and not yet
         // released, so a conforming peer doesn't write there. Who may write to a named
         // segment's file is trusted to conform.
-        unsafe { slice::from_raw_parts(bytes.as_ptr(), record.len) }
+        unsafe { slice::from_raw_parts(bytes.as_ptr(), record.len()) }
     }
 }
 
@@ -86,16 +101,10 @@ impl Receiver for ShmReceiver {
         if self.front.is_some() {
             return Ok(());
         }
-        let record = match self.ring.next()? {
-            Some(record) => record,
-            None => self.wait_for_record(wait)?,
-        };
-        if record.is_end {
-            self.release([&record]);
-            return Err(RecvError::End);
+        match self.ring.next()? {
+            Some(record) => self.take(record),
+            None => self.wait_for_record(wait),
         }
-        self.front = Some(record);
-        Ok(())
     }
 
     #[inline]
@@ -113,7 +122,7 @@ impl BatchReceiver for ShmReceiver {
         self.advance(wait)?;
         while self.rest.len() + 1 < max_messages {
             match self.ring.next()? {
-                Some(end) if end.is_end => {
+                Some(end) if end.is_end() => {
                     self.ring.unread(&end);
                     break;
                 }
@@ -185,7 +194,7 @@ impl Batch for ShmBatch<'_> {
         let receiver = self.receiver;
         let Some(rest) = count.checked_sub(1) else { return };
         receiver.ring.release(receiver.front.iter().chain(receiver.rest.range(..rest)));
-        receiver.bell.ring(receiver.attachment.mapping());
+        receiver.bell.ring(receiver.ring.memory());
         receiver.rest.drain(..rest);
         receiver.front = receiver.rest.pop_front();
     }

@@ -1,16 +1,14 @@
 //! The sending end: API → ring → bell.
 
 use crate::{
-    ring::spsc::Writer,
+    ring::{memory::Words, spsc::Writer},
     segment::{self, Attachment},
-    sys::map::Mapping,
     wait::{Bell, Waiter, Waiting},
 };
 use ipc_core::{ChannelError, EndMark, Loan, Rejected, Role, SendError, Sender, Wait};
 use std::{
     ops::{Deref, DerefMut},
     slice,
-    sync::Arc,
 };
 
 /// The sending end of a channel in shared memory.
@@ -19,7 +17,7 @@ use std::{
 /// next one goes on where it left off.
 #[derive(Debug)]
 pub struct ShmSender {
-    ring: Writer<Arc<Mapping>>,
+    ring: Writer<Words>,
     max_message_len: usize,
     reserved: Option<usize>,
     bell: Bell,
@@ -32,7 +30,7 @@ impl ShmSender {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let geometry = segment::spsc_geometry(attachment.header());
         Ok(Self {
-            ring: Writer::attach(Arc::clone(attachment.mapping()), geometry)?,
+            ring: Writer::attach(attachment.words(), geometry)?,
             max_message_len: geometry.max_message_len(),
             reserved: None,
             bell: Bell::of(&attachment, Role::Receiver),
@@ -47,6 +45,7 @@ impl ShmSender {
     }
 
     #[cold]
+    #[inline(never)]
     fn wait_for_room(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
         let ring = &mut self.ring;
         self.waiter.until(&self.attachment, wait, || Ok::<_, SendError>(ring.has_room(len)?.then_some(())))
@@ -88,7 +87,7 @@ impl EndMark for ShmSender {
         self.reserve(0, wait)?;
         self.reserved = None;
         self.ring.commit_end();
-        self.bell.ring(self.attachment.mapping());
+        self.bell.ring(self.ring.memory());
         Ok(())
     }
 }
@@ -116,7 +115,7 @@ impl Loan for ShmLoan<'_> {
         let sender = self.sender;
         sender.reserved = None;
         sender.ring.commit(self.len);
-        sender.bell.ring(sender.attachment.mapping());
+        sender.bell.ring(sender.ring.memory());
         Ok(())
     }
 }
@@ -126,7 +125,7 @@ impl Deref for ShmLoan<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        let bytes = self.sender.attachment.mapping().bytes(self.sender.ring.payload(), self.len);
+        let bytes = self.sender.ring.memory().bytes(self.sender.ring.payload(), self.len);
         // SAFETY: mapped as long as the sender lives, and free: the room was reserved, and
         // only this endpoint, the ring's one sender, writes there. A conforming receiver
         // doesn't read it before the commit; a hostile one is the sealed mode's matter.
@@ -137,7 +136,7 @@ impl Deref for ShmLoan<'_> {
 impl DerefMut for ShmLoan<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let bytes = self.sender.attachment.mapping().bytes(self.sender.ring.payload(), self.len);
+        let bytes = self.sender.ring.memory().bytes(self.sender.ring.payload(), self.len);
         // SAFETY: as in `deref`; the borrow of `self` keeps other slices away.
         unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), self.len) }
     }

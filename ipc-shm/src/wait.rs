@@ -6,9 +6,9 @@
 //! sleep is bounded, because a peer may be killed between its store and its wake-up.
 
 use crate::{
-    ring::memory::Memory,
+    ring::memory::{Memory, Words},
     segment::{Attachment, FenceMode, Reach, RolePage},
-    sys::{fence as barrier, futex, ident, map::Mapping},
+    sys::{fence as barrier, futex, ident},
 };
 use crossbeam_utils::Backoff;
 use ipc_core::{Cancel, RecvError, Role, SendError, Wait};
@@ -100,14 +100,14 @@ impl Bell {
 
     /// To be called after each change of the ring that the peer may wait for.
     #[inline]
-    pub(crate) fn ring(&self, mapping: &Mapping) {
+    pub(crate) fn ring(&self, words: &Words) {
         match self.fences {
             // The sleeper's fence runs on our processor too; only the compiler must be kept
             // from moving the load up.
             FenceMode::Asymmetric => atomic::compiler_fence(Ordering::SeqCst),
             FenceMode::Full => atomic::fence(Ordering::SeqCst),
         }
-        let flag = mapping.half_word(self.peer_asleep);
+        let flag = words.half_word(self.peer_asleep);
         if flag.load(Ordering::Relaxed) != AWAKE {
             wake(flag);
         }
@@ -177,11 +177,11 @@ impl Waiter {
         wait: Wait<'_>,
         mut poll: impl FnMut() -> Result<Option<T>, E>,
     ) -> Result<T, E> {
-        let mapping = attachment.mapping();
-        let flag = mapping.half_word(self.mine.asleep());
-        let _armed = wait.cancel().map(|cancel| self.arm(mapping, cancel));
+        let words = attachment.words();
+        let flag = words.half_word(self.mine.asleep());
+        let _armed = wait.cancel().map(|cancel| self.arm(&words, cancel));
         loop {
-            let sure = self.announce(mapping, flag);
+            let sure = self.announce(&words, flag);
             let answer = poll();
             if !matches!(answer, Ok(None)) {
                 flag.store(AWAKE, Ordering::Relaxed);
@@ -207,7 +207,7 @@ impl Waiter {
 
     /// Sets the flag, and sees to it that the peer sees either the flag or our last look at
     /// the ring sees what the peer did. False if the peer may overlook the flag.
-    fn announce(&self, mapping: &Arc<Mapping>, flag: &AtomicU32) -> bool {
+    fn announce(&self, words: &Words, flag: &AtomicU32) -> bool {
         flag.store(ASLEEP, Ordering::SeqCst);
         match self.fences {
             FenceMode::Full => {
@@ -215,18 +215,18 @@ impl Waiter {
                 true
             }
             FenceMode::Asymmetric => {
-                let reached = mapping.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64;
+                let reached = words.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64;
                 barrier::everywhere() && reached
             }
         }
     }
 
     /// Has a cancellation wake us, until the guard is dropped.
-    fn arm<'c>(&mut self, mapping: &Arc<Mapping>, cancel: &'c Cancel) -> Armed<'c> {
+    fn arm<'c>(&mut self, words: &Words, cancel: &'c Cancel) -> Armed<'c> {
         let alarm = self
             .alarm
             .get_or_insert_with(|| Arc::new(Alarm { asleep: self.mine.asleep(), target: Mutex::new(None) }));
-        *alarm.target.lock() = Some(Arc::clone(mapping));
+        *alarm.target.lock() = Some(words.clone());
         let registration = cancel.register(Arc::clone(alarm).into());
         Armed { alarm: Arc::clone(alarm), _registration: registration }
     }
@@ -238,13 +238,13 @@ struct Alarm {
     asleep: usize,
     /// The memory to ring in, while its owner is in the wait. Used under the lock only, so
     /// that it is never what keeps a mapping alive.
-    target: Mutex<Option<Arc<Mapping>>>,
+    target: Mutex<Option<Words>>,
 }
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        if let Some(mapping) = &*self.target.lock() {
-            wake(mapping.half_word(self.asleep));
+        if let Some(words) = &*self.target.lock() {
+            wake(words.half_word(self.asleep));
         }
     }
 }

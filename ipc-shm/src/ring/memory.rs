@@ -1,7 +1,13 @@
 //! Shared memory as the rings see it: 64-bit words by their byte offset in the segment.
 
 use crate::sys::map::Mapping;
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
 
 /// The words of a segment.
 pub(crate) trait Memory {
@@ -11,7 +17,56 @@ pub(crate) trait Memory {
     fn store(&self, offset: usize, value: u64, order: Ordering);
 }
 
-impl Memory for Arc<Mapping> {
+/// The words of a mapped segment, without a check at each access: an offset is a constant
+/// of the layout or a place in the ring, and both were checked against the mapping's length
+/// when the segment was opened (`Header::parse`, `Mapping::new`).
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    base: NonNull<u8>,
+    /// Keeps the memory mapped.
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: `base` points into `mapping`, which may go to another thread, and what is there
+// is reached as described at `Mapping`.
+unsafe impl Send for Words {}
+
+impl Words {
+    /// The words of this mapping.
+    pub(crate) fn new(mapping: &Arc<Mapping>) -> Self {
+        Self { base: mapping.bytes(0, mapping.len_bytes()), mapping: Arc::clone(mapping) }
+    }
+
+    /// The address of `len` bytes at `offset`.
+    #[inline]
+    pub(crate) fn bytes(&self, offset: usize, len: usize) -> NonNull<u8> {
+        debug_assert!(offset + len <= self.mapping.len_bytes(), "a range beyond the mapping");
+        // SAFETY: within the mapping, which `self` keeps: see the type.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// The 32-bit word at `offset`, for futexes.
+    #[inline]
+    pub(crate) fn half_word(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset % 4 == 0, "an unaligned word");
+        let word = self.bytes(offset, 4).cast::<AtomicU32>();
+        // SAFETY: mapped as long as `self` lives, aligned since the base is a page's start
+        // and `offset` a constant of the layout. Peers access it by atomic operations too.
+        unsafe { word.as_ref() }
+    }
+
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset % 8 == 0, "an unaligned word");
+        let word = self.bytes(offset, 8).cast::<AtomicU64>();
+        // SAFETY: mapped as long as `self` lives; aligned, since the base is a page's start
+        // and places in the ring are multiples of 8. Peers access it by atomic operations
+        // too, except where the algorithm gave a payload to one side.
+        unsafe { word.as_ref() }
+    }
+}
+
+impl Memory for Words {
     #[inline]
     fn load(&self, offset: usize, order: Ordering) -> u64 {
         self.word(offset).load(order)

@@ -188,8 +188,8 @@ fn receive(words: &Words, last: u64, accesses: usize) -> Vec<(u64, bool)> {
                     continue;
                 }
             };
-            assert_eq!(record.len, 8);
-            let value = memory.read_payload(record.payload);
+            assert_eq!(record.len(), 8);
+            let value = memory.read_payload(ring.payload(&record));
             seen.borrow_mut().push((value, false));
             ring.release([&record]);
             seen.borrow_mut().last_mut().expect("pushed").1 = true;

@@ -30,7 +30,10 @@ use super::{
     ledger::{Ledger, Progress},
     memory::Memory,
 };
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::{
+    num::NonZeroU64,
+    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+};
 
 /// What a record takes up besides its payload, and the word that has to fit behind it.
 pub(crate) const OVERHEAD_BYTES: u64 = 16;
@@ -96,34 +99,41 @@ fn out_of_step(head: u64, released: u64) -> Corrupt {
     Corrupt(format!("the sender is at {head}, the receiver at {released}"))
 }
 
-/// A record found in the ring.
+/// A record found in the ring: where, and its word, which was loaded once and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The payload's first byte, as an offset in the segment.
-    pub(crate) payload: usize,
-    /// The payload's length, in bytes.
-    pub(crate) len: usize,
-    /// Whether it is no message but the mark of a stream's end.
-    pub(crate) is_end: bool,
-    size: u64,
+    place: u64,
+    word: NonZeroU64,
 }
 
 impl Record {
-    /// Reads the record at `place` from its word, which was loaded once.
+    /// The record at `place`, if there is one.
     #[inline]
-    fn parse(geometry: &Geometry, place: u64, word: u64) -> Result<Self, Corrupt> {
-        let len = word >> LEN_SHIFT;
-        let flags = word & ((1 << LEN_SHIFT) - 1);
-        let known = flags & !END == COMMITTED;
-        if !known || len > geometry.capacity - OVERHEAD_BYTES {
-            return Err(bad_word(place, word));
+    fn parse(geometry: &Geometry, place: u64, word: u64) -> Result<Option<Self>, Corrupt> {
+        let Some(word) = NonZeroU64::new(word) else { return Ok(None) };
+        let record = Self { place, word };
+        let flags = word.get() & ((1 << LEN_SHIFT) - 1);
+        if flags & !END != COMMITTED || record.len() as u64 > geometry.capacity - OVERHEAD_BYTES {
+            return Err(bad_word(place, word.get()));
         }
-        Ok(Self {
-            payload: geometry.word_at(place) + WORD as usize,
-            len: len as usize,
-            is_end: flags & END != 0,
-            size: record_size(len),
-        })
+        Ok(Some(record))
+    }
+
+    /// The payload's length, in bytes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        (self.word.get() >> LEN_SHIFT) as usize
+    }
+
+    /// Whether it is no message but the mark of a stream's end.
+    #[inline]
+    pub(crate) fn is_end(&self) -> bool {
+        self.word.get() & END != 0
+    }
+
+    #[inline]
+    fn size(&self) -> u64 {
+        record_size(self.len() as u64)
     }
 }
 
@@ -151,6 +161,12 @@ pub(crate) struct Writer<M> {
 }
 
 impl<M: Memory> Writer<M> {
+    /// The words.
+    #[inline]
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// Takes over from the last sender, dead or gone.
     pub(crate) fn attach(memory: M, geometry: Geometry) -> Result<Self, Corrupt> {
         let (ledger, mut progress) = Ledger::open(&memory, geometry.sender_ledger);
@@ -179,13 +195,10 @@ impl<M: Memory> Writer<M> {
         loop {
             // Acquire: the walk is on what a dead process stored; nothing else pairs.
             let word = self.memory.load(geometry.word_at(self.place), Acquire);
-            if word == 0 {
-                break;
-            }
-            let record = Record::parse(&geometry, self.place, word)?;
-            self.progress.position += record.size;
-            self.progress.count += u64::from(!record.is_end);
-            self.place = geometry.step(self.place, record.size);
+            let Some(record) = Record::parse(&geometry, self.place, word)? else { break };
+            self.progress.position += record.size();
+            self.progress.count += u64::from(!record.is_end());
+            self.place = geometry.step(self.place, record.size());
             // The ring can't hold more than a ring: this also bounds the walk.
             let walked = self.progress.position - start.position;
             if walked > geometry.capacity - WORD {
@@ -267,6 +280,12 @@ pub(crate) struct Reader<M> {
 }
 
 impl<M: Memory> Reader<M> {
+    /// The words.
+    #[inline]
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// Takes over from the last receiver, dead or gone. What it held comes again.
     pub(crate) fn attach(memory: M, geometry: Geometry) -> Result<Self, Corrupt> {
         let (ledger, progress) = Ledger::open(&memory, geometry.receiver_ledger);
@@ -285,31 +304,34 @@ impl<M: Memory> Reader<M> {
     pub(crate) fn next(&mut self) -> Result<Option<Record>, Corrupt> {
         // Acquire: pairs with the Release in `Writer::publish`.
         let word = self.memory.load(self.geometry.word_at(self.place), Acquire);
-        if word == 0 {
-            return Ok(None);
-        }
-        let record = Record::parse(&self.geometry, self.place, word)?;
-        let read = self.read + record.size;
+        let Some(record) = Record::parse(&self.geometry, self.place, word)? else { return Ok(None) };
+        let read = self.read + record.size();
         if read - self.progress.position > self.geometry.capacity - WORD {
             return Err(bad_word(self.place, word));
         }
         self.read = read;
-        self.place = self.geometry.step(self.place, record.size);
+        self.place = self.geometry.step(self.place, record.size());
         Ok(Some(record))
+    }
+
+    /// Where a record's payload is, as an offset in the segment.
+    #[inline]
+    pub(crate) fn payload(&self, record: &Record) -> usize {
+        self.geometry.word_at(record.place) + WORD as usize
     }
 
     /// Takes back the last `next`: its record will be found again.
     pub(crate) fn unread(&mut self, record: &Record) {
-        self.read -= record.size;
-        self.place = (record.payload - self.geometry.data) as u64 - WORD;
+        self.read -= record.size();
+        self.place = record.place;
     }
 
     /// Gives back the oldest records that were read and not released.
     #[inline]
     pub(crate) fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
         for record in records {
-            self.progress.position += record.size;
-            self.progress.count += u64::from(!record.is_end);
+            self.progress.position += record.size();
+            self.progress.count += u64::from(!record.is_end());
         }
         self.ledger.write(&self.memory, self.progress);
         // Release: pairs with the Acquire in `has_room`; our reads come before.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Lifetime,
-    ring::memory::Memory,
+    ring::memory::{Memory, Words},
     sys::{
         fence,
         file::Identity,
@@ -73,6 +73,7 @@ fn leave(place: &Place, header: &Header, generation: u32) {
 /// description of its own, which only the mapping refers to.
 #[derive(Debug)]
 pub(crate) struct Attachment {
+    /// Gone only while it is being dropped.
     mapping: Option<Arc<Mapping>>,
     place: Place,
     header: Header,
@@ -113,7 +114,7 @@ impl Attachment {
             FenceMode::Asymmetric if !fence::register() => Reach::Deaf,
             _ => Reach::Reached,
         };
-        let (page, memory) = (self.page(self.role), self.mapping());
+        let (page, memory) = (self.page(self.role), self.words());
         memory.store(page.pid(), u64::from(ident::pid()), Ordering::Relaxed);
         memory.store(page.attached_unix_ns(), ident::unix_time_ns(), Ordering::Relaxed);
         memory.store(page.reach(), reach as u64, Ordering::Relaxed);
@@ -121,10 +122,9 @@ impl Attachment {
         atomic::fence(Ordering::SeqCst);
     }
 
-    /// The memory.
-    #[inline]
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        self.mapping.as_ref().expect("mapped until dropped")
+    /// The segment's memory. Whoever keeps the words keeps the role.
+    pub(crate) fn words(&self) -> Words {
+        Words::new(self.mapping.as_ref().expect("mapped until dropped"))
     }
 
     /// What the segment's first page says.
@@ -155,7 +155,7 @@ impl Drop for Attachment {
             return;
         }
         let pid = self.page(self.role).pid();
-        self.mapping().store(pid, 0, Ordering::Release);
+        self.words().store(pid, 0, Ordering::Release);
         // The locks go with the mapping, and so the role is free.
         self.mapping = None;
         leave(&self.place, &self.header, self.generation);

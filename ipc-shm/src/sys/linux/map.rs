@@ -12,13 +12,7 @@ use super::{fork, named};
 use ipc_core::OsError;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use std::{
-    fs::File,
-    mem::ManuallyDrop,
-    num::NonZeroUsize,
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64},
-};
+use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull};
 
 /// A mapped segment. It keeps the file's open file description, and so its locks, until it
 /// is dropped, also after the descriptor was closed.
@@ -103,30 +97,10 @@ impl Mapping {
         unsafe { self.base.add(offset) }
     }
 
-    /// The 64-bit word at `offset`.
-    ///
-    /// # Panics
-    ///
-    /// If it isn't aligned or not within the mapping.
+    /// How much can be addressed from the base: control pages, data and its mirror.
     #[inline]
-    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0, "an unaligned word");
-        let word = self.bytes(offset, 8).cast::<AtomicU64>();
-        // SAFETY: mapped for as long as `self`, and aligned, since the base is a page's
-        // start. Peer processes access it by atomic operations of the same width.
-        unsafe { word.as_ref() }
-    }
-
-    /// The 32-bit word at `offset`, for futexes.
-    ///
-    /// # Panics
-    ///
-    /// If it isn't aligned or not within the mapping.
-    pub(crate) fn half_word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset % 4 == 0, "an unaligned word");
-        let word = self.bytes(offset, 4).cast::<AtomicU32>();
-        // SAFETY: as in `word`.
-        unsafe { word.as_ref() }
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.len
     }
 }
 
