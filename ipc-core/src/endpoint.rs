@@ -33,6 +33,19 @@ pub trait Sender: Send {
     /// (kernel queues), it is [`Loan::commit`] that waits.
     fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError>;
 
+    /// Reserves if that takes neither waiting nor a system call. False says nothing: call
+    /// [`reserve`](Sender::reserve). The provided methods begin with it, because it spares
+    /// the fast path the handling of a [`Wait`].
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Sender::reserve).
+    #[inline]
+    fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
+        let _ = len;
+        Ok(false)
+    }
+
     /// The lending step: the space that [`reserve`](Sender::reserve) saw to. Without a
     /// reservation, or after a loan of it was committed, it is an empty message's.
     fn reserved(&mut self) -> Self::Loan<'_>;
@@ -44,7 +57,9 @@ pub trait Sender: Send {
     /// As [`reserve`](Sender::reserve).
     #[inline]
     fn loan(&mut self, len: usize, wait: Wait<'_>) -> Result<Self::Loan<'_>, SendError> {
-        self.reserve(len, wait)?;
+        if !self.reserve_now(len)? {
+            self.reserve(len, wait)?;
+        }
         Ok(self.reserved())
     }
 
@@ -55,7 +70,9 @@ pub trait Sender: Send {
     /// [`SendError`]; the message is not in the channel then.
     #[inline]
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
-        self.reserve(message.len(), wait)?;
+        if !self.reserve_now(message.len())? {
+            self.reserve(message.len(), wait)?;
+        }
         let mut loan = self.reserved();
         loan.copy_from_slice(message);
         loan.commit(wait).map_err(|rejected| rejected.error)
@@ -148,6 +165,18 @@ pub trait Receiver: Send {
     /// As long as `wait` says.
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError>;
 
+    /// Takes a message if that takes neither waiting nor a system call. False says nothing:
+    /// call [`advance`](Receiver::advance). The provided methods begin with it, because it
+    /// spares the fast path the handling of a [`Wait`].
+    ///
+    /// # Errors
+    ///
+    /// As [`advance`](Receiver::advance).
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
+        Ok(false)
+    }
+
     /// The lending step: the message that [`advance`](Receiver::advance) took.
     ///
     /// # Panics
@@ -163,7 +192,9 @@ pub trait Receiver: Send {
     /// As [`advance`](Receiver::advance).
     #[inline]
     fn receive(&mut self, wait: Wait<'_>) -> Result<Self::Message<'_>, RecvError> {
-        self.advance(wait)?;
+        if !self.advance_now()? {
+            self.advance(wait)?;
+        }
         Ok(self.held())
     }
 
@@ -204,7 +235,9 @@ pub trait Receiver: Send {
     /// As [`advance`](Receiver::advance); `buffer` is left as it was.
     #[inline]
     fn recv_into(&mut self, buffer: &mut Vec<u8>, wait: Wait<'_>) -> Result<usize, RecvError> {
-        self.advance(wait)?;
+        if !self.advance_now()? {
+            self.advance(wait)?;
+        }
         let message = self.held();
         buffer.clear();
         buffer.extend_from_slice(&message);

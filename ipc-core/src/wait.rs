@@ -13,8 +13,12 @@ use std::{
 };
 
 /// How long a blocking step may wait.
+// The tag is a whole word: a copy of the value right after it was made, which is what every
+// call does, is then served from the store buffer. A niche in the instant's 32-bit field
+// costs 9 ns a call.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum Wait<'c> {
     /// Don't: answer at once, with `WouldBlock` if it can't be done now.
     Never,

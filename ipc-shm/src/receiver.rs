@@ -95,15 +95,23 @@ impl Receiver for ShmReceiver {
 
     #[inline]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        if self.advance_now()? {
+            return Ok(());
+        }
+        self.wait_for_record(wait)
+    }
+
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
         if !self.attachment.is_ours() {
             return Err(RecvError::Forked);
         }
         if self.front.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         match self.ring.next()? {
-            Some(record) => self.take(record),
-            None => self.wait_for_record(wait),
+            Some(record) => self.take(record).map(|()| true),
+            None => Ok(false),
         }
     }
 

@@ -44,6 +44,14 @@ impl ShmSender {
         self.waiter.waiting = waiting;
     }
 
+    /// Sends what was written to the reserved space.
+    #[inline]
+    fn commit(&mut self, len: usize) {
+        self.reserved = None;
+        self.ring.commit(len);
+        self.bell.ring(self.ring.memory());
+    }
+
     #[cold]
     #[inline(never)]
     fn wait_for_room(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
@@ -62,18 +70,27 @@ impl Sender for ShmSender {
 
     #[inline]
     fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
+        if !self.reserve_now(len)? {
+            self.wait_for_room(len, wait)?;
+            self.reserved = Some(len);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
+        self.reserved = None;
         if len > self.max_message_len {
             return Err(SendError::TooLong { len, max: self.max_message_len });
         }
         if !self.attachment.is_ours() {
             return Err(SendError::Forked);
         }
-        self.reserved = None;
-        if !self.ring.has_room(len)? {
-            self.wait_for_room(len, wait)?;
+        let room = self.ring.has_room(len)?;
+        if room {
+            self.reserved = Some(len);
         }
-        self.reserved = Some(len);
-        Ok(())
+        Ok(room)
     }
 
     #[inline]
@@ -112,10 +129,7 @@ impl Loan for ShmLoan<'_> {
                 return Err(Rejected { loan: self, error });
             }
         }
-        let sender = self.sender;
-        sender.reserved = None;
-        sender.ring.commit(self.len);
-        sender.bell.ring(sender.ring.memory());
+        self.sender.commit(self.len);
         Ok(())
     }
 }
