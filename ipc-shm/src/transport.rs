@@ -83,7 +83,10 @@ impl Transport for Shm {
         loop {
             match segment::open(&place, &window) {
                 Ok(opened) => {
-                    config.check(&opened.settings(), page)?;
+                    if let Err(error) = config.check(&opened.settings(), page) {
+                        segment::turn_away(&place, opened, &window);
+                        return Err(error);
+                    }
                     return ShmChannel::new(place, opened, &window);
                 }
                 Err(ChannelError::NotFound) => {}

@@ -65,7 +65,7 @@ impl Drop for Anchored {
 /// The last one out of a transient channel takes its name along.
 fn leave(place: &Place, header: &Header, generation: u32) {
     if header.lifetime == Lifetime::Transient && generation == fork::generation() {
-        open::reap(place, header.instance);
+        open::reap(place, header.instance, &Window::open());
     }
 }
 

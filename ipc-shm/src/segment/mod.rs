@@ -19,7 +19,7 @@ mod place;
 
 pub(crate) use attachment::{Anchored, Attachment};
 pub(crate) use header::{FenceMode, Header};
-pub(crate) use open::{Opened, create, inspect, open, remove};
+pub(crate) use open::{Opened, create, inspect, open, remove, turn_away};
 pub(crate) use place::{Home, Place};
 
 use crate::ring::spsc::Geometry;

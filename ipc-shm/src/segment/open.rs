@@ -58,7 +58,14 @@ pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Res
     // What a dead transient channel left is swept away; anything else is in the way.
     match open_in(&directory, place, window) {
         Err(ChannelError::NotFound) => {}
-        _ => return Err(ChannelError::AlreadyExists),
+        Ok(opened) => {
+            turn_away(place, opened, window);
+            return Err(ChannelError::AlreadyExists);
+        }
+        Err(_) if directory.metadata_of(place.name.as_str()).is_ok() => {
+            return Err(ChannelError::AlreadyExists);
+        }
+        Err(error) => return Err(error),
     }
     let mut made = make(&directory, place)?;
     let answer = fill(&made, place, settings).and_then(|header| {
@@ -281,10 +288,19 @@ pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError
     unlink_if_same(&directory, place, &found, &lock)
 }
 
+/// Leaves a segment that was opened and isn't wanted: meanwhile its last user may have
+/// left, and taken us for another one.
+pub(crate) fn turn_away(place: &Place, opened: Opened, window: &Window) {
+    let Opened { file, header, .. } = opened;
+    drop(file);
+    if header.lifetime == Lifetime::Transient {
+        reap(place, header.instance, window);
+    }
+}
+
 /// Removes a transient segment if its last user has left it empty. Whatever prevents it
 /// loses nothing: the next one to open the channel does the same.
-pub(crate) fn reap(place: &Place, instance: [u8; 16]) {
-    let _window = Window::open();
+pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) {
     let Ok(Some(directory)) = place.home.open() else { return };
     let Ok(file) = directory.open_file(place.name.as_str(), true) else { return };
     let Ok(metadata) = file::metadata(&file) else { return };
