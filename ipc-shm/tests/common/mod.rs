@@ -1,0 +1,325 @@
+//! What the tests share: a directory of their own, real child processes, and time limits
+//! that turn a hang into a failed test with a message.
+//!
+//! A child is this test binary again, told to run the one test that is its entry point:
+//! each file that needs children has a test that calls [`serve`] with what its children
+//! can do, and does nothing when it runs as a test.
+
+#![allow(dead_code, reason = "no file of tests needs all of it")]
+
+use ipc_shm::{ChannelName, Shm};
+use nix::{
+    libc,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::MetadataExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{self, Command, ExitStatus, Stdio},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that takes milliseconds, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory for one test's channels, removed with all that is in it.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    path: PathBuf,
+}
+
+impl Arena {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let parent = Path::new("/dev/shm");
+        let parent = if parent.is_dir() { parent.to_owned() } else { env::temp_dir() };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("ipc-test-{}-{number}", process::id()));
+        fs::create_dir(&path).expect("the test's directory can be made");
+        Self { path }
+    }
+
+    pub(crate) fn shm(&self) -> Shm {
+        Shm::at(&self.path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// What is in the directory, hidden names included.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.path).expect("the test's directory is there");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A channel's name.
+pub(crate) fn name(text: &str) -> ChannelName {
+    ChannelName::new(text).unwrap()
+}
+
+/// Whether we may act as other users.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Waits until `condition` holds; fails if it takes too long.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Runs `body` in a thread and fails if it isn't done in time.
+pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, answer) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let _ = done.send(body());
+    });
+    match answer.recv_timeout(limit) {
+        Ok(answer) => answer,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs: not done within {limit:?}"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match worker.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("it answers before it ends"),
+        },
+    }
+}
+
+const ROLE: &str = "IPC_SHM_TEST_CHILD";
+const ARGUMENTS: &str = "IPC_SHM_TEST_CHILD_ARGUMENTS";
+const SEPARATOR: char = '\u{1f}';
+const MARK: &str = "@child ";
+/// The name of the test that is a child's entry point.
+const ENTRY: &str = "this_binary_is_its_own_child";
+/// Children that were forgotten end by themselves.
+const LIFE_SPAN_S: u32 = 240;
+
+/// Does what a child was started for, if this process is one.
+pub(crate) fn serve(body: impl FnOnce(&str, &[String])) {
+    let Ok(role) = env::var(ROLE) else { return };
+    let arguments: Vec<_> =
+        env::var(ARGUMENTS).unwrap_or_default().split(SEPARATOR).map(str::to_owned).collect();
+    // SAFETY: takes a number and sets a timer.
+    unsafe { libc::alarm(LIFE_SPAN_S) };
+    body(&role, &arguments);
+    process::exit(0);
+}
+
+/// In a child: tells the parent something.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{MARK}{text}").unwrap();
+    out.flush().unwrap();
+}
+
+/// In a child: waits for the parent's next line; false when there are no more.
+pub(crate) fn told() -> bool {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).is_ok_and(|len| len > 0)
+}
+
+/// A child process. It is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    what: String,
+    process: process::Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Child {
+    pub(crate) fn spawn(role: &str, arguments: &[&str]) -> Self {
+        Self::spawn_with(role, arguments, |_| {})
+    }
+
+    pub(crate) fn spawn_with(role: &str, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command
+            .args([ENTRY, "--exact", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(ARGUMENTS, arguments.join(&SEPARATOR.to_string()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        prepare(&mut command);
+        let mut process = command.spawn().expect("the test binary can be started");
+        let stdout = process.stdout.take().unwrap();
+        let (tx, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The harness may have begun the line that we end.
+                if let Some((_, text)) = line.split_once(MARK) {
+                    let _ = tx.send(text.to_owned());
+                }
+            }
+        });
+        Self { what: format!("{role} {arguments:?}"), process, lines }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The child's next line.
+    pub(crate) fn line(&mut self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("the child {} hangs: no word from it for {PATIENCE:?}", self.what)
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                panic!("the child {} ended without a word: {:?}", self.what, self.process.wait())
+            }
+        }
+    }
+
+    /// Waits for the child to say just this.
+    pub(crate) fn says(&mut self, expected: &str) {
+        assert_eq!(self.line(), expected, "from the child {}", self.what);
+    }
+
+    /// Gives the child a line to read.
+    pub(crate) fn tell(&mut self) {
+        let stdin = self.process.stdin.as_mut().unwrap();
+        stdin.write_all(b"\n").and_then(|()| stdin.flush()).expect("the child reads");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).expect("the child is there");
+    }
+
+    /// Stops it, and waits until it is.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let pid = Pid::from_raw(self.pid() as i32);
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Waits until the child has ended of itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        drop(self.process.stdin.take());
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < give_up, "the child {} hangs: no end within {PATIENCE:?}", self.what);
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    /// Waits until the child has ended well.
+    pub(crate) fn ends_well(mut self) {
+        let status = self.ended();
+        let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
+        assert!(status.success(), "the child {} ended with {status} ({signal:?})", self.what);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Forks; `body` runs in the child, which ends with 0 if it returns and with 101 if it
+/// panics. Only what is certain after a fork of many threads is done around it.
+pub(crate) fn fork_child(body: impl FnOnce()) -> Forked {
+    // SAFETY: the child runs `body` and ends without returning to the harness. The C
+    // library takes care of its own locks, and the harness's are not used.
+    match unsafe { nix::unistd::fork() }.expect("fork works") {
+        nix::unistd::ForkResult::Parent { child } => Forked(child),
+        nix::unistd::ForkResult::Child => {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            let code = if done.is_ok() { 0 } else { 101 };
+            // SAFETY: ends the process at once, without the parent's exit handlers.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+/// A forked child.
+#[derive(Debug)]
+pub(crate) struct Forked(pub(crate) Pid);
+
+impl Forked {
+    pub(crate) fn ended(&self) -> WaitStatus {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match waitpid(self.0, Some(WaitPidFlag::WNOHANG)).expect("our child") {
+                WaitStatus::StillAlive => {}
+                status => return status,
+            }
+            if Instant::now() >= give_up {
+                let _ = kill(self.0, Signal::SIGKILL);
+                let _ = waitpid(self.0, None);
+                panic!("the forked child hangs: no end within {PATIENCE:?}");
+            }
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    pub(crate) fn ends_well(self) {
+        assert_eq!(self.ended(), WaitStatus::Exited(self.0, 0));
+    }
+}
+
+/// Numbers that look random and are the same at each run.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(2).wrapping_add(1))
+    }
+
+    /// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators".
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+}
+
+/// The permission bits of what is at `path`.
+pub(crate) fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}

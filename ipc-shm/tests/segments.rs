@@ -1,0 +1,638 @@
+//! Segments: made whole or not at all, of exactly the mode and size that were asked for,
+//! and gone when they are to be gone, never before.
+
+mod common;
+
+use common::{Arena, Child, Dice, PATIENCE, eventually, mode_of, name, say, serve, told, within};
+use ipc_shm::{
+    Channel, ChannelError, Lifetime, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig, Transport,
+    Waiting,
+};
+use rstest::rstest;
+use std::{
+    env, fs,
+    os::unix::fs::MetadataExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+const PAGE: u64 = 4096;
+
+#[test]
+fn this_binary_is_its_own_child() {
+    serve(|role, arguments| {
+        let shm = Shm::at(&arguments[0]);
+        match role {
+            "create under a umask" => create_under_a_umask(&shm, &arguments[1]),
+            "create and remove for ever" => create_and_remove_for_ever(&shm),
+            "open, make and remove" => open_make_and_remove(&shm, &arguments[0], &arguments[1]),
+            "hold" => hold(&shm, &arguments[1]),
+            "use until killed" => use_until_killed(&shm, arguments[1].parse().unwrap()),
+            other => panic!("no such child: {other}"),
+        }
+    });
+}
+
+fn one_page() -> ShmConfig {
+    ShmConfig::new().capacity_bytes(PAGE)
+}
+
+#[rstest]
+#[case::everything_masked("077")]
+#[case::nothing_masked("000")]
+#[case::even_the_owner("777")]
+fn the_mode_is_exactly_what_was_asked_for_whatever_the_umask(#[case] umask: &str) {
+    let arena = Arena::new();
+    Child::spawn("create under a umask", &[arena.path().to_str().unwrap(), umask]).ends_well();
+    for mode in [0o600, 0o640, 0o660, 0o666, 0o777] {
+        assert_eq!(mode_of(&arena.file(&format!("{mode:o}"))), mode, "umask {umask}");
+    }
+    assert_eq!(mode_of(&arena.file("default")), 0o600);
+}
+
+fn create_under_a_umask(shm: &Shm, umask: &str) {
+    let umask = u32::from_str_radix(umask, 8).unwrap();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
+    for mode in [0o600, 0o640, 0o660, 0o666, 0o777] {
+        shm.create(&name(&format!("{mode:o}")), &one_page().mode(mode)).unwrap();
+    }
+    shm.create(&name("default"), &one_page()).unwrap();
+}
+
+#[rstest]
+#[case::one_byte(1, PAGE)]
+#[case::one_page(PAGE, PAGE)]
+#[case::one_byte_more_than_a_page(PAGE + 1, 2 * PAGE)]
+#[case::nearly_two_pages(2 * PAGE - 1, 2 * PAGE)]
+fn a_capacity_is_rounded_up_to_whole_pages(#[case] asked: u64, #[case] expected: u64) {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &ShmConfig::new().capacity_bytes(asked)).unwrap();
+    let info = arena.shm().stat(&name("x")).unwrap();
+    assert_eq!(info.capacity_bytes, Some(expected));
+    assert_eq!(info.max_message_len_bytes, Some(expected - 16));
+    assert_eq!(channel.sender().unwrap().max_message_len() as u64, expected - 16);
+    let len = fs::metadata(arena.file("x")).unwrap().len();
+    assert_eq!(len, 3 * PAGE + expected, "control pages and data");
+}
+
+#[rstest]
+#[case::nothing(0, "at least 1")]
+#[case::one_byte_over_the_limit(ShmConfig::MAX_CAPACITY_BYTES + 1, "1 TiB")]
+#[case::all_there_is(u64::MAX, "1 TiB")]
+fn a_capacity_that_makes_no_sense_is_refused_with_advice(#[case] bytes: u64, #[case] advice: &str) {
+    let arena = Arena::new();
+    let config = ShmConfig::new().capacity_bytes(bytes);
+    for answer in [arena.shm().create(&name("x"), &config), arena.shm().open_or_create(&name("x"), &config)] {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, ChannelError::InvalidConfig(_)), "{error:?}");
+        assert!(error.to_string().contains(advice), "{error}");
+    }
+    assert!(arena.entries().is_empty());
+}
+
+#[rstest]
+#[case(0o400, "600 or more")]
+#[case(0o066, "600 or more")]
+#[case(0o4755, "0 to 777")]
+fn a_mode_that_makes_no_sense_is_refused_with_advice(#[case] mode: u32, #[case] advice: &str) {
+    let arena = Arena::new();
+    let error = arena.shm().create(&name("x"), &one_page().mode(mode)).unwrap_err();
+    assert!(matches!(error, ChannelError::InvalidConfig(_)), "{error:?}");
+    assert!(error.to_string().contains(advice), "{error}");
+}
+
+#[test]
+fn settings_that_differ_are_refused_and_both_are_named() {
+    let arena = Arena::new();
+    let _kept = arena.shm().create(&name("x"), &one_page().mode(0o640)).unwrap();
+    for (config, both) in [
+        (ShmConfig::new().capacity_bytes(PAGE + 1), ["4096 bytes", "8192 bytes"]),
+        (ShmConfig::new().mode(0o600), ["640", "600"]),
+    ] {
+        let error = arena.shm().open_or_create(&name("x"), &config).unwrap_err();
+        assert!(matches!(error, ChannelError::Mismatch { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(both.iter().all(|one| text.contains(one)), "{text}");
+    }
+    // What isn't asked for doesn't matter, nor how it rounds.
+    arena.shm().open_or_create(&name("x"), &ShmConfig::new().transient()).unwrap();
+    arena.shm().open_or_create(&name("x"), &ShmConfig::new().capacity_bytes(1)).unwrap();
+}
+
+fn payload(buffer: &mut Vec<u8>, len: usize, number: u64) {
+    buffer.clear();
+    buffer
+        .extend((0..len).map(|at| (at as u64).wrapping_mul(167).wrapping_add(number.wrapping_mul(31)) as u8));
+}
+
+#[test]
+fn every_length_arrives_intact_wherever_it_starts_in_the_ring() {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &one_page()).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    let max = tx.max_message_len();
+    assert_eq!(max as u64, PAGE - 16);
+    let mut buffer = Vec::new();
+    let mut number = 0;
+    let mut pass = |tx: &mut ipc_shm::ShmSender, rx: &mut ipc_shm::ShmReceiver, len: usize| {
+        payload(&mut buffer, len, number);
+        tx.try_send(&buffer).unwrap();
+        let message = rx.try_recv().unwrap();
+        assert!(*message == *buffer, "message {number} of {len} bytes");
+        number += 1;
+    };
+    // Every length, each where the one before has ended …
+    for len in 0..=max {
+        pass(&mut tx, &mut rx, len);
+    }
+    // … and those at the brink at every offset there is.
+    for _offset in (0..PAGE).step_by(8) {
+        for len in [1, 8, 9, 63, 64, 65, max - 16, max - 8, max - 1, max] {
+            pass(&mut tx, &mut rx, len);
+        }
+        // What is sent in a round is a multiple of the page but for this.
+        let sent: u64 = [1, 8, 9, 63, 64, 65, max - 16, max - 8, max - 1, max]
+            .iter()
+            .map(|len| 8 + len.next_multiple_of(8) as u64)
+            .sum();
+        let short = (2 * PAGE + 8 - sent % PAGE) % PAGE;
+        assert_eq!(short % 8, 0);
+        pass(&mut tx, &mut rx, (short + PAGE - 8) as usize % PAGE as usize);
+    }
+}
+
+#[test]
+fn a_full_ring_refuses_the_next_byte_and_loses_none() {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &one_page()).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    let max = tx.max_message_len();
+    assert!(
+        matches!(tx.try_send(&vec![0; max + 1]), Err(SendError::TooLong { len, max: m }) if len == max + 1 && m == max)
+    );
+    tx.try_send(&vec![7; max]).unwrap();
+    // Not even an empty one: its own word would be the one that ends the ring.
+    assert!(matches!(tx.try_send(b""), Err(SendError::WouldBlock)));
+    assert_eq!(&*rx.try_recv().unwrap(), vec![7; max]);
+    // As many as can be, each as small as can be.
+    let mut sent = 0_u64;
+    while tx.try_send(b"").is_ok() {
+        sent += 1;
+    }
+    assert_eq!(sent, PAGE / 8 - 1);
+    for _ in 0..sent {
+        assert_eq!(&*rx.try_recv().unwrap(), b"");
+    }
+    assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+}
+
+#[test]
+fn creators_that_race_and_are_killed_leave_nothing_half_made() {
+    let arena = Arena::new();
+    let path = arena.path().to_str().unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = thread::spawn({
+        let (shm, done) = (arena.shm(), Arc::clone(&done));
+        move || {
+            let mut seen = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                match shm.open(&name("x")) {
+                    Ok(channel) => {
+                        seen += 1;
+                        match channel.receiver() {
+                            Ok(mut rx) => assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock))),
+                            Err(ChannelError::Busy { .. }) => {}
+                            Err(error) => panic!("a channel that is there: {error:?}"),
+                        }
+                    }
+                    Err(ChannelError::NotFound) => {}
+                    Err(error) => panic!("half-made: {error:?}"),
+                }
+            }
+            seen
+        }
+    });
+    let spawn = || Child::spawn("create and remove for ever", &[path]);
+    let mut makers: Vec<_> = (0..8).map(|_| spawn()).collect();
+    makers.iter_mut().for_each(|maker| maker.says("making"));
+    let mut dice = Dice::new(1);
+    let until = Instant::now() + long_run(Duration::from_millis(1500));
+    while Instant::now() < until && !watcher.is_finished() {
+        let victim = dice.below(8) as usize;
+        makers[victim].kill();
+        makers[victim] = spawn();
+        makers[victim].says("making");
+    }
+    done.store(true, Ordering::Relaxed);
+    let seen = watcher.join().unwrap();
+    assert!(seen > 0, "the watcher saw no channel at all");
+    drop(makers);
+    // One killed between making and removing it has left it whole.
+    match arena.shm().remove(&name("x")) {
+        Ok(()) | Err(ChannelError::NotFound) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+fn create_and_remove_for_ever(shm: &Shm) {
+    say("making");
+    let config = ShmConfig::new().capacity_bytes(64 * PAGE);
+    loop {
+        match shm.create(&name("x"), &config) {
+            Ok(channel) => drop(channel),
+            Err(ChannelError::AlreadyExists) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+        match shm.remove(&name("x")) {
+            Ok(()) | Err(ChannelError::NotFound | ChannelError::Busy { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// Short by default; `IPC_SHM_LONG_RUN=60` makes it take 60 times as long.
+fn long_run(short: Duration) -> Duration {
+    short * env::var("IPC_SHM_LONG_RUN").map_or(1, |factor| factor.parse().unwrap())
+}
+
+#[rstest]
+#[case::kept("kept")]
+#[case::transient("transient")]
+fn no_live_channel_is_ever_unlinked_by_those_who_open_make_and_remove(#[case] lifetime: &str) {
+    let arena = Arena::new();
+    let spawn = || Child::spawn("open, make and remove", &[arena.path().to_str().unwrap(), lifetime]);
+    let mut players: Vec<_> = (0..4).map(|_| spawn()).collect();
+    let until = Instant::now() + long_run(Duration::from_millis(1500));
+    players.iter_mut().for_each(|player| player.says("playing"));
+    let mut dice = Dice::new(2);
+    while Instant::now() < until {
+        // They say so when a round is over; one of them is killed wherever it is.
+        let victim = dice.below(4) as usize;
+        players[victim].says("round");
+        players[victim].kill();
+        players[victim] = spawn();
+        players[victim].says("playing");
+    }
+    for player in &mut players {
+        player.tell();
+        while player.line() != "done" {}
+    }
+    players.into_iter().for_each(Child::ends_well);
+    match (lifetime, arena.shm().open(&name("x")).map(drop)) {
+        (_, Err(ChannelError::NotFound)) => {}
+        ("kept", Ok(_)) => arena.shm().remove(&name("x")).unwrap(),
+        (_, other) => panic!("all are gone, and the channel is {other:?}"),
+    }
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+fn open_make_and_remove(shm: &Shm, directory: &str, lifetime: &str) {
+    let lifetime = if lifetime == "kept" { Lifetime::Kept } else { Lifetime::Transient };
+    let config = one_page().lifetime(lifetime);
+    let stop = Arc::new(AtomicBool::new(false));
+    thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            told();
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    say("playing");
+    let mut dice = Dice::new(u64::from(std::process::id()));
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..50 {
+            let opened = match dice.below(4) {
+                0 => shm.create(&name("x"), &config),
+                1 => shm.open_or_create(&name("x"), &config),
+                2 => shm.open(&name("x")),
+                _ => match shm.remove(&name("x")) {
+                    Ok(()) | Err(ChannelError::NotFound | ChannelError::Busy { .. }) => continue,
+                    Err(error) => panic!("{error:?}"),
+                },
+            };
+            match opened {
+                Ok(channel) => {
+                    // Nobody else has it as a sender for long; an attachment goes by name.
+                    match channel.sender() {
+                        Ok(_) | Err(ChannelError::Busy { role: Role::Sender, .. }) => {}
+                        Err(error) => panic!("not linked: {error:?}"),
+                    }
+                    // What we have mapped is what the name leads to.
+                    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+                    let mapped = maps.lines().find(|line| line.contains(directory)).unwrap();
+                    let linked = fs::metadata(format!("{directory}/x")).unwrap().ino().to_string();
+                    let inode = mapped.split_ascii_whitespace().nth(4).unwrap();
+                    assert_eq!(inode, linked, "unlinked under us: {mapped}");
+                    drop(channel);
+                }
+                Err(ChannelError::NotFound | ChannelError::AlreadyExists) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        say("round");
+    }
+    say("done");
+}
+
+#[test]
+fn a_transient_channel_goes_with_the_last_one_who_leaves_it_empty() {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &one_page().transient()).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    drop(channel);
+    tx.try_send(b"one").unwrap();
+    drop(rx.try_recv().unwrap());
+    drop(tx);
+    assert_eq!(arena.entries(), ["x"], "the receiver is still there");
+    drop(rx);
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[test]
+fn a_transient_channel_stays_for_the_message_that_is_left_in_it() {
+    let arena = Arena::new();
+    let mut tx = arena.shm().create(&name("x"), &one_page().transient()).unwrap().sender().unwrap();
+    tx.try_send(b"left").unwrap();
+    drop(tx);
+    assert_eq!(arena.entries(), ["x"]);
+    let mut rx = arena.shm().open(&name("x")).unwrap().receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"left");
+    drop(rx);
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[test]
+fn a_transient_channel_goes_also_with_one_who_didn_t_like_it() {
+    let arena = Arena::new();
+    let shm = arena.shm();
+    let channel = shm.create(&name("x"), &one_page().transient()).unwrap();
+    // The others leave while somebody is looking at it.
+    let looking = thread::spawn({
+        let shm = shm.clone();
+        move || {
+            for _ in 0..2000 {
+                match shm.open_or_create(&name("x"), &ShmConfig::new().capacity_bytes(PAGE + 1).transient()) {
+                    Ok(_) | Err(ChannelError::Mismatch { .. }) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+                let _ = shm.create(&name("x"), &one_page().transient());
+            }
+        }
+    });
+    drop(channel);
+    while !looking.is_finished() {
+        let _ = shm.open_or_create(&name("x"), &one_page().transient());
+    }
+    looking.join().unwrap();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[rstest]
+#[case::while_its_user_has_it_open("channel")]
+#[case::while_its_user_sends("sender")]
+#[case::while_its_user_receives("receiver")]
+fn a_transient_channel_whose_users_were_killed_is_not_found(#[case] role: &str) {
+    let arena = Arena::new();
+    for _ in 0..3 {
+        drop(arena.shm().create(&name("y"), &one_page()));
+        let channel = arena.shm().create(&name("x"), &one_page().transient()).unwrap();
+        let mut user = Child::spawn("hold", &[arena.path().to_str().unwrap(), role]);
+        user.says("held");
+        drop(channel);
+        assert_eq!(arena.entries(), ["x", "y"], "somebody lives");
+        user.kill();
+        assert!(matches!(arena.shm().open(&name("x")), Err(ChannelError::NotFound)));
+        assert_eq!(arena.entries(), ["y"]);
+        // And it can be made at once.
+        let channel = arena.shm().create(&name("x"), &one_page().transient()).unwrap();
+        let mut user = Child::spawn("hold", &[arena.path().to_str().unwrap(), role]);
+        user.says("held");
+        drop(channel);
+        user.kill();
+        drop(arena.shm().create(&name("x"), &one_page().transient()).unwrap());
+        assert_eq!(arena.entries(), ["y"]);
+    }
+}
+
+fn hold(shm: &Shm, role: &str) {
+    let channel = shm.open(&name("x")).unwrap();
+    let _sender = (role == "sender").then(|| channel.sender().unwrap());
+    let _receiver = (role == "receiver").then(|| channel.receiver().unwrap());
+    if role != "channel" {
+        drop(channel);
+        say("held");
+        told();
+    } else {
+        say("held");
+        told();
+        drop(channel);
+    }
+}
+
+#[test]
+fn a_kept_channel_outlives_all_its_users() {
+    let arena = Arena::new();
+    drop(arena.shm().create(&name("x"), &one_page()).unwrap());
+    for role in ["channel", "sender", "receiver"] {
+        let mut user = Child::spawn("hold", &[arena.path().to_str().unwrap(), role]);
+        user.says("held");
+        user.kill();
+    }
+    let mut tx = arena.shm().open(&name("x")).unwrap().sender().unwrap();
+    tx.try_send(b"still here").unwrap();
+    drop(tx);
+    let mut rx = arena.shm().open(&name("x")).unwrap().receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"still here");
+    drop(rx);
+    arena.shm().remove(&name("x")).unwrap();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[rstest]
+#[case::a_sender("sender", Role::Sender)]
+#[case::a_receiver("receiver", Role::Receiver)]
+fn a_channel_in_use_is_not_removed_and_its_user_is_named(#[case] who: &str, #[case] role: Role) {
+    let arena = Arena::new();
+    drop(arena.shm().create(&name("x"), &one_page()).unwrap());
+    let mut user = Child::spawn("hold", &[arena.path().to_str().unwrap(), who]);
+    user.says("held");
+    let busy = |error: ChannelError| match error {
+        ChannelError::Busy { role: found, pid } => assert_eq!((found, pid), (role, Some(user.pid()))),
+        other => panic!("{other:?}"),
+    };
+    busy(arena.shm().remove(&name("x")).unwrap_err());
+    let channel = arena.shm().open(&name("x")).unwrap();
+    match role {
+        Role::Sender => busy(channel.sender().map(drop).unwrap_err()),
+        _ => busy(channel.receiver().map(drop).unwrap_err()),
+    }
+    drop(channel);
+    user.tell();
+    user.ends_well();
+    arena.shm().remove(&name("x")).unwrap();
+    assert!(matches!(arena.shm().remove(&name("x")), Err(ChannelError::NotFound)));
+}
+
+#[test]
+fn a_channel_that_is_only_open_is_not_removed_either() {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &one_page()).unwrap();
+    assert!(matches!(
+        arena.shm().remove(&name("x")),
+        Err(ChannelError::Busy { role: Role::User, pid: None })
+    ));
+    drop(channel);
+    arena.shm().remove(&name("x")).unwrap();
+}
+
+#[rstest]
+fn who_waits_on_a_channel_that_was_removed_by_hand_is_told_so(
+    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    #[values(true, false)] replaced: bool,
+) {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &one_page()).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    tx.set_waiting(waiting);
+    rx.set_waiting(waiting);
+    drop(rx.try_recv());
+    fs::remove_file(arena.file("x")).unwrap();
+    let _other = replaced.then(|| arena.shm().create(&name("x"), &one_page()).unwrap());
+    let (tx, answer) = within(PATIENCE, move || {
+        let answer = rx.recv().map(drop);
+        (tx, answer)
+    });
+    assert!(matches!(answer, Err(RecvError::Closed)), "{answer:?}");
+    let answer = within(PATIENCE, move || {
+        let mut tx = tx;
+        tx.try_send(&[0; 4080]).unwrap();
+        tx.send(b"no room")
+    });
+    assert!(matches!(answer, Err(SendError::Closed)), "{answer:?}");
+    assert!(matches!(channel.sender(), Err(ChannelError::NotFound)), "the old one has no name any more");
+}
+
+#[test]
+fn killed_and_restarted_users_leave_only_kept_channels_behind() {
+    let arena = Arena::new();
+    let path = arena.path().to_str().unwrap();
+    drop(arena.shm().create(&name("kept"), &one_page()).unwrap());
+    let rounds: u64 = env::var("IPC_SHM_ROUNDS").map_or(120, |rounds| rounds.parse().unwrap());
+    let mut dice = Dice::new(3);
+    let mut users: Vec<Option<Child>> = (0..3).map(|_| None).collect();
+    for round in 0..rounds {
+        let user = &mut users[round as usize % 3];
+        if let Some(mut user) = user.take() {
+            user.says("at it");
+            user.kill();
+        }
+        *user = Some(Child::spawn("use until killed", &[path, &dice.below(1 << 32).to_string()]));
+    }
+    drop(users);
+    // The roles are free at once, and what is left in the rings is whole.
+    for channel in ["kept", "transient"] {
+        let opened = arena.shm().open_or_create(&name(channel), &one_page().transient()).unwrap();
+        let (_tx, mut rx) = (opened.sender().unwrap(), opened.receiver().unwrap());
+        loop {
+            match rx.try_recv() {
+                Ok(message) => assert!(message.iter().all(|byte| *byte == message.len() as u8)),
+                Err(RecvError::WouldBlock) => break,
+                Err(error) => panic!("{channel}: {error:?}"),
+            }
+        }
+    }
+    assert_eq!(arena.entries(), ["kept"]);
+}
+
+fn use_until_killed(shm: &Shm, seed: u64) {
+    let mut dice = Dice::new(seed);
+    say("at it");
+    loop {
+        let which = if dice.below(2) == 0 { "kept" } else { "transient" };
+        let channel = match shm.open_or_create(&name(which), &one_page().transient()) {
+            Ok(channel) => channel,
+            Err(error) => panic!("{error:?}"),
+        };
+        let rounds = 1 + dice.below(100);
+        if dice.below(2) == 0 {
+            let mut tx = match channel.sender() {
+                Ok(tx) => tx,
+                Err(ChannelError::Busy { role: Role::Sender, .. }) => continue,
+                Err(error) => panic!("{error:?}"),
+            };
+            for _ in 0..rounds {
+                let len = dice.below(256) as usize;
+                match tx.try_send(&vec![len as u8; len]) {
+                    Ok(()) | Err(SendError::WouldBlock) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        } else {
+            let mut rx = match channel.receiver() {
+                Ok(rx) => rx,
+                Err(ChannelError::Busy { role: Role::Receiver, .. }) => continue,
+                Err(error) => panic!("{error:?}"),
+            };
+            for _ in 0..rounds {
+                match rx.try_recv() {
+                    Ok(message) => assert!(message.iter().all(|byte| *byte == message.len() as u8)),
+                    Err(RecvError::WouldBlock) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_channel_that_was_made_anew_is_not_the_one_that_was_open() {
+    let arena = Arena::new();
+    let old = arena.shm().create(&name("x"), &one_page()).unwrap();
+    fs::rename(arena.file("x"), arena.file("elsewhere")).unwrap();
+    let _new = arena.shm().create(&name("x"), &one_page()).unwrap();
+    assert!(matches!(old.sender(), Err(ChannelError::NotFound)));
+    assert!(matches!(old.receiver(), Err(ChannelError::NotFound)));
+}
+
+#[test]
+fn a_listing_is_sorted_and_leaves_out_what_no_channel_is_called() {
+    let arena = Arena::new();
+    for text in ["b", "a", "c"] {
+        arena.shm().create(&name(text), &one_page()).unwrap();
+    }
+    fs::write(arena.file(".hidden"), "").unwrap();
+    fs::write(arena.file("not a name"), "").unwrap();
+    let names: Vec<_> = arena.shm().list().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+}
+
+#[test]
+fn descriptors_and_mappings_are_given_back_on_every_way_out() {
+    // A process of its own would be sure; here the files of this arena are counted.
+    let arena = Arena::new();
+    let path = arena.path().to_str().unwrap().to_owned();
+    let maps = || fs::read_to_string("/proc/self/maps").unwrap().matches(&path).count();
+    let open_files = || {
+        let links =
+            fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.starts_with(&path)).count()
+    };
+    for _ in 0..20 {
+        let channel = arena.shm().create(&name("x"), &one_page()).unwrap();
+        let (tx, rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+        assert!(channel.sender().is_err() && channel.receiver().is_err());
+        assert!(arena.shm().create(&name("x"), &one_page()).is_err());
+        assert!(arena.shm().open_or_create(&name("x"), &ShmConfig::new().mode(0o666)).is_err());
+        assert!(arena.shm().remove(&name("x")).is_err());
+        assert_eq!(open_files(), 0, "mappings keep the locks, not descriptors");
+        assert_eq!(maps(), 1 + 2 * 2, "an anchor, and each endpoint's control and data, and its mirror");
+        drop((tx, rx, channel));
+        eventually("the channel is free", || arena.shm().remove(&name("x")).is_ok());
+        assert_eq!((open_files(), maps()), (0, 0));
+    }
+}
