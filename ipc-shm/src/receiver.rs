@@ -72,6 +72,9 @@ impl ShmReceiver {
 
     #[inline]
     fn release_front(&mut self) {
+        if !self.attachment.is_ours() {
+            return;
+        }
         if let Some(front) = self.front.take() {
             self.release([&front]);
             if !self.rest.is_empty() {
@@ -200,6 +203,9 @@ impl Batch for ShmBatch<'_> {
     fn release(self, count: usize) {
         let count = count.min(self.len());
         let receiver = self.receiver;
+        if !receiver.attachment.is_ours() {
+            return;
+        }
         let Some(rest) = count.checked_sub(1) else { return };
         receiver.ring.release(receiver.front.iter().chain(receiver.rest.range(..rest)));
         receiver.bell.ring(receiver.ring.memory());

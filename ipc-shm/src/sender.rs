@@ -95,6 +95,10 @@ impl Sender for ShmSender {
 
     #[inline]
     fn reserved(&mut self) -> ShmLoan<'_> {
+        if !self.attachment.is_ours() {
+            // What was reserved before the fork is the parent's; the commit will say so.
+            self.reserved = None;
+        }
         ShmLoan { len: self.reserved.unwrap_or(0), sender: self }
     }
 }
@@ -123,8 +127,8 @@ impl Loan for ShmLoan<'_> {
 
     #[inline]
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
-        // Only a loan that was never reserved can be refused.
-        if self.sender.reserved.is_none() {
+        // Only a loan that was never reserved can be refused, or one from before a fork.
+        if self.sender.reserved.is_none() || !self.sender.attachment.is_ours() {
             if let Err(error) = self.sender.reserve(0, wait) {
                 return Err(Rejected { loan: self, error });
             }
