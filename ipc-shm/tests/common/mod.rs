@@ -255,20 +255,30 @@ impl Drop for Child {
     }
 }
 
-/// Forks; `body` runs in the child, which ends with 0 if it returns and with 101 if it
-/// panics. Only what is certain after a fork of many threads is done around it.
+/// Forks; `body` runs in the child, which then ends.
 pub(crate) fn fork_child(body: impl FnOnce()) -> Forked {
-    // SAFETY: the child runs `body` and ends without returning to the harness. The C
-    // library takes care of its own locks, and the harness's are not used.
-    match unsafe { nix::unistd::fork() }.expect("fork works") {
-        nix::unistd::ForkResult::Parent { child } => Forked(child),
-        nix::unistd::ForkResult::Child => {
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            let code = if done.is_ok() { 0 } else { 101 };
-            // SAFETY: ends the process at once, without the parent's exit handlers.
-            unsafe { libc::_exit(code) }
-        }
+    match fork() {
+        Some(child) => child,
+        None => end_after(body),
     }
+}
+
+/// Forks; `None` in the child, which must go on with [`end_after`].
+pub(crate) fn fork() -> Option<Forked> {
+    // SAFETY: the child doesn't return to the harness. The C library takes care of its own
+    // locks, and the harness's are not used.
+    match unsafe { nix::unistd::fork() }.expect("fork works") {
+        nix::unistd::ForkResult::Parent { child } => Some(Forked(child)),
+        nix::unistd::ForkResult::Child => None,
+    }
+}
+
+/// Runs `body`, then ends the process: with 0, or 101 if it panicked.
+pub(crate) fn end_after(body: impl FnOnce()) -> ! {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    let code = if done.is_ok() { 0 } else { 101 };
+    // SAFETY: ends the process at once, without the parent's exit handlers.
+    unsafe { libc::_exit(code) }
 }
 
 /// A forked child.

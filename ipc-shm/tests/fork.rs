@@ -1,0 +1,241 @@
+//! What a fork must not break: a child inherits neither its parent's endpoints nor its
+//! parent's locks, and may have endpoints of its own.
+
+mod common;
+
+use common::{Arena, Child, PATIENCE, end_after, fork, fork_child, name, say, serve, told, within};
+use ipc_shm::{
+    Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Message, Receiver, RecvError, Role,
+    SendError, Sender, Shm, ShmConfig, Transport, Wait,
+};
+use rstest::rstest;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+#[test]
+fn this_binary_is_its_own_child() {
+    serve(|role, arguments| {
+        let shm = Shm::at(&arguments[0]);
+        match role {
+            "fork while holding" => fork_while_holding(&shm, &arguments[1]),
+            "use what was the parent's" => use_what_was_the_parents(&shm),
+            "drop what was lent" => drop_what_was_lent(&shm),
+            "fork in one thread, attach in another" => fork_while_others_attach(&shm),
+            other => panic!("no such child: {other}"),
+        }
+    });
+}
+
+fn small() -> ShmConfig {
+    ShmConfig::new().capacity_bytes(4096)
+}
+
+#[test]
+fn a_forked_child_is_told_that_the_endpoints_are_not_its_own() {
+    let arena = Arena::new();
+    Child::spawn("use what was the parent's", &[arena.path().to_str().unwrap()]).ends_well();
+}
+
+fn use_what_was_the_parents(shm: &Shm) {
+    let channel = shm.create(&name("x"), &small()).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    tx.send(b"one").unwrap();
+    tx.send(b"two").unwrap();
+    // Left as a mistaken program may leave them: held, and reserved.
+    rx.advance_batch(2, Wait::Never).unwrap();
+    tx.reserve(100, Wait::Never).unwrap();
+    let Some(child) = fork() else {
+        end_after(|| {
+            assert!(matches!(channel.sender(), Err(ChannelError::Forked)));
+            assert!(matches!(channel.receiver(), Err(ChannelError::Forked)));
+            let rejected = tx.reserved().commit(Wait::Never).map_err(|rejected| rejected.error);
+            assert!(matches!(rejected, Err(SendError::Forked)), "{rejected:?}");
+            assert_eq!(tx.reserved().len(), 0, "nothing of the parent's is lent");
+            assert!(matches!(tx.try_send(b"x"), Err(SendError::Forked)));
+            assert!(matches!(tx.send(b"x"), Err(SendError::Forked)));
+            assert!(matches!(tx.send_timeout(b"x", Duration::ZERO), Err(SendError::Forked)));
+            assert!(matches!(tx.send_end(Wait::Never), Err(SendError::Forked)));
+            assert!(matches!(rx.try_recv().map(drop), Err(RecvError::Forked)));
+            assert!(matches!(rx.recv().map(drop), Err(RecvError::Forked)));
+            assert!(matches!(rx.advance_batch(3, Wait::Forever), Err(RecvError::Forked)));
+            drop((tx, rx, channel));
+        })
+    };
+    child.ends_well();
+    // The parent doesn't notice any of it.
+    let loan = tx.reserved();
+    assert_eq!(loan.len(), 100);
+    loan.commit(Wait::Never).unwrap();
+    let batch = rx.held_batch();
+    assert_eq!(batch.iter().collect::<Vec<_>>(), [b"one", b"two"]);
+    batch.release_all();
+    assert_eq!(rx.try_recv().unwrap().len(), 100);
+    drop((tx, rx, channel));
+    shm.remove(&name("x")).unwrap();
+}
+
+#[test]
+fn dropping_in_a_forked_child_what_was_lent_before_it_is_harmless() {
+    let arena = Arena::new();
+    Child::spawn("drop what was lent", &[arena.path().to_str().unwrap()]).ends_well();
+}
+
+fn drop_what_was_lent(shm: &Shm) {
+    let channel = shm.create(&name("x"), &small().transient()).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    for text in [b"one", b"two", b"six"] {
+        tx.send(text).unwrap();
+    }
+    let loan = tx.loan(10, Wait::Never).unwrap();
+    let message = rx.try_recv().unwrap();
+    let Some(child) = fork() else { end_after(|| drop(message)) };
+    child.ends_well();
+    let Some(child) = fork() else {
+        end_after(|| {
+            let rejected = loan.commit(Wait::Never).map_err(|rejected| rejected.error);
+            assert!(matches!(rejected, Err(SendError::Forked)), "{rejected:?}");
+        })
+    };
+    child.ends_well();
+    assert_eq!(&*message, b"one");
+    message.keep();
+    assert_eq!(rx.advance_batch(2, Wait::Never).unwrap(), 2);
+    let batch = rx.held_batch();
+    let Some(child) = fork() else { end_after(|| batch.release_all()) };
+    child.ends_well();
+    assert_eq!(batch.iter().collect::<Vec<_>>(), [b"one", b"two"]);
+    batch.release(1);
+    drop((loan, rx));
+    drop(channel);
+    let mut rx = shm.open(&name("x")).unwrap().receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"two", "the batch was held, not released");
+    rx.try_recv().unwrap().keep();
+    assert_eq!(&*rx.try_recv().unwrap(), b"six");
+}
+
+#[rstest]
+#[case::a_sender(Role::Sender)]
+#[case::a_receiver(Role::Receiver)]
+fn a_child_does_not_keep_its_dead_parents_role(#[case] role: Role) {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &small()).unwrap();
+    let mut parent = Child::spawn("fork while holding", &[arena.path().to_str().unwrap(), &role.to_string()]);
+    let orphan: i32 = parent.line().parse().unwrap();
+    let busy = |answer: Result<(), ChannelError>| matches!(answer, Err(ChannelError::Busy { pid, .. }) if pid == Some(parent.pid()));
+    assert!(match role {
+        Role::Sender => busy(channel.sender().map(drop)),
+        _ => busy(channel.receiver().map(drop)),
+    });
+    parent.kill();
+    // SAFETY: signal 0 only asks whether the process is there.
+    assert_eq!(unsafe { nix::libc::kill(orphan, 0) }, 0, "the child lives on");
+    match role {
+        Role::Sender => drop(channel.sender().expect("the role is free at once")),
+        _ => drop(channel.receiver().expect("the role is free at once")),
+    }
+    drop(channel);
+    arena.shm().remove(&name("x")).expect("nobody has it open, the orphan least of all");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(orphan), nix::sys::signal::SIGKILL).unwrap();
+}
+
+fn fork_while_holding(shm: &Shm, role: &str) {
+    let channel = shm.open(&name("x")).unwrap();
+    let _sender = (role == "sender").then(|| channel.sender().unwrap());
+    let _receiver = (role == "receiver").then(|| channel.receiver().unwrap());
+    let orphan = fork_child(|| {
+        // Lives on until it is killed, and would for a while if that failed.
+        // SAFETY: sleeps; the alarm of the parent isn't inherited, this ends by itself.
+        unsafe { nix::libc::sleep(60) };
+    });
+    say(&orphan.0.to_string());
+    told();
+}
+
+#[test]
+fn a_child_may_open_endpoints_of_its_own() {
+    let arena = Arena::new();
+    let shm = arena.shm();
+    let channel = shm.create(&name("x"), &small()).unwrap();
+    let mut rx = channel.receiver().unwrap();
+    let child = fork_child(|| {
+        let mut tx = shm.open(&name("x")).unwrap().sender().unwrap();
+        tx.send(b"from the child").unwrap();
+        assert!(matches!(shm.open(&name("x")).unwrap().receiver(), Err(ChannelError::Busy { .. })));
+        // And so may its own child.
+        fork_child(|| {
+            assert!(matches!(tx.try_send(b"x"), Err(SendError::Forked)));
+            assert!(matches!(shm.open(&name("x")).unwrap().sender(), Err(ChannelError::Busy { .. })));
+        })
+        .ends_well();
+        tx.send(b"from the child again").unwrap();
+    });
+    assert_eq!(&*rx.recv_timeout(PATIENCE).unwrap(), b"from the child");
+    assert_eq!(&*rx.recv_timeout(PATIENCE).unwrap(), b"from the child again");
+    child.ends_well();
+    drop(channel.sender().expect("the child is gone"));
+}
+
+#[test]
+fn threads_that_fork_and_threads_that_attach_do_not_lock_each_other_out() {
+    let arena = Arena::new();
+    let mut child = Child::spawn("fork in one thread, attach in another", &[arena.path().to_str().unwrap()]);
+    child.says("no role was kept by a child");
+    child.ends_well();
+}
+
+fn fork_while_others_attach(shm: &Shm) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let attachers: Vec<_> = (0..3)
+        .map(|number| {
+            let (shm, stop) = (shm.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                let name = name(&format!("x{number}"));
+                drop(shm.create(&name, &small()).unwrap());
+                let mut rounds = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    // Whatever a child inherited would keep the role, or the channel.
+                    let channel = shm.open(&name).unwrap();
+                    drop(channel.sender().expect("ours alone"));
+                    drop(channel.receiver().expect("ours alone"));
+                    drop(channel);
+                    shm.remove(&name).expect("nobody else has it open");
+                    drop(shm.create(&name, &small()).unwrap());
+                    rounds += 1;
+                }
+                rounds
+            })
+        })
+        .collect();
+    let forkers: Vec<_> = (0..2)
+        .map(|number| {
+            let (shm, stop) = (shm.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                let own = name(&format!("y{number}"));
+                while !stop.load(Ordering::Relaxed) {
+                    fork_child(|| {
+                        let tx = shm.create(&own, &small().transient()).unwrap().sender().unwrap();
+                        drop(tx);
+                    })
+                    .ends_well();
+                }
+            })
+        })
+        .collect();
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until && attachers.iter().all(|thread| !thread.is_finished()) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let rounds = within(PATIENCE, move || {
+        forkers.into_iter().for_each(|thread| thread.join().unwrap());
+        attachers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+    });
+    assert!(rounds > 0);
+    say("no role was kept by a child");
+}
