@@ -1,0 +1,87 @@
+//! The in-process cost of `send` and of `receive`, each backend by itself.
+//!
+//! One thread sends a batch into an empty channel and then receives it, so nothing waits
+//! and nothing crosses processors: what is left is the work of the backend itself.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ipc_core::{
+    Channel, ChannelName, Receiver, Sender, Transport,
+    local::{Local, LocalConfig},
+};
+use std::{
+    hint::black_box,
+    process,
+    time::{Duration, Instant},
+};
+
+/// Messages between two readings of the clock; they fit every channel here.
+const BATCH: u64 = 8;
+
+const SIZES_BYTES: [usize; 3] = [8, 64, 1024];
+
+/// What is timed of each batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Send,
+    Receive,
+}
+
+fn local(criterion: &mut Criterion) {
+    backend(criterion, "local", &Local::new(), &LocalConfig::new());
+}
+
+fn backend<T: Transport>(criterion: &mut Criterion, label: &str, transport: &T, config: &T::Config) {
+    for (half, what) in [(Half::Send, "send"), (Half::Receive, "receive")] {
+        let mut group = criterion.benchmark_group(format!("{what}/{label}"));
+        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+        for size_bytes in SIZES_BYTES {
+            let name = format!("ipc-bench-{}-{what}-{size_bytes}", process::id());
+            let name = ChannelName::new(&name).expect("a valid name");
+            let channel = transport.create(&name, config).expect("a new channel");
+            let mut ends = (
+                channel.sender().expect("the only sender"),
+                channel.receiver().expect("the only receiver"),
+            );
+            // Both ends have the channel; its name goes now, where the backend lets it.
+            let removed = transport.remove(&name).is_ok();
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(BenchmarkId::from_parameter(size_bytes), |bencher| {
+                bencher.iter_custom(|iterations| timed(&mut ends, half, size_bytes, iterations));
+            });
+            drop((ends, channel));
+            if !removed {
+                transport.remove(&name).expect("nobody uses it any more");
+            }
+        }
+        group.finish();
+    }
+}
+
+/// How long `iterations` sends, or receives, take.
+fn timed<S: Sender, R: Receiver>(
+    (tx, rx): &mut (S, R),
+    half: Half,
+    size_bytes: usize,
+    iterations: u64,
+) -> Duration {
+    let message = vec![0x5a; size_bytes];
+    let mut total = Duration::ZERO;
+    let mut left = iterations;
+    while left > 0 {
+        let batch = left.min(BATCH);
+        let start = Instant::now();
+        for _ in 0..batch {
+            tx.try_send(black_box(&message)).expect("room for a batch");
+        }
+        let sent = Instant::now();
+        for _ in 0..batch {
+            black_box(&*rx.try_recv().expect("the batch just sent"));
+        }
+        total += if half == Half::Send { sent - start } else { sent.elapsed() };
+        left -= batch;
+    }
+    total
+}
+
+criterion_group!(benches, local);
+criterion_main!(benches);

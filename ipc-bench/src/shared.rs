@@ -1,0 +1,225 @@
+//! Memory of two processes, and the fixed-slot ring on it: all unsafe code of the rig.
+//!
+//! The ring is Lamport's single-producer single-consumer queue with the peer's index cached
+//! on each side, so that a line moves only when the cached one has run out (Giacomoni et
+//! al., *FastForward*, 2008; Torquati, *Single-Producer/Single-Consumer Queues on Shared
+//! Cache Multi-Core Systems*, 2010). It exists to be beaten: no variable lengths, no
+//! recovery, no checks, no sleeping.
+//!
+//! Both processes run this very program on a memory file that nobody else can name, so the
+//! peer follows the protocol or is dead.
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// What keeps two words from sharing a line: two lines, since processors fetch in pairs.
+pub(crate) const LINE_BYTES: usize = 128;
+
+/// Makes anonymous memory that child processes inherit by the descriptor's number.
+pub(crate) fn create(len_bytes: usize) -> io::Result<OwnedFd> {
+    let file = File::from(memfd_create(c"ipc-bench", MFdFlags::empty())?);
+    file.set_len(len_bytes as u64)?;
+    Ok(file.into())
+}
+
+/// Shared memory, mapped until the process ends: measuring processes live for one block.
+#[derive(Debug)]
+pub(crate) struct Region {
+    map: MmapRaw,
+}
+
+impl Region {
+    /// Maps what [`create`] made, every page of it present.
+    pub(crate) fn map(inherited: RawFd) -> io::Result<&'static Self> {
+        let file = File::options().read(true).write(true).open(format!("/proc/self/fd/{inherited}"))?;
+        let map = MmapOptions::new().populate().map_raw(file.as_raw_fd())?;
+        Ok(Box::leak(Box::new(Self { map })))
+    }
+
+    /// The word at `offset_bytes`.
+    pub(crate) fn word(&'static self, offset_bytes: usize) -> &'static AtomicU64 {
+        assert!(offset_bytes % 8 == 0 && offset_bytes + 8 <= self.map.len(), "a word inside the region");
+        // SAFETY: the assertion keeps the offset inside the mapping.
+        let word = unsafe { self.map.as_mut_ptr().add(offset_bytes) };
+        // SAFETY: aligned (mappings are, and the offset is), mapped until the process ends,
+        // and used as an atomic only, by the peer as well.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
+    /// The bytes from `offset_bytes` on.
+    fn bytes(&'static self, offset_bytes: usize, len_bytes: usize) -> *mut u8 {
+        assert!(offset_bytes + len_bytes <= self.map.len(), "bytes inside the region");
+        // SAFETY: the assertion keeps the offset inside the mapping.
+        unsafe { self.map.as_mut_ptr().add(offset_bytes) }
+    }
+}
+
+/// Where things are in a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RingLayout {
+    slots: usize,
+    slot_bytes: usize,
+}
+
+impl RingLayout {
+    /// `slots` (a power of two) for messages of `message_bytes` each: 8 bytes a slot, or
+    /// whole lines of 64 above that.
+    pub(crate) fn new(slots: usize, message_bytes: usize) -> Self {
+        assert!(slots.is_power_of_two(), "slots are a power of two");
+        let slot_bytes = if message_bytes <= 8 { 8 } else { message_bytes.next_multiple_of(64) };
+        Self { slots, slot_bytes }
+    }
+
+    /// What a ring takes: a line for each index, then the slots.
+    pub(crate) fn len_bytes(self) -> usize {
+        2 * LINE_BYTES + (self.slots * self.slot_bytes).next_multiple_of(LINE_BYTES)
+    }
+}
+
+/// What both ends of a ring know.
+#[derive(Debug)]
+struct Ring {
+    layout: RingLayout,
+    /// How many messages were sent, ever.
+    sent: &'static AtomicU64,
+    /// How many messages were received, ever.
+    received: &'static AtomicU64,
+    slots: *mut u8,
+}
+
+impl Ring {
+    fn at(region: &'static Region, offset_bytes: usize, layout: RingLayout) -> Self {
+        Self {
+            layout,
+            sent: region.word(offset_bytes),
+            received: region.word(offset_bytes + LINE_BYTES),
+            slots: region.bytes(offset_bytes + 2 * LINE_BYTES, layout.slots * layout.slot_bytes),
+        }
+    }
+
+    fn slot(&self, position: u64) -> *mut u8 {
+        let index = position as usize & (self.layout.slots - 1);
+        // SAFETY: `at` checked that all slots are inside the mapping, the mask keeps to them.
+        unsafe { self.slots.add(index * self.layout.slot_bytes) }
+    }
+}
+
+/// The sending end. There must be one in all processes together.
+#[derive(Debug)]
+pub(crate) struct RingSender {
+    ring: Ring,
+    position: u64,
+    received_cached: u64,
+}
+
+impl RingSender {
+    /// The sending end of the ring at `offset_bytes`, which is all zeros as yet.
+    pub(crate) fn at(region: &'static Region, offset_bytes: usize, layout: RingLayout) -> Self {
+        Self { ring: Ring::at(region, offset_bytes, layout), position: 0, received_cached: 0 }
+    }
+
+    /// Copies `message` into the next slot; spins while there is none.
+    #[inline]
+    pub(crate) fn send(&mut self, message: &[u8]) {
+        assert!(message.len() <= self.ring.layout.slot_bytes, "a message of a slot's size");
+        while self.position - self.received_cached == self.ring.layout.slots as u64 {
+            // Acquire: pairs with the Release in `RingReceiver::receive`; its copy is done.
+            self.received_cached = self.ring.received.load(Ordering::Acquire);
+        }
+        let slot = self.ring.slot(self.position);
+        if let Ok(word) = <[u8; 8]>::try_from(message) {
+            // SAFETY: the receiver is done with this slot (the loop above) and doesn't look
+            // at it before the store below; slots are aligned to 8.
+            unsafe { slot.cast::<u64>().write(u64::from_ne_bytes(word)) };
+        } else {
+            // SAFETY: as above, and the message is no longer than the slot.
+            unsafe { ptr::copy_nonoverlapping(message.as_ptr(), slot, message.len()) };
+        }
+        self.position += 1;
+        // Release: pairs with the Acquire in `RingReceiver::receive`.
+        self.ring.sent.store(self.position, Ordering::Release);
+    }
+}
+
+/// The receiving end. There must be one in all processes together.
+#[derive(Debug)]
+pub(crate) struct RingReceiver {
+    ring: Ring,
+    position: u64,
+    sent_cached: u64,
+}
+
+impl RingReceiver {
+    /// The receiving end of the ring at `offset_bytes`, which is all zeros as yet.
+    pub(crate) fn at(region: &'static Region, offset_bytes: usize, layout: RingLayout) -> Self {
+        Self { ring: Ring::at(region, offset_bytes, layout), position: 0, sent_cached: 0 }
+    }
+
+    /// Copies the next message out; spins while there is none. Its length is that of
+    /// `message`: in this ring all are alike.
+    #[inline]
+    pub(crate) fn receive(&mut self, message: &mut [u8]) {
+        assert!(message.len() <= self.ring.layout.slot_bytes, "a message of a slot's size");
+        while self.position == self.sent_cached {
+            // Acquire: pairs with the Release in `RingSender::send`; the message is there.
+            self.sent_cached = self.ring.sent.load(Ordering::Acquire);
+        }
+        let slot = self.ring.slot(self.position);
+        if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *message) {
+            // SAFETY: the sender is done with this slot (the loop above) and doesn't come
+            // back to it before the store below; slots are aligned to 8.
+            *word = unsafe { slot.cast::<u64>().read() }.to_ne_bytes();
+        } else {
+            // SAFETY: as above, and the message is no longer than the slot.
+            unsafe { ptr::copy_nonoverlapping(slot, message.as_mut_ptr(), message.len()) };
+        }
+        self.position += 1;
+        // Release: pairs with the Acquire in `RingSender::send`.
+        self.ring.received.store(self.position, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Region, RingLayout, RingReceiver, RingSender, create};
+    use rstest::rstest;
+    use std::{os::fd::AsRawFd, thread};
+
+    #[rstest]
+    #[case::word(8, 2 * 128 + 1024 * 8)]
+    #[case::shorter_than_a_word(1, 2 * 128 + 1024 * 8)]
+    #[case::above_a_word_whole_lines(9, 2 * 128 + 1024 * 64)]
+    #[case::two_lines(65, 2 * 128 + 1024 * 128)]
+    fn slots_are_a_word_or_whole_lines(#[case] message_bytes: usize, #[case] len_bytes: usize) {
+        assert_eq!(RingLayout::new(1024, message_bytes).len_bytes(), len_bytes);
+    }
+
+    #[rstest]
+    #[case::empty(0)]
+    #[case::word(8)]
+    #[case::odd(100)]
+    fn messages_arrive_whole_and_in_order_over_many_laps(#[case] message_bytes: usize) {
+        let layout = RingLayout::new(4, message_bytes);
+        let memory = create(layout.len_bytes()).unwrap();
+        let [near, far] = [(); 2].map(|()| Region::map(memory.as_raw_fd()).unwrap());
+        // The ends hold pointers and so stay in their threads, as they do in processes.
+        let sending = thread::spawn(move || {
+            let mut tx = RingSender::at(near, 0, layout);
+            (0..200u8).for_each(|n| tx.send(&vec![n; message_bytes]));
+        });
+        let mut rx = RingReceiver::at(far, 0, layout);
+        for n in 0..200u8 {
+            let mut message = vec![0; message_bytes];
+            rx.receive(&mut message);
+            assert_eq!(message, vec![n; message_bytes]);
+        }
+        sending.join().unwrap();
+    }
+}
