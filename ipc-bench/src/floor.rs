@@ -24,7 +24,7 @@ impl CacheLine {
     pub(crate) const LEN_BYTES: usize = 2 * LINE_BYTES;
 
     pub(crate) fn attach(region: &'static Region, side: Side) -> Self {
-        let (near, far) = (region.word(0), region.word(LINE_BYTES));
+        let (near, far) = (&region.words(0, 1)[0], &region.words(LINE_BYTES, 1)[0]);
         match side {
             Side::Near => Self { there: near, back: far },
             Side::Far => Self { there: far, back: near },

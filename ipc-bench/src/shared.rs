@@ -13,9 +13,11 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::{
     fs::File,
+    hint::black_box,
     io,
     os::fd::{AsRawFd, OwnedFd, RawFd},
-    ptr,
+    ptr::copy_nonoverlapping,
+    slice,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -43,21 +45,15 @@ impl Region {
         Ok(Box::leak(Box::new(Self { map })))
     }
 
-    /// The word at `offset_bytes`.
-    pub(crate) fn word(&'static self, offset_bytes: usize) -> &'static AtomicU64 {
-        assert!(offset_bytes % 8 == 0 && offset_bytes + 8 <= self.map.len(), "a word inside the region");
-        // SAFETY: the assertion keeps the offset inside the mapping.
-        let word = unsafe { self.map.as_mut_ptr().add(offset_bytes) };
-        // SAFETY: aligned (mappings are, and the offset is), mapped until the process ends,
-        // and used as an atomic only, by the peer as well.
-        unsafe { AtomicU64::from_ptr(word.cast()) }
-    }
-
-    /// The bytes from `offset_bytes` on.
-    fn bytes(&'static self, offset_bytes: usize, len_bytes: usize) -> *mut u8 {
-        assert!(offset_bytes + len_bytes <= self.map.len(), "bytes inside the region");
-        // SAFETY: the assertion keeps the offset inside the mapping.
-        unsafe { self.map.as_mut_ptr().add(offset_bytes) }
+    /// `count` words from `offset_bytes` on.
+    pub(crate) fn words(&'static self, offset_bytes: usize, count: usize) -> &'static [AtomicU64] {
+        assert!(offset_bytes % 8 == 0, "words are aligned");
+        assert!(offset_bytes + count * 8 <= self.map.len(), "words are inside the region");
+        // SAFETY: the second assertion keeps the offset inside the mapping.
+        let first = unsafe { self.map.as_mut_ptr().add(offset_bytes) };
+        // SAFETY: aligned (mappings are, and the offset is), inside the mapping, which stays
+        // until the process ends, and used as atomics only, by the peer as well.
+        unsafe { slice::from_raw_parts(first.cast(), count) }
     }
 }
 
@@ -86,28 +82,32 @@ impl RingLayout {
 /// What both ends of a ring know.
 #[derive(Debug)]
 struct Ring {
-    layout: RingLayout,
     /// How many messages were sent, ever.
     sent: &'static AtomicU64,
     /// How many messages were received, ever.
     received: &'static AtomicU64,
-    slots: *mut u8,
+    words: &'static [AtomicU64],
+    slots: u64,
+    slot_words: usize,
 }
 
 impl Ring {
     fn at(region: &'static Region, offset_bytes: usize, layout: RingLayout) -> Self {
+        let RingLayout { slots, slot_bytes } = layout;
         Self {
-            layout,
-            sent: region.word(offset_bytes),
-            received: region.word(offset_bytes + LINE_BYTES),
-            slots: region.bytes(offset_bytes + 2 * LINE_BYTES, layout.slots * layout.slot_bytes),
+            sent: &region.words(offset_bytes, 1)[0],
+            received: &region.words(offset_bytes + LINE_BYTES, 1)[0],
+            words: region.words(offset_bytes + 2 * LINE_BYTES, slots * slot_bytes / 8),
+            slots: slots as u64,
+            slot_words: slot_bytes / 8,
         }
     }
 
-    fn slot(&self, position: u64) -> *mut u8 {
-        let index = position as usize & (self.layout.slots - 1);
-        // SAFETY: `at` checked that all slots are inside the mapping, the mask keeps to them.
-        unsafe { self.slots.add(index * self.layout.slot_bytes) }
+    /// The words of a position's slot.
+    #[inline]
+    fn slot(&self, position: u64) -> &'static [AtomicU64] {
+        let first = (position & (self.slots - 1)) as usize * self.slot_words;
+        &self.words[first..first + self.slot_words]
     }
 }
 
@@ -128,19 +128,18 @@ impl RingSender {
     /// Copies `message` into the next slot; spins while there is none.
     #[inline]
     pub(crate) fn send(&mut self, message: &[u8]) {
-        assert!(message.len() <= self.ring.layout.slot_bytes, "a message of a slot's size");
-        while self.position - self.received_cached == self.ring.layout.slots as u64 {
+        while self.position - self.received_cached == self.ring.slots {
             // Acquire: pairs with the Release in `RingReceiver::receive`; its copy is done.
             self.received_cached = self.ring.received.load(Ordering::Acquire);
         }
         let slot = self.ring.slot(self.position);
-        if let Ok(word) = <[u8; 8]>::try_from(message) {
-            // SAFETY: the receiver is done with this slot (the loop above) and doesn't look
-            // at it before the store below; slots are aligned to 8.
-            unsafe { slot.cast::<u64>().write(u64::from_ne_bytes(word)) };
+        if let (Ok(word), [shared]) = (<[u8; 8]>::try_from(message), slot) {
+            shared.store(u64::from_ne_bytes(word), Ordering::Relaxed);
         } else {
-            // SAFETY: as above, and the message is no longer than the slot.
-            unsafe { ptr::copy_nonoverlapping(message.as_ptr(), slot, message.len()) };
+            assert!(message.len() <= size_of_val(slot), "a message of a slot's size");
+            // SAFETY: the assertion; the receiver is done with this slot (the loop above) and
+            // doesn't look at it before the store below.
+            unsafe { copy_nonoverlapping(message.as_ptr(), bytes_of(slot), message.len()) };
         }
         self.position += 1;
         // Release: pairs with the Acquire in `RingReceiver::receive`.
@@ -166,24 +165,33 @@ impl RingReceiver {
     /// `message`: in this ring all are alike.
     #[inline]
     pub(crate) fn receive(&mut self, message: &mut [u8]) {
-        assert!(message.len() <= self.ring.layout.slot_bytes, "a message of a slot's size");
+        let slot = self.ring.slot(self.position);
         while self.position == self.sent_cached {
             // Acquire: pairs with the Release in `RingSender::send`; the message is there.
             self.sent_cached = self.ring.sent.load(Ordering::Acquire);
+            if let [word] = slot {
+                // Fetches its line while the index's is on its way: the round trip of 8
+                // bytes goes from 1.35 to 1.2 times the floor.
+                black_box(word.load(Ordering::Relaxed));
+            }
         }
-        let slot = self.ring.slot(self.position);
-        if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *message) {
-            // SAFETY: the sender is done with this slot (the loop above) and doesn't come
-            // back to it before the store below; slots are aligned to 8.
-            *word = unsafe { slot.cast::<u64>().read() }.to_ne_bytes();
+        if let (Ok(word), [shared]) = (<&mut [u8; 8]>::try_from(&mut *message), slot) {
+            *word = shared.load(Ordering::Relaxed).to_ne_bytes();
         } else {
-            // SAFETY: as above, and the message is no longer than the slot.
-            unsafe { ptr::copy_nonoverlapping(slot, message.as_mut_ptr(), message.len()) };
+            assert!(message.len() <= size_of_val(slot), "a message of a slot's size");
+            // SAFETY: the assertion; the sender is done with this slot (the loop above) and
+            // doesn't come back to it before the store below.
+            unsafe { copy_nonoverlapping(bytes_of(slot), message.as_mut_ptr(), message.len()) };
         }
         self.position += 1;
         // Release: pairs with the Acquire in `RingSender::send`.
         self.ring.received.store(self.position, Ordering::Release);
     }
+}
+
+/// A slot as bytes, for messages of other lengths than a word's.
+fn bytes_of(slot: &'static [AtomicU64]) -> *mut u8 {
+    slot.as_ptr().cast_mut().cast()
 }
 
 #[cfg(test)]
