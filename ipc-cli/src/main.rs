@@ -1,2 +1,46 @@
-//! ipc-cli
-fn main() {}
+//! `ipc`: channels between processes, from the shell.
+//!
+//! A command line is parsed ([`args`]), an address's scheme chooses the backend
+//! ([`backend`]), and the command does its work on `ipc-core`'s traits alone. Data goes
+//! standard input → [`framing`] → channel → [`output`] → standard output; [`interrupt`] is
+//! what ends it early, [`exit`] how it ends.
+
+mod address;
+mod args;
+mod backend;
+mod commands;
+mod exit;
+mod framing;
+mod interrupt;
+mod output;
+mod units;
+
+use args::Command;
+use exit::{Ending, Failure};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(ending) => ending.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(&failure)
+        }
+    }
+}
+
+fn run() -> Result<Ending, Failure> {
+    let args = match args::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(help_or_failure) => return commands::print(&help_or_failure?),
+    };
+    match &args.command {
+        Command::Create(options) => commands::create::run(options),
+        Command::Send(options) => commands::send::run(options),
+        Command::Recv(options) => commands::recv::run(options),
+        Command::Ls(options) => commands::ls::run(options),
+        Command::Stat(options) => commands::stat::run(options),
+        Command::Rm(options) => commands::rm::run(options),
+        Command::Demo(_) => todo!(),
+    }
+}

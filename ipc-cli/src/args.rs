@@ -1,0 +1,347 @@
+//! The command line, as clap reads it.
+
+use crate::{
+    address::{Address, InvalidAddress, Scheme},
+    exit::{Exit, Failure},
+    units::{parse_duration, parse_mode, parse_size},
+};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use std::{error::Error, ffi::OsString, time::Duration};
+
+/// Channels between processes: kernel queues and shared memory.
+#[derive(Debug, Parser)]
+#[command(name = "ipc", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Addresses:
+  mq:NAME   a kernel queue (message passing)
+  shm:NAME  a ring in shared memory
+  NAME is 1 to 200 of A-Z a-z 0-9 . _ - and starts with neither a dot nor a dash.
+
+Exit codes:
+  0 done · 1 other failure · 2 usage · 3 no such channel · 4 timed out, full or empty
+  5 exists already · 6 busy (role taken) · 7 not permitted · 8 corrupt
+  130, 143: ended by SIGINT, SIGTERM
+
+Environment:
+  IPC_DIR   the directory of the shm: channels
+
+Example:
+  ipc send shm:orders --create '42 apples'
+  ipc recv shm:orders --create --count 1";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Create(Create),
+    Send(Send),
+    Recv(Recv),
+    Ls(Ls),
+    Stat(Stat),
+    Rm(Rm),
+    Demo(Demo),
+}
+
+/// Make a channel
+///
+/// Without options a shm: channel has room for 1 MiB, is kept until it is removed, and is its
+/// owner's alone (0600); a mq: channel has the kernel's default depth and message size.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// The channel: mq:NAME or shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// How a channel is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct Settings {
+    /// shm: room for messages, in bytes (suffixes K, M, G: powers of 1,024)
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) capacity: Option<u64>,
+    /// mq: room for messages, in messages
+    #[arg(long, value_name = "N")]
+    pub(crate) depth: Option<usize>,
+    /// mq: the longest message, in bytes (suffixes K, M, G: powers of 1,024)
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) max_message: Option<u64>,
+    /// Permission bits, whatever the umask
+    #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
+    pub(crate) mode: Option<u32>,
+    /// shm: the kind of channel (spsc: one sender, one receiver at a time)
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+}
+
+/// Send messages: arguments, or standard input
+///
+/// Each MESSAGE is sent as it is. Without any, standard input is read and split as --framing
+/// says; it is sent as it comes, in bounded memory. What was sent is in the channel and stays
+/// there whatever becomes of this process.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    /// The channel: mq:NAME or shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// Messages, instead of standard input (after -- if one begins with a dash)
+    #[arg(value_name = "MESSAGE", allow_negative_numbers = true)]
+    pub(crate) messages: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) create: CreateIfMissing,
+    /// Wait at most this long for room, for each message: 250ms, 5s, 2m, 1h; 0: don't wait
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// mq: messages of a higher priority overtake those of a lower one (0, the lowest)
+    #[arg(long, value_name = "N")]
+    pub(crate) priority: Option<u32>,
+    /// How standard input is split into messages
+    #[arg(long, value_name = "FRAMING", default_value = "lines", hide_possible_values = false)]
+    pub(crate) framing: SendFraming,
+    /// Mark the end after the last message, for `ipc recv --until-end`
+    ///
+    /// In shared memory the mark is apart from all messages. On a kernel queue it is the
+    /// empty message, so an empty message in the input is refused there (exit 2) before it
+    /// is sent.
+    #[arg(long)]
+    pub(crate) end: bool,
+}
+
+/// Receive messages and print them, until stopped
+///
+/// Several messages are taken at once, written, and only then released: when this process is
+/// killed, nothing is lost from a shm: channel (what it had written last may come again). A mq:
+/// channel can't take a message back when the process is killed, so there it takes one at a
+/// time. When the output is closed, what was not written stays in the channel; on mq: the
+/// message goes back to the end of the queue.
+///
+/// Ends with whichever of --count, --drain, --timeout and --until-end comes first. SIGINT and
+/// SIGTERM end it after the batch that is being written (130, 143); if nobody takes the output
+/// for a second then, or on a second signal, at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Recv {
+    /// The channel: mq:NAME or shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    #[command(flatten)]
+    pub(crate) create: CreateIfMissing,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End with 4 when no message came for so long: 250ms, 5s, 2m, 1h; 0: don't wait
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// End when the channel is empty
+    #[arg(long)]
+    pub(crate) drain: bool,
+    /// End where `ipc send --end` marked the end (which is ignored without this option)
+    #[arg(long)]
+    pub(crate) until_end: bool,
+    /// How messages are printed
+    #[arg(long, value_name = "FRAMING", default_value = "lines")]
+    pub(crate) framing: RecvFraming,
+}
+
+/// `--create` and the settings of what it makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct CreateIfMissing {
+    /// Make the channel if it is missing; in shared memory it vanishes when the last one
+    /// leaves it empty
+    #[arg(long)]
+    pub(crate) create: bool,
+    #[command(flatten, next_help_heading = "Settings for --create (exit 5 if the channel exists with others)")]
+    pub(crate) settings: Settings,
+}
+
+/// How `send` splits its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SendFraming {
+    /// A message a line, without its newline; a last line without one is a message too, so
+    /// that the final newline of a text doesn't matter
+    Lines,
+    /// The bytes as they come, in messages of up to the maximum size
+    Chunks,
+    /// Records: a 4-byte little-endian length, then so many bytes
+    Prefixed,
+}
+
+/// How `recv` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecvFraming {
+    /// Each message and a newline, the last one too
+    Lines,
+    /// The bytes alone
+    Raw,
+    /// Records: a 4-byte little-endian length, then the bytes
+    Prefixed,
+}
+
+/// List the channels
+///
+/// One that can't be read (damaged, or someone else's) is listed with its problem. Where the
+/// system shows no list of its queues, one line on standard error says so, and the exit code is
+/// still 0; it is not if listing fails otherwise.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ls {
+    /// An array of what `ipc stat --json` prints (with `problem` where one can't be read)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show what is known about a channel
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stat {
+    /// The channel: mq:NAME or shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// An object with all keys, null where there is no such thing
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove channels and what they hold
+///
+/// All of them are tried; the exit code is that of the first that failed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rm {
+    /// The channels: mq:NAME or shm:NAME
+    #[arg(value_name = "ADDR", required = true)]
+    pub(crate) addresses: Vec<Address>,
+}
+
+/// Watch two processes exchange data, once per model, and compare
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// Play this part, for the demo that started this process
+    #[arg(long, hide = true, num_args = 3, value_names = ["PART", "SCHEME", "NAME"])]
+    pub(crate) part: Option<Vec<String>>,
+}
+
+/// Reads the command line. `Err(Ok(text))` is what help and version print.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Result<String, Failure>> {
+    Args::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.render().to_string()),
+        _ => Err(usage_failure(&error)),
+    })
+}
+
+/// What clap says in a paragraph, in one line.
+fn usage_failure(error: &clap::Error) -> Failure {
+    if let Some(invalid) = error.source().and_then(|source| source.downcast_ref::<InvalidAddress>()) {
+        let value = match error.get(ContextKind::InvalidValue) {
+            Some(ContextValue::String(value)) => value.escape_debug().to_string(),
+            _ => "the address".into(),
+        };
+        return Failure::new(Exit::Usage, if value.is_empty() { "\"\"" } else { &value }, invalid);
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        || error.kind() == ErrorKind::MissingSubcommand
+    {
+        return Failure::bare(Exit::Usage, "a command is missing; see: ipc --help");
+    }
+    let rendered = error.render().to_string();
+    let paragraph = rendered.strip_prefix("error: ").unwrap_or(&rendered);
+    let lines = paragraph
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty());
+    let text = lines.collect::<Vec<_>>().join(" ");
+    Failure::bare(Exit::Usage, format_args!("{text}; see: ipc {}--help", command_of(&rendered)))
+}
+
+/// Which subcommand's help to point to, from the usage line: `send ` or nothing.
+fn command_of(rendered: &str) -> String {
+    let usage = rendered.lines().find_map(|line| line.trim().strip_prefix("Usage: ipc ")).unwrap_or("");
+    match usage.split_whitespace().next() {
+        Some(word) if word.chars().all(|c| c.is_ascii_lowercase()) => format!("{word} "),
+        _ => String::new(),
+    }
+}
+
+impl Settings {
+    /// The options that were given and that `scheme` doesn't have, the first with the
+    /// reason: what it has instead.
+    pub(crate) fn foreign_to(&self, scheme: Scheme) -> Option<String> {
+        let (option, instead) = match (scheme, self) {
+            (Scheme::Mq, Self { capacity: Some(_), .. }) => {
+                ("--capacity", "its room is --depth messages of --max-message bytes")
+            }
+            (Scheme::Mq, Self { kind: Some(_), .. }) => ("--kind", "leave it out"),
+            (Scheme::Shm, Self { depth: Some(_), .. }) => ("--depth", "its room is --capacity bytes"),
+            (Scheme::Shm, Self { max_message: Some(_), .. }) => {
+                ("--max-message", "the longest message follows from --capacity")
+            }
+            _ => return None,
+        };
+        Some(format!("{scheme} channels have no {option}: {instead}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, Settings, parse};
+    use crate::{address::Scheme, exit::Exit};
+    use clap::CommandFactory;
+    use rstest::rstest;
+
+    fn usage_error(line: &str) -> String {
+        let failure = parse(line.split(' ').map(Into::into)).unwrap_err().unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        failure.to_string()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[rstest]
+    #[case("ipc", "ipc: a command is missing; see: ipc --help")]
+    #[case("ipc bogus", "ipc: unrecognized subcommand 'bogus'; see: ipc --help")]
+    #[case(
+        "ipc stat",
+        "ipc: the following required arguments were not provided: <ADDR>; see: ipc stat --help"
+    )]
+    #[case("ipc stat orders", "ipc: orders: not an address: write mq:NAME (kernel queue) or shm:NAME (shared memory)")]
+    #[case(
+        "ipc stat mq:a/b",
+        "ipc: mq:a/b: a channel name can't hold '/': use letters, digits, dots, dashes and underscores"
+    )]
+    fn usage_errors_are_one_line(#[case] line: &str, #[case] expected: &str) {
+        assert_eq!(usage_error(line), expected);
+    }
+
+    #[rstest]
+    #[case("ipc recv mq:x --timeout 5")]
+    #[case("ipc recv mq:x --count -1")]
+    #[case("ipc send mq:x --framing raw")]
+    #[case("ipc create shm:x --capacity lots")]
+    #[case("ipc create shm:x --mode 999")]
+    #[case("ipc rm")]
+    fn wrong_values_are_usage_errors_of_one_line(#[case] line: &str) {
+        assert_eq!(usage_error(line).lines().count(), 1);
+    }
+
+    #[rstest]
+    #[case(Scheme::Mq, Settings { capacity: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { kind: Some("spsc".into()), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { depth: Some(1), max_message: Some(1), mode: Some(0), ..Settings::default() }, false)]
+    #[case(Scheme::Shm, Settings { depth: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Shm, Settings { max_message: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Shm, Settings { capacity: Some(1), kind: Some("spsc".into()), ..Settings::default() }, false)]
+    fn options_of_the_other_scheme_are_foreign(
+        #[case] scheme: Scheme,
+        #[case] settings: Settings,
+        #[case] foreign: bool,
+    ) {
+        assert_eq!(settings.foreign_to(scheme).is_some(), foreign);
+    }
+}

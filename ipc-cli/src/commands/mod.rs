@@ -1,0 +1,20 @@
+//! The commands, a file each.
+
+pub(crate) mod create;
+pub(crate) mod ls;
+pub(crate) mod recv;
+pub(crate) mod rm;
+pub(crate) mod send;
+pub(crate) mod stat;
+
+use crate::exit::{Ending, Failure};
+use std::io::{self, Write};
+
+/// Prints the whole of a command's output. That nobody reads it to the end is no failure.
+pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("standard output", &error)),
+        _ => Ok(Ending::Done),
+    }
+}

@@ -1,0 +1,99 @@
+//! `ipc recv`: from a channel to standard output.
+//!
+//! A batch is held, written, flushed, and only then released, so that a kill at any point
+//! loses nothing where the transport redelivers. Where it doesn't, a batch is one message.
+
+use crate::{
+    args,
+    backend::{self, Backend, Job},
+    exit::{Ending, Exit, Failure},
+    interrupt::Interrupt,
+    output::{Printer, Stdout},
+};
+use ipc_core::{Batch, BatchReceiver, Channel, RecvError};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Messages taken at once. Their bytes are limited by the printer.
+const BATCH_MESSAGES: usize = 4096;
+
+pub(crate) fn run(options: &args::Recv) -> Result<Ending, Failure> {
+    let of_output = |error| Failure::io("standard output", &error);
+    let interrupt = Interrupt::new().map_err(of_output)?;
+    interrupt.on_signals().map_err(of_output)?;
+    let output = Stdout::new(&interrupt).map_err(of_output)?;
+    output.watchable().and_then(|output| interrupt.on_closed(output)).map_err(of_output)?;
+    backend::with(options.address.scheme, Receiving { options, output, interrupt })
+}
+
+struct Receiving<'a, W> {
+    options: &'a args::Recv,
+    output: W,
+    interrupt: Arc<Interrupt>,
+}
+
+impl<W: Write> Job for Receiving<'_, W> {
+    type Output = Result<Ending, Failure>;
+
+    fn run<B: Backend>(self, backend: &B) -> Self::Output {
+        let Self { options, output, interrupt } = self;
+        let address = &options.address;
+        let channel = backend::open(backend, address, &options.create)?;
+        let mut receiver = channel.receiver().map_err(|error| Failure::channel(address, &error))?;
+        let mut printer = Printer::new(output, options.framing);
+        let mut left = options.count.unwrap_or(u64::MAX);
+        let timeout = if options.drain { Some(Duration::ZERO) } else { options.timeout };
+        let is_end = |message: &[u8]| B::END_IS_EMPTY_MESSAGE && options.until_end && message.is_empty();
+        while left > 0 {
+            if let Some(ending) = interrupt.ending() {
+                return Ok(ending);
+            }
+            match receiver.advance_batch(batch_max::<B>(left), interrupt.wait(timeout)) {
+                Ok(_) => {}
+                Err(RecvError::End) if options.until_end => break,
+                Err(RecvError::WouldBlock) if options.drain => break,
+                // The loop's head knows which signal; a mark that isn't wanted is skipped.
+                Err(RecvError::End | RecvError::Cancelled) => continue,
+                Err(error) => return Err(Failure::recv(address, &error)),
+            }
+            let batch = receiver.held_batch();
+            let printed = printer.print(batch.iter().take_while(|message| !is_end(message)));
+            let at_end = printed.result.is_ok() && batch.iter().nth(printed.whole).is_some_and(is_end);
+            batch.release(printed.whole + usize::from(at_end));
+            left -= printed.whole as u64;
+            if at_end {
+                break;
+            }
+            if let Err(error) = printed.result {
+                B::put_back(&channel, &mut receiver).map_err(|not_sent| {
+                    let text = format_args!(
+                        "a message could not be written to standard output ({error}) nor be put back \
+                         ({not_sent}): it is lost"
+                    );
+                    Failure::new(Exit::Failure, address, text)
+                })?;
+                return ending_of(&error, &interrupt);
+            }
+        }
+        Ok(Ending::Done)
+    }
+}
+
+/// How many messages to hold at once: never more than are wanted, and one where a kill would
+/// lose what is held.
+fn batch_max<B: Backend>(left: u64) -> usize {
+    let most = if B::CAPABILITIES.redelivers { BATCH_MESSAGES } else { 1 };
+    most.min(usize::try_from(left).unwrap_or(usize::MAX))
+}
+
+/// What it means that the output failed.
+fn ending_of(error: &io::Error, interrupt: &Interrupt) -> Result<Ending, Failure> {
+    match (error.kind(), interrupt.ending()) {
+        (io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset, _) => Ok(Ending::Done),
+        (io::ErrorKind::TimedOut, Some(ending)) => Ok(ending),
+        _ => Err(Failure::io("standard output", error)),
+    }
+}

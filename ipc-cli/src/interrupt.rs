@@ -1,0 +1,238 @@
+//! What ends a command from outside: SIGINT, SIGTERM, and nobody reading its output.
+//!
+//! The signals are blocked in every thread and fetched by one that waits for them
+//! (sigwait(3)), so that nothing runs in a signal handler. It cancels the waits on the
+//! channel ([`Cancel`]) and, since read(2) and write(2) know nothing of that, makes a
+//! descriptor readable that every wait for standard input or output polls too.
+
+use crate::exit::Ending;
+use ipc_core::{Cancel, Wait};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
+};
+use std::{
+    io::{self, Write as _},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Why a command is to end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A signal of this number came.
+    Signal(i32),
+    /// Nobody reads the output any more.
+    ClosedPipe,
+}
+
+/// The place where causes to end arrive.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    cancel: Cancel,
+    /// 0: none yet; [`CLOSED_PIPE`]; else a signal's number.
+    cause: AtomicI32,
+    /// Readable from the first cause on.
+    wake_rx: UnixStream,
+    wake_tx: UnixStream,
+}
+
+const CLOSED_PIPE: i32 = -1;
+
+impl Interrupt {
+    /// One that nothing is connected to yet.
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
+        let (wake_rx, wake_tx) = UnixStream::pair()?;
+        Ok(Arc::new(Self { cancel: Cancel::new(), cause: AtomicI32::new(0), wake_rx, wake_tx }))
+    }
+
+    /// Raised by SIGINT and SIGTERM from now on. A second one ends the process at once,
+    /// in case that it hangs where no signal reaches it. To be called before there are
+    /// other threads: they inherit which signals are blocked.
+    pub(crate) fn on_signals(self: &Arc<Self>) -> io::Result<()> {
+        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        signals.thread_block()?;
+        let interrupt = Arc::clone(self);
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut seen = false;
+            while let Ok(signal) = signals.wait() {
+                if seen {
+                    std::process::exit(128 + signal as i32);
+                }
+                seen = true;
+                interrupt.raise(Cause::Signal(signal as i32));
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Raised when `output` is a pipe or socket that nobody reads any more.
+    pub(crate) fn on_closed(self: &Arc<Self>, output: OwnedFd) -> io::Result<()> {
+        let interrupt = Arc::clone(self);
+        thread::Builder::new().name("output".into()).spawn(move || {
+            // Asking for nothing leaves what is always reported: POLLERR, POLLHUP.
+            let mut watched = [PollFd::new(output.as_fd(), PollFlags::empty())];
+            if let Ok(1) = poll_uninterrupted(&mut watched, PollTimeout::NONE) {
+                interrupt.raise(Cause::ClosedPipe);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The first cause stays; later ones change nothing.
+    pub(crate) fn raise(&self, cause: Cause) {
+        let cause = match cause {
+            Cause::Signal(number) => number,
+            Cause::ClosedPipe => CLOSED_PIPE,
+        };
+        // Release: pairs with the Acquire in `cause`, for whoever saw the wake-up first.
+        if self.cause.compare_exchange(0, cause, Ordering::Release, Ordering::Relaxed).is_ok() {
+            // A failure means that the byte of an earlier cause fills the socket.
+            let _ = (&self.wake_tx).write_all(&[1]);
+            self.cancel.cancel();
+        }
+    }
+
+    /// What came first, if anything did.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        // Acquire: pairs with the Release in `raise`.
+        match self.cause.load(Ordering::Acquire) {
+            0 => None,
+            CLOSED_PIPE => Some(Cause::ClosedPipe),
+            number => Some(Cause::Signal(number)),
+        }
+    }
+
+    /// How a command ends for that cause.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.cause().map(|cause| match cause {
+            Cause::Signal(number) => Ending::Signal(number),
+            Cause::ClosedPipe => Ending::Done,
+        })
+    }
+
+    /// The wait of one message: `timeout` from now, zero for none at all, and never beyond
+    /// a cause to end.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Wait<'_> {
+        let wait = match timeout {
+            None => Wait::Forever,
+            Some(Duration::ZERO) => Wait::Never,
+            Some(timeout) => Wait::timeout(timeout),
+        };
+        wait.or_cancel(&self.cancel)
+    }
+
+    /// Waits until `input` can be read without blocking. False if a cause to end came first.
+    pub(crate) fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<bool> {
+        let mut watched =
+            [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN), PollFd::new(input, PollFlags::POLLIN)];
+        poll_uninterrupted(&mut watched, PollTimeout::NONE)?;
+        Ok(!is_ready(&watched[0]))
+    }
+
+    /// Waits until `output` takes bytes (or has an error to report). False if a cause to end
+    /// came and it took none for `grace` since: whoever reads it doesn't any more.
+    pub(crate) fn wait_writable(&self, output: BorrowedFd<'_>, grace: Duration) -> io::Result<bool> {
+        let ready = PollFd::new(output, PollFlags::POLLOUT);
+        if self.cause().is_none() {
+            let mut watched = [ready, PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
+            poll_uninterrupted(&mut watched, PollTimeout::NONE)?;
+            if is_ready(&watched[0]) {
+                return Ok(true);
+            }
+        }
+        let mut watched = [ready];
+        poll_uninterrupted(&mut watched, PollTimeout::try_from(grace).unwrap_or(PollTimeout::MAX))?;
+        Ok(is_ready(&watched[0]))
+    }
+
+    /// Waits for a cause to end, at most this long.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let mut watched = [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
+        // A failed wait is a short one.
+        let _ = poll_uninterrupted(&mut watched, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+fn is_ready(watched: &PollFd<'_>) -> bool {
+    watched.any().unwrap_or(true)
+}
+
+/// poll(2), begun anew when a handled signal (SIGCONT after a stop) cuts it short. `timeout`
+/// counts from the first begin.
+fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<i32> {
+    let until = timeout.as_millis().map(|ms| Instant::now() + Duration::from_millis(ms.into()));
+    let mut timeout = timeout;
+    loop {
+        match poll(watched, timeout) {
+            Err(Errno::EINTR) => {}
+            answer => return Ok(answer?),
+        }
+        if let Some(until) = until {
+            let left = until.saturating_duration_since(Instant::now());
+            timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cause, Interrupt};
+    use ipc_core::Wait;
+    use std::{io::Write, os::fd::AsFd, os::unix::net::UnixStream, time::Duration};
+
+    #[test]
+    fn the_first_cause_stays() {
+        let interrupt = Interrupt::new().unwrap();
+        assert_eq!(interrupt.cause(), None);
+        interrupt.raise(Cause::Signal(15));
+        interrupt.raise(Cause::ClosedPipe);
+        assert_eq!(interrupt.cause(), Some(Cause::Signal(15)));
+        assert!(interrupt.wait(None).is_cancelled());
+    }
+
+    #[test]
+    fn zero_means_not_waiting() {
+        assert!(matches!(Interrupt::new().unwrap().wait(Some(Duration::ZERO)), Wait::Never));
+    }
+
+    #[test]
+    fn a_cause_ends_the_wait_for_input() {
+        let interrupt = Interrupt::new().unwrap();
+        let (input, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b"x").unwrap();
+        assert!(interrupt.wait_readable(input.as_fd()).unwrap());
+        interrupt.raise(Cause::Signal(2));
+        assert!(!interrupt.wait_readable(input.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn a_cause_ends_the_wait_for_an_output_that_takes_nothing() {
+        let interrupt = Interrupt::new().unwrap();
+        let (mut output, _peer) = UnixStream::pair().unwrap();
+        assert!(interrupt.wait_writable(output.as_fd(), Duration::ZERO).unwrap());
+        output.set_nonblocking(true).unwrap();
+        while output.write(&[0; 4096]).is_ok() {}
+        interrupt.raise(Cause::Signal(2));
+        assert!(!interrupt.wait_writable(output.as_fd(), Duration::from_millis(1)).unwrap());
+    }
+
+    #[test]
+    fn an_output_that_nobody_reads_is_noticed_while_idle() {
+        let interrupt = Interrupt::new().unwrap();
+        let (output, peer) = UnixStream::pair().unwrap();
+        interrupt.on_closed(output.into()).unwrap();
+        drop(peer);
+        interrupt.sleep(Duration::from_secs(30));
+        assert_eq!(interrupt.cause(), Some(Cause::ClosedPipe));
+    }
+}

@@ -1,0 +1,253 @@
+//! From messages to a stream of bytes, with an account of which were written whole.
+//!
+//! The account decides what is released: a message of which a byte is missing in the output
+//! stays in the channel.
+
+use crate::{args::RecvFraming, interrupt::Interrupt};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
+    sync::Arc,
+    time::Duration,
+};
+
+/// Messages of this length and longer are written from where they are.
+const COPY_MAX_LEN: usize = 16 * 1024;
+
+/// So many bytes are enough for a batch: more would only keep the sender waiting for room.
+const BATCH_LEN: usize = 128 * 1024;
+
+/// Standard output without a buffer, whose waits a cause to end cuts short.
+pub(crate) struct Stdout {
+    file: File,
+    interrupt: Arc<Interrupt>,
+}
+
+impl Stdout {
+    /// How long an output that takes nothing is waited for after a cause to end.
+    const GRACE: Duration = Duration::from_secs(1);
+
+    pub(crate) fn new(interrupt: &Arc<Interrupt>) -> io::Result<Self> {
+        let inherited = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        // On a full pipe write(2) would block where no cause to end reaches it. Others share
+        // the open file and don't expect it to turn non-blocking, so open one of our own;
+        // where that isn't possible, the second signal is the way out.
+        let own = inherited.metadata()?.file_type().is_fifo().then(|| {
+            let path = "/proc/self/fd/1";
+            OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
+        });
+        let file = own.and_then(Result::ok).unwrap_or(inherited);
+        Ok(Self { file, interrupt: Arc::clone(interrupt) })
+    }
+
+    /// The descriptor, to watch for its being closed at the other end.
+    pub(crate) fn watchable(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.interrupt.wait_writable(self.file.as_fd(), Self::GRACE)? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes messages, framed.
+pub(crate) struct Printer<W> {
+    output: W,
+    framing: RecvFraming,
+    /// Framed bytes that are not yet written.
+    buffer: Vec<u8>,
+    /// Where each message of the batch ends, in bytes offered since it began.
+    ends: Vec<u64>,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    /// So many messages are written whole, from the first on.
+    pub(crate) whole: usize,
+    /// Why not more of those that were taken up.
+    pub(crate) result: io::Result<()>,
+}
+
+impl<W: Write> Printer<W> {
+    pub(crate) fn new(output: W, framing: RecvFraming) -> Self {
+        Self { output, framing, buffer: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Writes the first messages, all or as many as make a good batch, and flushes.
+    pub(crate) fn print<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Printed {
+        self.buffer.clear();
+        self.ends.clear();
+        let mut progress = Progress::default();
+        let mut result = self.print_batch(messages, &mut progress);
+        if result.is_ok() {
+            result = self.flush_buffer(&mut progress).and_then(|()| self.output.flush());
+        }
+        Printed { whole: self.ends.partition_point(|&end| end <= progress.written), result }
+    }
+
+    fn print_batch<'m>(
+        &mut self,
+        messages: impl Iterator<Item = &'m [u8]>,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
+        for message in messages {
+            if self.framing == RecvFraming::Prefixed {
+                let len = u32::try_from(message.len()).map_err(|_| {
+                    io::Error::other("a message of 4 GiB or more has no prefix: use --framing raw")
+                })?;
+                self.offer(&len.to_le_bytes(), progress);
+            }
+            if message.len() < COPY_MAX_LEN {
+                self.offer(message, progress);
+            } else {
+                self.flush_buffer(progress)?;
+                progress.offered += message.len() as u64;
+                write_counted(&mut self.output, message, progress)?;
+            }
+            if self.framing == RecvFraming::Lines {
+                self.offer(b"\n", progress);
+            }
+            self.ends.push(progress.offered);
+            if progress.offered >= BATCH_LEN as u64 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, bytes: &[u8], progress: &mut Progress) {
+        self.buffer.extend_from_slice(bytes);
+        progress.offered += bytes.len() as u64;
+    }
+
+    fn flush_buffer(&mut self, progress: &mut Progress) -> io::Result<()> {
+        let result = write_counted(&mut self.output, &self.buffer, progress);
+        self.buffer.clear();
+        result
+    }
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes of this batch that were framed.
+    offered: u64,
+    /// Bytes of this batch that the output took.
+    written: u64,
+}
+
+/// As `write_all`, but `progress` tells how far it came.
+fn write_counted(output: &mut impl Write, mut bytes: &[u8], progress: &mut Progress) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => {
+                progress.written += len as u64;
+                bytes = &bytes[len..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BATCH_LEN, COPY_MAX_LEN, Printer};
+    use crate::args::RecvFraming;
+    use rstest::rstest;
+    use std::io::{self, Write};
+
+    /// Takes at most `step` bytes a call, and none beyond `room`.
+    struct Narrow {
+        taken: Vec<u8>,
+        step: usize,
+        room: usize,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let len = bytes.len().min(self.step).min(self.room - self.taken.len());
+            if len == 0 {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.taken.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn narrow(step: usize, room: usize) -> Narrow {
+        Narrow { taken: Vec::new(), step, room }
+    }
+
+    #[rstest]
+    #[case(RecvFraming::Lines, b"ab\n\n\xff\n")]
+    #[case(RecvFraming::Raw, b"ab\xff")]
+    #[case(RecvFraming::Prefixed, b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0\xff")]
+    fn framings(#[case] framing: RecvFraming, #[case] expected: &[u8], #[values(1, 99)] step: usize) {
+        let mut printer = Printer::new(narrow(step, usize::MAX), framing);
+        let printed = printer.print([b"ab".as_slice(), b"", b"\xff"].into_iter());
+        assert_eq!((printed.whole, printed.result.is_ok()), (3, true));
+        assert_eq!(printer.output.taken, expected);
+    }
+
+    #[rstest]
+    #[case::nothing(0, 0)]
+    #[case::a_part(2, 0)]
+    #[case::all_but_the_newline(3, 0)]
+    #[case::the_first(4, 1)]
+    #[case::the_first_and_a_part(5, 1)]
+    #[case::two(7, 2)]
+    fn only_messages_that_were_written_whole_count(
+        #[case] room: usize,
+        #[case] whole: usize,
+        #[values(1, 99)] step: usize,
+    ) {
+        let mut printer = Printer::new(narrow(step, room), RecvFraming::Lines);
+        let printed = printer.print([b"abc".as_slice(), b"de", b"fgh"].into_iter());
+        assert_eq!(printed.whole, whole);
+        assert_eq!(printed.result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[rstest]
+    fn long_messages_keep_their_place_among_short_ones(#[values(1, 7, 1 << 20)] step: usize) {
+        let long = vec![b'x'; COPY_MAX_LEN];
+        let mut printer = Printer::new(narrow(step, usize::MAX), RecvFraming::Lines);
+        let printed = printer.print([b"a".as_slice(), &long, b"b"].into_iter());
+        assert_eq!(printed.whole, 3);
+        assert_eq!(printer.output.taken, [b"a\n", long.as_slice(), b"\nb\n"].concat());
+    }
+
+    #[test]
+    fn a_batch_is_not_larger_than_need_be() {
+        let long = vec![b'x'; BATCH_LEN / 2];
+        let mut printer = Printer::new(narrow(usize::MAX, usize::MAX), RecvFraming::Raw);
+        let printed = printer.print(std::iter::repeat_n(long.as_slice(), 10));
+        assert_eq!((printed.whole, printed.result.is_ok()), (2, true));
+    }
+}
