@@ -220,7 +220,7 @@ pub(crate) struct Rm {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
     /// Play this part, for the demo that started this process
-    #[arg(long, hide = true, num_args = 3, value_names = ["PART", "SCHEME", "NAME"])]
+    #[arg(long, hide = true, num_args = 5, value_names = ["PART", "SCHEME", "NAME", "DEPTH", "LEN"])]
     pub(crate) part: Option<Vec<String>>,
 }
 

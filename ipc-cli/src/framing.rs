@@ -8,7 +8,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     sync::Arc,
 };
 
@@ -26,16 +26,6 @@ impl Stdin {
         // Past std's buffer and its lock: a duplicate of the descriptor.
         let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         Ok(Self { file, interrupt: Arc::clone(interrupt) })
-    }
-
-    pub(crate) fn is_terminal(&self) -> bool {
-        io::IsTerminal::is_terminal(&self.file)
-    }
-}
-
-impl AsFd for Stdin {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 
@@ -103,11 +93,6 @@ impl<R: Read> Messages<R> {
             Split::Lines => "line",
             Split::Prefixed => "record",
         }
-    }
-
-    /// The number of the message that was given out last, counted from 1.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 
     /// The next message, `None` at the end of the input.
@@ -264,24 +249,21 @@ mod tests {
     }
 
     #[rstest]
-    #[case::empty_input(b"", &[])]
-    #[case::one(b"a\n", &[b"a"])]
-    #[case::last_without_newline(b"a\nbc", &[b"a", b"bc"])]
-    #[case::empty_lines(b"\n\na\n\n", &[b"", b"", b"a", b""])]
-    #[case::bytes_are_bytes(b"\xff\0\r\n", &[b"\xff\0\r"])]
-    fn lines_are_messages(#[case] input: &[u8], #[case] expected: &[&[u8]], #[values(1, 2, 99)] step: usize) {
-        let (found, error) = lines(input, 10, step);
-        assert_eq!((found.as_slice(), error.is_none()), (expected.map_to_vecs().as_slice(), true));
+    #[case::empty_input("", &[])]
+    #[case::one("a\n", &["a"])]
+    #[case::last_without_newline("a\nbc", &["a", "bc"])]
+    #[case::empty_lines("\n\na\n\n", &["", "", "a", ""])]
+    #[case::only_newlines_count("\0\r\n", &["\0\r"])]
+    fn lines_are_messages(#[case] input: &str, #[case] expected: &[&str], #[values(1, 2, 99)] step: usize) {
+        let (found, error) = lines(input.as_bytes(), 10, step);
+        assert!(error.is_none());
+        assert_eq!(found, expected.iter().map(|line| line.as_bytes()).collect::<Vec<_>>());
     }
 
-    trait MapToVecs {
-        fn map_to_vecs(&self) -> Vec<Vec<u8>>;
-    }
-
-    impl MapToVecs for &[&[u8]] {
-        fn map_to_vecs(&self) -> Vec<Vec<u8>> {
-            self.iter().map(|bytes| bytes.to_vec()).collect()
-        }
+    #[test]
+    fn bytes_are_bytes() {
+        let (found, _) = lines(b"\xff\xfe\n", 10, 99);
+        assert_eq!(found, [b"\xff\xfe"]);
     }
 
     #[rstest]

@@ -81,7 +81,7 @@ impl Interrupt {
         thread::Builder::new().name("output".into()).spawn(move || {
             // Asking for nothing leaves what is always reported: POLLERR, POLLHUP.
             let mut watched = [PollFd::new(output.as_fd(), PollFlags::empty())];
-            if let Ok(1) = poll_uninterrupted(&mut watched, PollTimeout::NONE) {
+            if let Ok(1) = poll_uninterrupted(&mut watched, None) {
                 interrupt.raise(Cause::ClosedPipe);
             }
         })?;
@@ -135,7 +135,7 @@ impl Interrupt {
     pub(crate) fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<bool> {
         let mut watched =
             [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN), PollFd::new(input, PollFlags::POLLIN)];
-        poll_uninterrupted(&mut watched, PollTimeout::NONE)?;
+        poll_uninterrupted(&mut watched, None)?;
         Ok(!is_ready(&watched[0]))
     }
 
@@ -144,14 +144,14 @@ impl Interrupt {
     pub(crate) fn wait_writable(&self, output: BorrowedFd<'_>, grace: Duration) -> io::Result<bool> {
         let ready = PollFd::new(output, PollFlags::POLLOUT);
         if self.cause().is_none() {
-            let mut watched = [ready, PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
-            poll_uninterrupted(&mut watched, PollTimeout::NONE)?;
+            let mut watched = [ready.clone(), PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
+            poll_uninterrupted(&mut watched, None)?;
             if is_ready(&watched[0]) {
                 return Ok(true);
             }
         }
         let mut watched = [ready];
-        poll_uninterrupted(&mut watched, PollTimeout::try_from(grace).unwrap_or(PollTimeout::MAX))?;
+        poll_uninterrupted(&mut watched, Some(grace))?;
         Ok(is_ready(&watched[0]))
     }
 
@@ -159,7 +159,7 @@ impl Interrupt {
     pub(crate) fn sleep(&self, time: Duration) {
         let mut watched = [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
         // A failed wait is a short one.
-        let _ = poll_uninterrupted(&mut watched, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+        let _ = poll_uninterrupted(&mut watched, Some(time));
     }
 }
 
@@ -169,17 +169,16 @@ fn is_ready(watched: &PollFd<'_>) -> bool {
 
 /// poll(2), begun anew when a handled signal (SIGCONT after a stop) cuts it short. `timeout`
 /// counts from the first begin.
-fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: PollTimeout) -> io::Result<i32> {
-    let until = timeout.as_millis().map(|ms| Instant::now() + Duration::from_millis(ms.into()));
-    let mut timeout = timeout;
+fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<i32> {
+    let until = timeout.map(|timeout| Instant::now() + timeout);
     loop {
-        match poll(watched, timeout) {
+        let left = until.map_or(PollTimeout::NONE, |until| {
+            let left = until.saturating_duration_since(Instant::now());
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(watched, left) {
             Err(Errno::EINTR) => {}
             answer => return Ok(answer?),
-        }
-        if let Some(until) = until {
-            let left = until.saturating_duration_since(Instant::now());
-            timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         }
     }
 }

@@ -9,6 +9,7 @@ mod address;
 mod args;
 mod backend;
 mod commands;
+mod demo;
 mod exit;
 mod framing;
 mod interrupt;
@@ -41,6 +42,6 @@ fn run() -> Result<Ending, Failure> {
         Command::Ls(options) => commands::ls::run(options),
         Command::Stat(options) => commands::stat::run(options),
         Command::Rm(options) => commands::rm::run(options),
-        Command::Demo(_) => todo!(),
+        Command::Demo(options) => demo::run(options),
     }
 }

@@ -90,10 +90,9 @@ fn to_table(channels: &[Description]) -> String {
 
 fn cells(channel: &Description) -> Vec<String> {
     let dash = || "-".to_owned();
-    let room = match (channel.capacity_bytes, channel.depth, channel.max_message_len_bytes) {
-        (Some(bytes), _, _) => Size(bytes).to_string(),
-        (None, Some(depth), Some(len)) => format!("{} × {}", grouped(depth), Size(len)),
-        (None, Some(depth), None) => format!("{} messages", grouped(depth)),
+    let room = match (channel.depth, channel.max_message_len_bytes, channel.capacity_bytes) {
+        (Some(depth), Some(len), _) => format!("{} × {}", grouped(depth), Size(len)),
+        (None, _, Some(bytes)) => Size(bytes).to_string(),
         _ => dash(),
     };
     let users: Vec<_> = channel

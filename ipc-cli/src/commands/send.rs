@@ -64,7 +64,7 @@ struct Stream<'a, B: Backend> {
     interrupt: &'a Interrupt,
 }
 
-impl<B: Backend> Stream<'_, B> {
+impl<'a, B: Backend> Stream<'a, B> {
     fn send_all(&mut self, input: impl Read) -> Result<(), Stop> {
         if !self.options.messages.is_empty() {
             self.send_arguments()?;
@@ -74,7 +74,8 @@ impl<B: Backend> Stream<'_, B> {
             self.send_messages(input)?;
         }
         if self.options.end {
-            B::send_end(&mut self.sender, self.wait()).map_err(|error| self.stop("the end mark", &error))?;
+            let wait = self.wait();
+            B::send_end(&mut self.sender, wait).map_err(|error| self.stop("the end mark", &error))?;
         }
         Ok(())
     }
@@ -112,6 +113,7 @@ impl<B: Backend> Stream<'_, B> {
     fn send_chunks(&mut self, mut input: impl Read) -> Result<(), Stop> {
         let len = B::chunk_len(self.sender.max_message_len());
         let mut aside = Vec::new();
+        let (interrupt, timeout) = (self.interrupt, self.options.timeout);
         for number in 1_u64.. {
             let which = format_args!("chunk {number}");
             let sent = match self.sender.reserve(len, Wait::Never) {
@@ -121,14 +123,17 @@ impl<B: Backend> Stream<'_, B> {
                         0 => break,
                         len => chunk.truncate(len),
                     }
-                    let wait = self.interrupt.wait(self.options.timeout);
+                    let wait = interrupt.wait(timeout);
                     chunk.commit(wait).map_err(|rejected| rejected.error)
                 }
                 Err(SendError::WouldBlock) => {
                     aside.resize(len, 0);
                     match read(&mut input, &mut aside, self.address)? {
                         0 => break,
-                        len => self.sender.send_wait(&aside[..len], self.wait()),
+                        len => {
+                            let wait = self.wait();
+                            self.sender.send_wait(&aside[..len], wait)
+                        }
                     }
                 }
                 Err(error) => Err(error),
@@ -142,7 +147,7 @@ impl<B: Backend> Stream<'_, B> {
         if self.interrupt.cause().is_some() {
             return Err(Stop::Interrupted);
         }
-        let wait = self.interrupt.wait(self.options.timeout);
+        let wait = self.wait();
         self.sender
             .send_wait(message, wait)
             .map_err(|error| self.stop(format_args!("{what} {number}"), &error))
@@ -160,7 +165,7 @@ impl<B: Backend> Stream<'_, B> {
         Err(self.failed(Exit::Usage, text))
     }
 
-    fn wait(&self) -> Wait<'_> {
+    fn wait(&self) -> Wait<'a> {
         self.interrupt.wait(self.options.timeout)
     }
 
