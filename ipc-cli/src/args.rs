@@ -156,7 +156,10 @@ pub(crate) struct CreateIfMissing {
     /// leaves it empty
     #[arg(long)]
     pub(crate) create: bool,
-    #[command(flatten, next_help_heading = "Settings for --create (exit 5 if the channel exists with others)")]
+    #[command(
+        flatten,
+        next_help_heading = "Settings for --create (exit 5 if the channel exists with others)"
+    )]
     pub(crate) settings: Settings,
 }
 
@@ -220,7 +223,7 @@ pub(crate) struct Rm {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
     /// Play this part, for the demo that started this process
-    #[arg(long, hide = true, num_args = 5, value_names = ["PART", "SCHEME", "NAME", "DEPTH", "LEN"])]
+    #[arg(long, hide = true, num_args = 4, value_names = ["PART", "SCHEME", "NAME", "LEN"])]
     pub(crate) part: Option<Vec<String>>,
 }
 
@@ -310,7 +313,10 @@ mod tests {
         "ipc stat",
         "ipc: the following required arguments were not provided: <ADDR>; see: ipc stat --help"
     )]
-    #[case("ipc stat orders", "ipc: orders: not an address: write mq:NAME (kernel queue) or shm:NAME (shared memory)")]
+    #[case(
+        "ipc stat orders",
+        "ipc: orders: not an address: write mq:NAME (kernel queue) or shm:NAME (shared memory)"
+    )]
     #[case(
         "ipc stat mq:a/b",
         "ipc: mq:a/b: a channel name can't hold '/': use letters, digits, dots, dashes and underscores"

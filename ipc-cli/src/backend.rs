@@ -93,7 +93,8 @@ impl Backend for ipc_mq::Mq {
             config = config.depth(depth);
         }
         if let Some(bytes) = settings.max_message {
-            config = config.max_message_len(usize::try_from(bytes).map_err(|_| "--max-message is too large")?);
+            config =
+                config.max_message_len(usize::try_from(bytes).map_err(|_| "--max-message is too large")?);
         }
         if let Some(mode) = settings.mode {
             config = config.mode(mode);

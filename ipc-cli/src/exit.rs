@@ -19,6 +19,20 @@ pub(crate) enum Exit {
     Corrupt = 8,
 }
 
+impl Exit {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Failure,
+        Self::Usage,
+        Self::NoSuchChannel,
+        Self::TimedOut,
+        Self::ExistsAlready,
+        Self::Busy,
+        Self::NotPermitted,
+        Self::Corrupt,
+    ];
+}
+
 /// How a command ends that didn't fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -56,12 +70,19 @@ impl Failure {
         Self { exit, text: one_line(&what.to_string()) }
     }
 
+    /// What is printed, without the program's name.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The channel could not be made, opened, inspected or removed.
     pub(crate) fn channel(address: &Address, error: &ChannelError) -> Self {
         let hint = match error {
             ChannelError::NotFound => format!("; create it with: ipc create {address}"),
             ChannelError::AlreadyExists => format!("; use it as it is, or remove it with: ipc rm {address}"),
             ChannelError::Busy { .. } => format!("; see who uses it with: ipc stat {address}"),
+            // Some faults come with an advice of their own.
+            ChannelError::Corrupt(what) if what.contains("remove it") => String::new(),
             ChannelError::Corrupt(_) => format!("; remove it with: ipc rm {address}"),
             _ => String::new(),
         };

@@ -38,7 +38,8 @@ impl Read for Stdin {
             }
             match self.file.read(buffer) {
                 // Someone else read it first, or set the descriptor to non-blocking.
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 answer => return answer,
             }
         }
@@ -299,7 +300,11 @@ mod tests {
     #[rstest]
     #[case::in_the_length(b"\x01\0\0\0a\x02\0", 2)]
     #[case::in_the_bytes(b"\x01\0\0\0a\x02\0\0\0b", 1)]
-    fn a_record_cut_short_is_named(#[case] input: &[u8], #[case] expected: usize, #[values(1, 99)] step: usize) {
+    fn a_record_cut_short_is_named(
+        #[case] input: &[u8],
+        #[case] expected: usize,
+        #[values(1, 99)] step: usize,
+    ) {
         let (found, error) = records(input, 5, step);
         assert_eq!(found, [b"a"]);
         assert!(

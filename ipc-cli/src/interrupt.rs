@@ -139,27 +139,39 @@ impl Interrupt {
         Ok(!is_ready(&watched[0]))
     }
 
-    /// Waits until `output` takes bytes (or has an error to report). False if a cause to end
-    /// came and it took none for `grace` since: whoever reads it doesn't any more.
-    pub(crate) fn wait_writable(&self, output: BorrowedFd<'_>, grace: Duration) -> io::Result<bool> {
+    /// Waits until `output` takes bytes, or has an error to report. `TimedOut` if a cause to
+    /// end came and it took none for `grace` since: whoever reads it doesn't any more.
+    pub(crate) fn wait_writable(&self, output: BorrowedFd<'_>, grace: Duration) -> io::Result<Writable> {
         let ready = PollFd::new(output, PollFlags::POLLOUT);
         if self.cause().is_none() {
             let mut watched = [ready.clone(), PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
             poll_uninterrupted(&mut watched, None)?;
             if is_ready(&watched[0]) {
-                return Ok(true);
+                return Ok(writable(&watched[0]));
             }
         }
         let mut watched = [ready];
-        poll_uninterrupted(&mut watched, Some(grace))?;
-        Ok(is_ready(&watched[0]))
+        match poll_uninterrupted(&mut watched, Some(grace))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(writable(&watched[0])),
+        }
     }
+}
 
-    /// Waits for a cause to end, at most this long.
-    pub(crate) fn sleep(&self, time: Duration) {
-        let mut watched = [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
-        // A failed wait is a short one.
-        let _ = poll_uninterrupted(&mut watched, Some(time));
+/// What a ready output is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writable {
+    /// To take bytes.
+    Room,
+    /// To say what is wrong; likely that nobody reads it.
+    Failed,
+}
+
+fn writable(output: &PollFd<'_>) -> Writable {
+    let failed = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+    match output.revents() {
+        Some(events) if !events.intersects(failed) => Writable::Room,
+        _ => Writable::Failed,
     }
 }
 
@@ -185,9 +197,14 @@ fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: Option<Duration>) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, Interrupt};
+    use super::{Cause, Interrupt, PollFd, PollFlags, Writable, poll_uninterrupted};
     use ipc_core::Wait;
-    use std::{io::Write, os::fd::AsFd, os::unix::net::UnixStream, time::Duration};
+    use std::{
+        io::{self, Write},
+        os::fd::AsFd,
+        os::unix::net::UnixStream,
+        time::Duration,
+    };
 
     #[test]
     fn the_first_cause_stays() {
@@ -218,11 +235,12 @@ mod tests {
     fn a_cause_ends_the_wait_for_an_output_that_takes_nothing() {
         let interrupt = Interrupt::new().unwrap();
         let (mut output, _peer) = UnixStream::pair().unwrap();
-        assert!(interrupt.wait_writable(output.as_fd(), Duration::ZERO).unwrap());
+        assert_eq!(interrupt.wait_writable(output.as_fd(), Duration::ZERO).unwrap(), Writable::Room);
         output.set_nonblocking(true).unwrap();
         while output.write(&[0; 4096]).is_ok() {}
         interrupt.raise(Cause::Signal(2));
-        assert!(!interrupt.wait_writable(output.as_fd(), Duration::from_millis(1)).unwrap());
+        let error = interrupt.wait_writable(output.as_fd(), Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
@@ -231,7 +249,8 @@ mod tests {
         let (output, peer) = UnixStream::pair().unwrap();
         interrupt.on_closed(output.into()).unwrap();
         drop(peer);
-        interrupt.sleep(Duration::from_secs(30));
+        let mut watched = [PollFd::new(interrupt.wake_rx.as_fd(), PollFlags::POLLIN)];
+        poll_uninterrupted(&mut watched, Some(Duration::from_secs(30))).unwrap();
         assert_eq!(interrupt.cause(), Some(Cause::ClosedPipe));
     }
 }

@@ -3,7 +3,10 @@
 //! The account decides what is released: a message of which a byte is missing in the output
 //! stays in the channel.
 
-use crate::{args::RecvFraming, interrupt::Interrupt};
+use crate::{
+    args::RecvFraming,
+    interrupt::{Interrupt, Writable},
+};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -50,14 +53,27 @@ impl Stdout {
     }
 }
 
+/// Where messages are written to.
+pub(crate) trait Output: Write {
+    /// Waits until some bytes could be written without blocking.
+    fn wait_until_ready(&self) -> io::Result<()>;
+}
+
+impl Output for Stdout {
+    fn wait_until_ready(&self) -> io::Result<()> {
+        match self.interrupt.wait_writable(self.file.as_fd(), Duration::ZERO)? {
+            Writable::Room => Ok(()),
+            Writable::Failed => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.file.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.interrupt.wait_writable(self.file.as_fd(), Self::GRACE)? {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
+                    self.interrupt.wait_writable(self.file.as_fd(), Self::GRACE)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 answer => return answer,
@@ -89,9 +105,14 @@ pub(crate) struct Printed {
     pub(crate) result: io::Result<()>,
 }
 
-impl<W: Write> Printer<W> {
+impl<W: Output> Printer<W> {
     pub(crate) fn new(output: W, framing: RecvFraming) -> Self {
         Self { output, framing, buffer: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Waits until a message is likely to be written at once.
+    pub(crate) fn wait_until_ready(&self) -> io::Result<()> {
+        self.output.wait_until_ready()
     }
 
     /// Writes the first messages, all or as many as make a good batch, and flushes.
@@ -174,7 +195,7 @@ fn write_counted(output: &mut impl Write, mut bytes: &[u8], progress: &mut Progr
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCH_LEN, COPY_MAX_LEN, Printer};
+    use super::{BATCH_LEN, COPY_MAX_LEN, Output, Printer};
     use crate::args::RecvFraming;
     use rstest::rstest;
     use std::io::{self, Write};
@@ -197,6 +218,12 @@ mod tests {
         }
 
         fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Output for Narrow {
+        fn wait_until_ready(&self) -> io::Result<()> {
             Ok(())
         }
     }

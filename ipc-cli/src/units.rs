@@ -49,10 +49,12 @@ pub(crate) struct Size(pub(crate) u64);
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u32, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let unit = UNITS.into_iter().find(|&(shift, _)| self.0 >= 1 << shift);
+        let in_unit = |shift: u32| self.0 as f64 / (1_u64 << shift) as f64;
+        // From 0.9995 on it rounds to 1.0.
+        let unit = UNITS.into_iter().find(|&(shift, _)| in_unit(shift) >= 0.9995);
         let text = match unit {
             Some((shift, unit)) if self.0 % (1 << shift) == 0 => format!("{} {unit}", self.0 >> shift),
-            Some((shift, unit)) => format!("{:.1} {unit}", self.0 as f64 / (1_u64 << shift) as f64),
+            Some((shift, unit)) => format!("{:.1} {unit}", in_unit(shift)),
             None => format!("{} B", self.0),
         };
         f.pad(&text)
@@ -88,6 +90,11 @@ pub(crate) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// So many of a thing: `1 message`, `2,000 messages`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
@@ -179,8 +186,9 @@ mod tests {
     #[rstest]
     #[case(0, "0 B")]
     #[case(1023, "1023 B")]
+    #[case(1024, "1 KiB")]
     #[case(1 << 20, "1 MiB")]
-    #[case((1 << 20) - 16, "1024.0 KiB")]
+    #[case((1 << 20) - 16, "1.0 MiB")]
     #[case(1536, "1.5 KiB")]
     fn sizes_for_people(#[case] bytes: u64, #[case] text: &str) {
         assert_eq!(Size(bytes).to_string(), text);

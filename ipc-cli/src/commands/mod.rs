@@ -14,7 +14,9 @@ use std::io::{self, Write};
 pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("standard output", &error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::io("standard output", &error))
+        }
         _ => Ok(Ending::Done),
     }
 }

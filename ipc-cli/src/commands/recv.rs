@@ -8,14 +8,10 @@ use crate::{
     backend::{self, Backend, Job},
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
-    output::{Printer, Stdout},
+    output::{Output, Printer, Stdout},
 };
 use ipc_core::{Batch, BatchReceiver, Channel, RecvError};
-use std::{
-    io::{self, Write},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 /// Messages taken at once. Their bytes are limited by the printer.
 const BATCH_MESSAGES: usize = 4096;
@@ -35,7 +31,7 @@ struct Receiving<'a, W> {
     interrupt: Arc<Interrupt>,
 }
 
-impl<W: Write> Job for Receiving<'_, W> {
+impl<W: Output> Job for Receiving<'_, W> {
     type Output = Result<Ending, Failure>;
 
     fn run<B: Backend>(self, backend: &B) -> Self::Output {
@@ -50,6 +46,12 @@ impl<W: Write> Job for Receiving<'_, W> {
         while left > 0 {
             if let Some(ending) = interrupt.ending() {
                 return Ok(ending);
+            }
+            if !B::CAPABILITIES.redelivers {
+                // What is taken can't be given back for certain: take only what can be written.
+                if let Err(error) = printer.wait_until_ready() {
+                    return ending_of(&error, &interrupt);
+                }
             }
             match receiver.advance_batch(batch_max::<B>(left), interrupt.wait(timeout)) {
                 Ok(_) => {}

@@ -6,7 +6,7 @@ use crate::{
     args,
     backend::{self, Backend, Job},
     exit::{Ending, Failure},
-    units::{Size, grouped},
+    units::{Size, counted, grouped},
 };
 use ipc_core::{ChannelError, ChannelInfo};
 use serde::Serialize;
@@ -102,7 +102,7 @@ impl Description {
     /// For people: a line for each thing that is known.
     fn to_text(&self) -> String {
         let bytes = |bytes: u64| match bytes {
-            ..1024 => format!("{bytes} bytes"),
+            ..1024 => counted(bytes, "byte"),
             _ => format!("{} ({} bytes)", Size(bytes), grouped(bytes)),
         };
         let lines = [
@@ -110,9 +110,9 @@ impl Description {
             ("kind", self.kind.map(Into::into)),
             ("path", self.path.clone()),
             ("capacity", self.capacity_bytes.map(bytes)),
-            ("depth", self.depth.map(|depth| format!("{} messages", grouped(depth)))),
+            ("depth", self.depth.map(|depth| counted(depth, "message"))),
             ("longest message", self.max_message_len_bytes.map(bytes)),
-            ("queued", self.queued_messages.map(|queued| format!("{} messages", grouped(queued)))),
+            ("queued", self.queued_messages.map(|queued| counted(queued, "message"))),
             ("mode", self.mode.clone()),
             ("owner", self.uid.map(|uid| format!("uid {uid}"))),
         ];

@@ -8,11 +8,11 @@ use crate::{
     address::{Address, Scheme},
     args::Settings,
     backend::{Backend, ReceiverOf, SenderOf},
-    exit::{Exit, Failure},
+    exit::{Ending, Exit, Failure},
 };
-use ipc_core::{Channel as _, Receiver as _, RecvError, Sender as _, Wait};
+use ipc_core::{Channel as _, ChannelError, Receiver as _, RecvError, Sender as _, Wait};
 use std::{
-    io,
+    io::{self, Write as _},
     time::{Duration, Instant},
 };
 
@@ -27,22 +27,30 @@ const GREETING: &str = "are you there?";
 const REPLY: &str = "now I am";
 const LAST_WORDS: &str = "remember me";
 
-/// Plays a part to its end (or until it is killed).
-pub(crate) fn play(arguments: &[String]) -> Result<(), Failure> {
+/// Room for messages in a kernel queue and their length: from what is usual to what a tight
+/// limit leaves.
+const QUEUES: [(usize, usize); 4] = [(10, 8192), (10, 1024), (4, 256), (2, 64)];
+
+/// Plays a part to its end (or until it is killed). The director is told how that went.
+pub(crate) fn play(arguments: &[String]) -> Result<Ending, Failure> {
     let (part, stage) = parse_arguments(arguments)?;
-    match stage.scheme() {
+    let played = match stage.scheme() {
         Scheme::Mq => play_over(&ipc_mq::Mq::new(), part, &stage),
         Scheme::Shm => play_over(&ipc_shm::Shm::new(), part, &stage),
+    };
+    if let Err(failure) = played {
+        tell(&Line::Failed { exit: failure.exit, text: failure.text().into() });
     }
+    Ok(Ending::Done)
 }
 
 /// How a backend's endpoints are told to wait.
-trait Patient: Backend {
+trait Patient: Backend + Sized {
     /// Sleep in the kernel at once.
     fn block(_ends: &mut Ends<Self>) {}
 
-    /// Spin in the program. False if the backend can't.
-    fn spin(_ends: &mut Ends<Self>) -> bool {
+    /// Spin for a moment in the program, then sleep. False if the backend can't.
+    fn spin_first(_ends: &mut Ends<Self>) -> bool {
         false
     }
 }
@@ -56,14 +64,9 @@ impl Patient for ipc_shm::Shm {
         ends.rx.set_waiting(ipc_shm::Waiting::Block);
     }
 
-    fn spin(ends: &mut Ends<Self>) -> bool {
-        // Two that spin on one processor only keep each other from running.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        if processors < 2 {
-            return false;
-        }
-        ends.tx.set_waiting(ipc_shm::Waiting::Spin);
-        ends.rx.set_waiting(ipc_shm::Waiting::Spin);
+    fn spin_first(ends: &mut Ends<Self>) -> bool {
+        ends.tx.set_waiting(ipc_shm::Waiting::Adaptive);
+        ends.rx.set_waiting(ipc_shm::Waiting::Adaptive);
         true
     }
 }
@@ -77,13 +80,8 @@ fn play_over<B: Patient>(backend: &B, part: Part, stage: &Stage) -> Result<(), F
 }
 
 fn p1<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
-    let config = B::config(&settings(stage)).map_err(|text| Failure::new(Exit::Usage, "demo", text))?;
-    let config = B::transient(config);
-    let create = |address: &Address| {
-        backend.create(&address.name, &config).map_err(|error| Failure::channel(address, &error))
-    };
-    let there = timed("create", format!("creates {}", stage.there), || create(&stage.there))?;
-    let back = timed("create_second", format!("creates {}", stage.back), || create(&stage.back))?;
+    let (there, back, len) = create_both(backend, stage)?;
+    figure("large_len", len as u128);
     let (tx, rx) = (sender::<B>(&there, &stage.there)?, receiver::<B>(&back, &stage.back)?);
     let mut ends = Ends::<B> { tx, rx };
     B::block(&mut ends);
@@ -97,13 +95,13 @@ fn p1<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
     let round_trips = ends.round_trips(MEASURED)?;
     figure("block_p50_ns", round_trips.p50.as_nanos());
     figure("block_p99_ns", round_trips.p99.as_nanos());
-    for (name, len) in [("small", 8), ("large", stage.len)] {
+    for (name, len) in [("small", 8), ("large", len)] {
         let stream = ends.stream(len, MEASURED)?;
         let per_second = stream.messages as f64 / stream.took.as_secs_f64();
         figure(&format!("{name}_messages_per_second"), per_second as u128);
     }
-    if B::spin(&mut ends) {
-        figure("spin_p50_ns", ends.round_trips(MEASURED)?.p50.as_nanos());
+    if B::spin_first(&mut ends) {
+        figure("adaptive_p50_ns", ends.round_trips(MEASURED)?.p50.as_nanos());
     }
     wait_for_cue();
 
@@ -114,9 +112,8 @@ fn p1<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
 }
 
 fn p2<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
-    let open = |address: &Address| {
-        backend.open(&address.name).map_err(|error| Failure::channel(address, &error))
-    };
+    let open =
+        |address: &Address| backend.open(&address.name).map_err(|error| Failure::channel(address, &error));
     let there = timed("open", format!("opens {}", stage.there), || open(&stage.there))?;
     let back = timed("open_second", format!("opens {}", stage.back), || open(&stage.back))?;
     let (tx, rx) = (sender::<B>(&back, &stage.back)?, receiver::<B>(&there, &stage.there)?);
@@ -129,7 +126,7 @@ fn p2<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
     ends.echo()?;
     ends.count()?;
     ends.count()?;
-    if B::spin(&mut ends) {
+    if B::spin_first(&mut ends) {
         ends.echo()?;
     }
     B::block(&mut ends);
@@ -165,14 +162,54 @@ fn p3<B: Backend>(backend: &B, stage: &Stage) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settings(stage: &Stage) -> Settings {
-    match stage.scheme() {
-        Scheme::Mq => Settings {
-            depth: Some(stage.depth),
-            max_message: Some(stage.len as u64),
-            ..Settings::default()
-        },
+/// Both channels, as large as the system grants, and the longest message they take.
+fn create_both<B: Backend>(backend: &B, stage: &Stage) -> Result<(B::Channel, B::Channel, usize), Failure> {
+    let mut sizes: Vec<_> = match stage.scheme() {
+        Scheme::Mq => QUEUES.into_iter().filter(|&(_, len)| len <= stage.len).collect(),
+        Scheme::Shm => vec![(0, stage.len)],
+    };
+    // The last one's refusal is final.
+    let last = sizes.pop().ok_or_else(|| Failure::new(Exit::Usage, "demo", "no room for a message"))?;
+    for (depth, len) in sizes {
+        match create(backend, stage, depth, len) {
+            Err((_, ChannelError::Limit(_))) => {}
+            Err((address, error)) => return Err(Failure::channel(address, &error)),
+            Ok((there, back)) => return Ok((there, back, len)),
+        }
+    }
+    match create(backend, stage, last.0, last.1) {
+        Err((address, error)) => Err(Failure::channel(address, &error)),
+        Ok((there, back)) => Ok((there, back, last.1)),
+    }
+}
+
+/// Both channels, or neither.
+fn create<'s, B: Backend>(
+    backend: &B,
+    stage: &'s Stage,
+    depth: usize,
+    len: usize,
+) -> Result<(B::Channel, B::Channel), (&'s Address, ChannelError)> {
+    let settings = match stage.scheme() {
+        Scheme::Mq => Settings { depth: Some(depth), max_message: Some(len as u64), ..Settings::default() },
         Scheme::Shm => Settings::default(),
+    };
+    let create = |name: &str, address: &'s Address| {
+        let made = B::config(&settings).map_err(ChannelError::InvalidConfig).and_then(|config| {
+            let config = B::transient(config);
+            timed(name, format!("creates {address}"), || backend.create(&address.name, &config))
+        });
+        made.map_err(|error| (address, error))
+    };
+    let there = create("create", &stage.there)?;
+    match create("create_second", &stage.back) {
+        Ok(back) => Ok((there, back)),
+        Err(refused) => {
+            drop(there);
+            // It is tried again, smaller, or reported as it is.
+            let _ = backend.remove(&stage.there.name);
+            Err(refused)
+        }
     }
 }
 
@@ -194,7 +231,7 @@ fn retrieve<B: Backend>(rx: &mut ReceiverOf<B>, what: &str) -> Result<(), Failur
 }
 
 /// Does it, tells it, and reports how long it took as a figure of this name.
-fn timed<T>(name: &str, text: String, what: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+fn timed<T, E>(name: &str, text: String, what: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let (at, start) = (now(), Instant::now());
     let done = what()?;
     let took = start.elapsed();
@@ -204,16 +241,21 @@ fn timed<T>(name: &str, text: String, what: impl FnOnce() -> Result<T, Failure>)
 }
 
 fn did(at: Duration, took: Duration, text: String) {
-    println!("{}", Line::Did(Step { at, took, text }));
+    tell(&Line::Did(Step { at, took, text }));
 }
 
 fn figure(name: &str, value: u128) {
-    println!("{}", Line::Figure { name: name.into(), value: u64::try_from(value).unwrap_or(u64::MAX) });
+    tell(&Line::Figure { name: name.into(), value: u64::try_from(value).unwrap_or(u64::MAX) });
+}
+
+fn tell(line: &Line) {
+    // A director that is gone is noticed at the next cue.
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Says so, then waits to be told to go on. A director that is gone needs no play.
 fn wait_for_cue() {
-    println!("{}", Line::Cue);
+    tell(&Line::Cue);
     if !matches!(io::stdin().read_line(&mut String::new()), Ok(len) if len > 0) {
         std::process::exit(0);
     }

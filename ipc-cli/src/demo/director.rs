@@ -7,14 +7,12 @@ use super::{
 };
 use crate::{
     address::{Address, Scheme},
-    args::Settings,
     backend::{self, Backend, Job},
     commands::print,
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
     units::Span,
 };
-use ipc_core::ChannelError;
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, Command, Stdio},
@@ -31,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(18);
 /// How often a signal to the director is looked for while the actors play.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Room for messages and their length, from what is usual to what a tight limit leaves.
-const QUEUES: [(usize, usize); 4] = [(10, 8192), (10, 1024), (4, 256), (2, 64)];
+/// The length of the long messages, unless the system's limits leave less.
+const LARGE_LEN: usize = 8192;
 
 pub(crate) fn run() -> Result<Ending, Failure> {
     let interrupt = Interrupt::new().map_err(|error| Failure::io("demo", &error))?;
@@ -40,27 +38,24 @@ pub(crate) fn run() -> Result<Ending, Failure> {
     let ink = Ink::for_stdout();
     let begin = Instant::now();
     let prefix = format!("demo-{}", std::process::id());
-    let mut large_len = QUEUES[0].1;
+    let mut len = LARGE_LEN;
     let mut models = Vec::new();
     let mut unavailable = None;
     for scheme in Scheme::ALL {
         say(&format!("{}\n{}\n", ink.heading(title(scheme)), diagram(scheme).trim_start_matches('\n')))?;
-        let stage = match set(scheme, &prefix, large_len) {
-            Ok(stage) => stage,
-            // The other model is still worth seeing.
-            Err(failure) => {
-                let why = failure.to_string();
-                say(&format!("  Not on this system: {}\n\n", why.trim_start_matches("ipc: ")))?;
-                unavailable = Some(failure);
-                continue;
-            }
-        };
-        // Both models send messages of one length.
-        large_len = stage.len;
-        let mut play = Play::new(&prefix, stage, ink, &interrupt);
+        let mut play = Play::new(&prefix, Stage::new(scheme, &prefix, len)?, ink, &interrupt);
         match play.perform() {
-            Ok(figures) => models.push((scheme, figures)),
-            Err(failure) => {
+            Ok(figures) => {
+                // Both models are to send messages of one length.
+                len = usize::try_from(figures.large_len()).unwrap_or(LARGE_LEN);
+                models.push((scheme, figures));
+            }
+            Err(Mishap::Unavailable(failure)) => {
+                // The other model is still worth seeing.
+                say(&format!("  It can't be shown here: {}\n\n", failure.text()))?;
+                unavailable = Some(failure);
+            }
+            Err(Mishap::Failed(failure)) => {
                 drop(play);
                 return interrupt.ending().map_or(Err(failure), Ok);
             }
@@ -72,55 +67,6 @@ pub(crate) fn run() -> Result<Ending, Failure> {
     say(&table::render(&models, ink))?;
     say(&ink.aside(format_args!("  All of it took {}.\n", Span(begin.elapsed()))))?;
     Ok(Ending::Done)
-}
-
-/// Finds the largest channels that this system grants; both are removed again.
-fn set(scheme: Scheme, prefix: &str, len: usize) -> Result<Stage, Failure> {
-    let mut refusal = None;
-    for (depth, queue_len) in QUEUES.into_iter().filter(|&(_, queue_len)| queue_len <= len) {
-        let stage = Stage::new(scheme, prefix, depth, queue_len)?;
-        let settings = match scheme {
-            Scheme::Mq => {
-                Settings { depth: Some(depth), max_message: Some(queue_len as u64), ..Settings::default() }
-            }
-            Scheme::Shm => Settings::default(),
-        };
-        let _struck = Struck(&stage);
-        let rehearse = |address| backend::with(scheme, Rehearsal { address, settings: &settings });
-        match rehearse(&stage.there).and_then(|()| rehearse(&stage.back)) {
-            Ok(()) => return Ok(stage),
-            Err((address, error @ (ChannelError::Limit(_) | ChannelError::InvalidConfig(_)))) => {
-                refusal = Some(Failure::channel(address, &error));
-            }
-            Err((address, error)) => return Err(Failure::channel(address, &error)),
-        }
-    }
-    Err(refusal.unwrap_or_else(|| Failure::new(Exit::Failure, scheme, "no room for the demo's channels")))
-}
-
-struct Rehearsal<'a> {
-    address: &'a Address,
-    settings: &'a Settings,
-}
-
-impl<'a> Job for Rehearsal<'a> {
-    type Output = Result<(), (&'a Address, ChannelError)>;
-
-    fn run<B: Backend>(self, backend: &B) -> Self::Output {
-        let made = B::config(self.settings).map_err(ChannelError::InvalidConfig);
-        made.and_then(|config| backend.create(&self.address.name, &config))
-            .map(drop)
-            .map_err(|error| (self.address, error))
-    }
-}
-
-/// Removes a stage's channels when it goes.
-struct Struck<'a>(&'a Stage);
-
-impl Drop for Struck<'_> {
-    fn drop(&mut self) {
-        strike(self.0);
-    }
 }
 
 /// Removes the channels, if they are there.
@@ -141,6 +87,20 @@ fn strike(stage: &Stage) {
     }
 }
 
+/// Why a model's performance came to no end.
+enum Mishap {
+    /// The stage could not be set.
+    Unavailable(Failure),
+    /// Something broke.
+    Failed(Failure),
+}
+
+impl From<Failure> for Mishap {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// One model's performance. When it is dropped its processes and channels are gone.
 struct Play<'a> {
     prefix: &'a str,
@@ -156,13 +116,15 @@ struct Play<'a> {
 impl<'a> Play<'a> {
     fn new(prefix: &'a str, stage: Stage, ink: Ink, interrupt: &'a Arc<Interrupt>) -> Self {
         let (mouth, heard) = mpsc::channel();
-        let figures = Figures { large_len: stage.len, ..Figures::default() };
-        Self { prefix, stage, ink, interrupt, cast: Vec::new(), heard, mouth, figures }
+        Self { prefix, stage, ink, interrupt, cast: Vec::new(), heard, mouth, figures: Figures::default() }
     }
 
-    fn perform(&mut self) -> Result<Figures, Failure> {
+    fn perform(&mut self) -> Result<Figures, Mishap> {
         self.enter(Part::P1)?;
-        self.listen(&[Part::P1])?;
+        self.listen(&[Part::P1]).map_err(|failure| match self.interrupt.cause() {
+            None => Mishap::Unavailable(failure),
+            Some(_) => Mishap::Failed(failure),
+        })?;
         self.remark("P2 doesn't exist yet. Now it is started.")?;
         self.enter(Part::P2)?;
         self.cue(Part::P1)?;
@@ -185,7 +147,7 @@ impl<'a> Play<'a> {
 
     /// Starts a process.
     fn enter(&mut self, part: Part) -> Result<(), Failure> {
-        let arguments = script::arguments(part, self.stage.scheme(), self.prefix, &self.stage);
+        let arguments = script::arguments(part, self.prefix, &self.stage);
         let actor = Actor::start(part, &arguments, self.mouth.clone())
             .map_err(|error| Failure::io("starting a process", &error))?;
         self.cast.push(actor);
@@ -215,6 +177,9 @@ impl<'a> Play<'a> {
                 Ok((part, Some(Line::Did(step)))) => steps.push((part, step)),
                 Ok((_, Some(Line::Figure { name, value }))) => drop(self.figures.values.insert(name, value)),
                 Ok((part, Some(Line::Cue))) => awaited.retain(|&other| other != part),
+                Ok((part, Some(Line::Failed { exit, text }))) => {
+                    return Err(Failure::new(exit, format_args!("demo: {part}"), text));
+                }
                 Ok((Part::P3, None)) => awaited.retain(|&other| other != Part::P3),
                 // Of those that were killed, nothing else is expected.
                 Ok((part, None)) if self.actor(part).is_err() => {}

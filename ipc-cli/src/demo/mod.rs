@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) fn run(options: &args::Demo) -> Result<Ending, Failure> {
     match &options.part {
-        Some(part) => actor::play(part).map(|()| Ending::Done),
+        Some(part) => actor::play(part),
         None => director::run(),
     }
 }

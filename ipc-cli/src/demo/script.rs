@@ -18,6 +18,8 @@ pub(crate) enum Line {
     Figure { name: String, value: u64 },
     /// It came to where it waits to be told to go on.
     Cue,
+    /// It can't go on.
+    Failed { exit: Exit, text: String },
 }
 
 /// Something that an actor did.
@@ -37,6 +39,7 @@ impl fmt::Display for Line {
             }
             Self::Figure { name, value } => write!(f, "figure\t{name}\t{value}"),
             Self::Cue => f.write_str("cue"),
+            Self::Failed { exit, text } => write!(f, "failed\t{}\t{text}", *exit as u8),
         }
     }
 }
@@ -58,6 +61,11 @@ impl FromStr for Line {
                 Ok(Self::Figure { name, value: number(parts.next())? })
             }
             Some("cue") => Ok(Self::Cue),
+            Some("failed") => {
+                let code = number(parts.next())?;
+                let exit = Exit::ALL.into_iter().find(|exit| *exit as u64 == code).ok_or(())?;
+                Ok(Self::Failed { exit, text: parts.next().ok_or(())?.into() })
+            }
             _ => Err(()),
         }
     }
@@ -93,25 +101,23 @@ impl fmt::Display for Part {
     }
 }
 
-/// Where they play: two channels, one for each direction, and how large they are.
+/// Where they play: two channels, one for each direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage {
     pub(crate) there: Address,
     pub(crate) back: Address,
-    /// Messages that a kernel queue has room for.
-    pub(crate) depth: usize,
-    /// The longest message sent.
+    /// The longest message sent; P1 makes do with less where it must.
     pub(crate) len: usize,
 }
 
 impl Stage {
-    pub(crate) fn new(scheme: Scheme, prefix: &str, depth: usize, len: usize) -> Result<Self, Failure> {
+    pub(crate) fn new(scheme: Scheme, prefix: &str, len: usize) -> Result<Self, Failure> {
         let address = |direction| {
             ChannelName::new(&format!("{prefix}-{direction}"))
                 .map(|name| Address::new(scheme, name))
                 .map_err(|error| Failure::new(Exit::Usage, "demo", error))
         };
-        Ok(Self { there: address("there")?, back: address("back")?, depth, len })
+        Ok(Self { there: address("there")?, back: address("back")?, len })
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
@@ -120,18 +126,17 @@ impl Stage {
 }
 
 /// The arguments of the hidden option that starts an actor.
-pub(crate) fn arguments(part: Part, scheme: Scheme, prefix: &str, stage: &Stage) -> Vec<String> {
-    let figures = [stage.depth, stage.len].map(|figure| figure.to_string());
-    [part.to_string(), scheme.to_string(), prefix.into()].into_iter().chain(figures).collect()
+pub(crate) fn arguments(part: Part, prefix: &str, stage: &Stage) -> Vec<String> {
+    vec![part.to_string(), stage.scheme().to_string(), prefix.into(), stage.len.to_string()]
 }
 
 /// What [`arguments`] made.
 pub(crate) fn parse_arguments(arguments: &[String]) -> Result<(Part, Stage), Failure> {
     let parsed = (|| {
-        let [part, scheme, prefix, depth, len] = arguments else { return None };
+        let [part, scheme, prefix, len] = arguments else { return None };
         let part = Part::ALL.into_iter().find(|known| known.to_string() == *part)?;
         let scheme = Scheme::ALL.into_iter().find(|known| known.as_str() == scheme)?;
-        Some((part, Stage::new(scheme, prefix, depth.parse().ok()?, len.parse().ok()?)))
+        Some((part, Stage::new(scheme, prefix, len.parse().ok()?)))
     })();
     let (part, stage) = parsed.ok_or_else(|| Failure::new(Exit::Usage, "demo", "no such part"))?;
     Ok((part, stage?))
@@ -140,7 +145,7 @@ pub(crate) fn parse_arguments(arguments: &[String]) -> Result<(Part, Stage), Fai
 #[cfg(test)]
 mod tests {
     use super::{Line, Part, Stage, Step, arguments, parse_arguments};
-    use crate::address::Scheme;
+    use crate::{address::Scheme, exit::Exit};
     use rstest::rstest;
     use std::time::Duration;
 
@@ -148,14 +153,15 @@ mod tests {
     #[case(Line::Did(Step { at: Duration::from_nanos(1), took: Duration::from_nanos(2), text: "a\tb".into() }))]
     #[case(Line::Figure { name: "create".into(), value: 3 })]
     #[case(Line::Cue)]
+    #[case(Line::Failed { exit: Exit::Busy, text: "why".into() })]
     fn lines_survive_the_way(#[case] line: Line) {
         assert_eq!(line.to_string().parse(), Ok(line));
     }
 
     #[test]
     fn arguments_survive_the_way() {
-        let stage = Stage::new(Scheme::Shm, "demo", 4, 256).unwrap();
-        let arguments = arguments(Part::P2, Scheme::Shm, "demo", &stage);
+        let stage = Stage::new(Scheme::Shm, "demo", 256).unwrap();
+        let arguments = arguments(Part::P2, "demo", &stage);
         assert_eq!(parse_arguments(&arguments), Ok((Part::P2, stage)));
     }
 }

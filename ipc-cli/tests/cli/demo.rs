@@ -1,0 +1,64 @@
+//! `ipc demo`: it shows both models, fits a terminal, and leaves nothing behind.
+
+use crate::support::{Running, World, eventually};
+use nix::sys::signal::Signal;
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+fn is_left(world: &World) -> bool {
+    fs::read_dir(world.directory()).unwrap().count() > 0
+}
+
+#[test]
+fn the_demo_shows_both_models_and_leaves_nothing() {
+    let world = World::new();
+    let begin = Instant::now();
+    let text = String::from_utf8(world.done(&["demo"])).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    assert!(!text.contains('\x1b'), "plain when piped");
+    for expected in ["Message passing", "Shared memory", "P1 pid", "P2 pid", "Side by side", "round trip"] {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
+    let row = |label: &str| text.lines().find(|line| line.contains(label)).unwrap();
+    assert!(row("last words").ends_with("delivered          delivered"), "{text}");
+    assert!(row("killed receiver held").ends_with("lost    delivered again"), "{text}");
+    assert!(!is_left(&world));
+}
+
+#[test]
+fn the_demo_cleans_up_when_it_is_interrupted() {
+    let world = World::new();
+    let path = world.directory().join("-output");
+    let segments = world.directory().join("segments");
+    fs::create_dir(&segments).unwrap();
+    let output = fs::File::create(&path).unwrap();
+    let mut asked = world.command(&["demo"]);
+    asked.env("IPC_DIR", &segments).stdin(Stdio::null()).stdout(output);
+    let demo = Running::collecting(&mut asked);
+    eventually("the second model is shown", || fs::read_dir(&segments).unwrap().count() >= 2);
+    eventually("it runs", || fs::read_to_string(&path).unwrap().matches("They measure").count() == 2);
+    demo.signal(Signal::SIGINT);
+    assert_eq!(demo.finish().code(), Some(130));
+    assert_eq!(fs::read_dir(&segments).unwrap().count(), 0);
+}
+
+/// The limit counts all of the user's queues, those of other tests too, so it may leave no
+/// room at all; then the other model is shown.
+#[test]
+fn the_demo_makes_do_with_little_room_for_queues() {
+    let world = World::new();
+    let script = "ulimit -q 4000 && exec \"$0\" demo";
+    let mut limited = std::process::Command::new("bash");
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_ipc")]).env("IPC_DIR", world.directory());
+    let text = Running::start(limited.stdin(Stdio::null())).finish().assert_done();
+    let text = String::from_utf8(text).unwrap();
+    let both = text.contains("message passing      shared memory");
+    assert!(both || text.contains("can't be shown here: "), "{text}");
+    assert!(text.contains("Side by side") && text.contains("delivered again"), "{text}");
+}

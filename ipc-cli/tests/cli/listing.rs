@@ -1,0 +1,142 @@
+//! `stat`, `ls` and `rm`.
+
+use crate::support::{World, eventually};
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::fs;
+
+const KEYS: [&str; 10] = [
+    "address",
+    "capacity_bytes",
+    "depth",
+    "kind",
+    "max_message_len_bytes",
+    "mode",
+    "participants",
+    "path",
+    "queued_messages",
+    "uid",
+];
+
+fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn stat_tells_a_queue() {
+    let world = World::new();
+    let address = world.address("mq");
+    world.done(&["create", &address, "--depth", "3", "--max-message", "64", "--mode", "0640"]);
+    world.done(&["send", &address, "a", "b"]);
+    let stat = world.stat(&address);
+    assert_eq!(keys(&stat), KEYS);
+    assert_eq!(stat["address"], address);
+    assert_eq!(stat["depth"], 3);
+    assert_eq!(stat["max_message_len_bytes"], 64);
+    assert_eq!(stat["queued_messages"], 2);
+    assert_eq!(stat["mode"], "0640");
+    assert_eq!(stat["uid"], nix::unistd::geteuid().as_raw());
+    assert_eq!(stat["participants"], json!([]));
+}
+
+#[test]
+fn stat_tells_a_segment_and_who_uses_it() {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--capacity", "64K", "--kind", "spsc", "--mode", "660"]);
+    let stat = world.stat(&address);
+    assert_eq!(keys(&stat), KEYS);
+    assert_eq!(stat["kind"], "spsc");
+    assert_eq!(stat["capacity_bytes"], 65536);
+    assert_eq!(stat["depth"], Value::Null);
+    assert_eq!(stat["mode"], "0660");
+    assert!(fs::exists(stat["path"].as_str().unwrap()).unwrap());
+    let receiver = world.spawn(&["recv", &address]);
+    eventually("the receiver is listed", || {
+        let participants = world.stat(&address)["participants"].clone();
+        participants.as_array().unwrap().iter().any(|one| {
+            assert_eq!(keys(one), ["alive", "pid", "role"]);
+            one["role"] == "receiver" && one["alive"] == true
+        })
+    });
+    receiver.kill();
+}
+
+#[rstest]
+fn stat_for_people_is_short_lines(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let text = String::from_utf8(world.done(&["stat", &address])).unwrap();
+    assert!(text.lines().next().unwrap().ends_with(&address), "{text}");
+    assert!(text.lines().all(|line| line.split_once("  ").is_some()), "{text}");
+}
+
+#[test]
+fn ls_lists_what_stat_tells() {
+    let world = World::new();
+    let address = world.channel("shm");
+    let ran = world.run(&["ls", "--json"]);
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr());
+    let list: Value = serde_json::from_slice(ran.stdout()).unwrap();
+    let found = list.as_array().unwrap().iter().find(|one| one["address"] == address.as_str()).unwrap();
+    assert_eq!(found, &world.stat(&address));
+    let ran = world.run(&["ls"]);
+    assert!(String::from_utf8_lossy(ran.stdout()).contains(&address));
+}
+
+#[test]
+fn ls_lists_a_damaged_segment_with_its_problem() {
+    let world = World::new();
+    let address = world.channel("shm");
+    fs::write(world.directory().join("damaged"), b"noise").unwrap();
+    let ran = world.run(&["ls", "--json"]);
+    assert_eq!(ran.code(), Some(0));
+    let list: Value = serde_json::from_slice(ran.stdout()).unwrap();
+    let find = |address: &str| list.as_array().unwrap().iter().find(|one| one["address"] == address).unwrap();
+    assert!(find("shm:damaged")["problem"].is_string());
+    assert!(KEYS.iter().all(|key| find("shm:damaged").get(key).is_some()));
+    assert_eq!(keys(find(&address)), KEYS);
+    let ran = world.run(&["ls"]);
+    let table = String::from_utf8_lossy(ran.stdout()).into_owned();
+    assert!(table.contains("shm:damaged: ") && table.contains(&address), "{table}");
+}
+
+#[rstest]
+fn rm_removes(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.done(&["send", &address, "a"]);
+    world.done(&["rm", &address]);
+    world.run(&["stat", &address]).assert_failed(3);
+}
+
+#[test]
+fn rm_tries_all_and_ends_as_the_first_failure() {
+    let world = World::new();
+    let (queue, segment) = (world.channel("mq"), world.channel("shm"));
+    fs::create_dir(world.directory().join("directory")).unwrap();
+    let ran = world.run(&["rm", "shm:missing", &queue, "shm:directory", &segment]);
+    assert_eq!(ran.code(), Some(3));
+    let stderr = ran.stderr();
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    assert!(stderr.contains("ipc: shm:missing: ") && stderr.contains("ipc: shm:directory: "), "{stderr}");
+    for address in [queue, segment] {
+        world.run(&["stat", &address]).assert_failed(3);
+    }
+}
+
+#[test]
+fn rm_of_a_damaged_segment_cleans_up() {
+    let world = World::new();
+    fs::write(world.directory().join("damaged"), b"noise").unwrap();
+    world.done(&["rm", "shm:damaged"]);
+    assert!(!fs::exists(world.directory().join("damaged")).unwrap());
+}
+
+#[test]
+fn help_is_printed_on_standard_output() {
+    let world = World::new();
+    for arguments in [&["--help"][..], &["send", "--help"], &["--version"]] {
+        assert!(!world.done(arguments).is_empty());
+    }
+}

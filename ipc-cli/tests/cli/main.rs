@@ -1,0 +1,9 @@
+//! The binary `ipc`, run as a user runs it: real processes, real channels.
+
+mod demo;
+mod ends;
+mod listing;
+mod stopping;
+mod support;
+mod transfer;
+mod wrong_input;

@@ -1,0 +1,210 @@
+//! Signals, closed pipes and kills: nothing is lost, nobody hangs.
+
+use crate::support::{Running, World, eventually, numbered};
+use nix::sys::signal::Signal;
+use rstest::rstest;
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    process::Stdio,
+};
+
+#[rstest]
+fn a_signal_ends_an_idle_receiver(
+    #[values("mq", "shm")] scheme: &str,
+    #[values(Signal::SIGINT, Signal::SIGTERM)] signal: Signal,
+) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.done(&["send", &address, "a"]);
+    let receiver = world.spawn(&["recv", &address]);
+    eventually("it has taken the message", || world.queued(&address) == 0);
+    receiver.signal(signal);
+    let ran = receiver.finish();
+    assert_eq!((ran.code(), ran.stderr().as_str()), (Some(128 + signal as i32), ""));
+    assert_eq!(ran.stdout(), b"a\n");
+}
+
+#[rstest]
+fn a_signal_ends_a_sender_that_waits_for_input(
+    #[values("mq", "shm")] scheme: &str,
+    #[values("lines", "chunks")] framing: &str,
+    #[values(Signal::SIGINT, Signal::SIGTERM)] signal: Signal,
+) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let mut sender = world.spawn(&["send", &address, "--framing", framing]);
+    let mut input = sender.stdin.take().unwrap();
+    input.write_all(b"whole\n").unwrap();
+    eventually("it is sent", || world.queued(&address) == 1);
+    sender.signal(signal);
+    let ran = sender.finish();
+    drop(input);
+    assert_eq!((ran.code(), ran.stderr().as_str()), (Some(128 + signal as i32), ""));
+    assert_eq!(world.done(&["recv", &address, "--drain", "--framing", "raw"]).trim_ascii(), b"whole");
+}
+
+#[rstest]
+fn a_signal_ends_a_sender_that_waits_for_room(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let mut sender = world.spawn(&["send", &address]);
+    let mut input = sender.stdin.take().unwrap();
+    let feeding = std::thread::spawn(move || input.write_all(&numbered(0..100_000)));
+    eventually("it is full", || {
+        let before = world.queued(&address);
+        sender.wait_for_sleep();
+        before > 0 && world.queued(&address) == before
+    });
+    sender.signal(Signal::SIGTERM);
+    assert_eq!(sender.finish().code(), Some(143));
+    // What it had not read is nobody's.
+    let _ = feeding.join().unwrap();
+    let sent = world.queued(&address) as u32;
+    assert_eq!(world.done(&["recv", &address, "--drain"]), numbered(0..sent));
+}
+
+/// Its output is a pipe that nobody reads, so that it can't finish the batch.
+#[rstest]
+fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let (mut output, theirs) = io::pipe().unwrap();
+    let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
+    let mut sender = world.spawn(&["send", &address, "--end"]);
+    let mut input = sender.stdin.take().unwrap();
+    let all = numbered(0..50_000);
+    let feed = all.clone();
+    let feeding = std::thread::spawn(move || input.write_all(&feed).unwrap());
+    let mut looks = 0;
+    eventually("nothing moves", || {
+        let before = world.queued(&address);
+        receiver.wait_for_sleep();
+        sender.wait_for_sleep();
+        looks = if before > 0 && world.queued(&address) == before { looks + 1 } else { 0 };
+        looks > 5
+    });
+    receiver.signal(Signal::SIGTERM);
+    assert_eq!(receiver.finish().code(), Some(143));
+    let mut seen = Vec::new();
+    output.read_to_end(&mut seen).unwrap();
+    // A line that was torn is still in the channel.
+    seen.truncate(seen.iter().rposition(|&byte| byte == b'\n').unwrap() + 1);
+    seen.extend(world.done(&["recv", &address, "--until-end"]));
+    feeding.join().unwrap();
+    sender.finish().assert_done();
+    assert!(seen == all, "nothing is missing, and nothing was there twice");
+}
+
+#[rstest]
+fn a_closed_pipe_ends_a_receiver_quietly_with_the_rest_in_the_channel(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let (output, theirs) = io::pipe().unwrap();
+    let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
+    world.done(&["send", &address, "a"]);
+    let mut line = String::new();
+    let mut output = BufReader::new(output);
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "a\n");
+    eventually("it is released", || world.queued(&address) == 0);
+    drop(output);
+    // It is idle, and notices all the same.
+    receiver.finish().assert_done();
+    world.done(&["send", &address, "b"]);
+    assert_eq!(world.done(&["recv", &address, "--drain"]), b"b\n");
+}
+
+#[rstest]
+fn a_pipe_that_was_closed_before_takes_nothing_from_the_channel(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.done(&["send", &address, "a", "b", "c"]);
+    for _ in 0..20 {
+        let (output, theirs) = io::pipe().unwrap();
+        drop(output);
+        Running::collecting(world.command(&["recv", &address]).stdout(theirs)).finish().assert_done();
+    }
+    let mut rest: Vec<_> = world.done(&["recv", &address, "--drain"]);
+    rest.sort_unstable();
+    // On a queue they may have gone to its end.
+    assert_eq!(rest, b"\n\n\nabc");
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_message_stays() {
+    let world = World::new();
+    let address = world.channel("shm");
+    world.done(&["send", &address, "a"]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let line = Running::collecting(world.command(&["recv", &address]).stdout(full)).finish().assert_failed(1);
+    assert!(line.contains("standard output"), "{line}");
+    assert_eq!(world.done(&["recv", &address, "--drain"]), b"a\n");
+}
+
+const ROUNDS: u32 = 25;
+
+#[test]
+fn receivers_killed_mid_stream_lose_nothing() {
+    let world = World::new();
+    let address = world.channel("shm");
+    let all = numbered(0..200_000);
+    let mut sender = world.spawn(&["send", &address, "--end"]);
+    let mut input = sender.stdin.take().unwrap();
+    let feed = all.clone();
+    let feeding = std::thread::spawn(move || input.write_all(&feed).unwrap());
+    let path = world.directory().join("-output");
+    let mut seen = Vec::new();
+    for round in 0..ROUNDS {
+        let output = File::create(&path).unwrap();
+        let receiver = Running::collecting(world.command(&["recv", &address, "--until-end"]).stdout(output));
+        let wanted = u64::from(round) * 500;
+        eventually("it has written something", || fs::metadata(&path).unwrap().len() > wanted);
+        receiver.kill();
+        let written = fs::read(&path).unwrap();
+        // The last line may be torn; then its message is still in the channel.
+        seen.extend_from_slice(&written[..written.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)]);
+    }
+    seen.extend(world.done(&["recv", &address, "--until-end"]));
+    feeding.join().unwrap();
+    sender.finish().assert_done();
+    let lines = |bytes: &[u8]| -> BTreeSet<Vec<u8>> {
+        bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect()
+    };
+    let (sent, seen) = (lines(&all), lines(&seen));
+    assert_eq!(sent.difference(&seen).count(), 0, "nothing is missing");
+    assert_eq!(seen.difference(&sent).count(), 0, "nothing is torn");
+}
+
+#[rstest]
+fn senders_killed_mid_stream_leave_whole_messages_in_order(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let path = world.directory().join("-output");
+    let output = File::create(&path).unwrap();
+    let receiver = Running::collecting(world.command(&["recv", &address, "--until-end"]).stdout(output));
+    let input_path = world.directory().join("-input");
+    for round in 0..ROUNDS {
+        let input: Vec<u8> =
+            (0..100_000).flat_map(|number| format!("{round} {number}\n").into_bytes()).collect();
+        fs::write(&input_path, input).unwrap();
+        let before = fs::metadata(&path).unwrap().len();
+        let mut asked = world.command(&["send", &address]);
+        let sender = Running::start(asked.stdin(File::open(&input_path).map(Stdio::from).unwrap()));
+        eventually("it has sent something", || fs::metadata(&path).unwrap().len() > before + 100);
+        sender.kill();
+    }
+    world.done(&["send", &address, "--end", "done"]);
+    receiver.finish().assert_done();
+    let received = String::from_utf8(fs::read(&path).unwrap()).unwrap();
+    let received = received.strip_suffix("done\n").unwrap();
+    let mut next = (0, 0);
+    for line in received.lines() {
+        let (round, number) = line.split_once(' ').unwrap();
+        let found: (u32, u32) = (round.parse().unwrap(), number.parse().unwrap());
+        assert!(found == next || found == (next.0 + 1, 0), "{found:?} instead of {next:?}");
+        next = (found.0, found.1 + 1);
+    }
+    assert_eq!(next.0, ROUNDS - 1);
+}

@@ -1,0 +1,321 @@
+//! Wrong input: each has its exit code and one line that says what to do.
+
+use crate::support::{Running, World};
+use rstest::rstest;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+#[rstest]
+#[case::empty("mq:")]
+#[case::slash("mq:a/b")]
+#[case::dots("shm:..")]
+#[case::space("shm:a b")]
+#[case::newline("shm:a\nb")]
+#[case::dash("shm:-rf")]
+#[case::no_scheme("orders")]
+#[case::unknown_scheme("tcp:orders")]
+#[case::nothing("")]
+fn bad_addresses_are_usage_errors(
+    #[case] address: &str,
+    #[values("create", "send", "recv", "stat", "rm")] command: &str,
+) {
+    World::new().run(&[command, address]).assert_failed(2);
+}
+
+#[rstest]
+fn names_of_201_bytes_are_usage_errors(#[values("mq", "shm")] scheme: &str) {
+    let line = World::new().run(&["create", &format!("{scheme}:{}", "x".repeat(201))]).assert_failed(2);
+    assert!(line.contains("201"), "{line}");
+}
+
+#[test]
+fn an_unknown_scheme_is_answered_with_the_known_ones() {
+    let line = World::new().run(&["recv", "tcp:x"]).assert_failed(2);
+    assert!(line.contains("mq:NAME") && line.contains("shm:NAME"), "{line}");
+}
+
+#[rstest]
+#[case(&["create", "shm:x", "--depth", "4"])]
+#[case(&["create", "shm:x", "--max-message", "4"])]
+#[case(&["create", "shm:x", "--kind", "carrier-pigeon"])]
+#[case(&["create", "shm:x", "--capacity", "0"])]
+#[case(&["create", "mq:x", "--capacity", "4096"])]
+#[case(&["create", "mq:x", "--kind", "spsc"])]
+#[case(&["create", "mq:x", "--depth", "0"])]
+#[case(&["create", "mq:x", "--mode", "rw"])]
+#[case(&["send", "shm:x", "--create", "--priority", "1", "m"])]
+#[case(&["send", "mq:x", "--create", "--capacity", "1", "m"])]
+#[case(&["recv", "mq:x", "--timeout", "soon"])]
+#[case(&["recv", "mq:x", "--framing", "chunks"])]
+#[case(&["recv", "shm:x", "--capacity", "4096"])]
+#[case(&["send", "mq:x", "--framing", "raw"])]
+#[case(&["frobnicate"])]
+#[case(&[])]
+fn options_that_make_no_sense_are_usage_errors(#[case] arguments: &[&str]) {
+    let world = World::new();
+    world.run(arguments).assert_failed(2);
+    assert_eq!(fs::read_dir(world.directory()).unwrap().count(), 0, "something was made of it");
+}
+
+#[test]
+fn too_high_a_priority_is_a_usage_error() {
+    let world = World::new();
+    let address = world.channel("mq");
+    world.run(&["send", &address, "--priority", "4000000000", "m"]).assert_failed(2);
+    assert_eq!(world.queued(&address), 0);
+}
+
+#[rstest]
+fn a_missing_channel_is_3_and_says_how_to_make_it(
+    #[values("mq", "shm")] scheme: &str,
+    #[values("send", "recv", "stat", "rm")] command: &str,
+) {
+    let world = World::new();
+    let address = world.address(scheme);
+    let line = world.run(&[command, &address]).assert_failed(3);
+    assert_eq!(line, format!("{address}: no such channel; create it with: ipc create {address}"));
+}
+
+#[rstest]
+fn creating_what_exists_is_5(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.run(&["create", &address]).assert_failed(5);
+}
+
+#[rstest]
+#[case("mq", &["--depth", "3"])]
+#[case("mq", &["--max-message", "64"])]
+#[case("mq", &["--mode", "660"])]
+#[case("shm", &["--capacity", "1M"])]
+#[case("shm", &["--mode", "660"])]
+fn asking_for_other_settings_than_there_are_is_5(#[case] scheme: &str, #[case] settings: &[&str]) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    for command in ["send", "recv"] {
+        world.run(&[&[command, &address, "--create"], settings].concat()).assert_failed(5);
+    }
+}
+
+#[rstest]
+fn asking_for_nothing_in_particular_takes_what_there_is(#[values("mq", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.done(&["send", &address, "--create", "m"]);
+    assert_eq!(world.done(&["recv", &address, "--create", "--drain"]), b"m\n");
+}
+
+#[rstest]
+fn a_message_one_byte_too_long_is_1_and_named(
+    #[values("mq", "shm")] scheme: &str,
+    #[values(true, false)] as_argument: bool,
+) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let max = world.stat(&address)["max_message_len_bytes"].as_u64().unwrap() as usize;
+    let (longest, too_long) = ("x".repeat(max), "y".repeat(max + 1));
+    let ran = if as_argument {
+        world.run(&["send", &address, "a", &too_long, "b"])
+    } else {
+        world.run_with(&["send", &address], format!("a\n{too_long}\nb\n").as_bytes())
+    };
+    let line = ran.assert_failed(1);
+    assert!(line.contains(if as_argument { "message 2" } else { "line 2" }), "{line}");
+    assert!(line.contains(&max.to_string()), "{line}");
+    assert_eq!(world.done(&["recv", &address, "--drain"]), b"a\n", "the earlier ones are sent");
+    world.done(&["send", &address, &longest]);
+    assert_eq!(world.done(&["recv", &address, "--drain", "--framing", "raw"]), longest.as_bytes());
+}
+
+#[rstest]
+#[case::too_long(b"\x01\0\0\0a\xff\xff\xff\xffb", "record 2")]
+#[case::cut_short(b"\x01\0\0\0a\x05\0\0\0bc", "record 2")]
+#[case::cut_short_in_the_length(b"\x01\0\0\0a\x05\0", "record 2")]
+fn a_wrong_record_is_1_and_named(
+    #[values("mq", "shm")] scheme: &str,
+    #[case] input: &[u8],
+    #[case] named: &str,
+) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let line = world.run_with(&["send", &address, "--framing", "prefixed"], input).assert_failed(1);
+    assert!(line.contains(named), "{line}");
+    assert_eq!(world.done(&["recv", &address, "--drain"]), b"a\n");
+}
+
+#[test]
+fn an_endless_line_is_refused_without_reading_it_all() {
+    let world = World::new();
+    let address = world.channel("shm");
+    let mut sender = Running::start(
+        world.command(&["send", &address]).stdin(fs::File::open("/dev/zero").map(Stdio::from).unwrap()),
+    );
+    assert!(sender.stdin.take().is_none());
+    let line = sender.finish().assert_failed(1);
+    assert!(line.contains("line 1"), "{line}");
+}
+
+#[rstest]
+fn a_full_channel_is_4(#[values("mq", "shm")] scheme: &str, #[values("0", "20ms")] timeout: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let line = "x".repeat(100) + "\n";
+    let ran = world.run_with(&["send", &address, "--timeout", timeout], line.repeat(10_000).as_bytes());
+    ran.assert_failed(4);
+    let sent = world.queued(&address);
+    assert!(sent > 0);
+    assert_eq!(world.done(&["recv", &address, "--drain"]).len() as u64, sent * line.len() as u64);
+}
+
+#[rstest]
+fn an_empty_channel_is_4(#[values("mq", "shm")] scheme: &str, #[values("0", "20ms")] timeout: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.run(&["recv", &address, "--timeout", timeout]).assert_failed(4);
+    world.done(&["send", &address, "a", "b"]);
+    let ran = world.run(&["recv", &address, "--timeout", timeout]);
+    assert_eq!(ran.stdout(), b"a\nb\n");
+    ran.assert_failed(4);
+}
+
+#[rstest]
+#[case("send", "sender")]
+#[case("recv", "receiver")]
+fn a_second_one_in_a_role_is_6(#[case] command: &str, #[case] role: &str) {
+    let world = World::new();
+    let address = world.channel("shm");
+    let first = world.spawn(&[command, &address]);
+    crate::support::eventually(role, || {
+        let participants = world.stat(&address)["participants"].clone();
+        participants.as_array().unwrap().iter().any(|one| one["role"] == role && one["alive"] == true)
+    });
+    let line = world.run(&[command, &address]).assert_failed(6);
+    assert!(line.contains(role), "{line}");
+    first.kill();
+    let mut next = world.spawn(&[command, &address]);
+    next.wait_for_signals_blocked();
+    drop(next.stdin.take());
+}
+
+#[rstest]
+#[case::empty("empty")]
+#[case::truncated("truncated")]
+#[case::random("random")]
+#[case::directory("directory")]
+#[case::symlink("symlink")]
+#[case::fifo("fifo")]
+fn a_damaged_segment_is_8(#[case] damage: &str, #[values("send", "recv", "stat")] command: &str) {
+    let world = World::new();
+    damage_segment(world.directory(), damage, &world);
+    world.run(&[command, "shm:x"]).assert_failed(8);
+    if command != "stat" {
+        world.run(&[command, "shm:x", "--create"]).assert_failed(8);
+    }
+}
+
+fn damage_segment(directory: &Path, damage: &str, world: &World) {
+    let path = directory.join("x");
+    world.done(&["create", "shm:x"]);
+    let whole = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    match damage {
+        "empty" => fs::write(&path, b"").unwrap(),
+        "truncated" => fs::write(&path, &whole[..whole.len() / 2]).unwrap(),
+        "random" => {
+            let noise = (0..whole.len() as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
+            fs::write(&path, noise.collect::<Vec<_>>()).unwrap();
+        }
+        "directory" => fs::create_dir(&path).unwrap(),
+        "symlink" => {
+            fs::write(directory.join("elsewhere"), &whole).unwrap();
+            symlink("elsewhere", &path).unwrap();
+        }
+        "fifo" => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        other => unreachable!("{other}"),
+    }
+}
+
+/// As another user if this one is root, else by taking the permission away.
+#[rstest]
+fn what_is_not_permitted_is_7(#[values("mq", "shm")] scheme: &str, #[values("send", "recv")] command: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let mut asked = if nix::unistd::geteuid().is_root() {
+        // Where another user finds both the program and the directory.
+        let program = world.directory().join("-program");
+        // By cp(1): a child that another test forks meanwhile would inherit our open file, and
+        // what is open for writing can't be run.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ipc")).arg(&program).status();
+        assert!(copied.unwrap().success());
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(world.directory(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut asked = Command::new(program);
+        asked.args([command, &address, "--timeout", "0"]).env("IPC_DIR", world.directory()).uid(65534);
+        asked
+    } else {
+        if let Some(name) = address.strip_prefix("shm:") {
+            fs::set_permissions(world.directory().join(name), fs::Permissions::from_mode(0)).unwrap();
+        } else {
+            world.done(&["rm", &address]);
+            world.done(&["create", &address, "--depth", "4", "--max-message", "128", "--mode", "000"]);
+        }
+        world.command(&[command, &address, "--timeout", "0"])
+    };
+    Running::start(asked.stdin(Stdio::null())).finish().assert_failed(7);
+}
+
+#[test]
+fn a_depth_beyond_the_kernels_limit_is_1_and_names_it() {
+    let world = World::new();
+    let line = world.run(&["create", &world.address("mq"), "--depth", "100000"]).assert_failed(1);
+    assert!(line.contains("msg_max") || line.contains("65536"), "{line}");
+}
+
+#[test]
+fn queues_beyond_the_users_limit_are_1_and_name_it() {
+    let world = World::new();
+    let address = world.address("mq");
+    let script = "ulimit -q 1000 && exec \"$0\" create \"$1\"";
+    let mut limited = Command::new("bash");
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_ipc"), &address]).stdin(Stdio::null());
+    let line = Running::start(&mut limited).finish().assert_failed(1);
+    assert!(line.contains("RLIMIT_MSGQUEUE"), "{line}");
+}
+
+#[test]
+fn a_full_memory_file_system_is_1() {
+    let memory = Path::new("/dev/shm");
+    if !memory.is_dir() {
+        return;
+    }
+    let world = World::within(memory);
+    let line = world.run(&["create", "shm:x", "--capacity", "1024G"]).assert_failed(1);
+    assert!(line.contains("free"), "{line}");
+    assert_eq!(fs::read_dir(world.directory()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_missing_directory_is_one_line() {
+    let world = World::new();
+    let mut asked = world.command(&["create", "shm:x"]);
+    let ran = Running::start(asked.env("IPC_DIR", world.directory().join("missing"))).finish();
+    assert_ne!(ran.code(), Some(0));
+    ran.assert_failed(ran.code().unwrap());
+}
+
+#[test]
+fn unreadable_input_is_1() {
+    let world = World::new();
+    let address = world.channel("shm");
+    let directory = fs::File::open(world.directory()).unwrap();
+    for framing in ["lines", "chunks"] {
+        let mut asked = world.command(&["send", &address, "--framing", framing]);
+        let line = Running::start(asked.stdin(directory.try_clone().unwrap())).finish().assert_failed(1);
+        assert!(line.contains("standard input"), "{line}");
+    }
+}
