@@ -53,6 +53,8 @@ mod child;
 mod harness;
 mod lifecycle;
 mod loans;
+#[cfg(test)]
+mod mutants;
 mod order;
 mod payload;
 mod processes;

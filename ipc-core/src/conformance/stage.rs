@@ -214,6 +214,7 @@ pub(super) struct Shown<'a>(pub(super) &'a [u8]);
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let start = &self.0[..self.0.len().min(24)];
-        write!(f, "{} bytes \"{}…\"", self.0.len(), start.escape_ascii())
+        let dots = if start.len() < self.0.len() { "…" } else { "" };
+        write!(f, "{} bytes \"{}{dots}\"", self.0.len(), start.escape_ascii())
     }
 }
