@@ -47,7 +47,8 @@ pub trait Sender: Send {
     }
 
     /// The lending step: the space that [`reserve`](Sender::reserve) saw to. Without a
-    /// reservation, or after a loan of it was committed, it is an empty message's.
+    /// reservation, or after a loan of it was committed, it is an empty message's; a loan
+    /// that was dropped leaves the reservation, at most as long as the loan was.
     fn reserved(&mut self) -> Self::Loan<'_>;
 
     /// Reserves and lends: `len` bytes to be written in place.
@@ -297,8 +298,9 @@ pub trait BatchReceiver: Receiver {
         Self: 'a;
 
     /// Waits for one message, as long as `wait` says, then takes what else is there without
-    /// waiting: at most `max_messages` in all, at least one. Those held already count, and
-    /// if there are any it doesn't wait. Returns how many are held now.
+    /// waiting: at most `max_messages` in all, at least one even if that is 0. Those held
+    /// already count; if there are any it doesn't wait, and it gives none of them back.
+    /// Returns how many are held now.
     ///
     /// An end mark ends the batch before it; the next call, with nothing held, reports it.
     ///

@@ -27,6 +27,7 @@ pub enum Wait<'c> {
     /// Until this instant, then `TimedOut`. An instant in the past still tries once.
     Until(Instant),
     /// Until this instant (if there is one), or until `cancel` is cancelled: `Cancelled`.
+    /// What can be done at once is done even if it was cancelled before.
     Cancellable {
         /// When the wait times out.
         until: Option<Instant>,
