@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// One way as fast as it goes, the receiver checking the sequence
     Throughput(Options),
     /// The near or the far process of a measurement
-    #[command(hide = true)]
+    #[command(name = "measuring-process", hide = true)]
     Peer {
         /// What it takes part in
         spec: String,

@@ -3,16 +3,15 @@
 
 use crate::{
     cli::Options,
-    latency,
-    link::{Job, Outcome},
+    figures::{Figures, Run},
+    link::Job,
     machine::Machine,
     report::{Report, Row},
     rig::{Pair, Rig, Trouble},
-    rounds::{Course, Series, interleave},
-    stats::{iterations_for, median},
+    rounds::{Course, interleave},
+    stats::iterations_for,
     transports::{LaneSpec, TransportId, Waiting},
 };
-use hdrhistogram::Histogram;
 use std::process::ExitCode;
 
 /// A question, and how the two processes answer it.
@@ -90,7 +89,7 @@ impl Experiment {
         for (index, block) in blocks.iter().enumerate() {
             let label = block.label();
             report.progress(index, blocks.len(), &label);
-            let row = self.measure(&mut rig, block, options, pace, machine.clock_cost_ns());
+            let row = self.measure(&mut rig, block, options, pace, &machine);
             match row {
                 Ok(row) => report.add(row)?,
                 Err(Trouble::Failed(why)) => report.failed(&format!("{label}: {why}")),
@@ -139,7 +138,7 @@ impl Experiment {
         block: &Block,
         options: &Options,
         pace: Pace,
-        clock_ns: f64,
+        machine: &Machine,
     ) -> Result<Row, Trouble> {
         let opponents = block.transport.opponents(self);
         let opponents_wait = opponents.iter().map(|opponent| (*opponent, opponent.traits().waits[0]));
@@ -157,55 +156,35 @@ impl Experiment {
             })
             .collect();
         let pair = rig.start(lanes)?;
-        let mut running = Running { experiment: self, pair, pace, counts: vec![0; 2 + opponents.len()] };
+        let mut running = Running {
+            experiment: self,
+            pair,
+            pace,
+            clocks_step_ns: machine.clock_step_ns(),
+            counts: vec![0; 2 + opponents.len()],
+        };
         running.calibrate()?;
         let series = interleave(&mut running, pace.rounds, pace.spare_rounds)?;
-        let row = self.evaluate(block, &opponents, &series);
-        Ok(Row { touched: options.touch(), clock_ns: Some(clock_ns), ..row })
-    }
-
-    /// What the rounds amount to. `measured` holds the subject's run, then the opponents'.
-    fn evaluate(&self, block: &Block, opponents: &[TransportId], series: &Series<Vec<Run>>) -> Row {
-        let round_trips = self.near == Job::Ping;
-        let of_subject = |figure: fn(&Run) -> f64| {
-            median(series.rounds.iter().map(|round| figure(&round.measured[0]))).unwrap_or(f64::NAN)
+        let figures = Figures {
+            series: &series,
+            opponents: &opponents,
+            clock_ns: machine.clock_cost_ns(),
+            clocks_step_ns: machine.clock_step_ns(),
         };
-        let against = |transport: TransportId| {
-            let index = 1 + opponents.iter().position(|&opponent| opponent == transport)?;
-            let figure = if round_trips { Run::p50_ns } else { Run::messages_per_second };
-            let ratio = |runs: &Vec<Run>| figure(&runs[0]) / figure(&runs[index]);
-            median(series.rounds.iter().map(|round| ratio(&round.measured)))
-        };
-        let own_ring = (block.transport == TransportId::FixedRing && !round_trips).then_some(1.0);
-        let fixed_ring_ratio = against(TransportId::FixedRing).or(own_ring);
-        let to_floor = series.rounds.iter().map(|round| round.measured[0].p50_ns() / round.floor_ns);
-        let all = latency::merge(series.rounds.iter().map(|round| &round.measured[0].latencies_ns));
-        let quantile = |quantile: f64| round_trips.then(|| all.value_at_quantile(quantile));
-        let (cpu_ns, messages) = series.rounds.iter().fold((0, 0), |(cpu_ns, messages), round| {
-            (cpu_ns + round.measured[0].cpu_ns, messages + round.measured[0].messages)
-        });
-        let messages_per_second = (!round_trips).then(|| of_subject(Run::messages_per_second));
-        Row {
+        let row = Row {
             experiment: self.name,
             transport: block.transport.name(),
             wait: block.waiting.name(),
             message_len_bytes: block.message_len_bytes,
-            p50_ns: quantile(0.5),
-            p99_ns: quantile(0.99),
-            p999_ns: quantile(0.999),
-            max_ns: quantile(1.0),
-            floor_ns: median(series.rounds.iter().map(|round| round.floor_ns)),
-            floor_ratio: if round_trips { median(to_floor) } else { fixed_ring_ratio },
-            messages_per_second,
-            bytes_per_second: messages_per_second.map(|rate| rate * block.message_len_bytes as f64),
-            cpu_ns_per_message: Some(cpu_ns as f64 / messages as f64),
-            fixed_ring_ratio,
-            raw_ratio: against(TransportId::RawMq),
-            rounds: series.rounds.len(),
-            remeasured: series.remeasured,
-            unsettled: series.unsettled,
-            ..Row::default()
-        }
+            touched: options.touch(),
+            clock_ns: Some(machine.clock_cost_ns()),
+            ..figures.common()
+        };
+        Ok(if self.near == Job::Ping {
+            figures.round_trips(row)
+        } else {
+            figures.one_way(row, block.transport)
+        })
     }
 }
 
@@ -215,44 +194,12 @@ impl Block {
     }
 }
 
-/// One run of one lane, as both processes saw it.
-#[derive(Debug)]
-struct Run {
-    /// Messages; a round trip is two.
-    messages: u64,
-    elapsed_ns: u64,
-    cpu_ns: u64,
-    latencies_ns: Histogram<u64>,
-}
-
-impl Run {
-    fn new(near: &Outcome, far: &Outcome, messages: u64) -> Result<Self, Trouble> {
-        let mut latencies_ns = latency::histogram();
-        for &(value_ns, count) in &near.latencies_ns {
-            latencies_ns.record_n(value_ns, count)?;
-        }
-        Ok(Self {
-            messages,
-            elapsed_ns: near.ended_ns.max(far.ended_ns).saturating_sub(near.started_ns).max(1),
-            cpu_ns: near.cpu_ns + far.cpu_ns,
-            latencies_ns,
-        })
-    }
-
-    fn p50_ns(&self) -> f64 {
-        self.latencies_ns.value_at_quantile(0.5) as f64
-    }
-
-    fn messages_per_second(&self) -> f64 {
-        self.messages as f64 * 1e9 / self.elapsed_ns as f64
-    }
-}
-
 /// A block under way. Its lanes: the cache line, the subject, then the opponents.
 struct Running<'a> {
     experiment: &'a Experiment,
     pair: Pair<'a>,
     pace: Pace,
+    clocks_step_ns: f64,
     /// For each lane, how many iterations last as long as they should.
     counts: Vec<u64>,
 }
@@ -297,7 +244,7 @@ impl Running<'_> {
         };
         let [near, far] = self.pair.run(lane, jobs, count)?;
         let messages = if jobs[0] == Job::Ping { 2 * count } else { count };
-        let run = Run::new(&near, &far, messages)?;
+        let run = Run::new(&near, &far, messages, self.clocks_step_ns)?;
         self.counts[lane] = iterations_for(self.target_ns(lane), count, run.elapsed_ns, MOST_ITERATIONS);
         Ok(run)
     }
@@ -308,7 +255,7 @@ impl Course for Running<'_> {
     type Error = Trouble;
 
     fn floor_ns(&mut self) -> Result<f64, Trouble> {
-        Ok(self.run(FLOOR)?.p50_ns())
+        Ok(self.run(FLOOR)?.p50_ns)
     }
 
     fn measure(&mut self) -> Result<Vec<Run>, Trouble> {

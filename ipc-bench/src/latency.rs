@@ -7,9 +7,9 @@
 use crate::{
     Fallible,
     experiment::Experiment,
+    figures::{histogram, recorded},
     link::{Job, Link, Outcome},
 };
-use hdrhistogram::Histogram;
 use std::{ops::Range, time::Instant};
 
 /// Round trips before the timed ones of each run: the peer was asleep, caches are cold.
@@ -18,19 +18,6 @@ pub(crate) const WARM_UP: u64 = 32;
 /// The experiment.
 pub(crate) const EXPERIMENT: Experiment =
     Experiment { name: "latency", near: Job::Ping, far: Job::Echo, against_ring: false };
-
-/// An empty histogram: nanoseconds, exact below 2,048 and to 0.1 % above.
-pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("3 digits are within what histograms can do")
-}
-
-/// The histogram of several.
-pub(crate) fn merge<'a>(parts: impl Iterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {
-    parts.fold(histogram(), |mut sum, part| {
-        sum.add(part).expect("one that grows takes any other");
-        sum
-    })
-}
 
 /// Sends each of `numbers` and waits for it to come back.
 pub(crate) fn ping(
@@ -62,9 +49,7 @@ pub(crate) fn ping(
     for &sample_ns in &*samples_ns {
         histogram.record(u64::from(sample_ns))?;
     }
-    let latencies_ns =
-        histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect();
-    Ok(Outcome { latencies_ns, ..outcome })
+    Ok(Outcome { latencies_ns: recorded(&histogram), ..outcome })
 }
 
 /// Sends back each of `numbers`.

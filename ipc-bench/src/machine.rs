@@ -1,14 +1,11 @@
 //! The machine: which processors to use, what the clock costs, what might disturb.
 
-use crate::Fallible;
+use crate::{Fallible, stats::clock_step_ns};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use std::{
-    fmt, fs,
-    time::{Duration, Instant},
-};
+use std::{fmt, fs, hint::black_box, time::Instant};
 
 /// What a reader of the figures should know about where they come from.
 #[derive(Debug)]
@@ -28,8 +25,8 @@ struct Clock {
     source: String,
     /// What one reading costs.
     cost_ns: f64,
-    /// The smallest step seen.
-    step_ns: u128,
+    /// What it moves on by.
+    step_ns: f64,
 }
 
 impl Machine {
@@ -51,6 +48,11 @@ impl Machine {
     pub(crate) fn clock_cost_ns(&self) -> f64 {
         self.clock.cost_ns
     }
+
+    /// What the clock moves on by.
+    pub(crate) fn clock_step_ns(&self) -> f64 {
+        self.clock.step_ns
+    }
 }
 
 impl fmt::Display for Machine {
@@ -64,7 +66,7 @@ impl fmt::Display for Machine {
             None => write!(f, "pinned   not at all")?,
         }
         let Clock { source, cost_ns, step_ns } = clock;
-        write!(f, "\nclock    {source}: a reading costs {cost_ns:.0} ns, smallest step {step_ns} ns")?;
+        write!(f, "\nclock    {source}: a reading costs {cost_ns:.0} ns, its step is {step_ns:.0} ns")?;
         for warning in &self.warnings {
             write!(f, "\nWARNING  {warning}")?;
         }
@@ -75,21 +77,25 @@ impl fmt::Display for Machine {
 impl Clock {
     fn observe() -> Self {
         const READINGS: u32 = 20_000;
-        let start = Instant::now();
-        let (mut last, mut step) = (start, Duration::MAX);
-        for _ in 0..READINGS {
-            let now = Instant::now();
-            if now > last {
-                step = step.min(now - last);
-            }
-            last = now;
-        }
-        // The shortest of several, as a clock is read in a loop that nothing interrupts.
+        let mut last = Instant::now();
+        let between_ns: Vec<u64> = (0..READINGS)
+            .map(|n| {
+                // Work of varying length, so that the times between differ.
+                for work in 0..n % 64 {
+                    black_box(work);
+                }
+                let now = Instant::now();
+                let between = now - last;
+                last = now;
+                between.as_nanos() as u64
+            })
+            .collect();
+        // The shortest of several: what a reading costs that nothing interrupts.
         let cost_ns = (0..20)
             .map(|_| {
                 let start = Instant::now();
                 for _ in 0..READINGS / 20 {
-                    std::hint::black_box(Instant::now());
+                    black_box(Instant::now());
                 }
                 start.elapsed().as_nanos() as f64 / f64::from(READINGS / 20)
             })
@@ -98,7 +104,7 @@ impl Clock {
             source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
                 .unwrap_or_else(|| "monotonic".into()),
             cost_ns,
-            step_ns: step.as_nanos(),
+            step_ns: clock_step_ns(&between_ns),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod cli;
 mod experiment;
+mod figures;
 mod floor;
 mod latency;
 mod link;

@@ -15,7 +15,8 @@ pub(crate) struct Row {
     pub(crate) wait: &'static str,
     pub(crate) message_len_bytes: usize,
     /// Round trips of all rounds that count; null for throughput.
-    pub(crate) p50_ns: Option<u64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) p50_ns: Option<f64>,
     pub(crate) p99_ns: Option<u64>,
     pub(crate) p999_ns: Option<u64>,
     pub(crate) max_ns: Option<u64>,
@@ -33,6 +34,9 @@ pub(crate) struct Row {
     /// Processor time of both processes; a round trip is two messages.
     #[serde(serialize_with = "rounded")]
     pub(crate) cpu_ns_per_message: Option<f64>,
+    /// Latency: `floor_ratio` with the clock's reading taken off both times.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ratio_net: Option<f64>,
     /// The same ratio against `floor:fixed-ring`, where it was in the same rounds.
     #[serde(serialize_with = "rounded")]
     pub(crate) fixed_ring_ratio: Option<f64>,
@@ -176,8 +180,8 @@ impl Report {
 
 const LATENCY_LEGEND: &str = "
 x floor   p50 over the p50 of a bare cache-line ping-pong in the same round, median of the rounds
-x raw     the same over raw:mq; less is better
-cpu       of both processes; a round trip is two messages
+x raw     p50 over that of raw:mq; less is better
+cpu       of both processes for a message; a round trip is two messages
 again     rounds measured again, since the floor moved";
 
 const THROUGHPUT_LEGEND: &str = "
@@ -188,7 +192,7 @@ again     rounds measured again, since the floor moved";
 
 fn latency_table(rows: &[&Row]) -> String {
     let mut text = format!(
-        "{:<16} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>6} {:>10} {:>5}\n",
+        "{:<16} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>6} {:>7} {:>5}\n",
         "transport",
         "bytes",
         "p50 ns",
@@ -204,10 +208,10 @@ fn latency_table(rows: &[&Row]) -> String {
     for row in rows {
         let _ = writeln!(
             text,
-            "{:<16} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>6} {:>10} {:>5}",
+            "{:<16} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>6} {:>7} {:>5}",
             row.transport,
             row.message_len_bytes,
-            whole(row.p50_ns),
+            decimals(row.p50_ns, 0),
             whole(row.p99_ns),
             whole(row.p999_ns),
             whole(row.max_ns),
@@ -310,7 +314,7 @@ mod tests {
         let row = Row {
             transport: "floor:cache-line",
             message_len_bytes: 16 << 20,
-            p50_ns: Some(99_999_999),
+            p50_ns: Some(99_999_999.0),
             p99_ns: Some(99_999_999),
             p999_ns: Some(99_999_999),
             max_ns: Some(999_999_999),
@@ -318,7 +322,7 @@ mod tests {
             floor_ratio: Some(123_456.7),
             messages_per_second: Some(199e6),
             bytes_per_second: Some(99e9),
-            cpu_ns_per_message: Some(99_999_999.9),
+            cpu_ns_per_message: Some(9_999_999.4),
             fixed_ring_ratio: Some(99_999.0),
             raw_ratio: Some(99_999.0),
             ..Row::default()

@@ -151,7 +151,7 @@ impl Pair<'_> {
         let (site, lanes) = (self.site.clone(), self.lanes.clone());
         let spec = serde_json::to_string(&PeerSpec { side, processor, site, lanes })?;
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["peer", &spec])
+            .args(["measuring-process", &spec])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -15,6 +15,44 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// The median of durations that a clock of this step measured, with their counts, in
+/// ascending order.
+///
+/// A clock that moves on every 10 ns calls a floor of 133 ns 130 or 140, and ratios to it
+/// jump by as much. But how often it says which tells where between them the floor is: so
+/// each duration counts as spread evenly over one step around its value. `None` of nothing.
+pub(crate) fn median_ns(durations_ns: &[(u64, u64)], step_ns: f64) -> Option<f64> {
+    let all: u64 = durations_ns.iter().map(|(_, count)| count).sum();
+    let (first, last) = (durations_ns.first()?.0 as f64, durations_ns.last()?.0 as f64);
+    let below = |limit_ns: f64| -> f64 {
+        let part = |value_ns: u64| ((limit_ns - value_ns as f64) / step_ns + 0.5).clamp(0.0, 1.0);
+        durations_ns.iter().map(|&(value_ns, count)| part(value_ns) * count as f64).sum()
+    };
+    let (mut low, mut high) = (first - step_ns, last + step_ns);
+    // Far beyond what a double can tell apart for durations of an hour.
+    for _ in 0..100 {
+        let middle = f64::midpoint(low, high);
+        if below(middle) * 2.0 < all as f64 { low = middle } else { high = middle }
+    }
+    Some(f64::midpoint(low, high))
+}
+
+/// The step of a clock, in nanoseconds, from the times between successive readings; 1 if it
+/// can't be told from them.
+///
+/// The times are whole steps, each rounded to whole nanoseconds: neighbouring values are the
+/// same number of steps, and the smallest distance between such groups is one step.
+pub(crate) fn clock_step_ns(between_ns: &[u64]) -> f64 {
+    let mut sorted = between_ns.to_vec();
+    sorted.sort_unstable();
+    let groups = sorted.chunk_by(|a, b| b - a <= 1);
+    // Rare ones are interruptions, and may be anything.
+    let common = groups.filter(|group| group.len() * 1000 >= sorted.len());
+    let means: Vec<f64> = common.map(|group| group.iter().sum::<u64>() as f64 / group.len() as f64).collect();
+    let steps = means.windows(2).map(|pair| pair[1] - pair[0]);
+    steps.reduce(f64::min).unwrap_or(1.0).max(1.0)
+}
+
 /// Whether the floor moved too much between two probes for what lies between to count.
 pub(crate) fn floor_moved(before: f64, after: f64) -> bool {
     let (low, high) = (before.min(after), before.max(after));
@@ -30,7 +68,7 @@ pub(crate) fn iterations_for(target_ns: u64, iterations: u64, took_ns: u64, most
 
 #[cfg(test)]
 mod tests {
-    use super::{floor_moved, iterations_for, median};
+    use super::{clock_step_ns, floor_moved, iterations_for, median, median_ns};
     use rstest::rstest;
 
     #[rstest]
@@ -40,6 +78,33 @@ mod tests {
     #[case::even(&[4.0, 1.0, 2.0, 100.0], Some(3.0))]
     fn median_is_the_middle(#[case] values: &[f64], #[case] expected: Option<f64>) {
         assert_eq!(median(values.iter().copied()), expected);
+    }
+
+    #[rstest]
+    #[case::one_value(&[(130, 5)], 130.0)]
+    #[case::two_thirds_of_the_way(&[(130, 100), (140, 200)], 137.5)]
+    #[case::outliers_dont_matter(&[(130, 100), (140, 100), (9_000, 2)], 135.1)]
+    fn medians_lie_between_the_steps_of_the_clock(
+        #[case] durations_ns: &[(u64, u64)],
+        #[case] expected: f64,
+    ) {
+        let median = median_ns(durations_ns, 10.0).unwrap();
+        assert!((median - expected).abs() < 0.1, "{median}");
+    }
+
+    #[test]
+    fn a_fine_clock_changes_no_median() {
+        assert!((median_ns(&[(130, 1), (131, 3), (140, 2)], 1.0).unwrap() - 131.166).abs() < 0.01);
+        assert_eq!(median_ns(&[], 1.0), None);
+    }
+
+    #[rstest]
+    #[case::ten(&[20, 20, 21, 30, 31, 30, 50, 10], 10.0)]
+    #[case::coarse(&[0, 0, 0, 256, 0, 0, 256], 256.0)]
+    #[case::fine(&[20, 21, 22, 23, 24], 1.0)]
+    #[case::cant_be_told(&[20, 20, 20], 1.0)]
+    fn the_step_of_a_clock_is_seen_between_readings(#[case] between_ns: &[u64], #[case] step_ns: f64) {
+        assert!((clock_step_ns(between_ns) - step_ns).abs() < 0.7, "{}", clock_step_ns(between_ns));
     }
 
     #[rstest]

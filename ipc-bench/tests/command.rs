@@ -1,0 +1,208 @@
+//! The binary as its users meet it: what it prints, how it fails, and that nothing of it
+//! stays. No test here says anything about time: rounds are too short to mean anything.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rstest::rstest;
+use serde_json::Value;
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const FIXED_KEYS: [&str; 13] = [
+    "experiment",
+    "transport",
+    "wait",
+    "message_len_bytes",
+    "p50_ns",
+    "p99_ns",
+    "p999_ns",
+    "max_ns",
+    "floor_ns",
+    "floor_ratio",
+    "messages_per_second",
+    "bytes_per_second",
+    "cpu_ns_per_message",
+];
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ipc-bench"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn rows(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[rstest]
+#[case::latency("latency", "p50_ns", "messages_per_second")]
+#[case::throughput("throughput", "messages_per_second", "p50_ns")]
+fn json_has_the_fixed_keys_for_every_transport(
+    #[case] experiment: &str,
+    #[case] measured: &str,
+    #[case] doesnt_apply: &str,
+) {
+    let output = bench(&[experiment, "--quick", "--json", "--size", "8,100"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    for transport in ["floor:fixed-ring", "raw:mq", "mq", "shm:spsc"] {
+        assert!(rows.iter().any(|row| row["transport"] == transport), "no {transport} in {rows:?}");
+    }
+    for row in &rows {
+        assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+        assert_eq!(row["experiment"], experiment);
+        assert!(row[measured].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["floor_ns"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["floor_ratio"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["cpu_ns_per_message"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row[doesnt_apply].is_null(), "{row}");
+    }
+}
+
+#[test]
+fn the_table_keeps_ways_of_waiting_apart_and_fits_100_columns() {
+    let output = bench(&["latency", "--quick", "--size", "8,16K"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for heading in ["wait: spin", "wait: adaptive", "wait: block", "floor ns", "pinned"] {
+        assert!(text.contains(heading), "no {heading} in {text}");
+    }
+    let table_lines =
+        text.lines().filter(|line| !line.starts_with("left out") && !line.starts_with("machine"));
+    for line in table_lines {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn lent_messages_are_measured_up_to_a_mebibyte() {
+    let output =
+        bench(&["latency", "--quick", "--json", "--loan", "--transport", "shm:spsc", "--wait", "spin"])
+            .output()
+            .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lens: Vec<u64> = rows(&output).iter().map(|row| row["message_len_bytes"].as_u64().unwrap()).collect();
+    assert_eq!(lens, [8, 64 << 10, 1 << 20]);
+}
+
+#[rstest]
+#[case::transport(&["latency", "--transport", "pigeon"], "shm:spsc")]
+#[case::size(&["latency", "--size", "huge"], "0 to 16M")]
+#[case::wait(&["throughput", "--wait", "never"], "adaptive")]
+#[case::way_of_waiting_that_it_lacks(&["latency", "--transport", "raw:mq", "--wait", "spin"], "block only")]
+#[case::messages_that_the_kernel_refuses(&["latency", "--transport", "mq", "--size", "16M"], "msgsize_max")]
+#[case::experiment(&["speed"], "--help")]
+fn wrong_usage_ends_with_2_and_says_what_there_is(#[case] arguments: &[&str], #[case] said: &str) {
+    let output = bench(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+}
+
+/// A run that would take long, with its two measuring processes at work.
+fn long_run(extra: &[&str]) -> (Child, [Pid; 2]) {
+    let arguments = [&["latency", "--transport", "shm:spsc", "--wait", "block"], extra].concat();
+    let child = bench(&arguments).spawn().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let peers = until("two measuring processes", || {
+        let listed = fs::read_to_string(&children).ok()?;
+        let pids: Vec<Pid> =
+            listed.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect();
+        pids.try_into().ok()
+    });
+    (child, peers)
+}
+
+fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(value) = seen() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn assert_nothing_stays(coordinator: u32, peers: [Pid; 2]) {
+    for peer in peers {
+        assert!(!Path::new(&format!("/proc/{peer}")).exists(), "process {peer} is still there");
+    }
+    let left: Vec<_> = fs::read_dir("/dev/shm")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(&format!("ipc-bench-{coordinator}-")))
+        .collect();
+    assert!(left.is_empty(), "{left:?} stays behind");
+}
+
+#[rstest]
+#[case::near(0)]
+#[case::far(1)]
+fn a_killed_process_fails_its_block_and_the_run_goes_on(#[case] victim: usize) {
+    let (child, peers) = long_run(&["--size", "8,16"]);
+    let coordinator = child.id();
+    kill(peers[victim], Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let name = ["near", "far"][victim];
+    assert!(
+        stderr(&output).contains(&format!("the {name} process ended early (signal: 9")),
+        "{}",
+        stderr(&output)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("shm:spsc               16")), "{text}");
+    assert_nothing_stays(coordinator, peers);
+}
+
+#[test]
+fn a_stopped_process_is_given_up_after_the_watchdogs_time() {
+    let (child, peers) = long_run(&["--size", "8", "--watchdog-s", "1"]);
+    let coordinator = child.id();
+    kill(peers[1], Signal::SIGSTOP).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("neither process was heard of for 1 s"), "{}", stderr(&output));
+    assert_nothing_stays(coordinator, peers);
+}
+
+#[rstest]
+#[case::interrupted(Signal::SIGINT, 130)]
+#[case::terminated(Signal::SIGTERM, 143)]
+fn a_signal_ends_the_run_and_leaves_nothing(#[case] signal: Signal, #[case] code: i32) {
+    let (child, peers) = long_run(&[]);
+    let coordinator = child.id();
+    kill(Pid::from_raw(i32::try_from(coordinator).unwrap()), signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    assert_nothing_stays(coordinator, peers);
+}
+
+#[test]
+fn measuring_processes_die_with_a_killed_coordinator() {
+    let (mut child, peers) = long_run(&[]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for peer in peers {
+        until("the end of the measuring processes", || kill(peer, None).is_err().then_some(()));
+    }
+    let directory = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().path());
+    let prefix = format!("/dev/shm/ipc-bench-{}-", child.id());
+    // Nobody was left to remove it.
+    directory
+        .filter(|path| path.starts_with(&prefix) || path.to_string_lossy().starts_with(&prefix))
+        .for_each(|path| fs::remove_dir_all(path).unwrap());
+}
