@@ -58,7 +58,7 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, kernel, usable_processors, clock, .. } = self;
-        writeln!(f, "machine  {model}, {usable_processors} usable processors, Linux {kernel}")?;
+        writeln!(f, "machine  {model}, usable processors: {usable_processors}, Linux {kernel}")?;
         match self.pinned {
             Some([near, far]) => {
                 write!(f, "pinned   near process to processor {near}, far process to {far}")?
