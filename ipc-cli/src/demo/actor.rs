@@ -10,7 +10,7 @@ use crate::{
     backend::{Backend, ReceiverOf, SenderOf},
     exit::{Ending, Exit, Failure},
 };
-use ipc_core::{Channel as _, ChannelError, Receiver as _, RecvError, Sender as _, Wait};
+use ipc_core::{Channel as _, ChannelError, Receiver as _, RecvError, Sender as _, Transport, Wait};
 use std::{
     io::{self, Write as _},
     time::{Duration, Instant},
@@ -73,24 +73,29 @@ impl Patient for ipc_shm::Shm {
 
 fn play_over<B: Patient>(backend: &B, part: Part, stage: &Stage) -> Result<(), Failure> {
     match part {
-        Part::P1 => p1(backend, stage),
+        Part::P1 => p1(backend, stage).inspect_err(|_| {
+            // Even if the director, who does so too, was killed. There may be none.
+            for address in [&stage.there, &stage.back] {
+                let _ = backend.remove(&address.name);
+            }
+        }),
         Part::P2 => p2(backend, stage),
         Part::P3 => p3(backend, stage),
     }
 }
 
 fn p1<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
-    let (there, back, len) = create_both(backend, stage)?;
+    let ((there, back), len) = create_both(backend, stage)?;
     figure("large_len", len as u128);
     let (tx, rx) = (sender::<B>(&there, &stage.there)?, receiver::<B>(&back, &stage.back)?);
     let mut ends = Ends::<B> { tx, rx };
     B::block(&mut ends);
     let text = format!("sends \"{GREETING}\" though nobody is there yet");
     timed("send", text, || ends.tx.send(GREETING.as_bytes()).map_err(sending))?;
-    wait_for_cue();
+    wait_for_cue()?;
 
     retrieve::<B>(&mut ends.rx, "the reply")?;
-    wait_for_cue();
+    wait_for_cue()?;
 
     let round_trips = ends.round_trips(MEASURED)?;
     figure("block_p50_ns", round_trips.p50.as_nanos());
@@ -103,12 +108,11 @@ fn p1<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
     if B::spin_first(&mut ends) {
         figure("adaptive_p50_ns", ends.round_trips(MEASURED)?.p50.as_nanos());
     }
-    wait_for_cue();
+    wait_for_cue()?;
 
     let text = format!("sends \"{LAST_WORDS}\"");
     timed("last_words", text, || ends.tx.send(LAST_WORDS.as_bytes()).map_err(sending))?;
-    wait_for_cue();
-    Ok(())
+    wait_for_cue()
 }
 
 fn p2<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
@@ -121,7 +125,7 @@ fn p2<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
     B::block(&mut ends);
     retrieve::<B>(&mut ends.rx, "what waits there")?;
     timed("reply", format!("replies \"{REPLY}\""), || ends.tx.send(REPLY.as_bytes()).map_err(sending))?;
-    wait_for_cue();
+    wait_for_cue()?;
 
     ends.echo()?;
     ends.count()?;
@@ -130,7 +134,7 @@ fn p2<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
         ends.echo()?;
     }
     B::block(&mut ends);
-    wait_for_cue();
+    wait_for_cue()?;
 
     // Taken and not released: what becomes of it is the question.
     let start = Instant::now();
@@ -143,8 +147,7 @@ fn p2<B: Patient>(backend: &B, stage: &Stage) -> Result<(), Failure> {
     };
     figure("last_words_delivered", u128::from(text == LAST_WORDS));
     did(now(), start.elapsed(), format!("takes \"{text}\" and holds it"));
-    wait_for_cue();
-    Ok(())
+    wait_for_cue()
 }
 
 fn p3<B: Backend>(backend: &B, stage: &Stage) -> Result<(), Failure> {
@@ -163,7 +166,7 @@ fn p3<B: Backend>(backend: &B, stage: &Stage) -> Result<(), Failure> {
 }
 
 /// Both channels, as large as the system grants, and the longest message they take.
-fn create_both<B: Backend>(backend: &B, stage: &Stage) -> Result<(B::Channel, B::Channel, usize), Failure> {
+fn create_both<B: Backend>(backend: &B, stage: &Stage) -> Result<(Pair<B>, usize), Failure> {
     let mut sizes: Vec<_> = match stage.scheme() {
         Scheme::Mq => QUEUES.into_iter().filter(|&(_, len)| len <= stage.len).collect(),
         Scheme::Shm => vec![(0, stage.len)],
@@ -174,12 +177,12 @@ fn create_both<B: Backend>(backend: &B, stage: &Stage) -> Result<(B::Channel, B:
         match create(backend, stage, depth, len) {
             Err((_, ChannelError::Limit(_))) => {}
             Err((address, error)) => return Err(Failure::channel(address, &error)),
-            Ok((there, back)) => return Ok((there, back, len)),
+            Ok(pair) => return Ok((pair, len)),
         }
     }
     match create(backend, stage, last.0, last.1) {
         Err((address, error)) => Err(Failure::channel(address, &error)),
-        Ok((there, back)) => Ok((there, back, last.1)),
+        Ok(pair) => Ok((pair, last.1)),
     }
 }
 
@@ -189,21 +192,25 @@ fn create<'s, B: Backend>(
     stage: &'s Stage,
     depth: usize,
     len: usize,
-) -> Result<(B::Channel, B::Channel), (&'s Address, ChannelError)> {
+) -> Result<Pair<B>, (&'s Address, ChannelError)> {
     let settings = match stage.scheme() {
         Scheme::Mq => Settings { depth: Some(depth), max_message: Some(len as u64), ..Settings::default() },
         Scheme::Shm => Settings::default(),
     };
-    let create = |name: &str, address: &'s Address| {
+    let create = |address: &'s Address| {
         let made = B::config(&settings).map_err(ChannelError::InvalidConfig).and_then(|config| {
             let config = B::transient(config);
-            timed(name, format!("creates {address}"), || backend.create(&address.name, &config))
+            clocked(|| backend.create(&address.name, &config))
         });
         made.map_err(|error| (address, error))
     };
-    let there = create("create", &stage.there)?;
-    match create("create_second", &stage.back) {
-        Ok(back) => Ok((there, back)),
+    let (there, there_when) = create(&stage.there)?;
+    match create(&stage.back) {
+        Ok((back, back_when)) => {
+            there_when.tell("create", format!("creates {}", stage.there));
+            back_when.tell("create_second", format!("creates {}", stage.back));
+            Ok((there, back))
+        }
         Err(refused) => {
             drop(there);
             // It is tried again, smaller, or reported as it is.
@@ -212,6 +219,9 @@ fn create<'s, B: Backend>(
         }
     }
 }
+
+/// The channels of both directions.
+type Pair<B> = (<B as Transport>::Channel, <B as Transport>::Channel);
 
 fn sender<B: Backend>(channel: &B::Channel, address: &Address) -> Result<SenderOf<B>, Failure> {
     channel.sender().map_err(|error| Failure::channel(address, &error))
@@ -230,13 +240,31 @@ fn retrieve<B: Backend>(rx: &mut ReceiverOf<B>, what: &str) -> Result<(), Failur
     Ok(())
 }
 
-/// Does it, tells it, and reports how long it took as a figure of this name.
-fn timed<T, E>(name: &str, text: String, what: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+/// When something was done.
+struct When {
+    at: Duration,
+    took: Duration,
+}
+
+impl When {
+    /// Tells what was done then, and how long it took as a figure of this name.
+    fn tell(self, name: &str, text: String) {
+        figure(&format!("{name}_ns"), self.took.as_nanos());
+        did(self.at, self.took, text);
+    }
+}
+
+/// Does it, and looks at the clock.
+fn clocked<T, E>(what: impl FnOnce() -> Result<T, E>) -> Result<(T, When), E> {
     let (at, start) = (now(), Instant::now());
     let done = what()?;
-    let took = start.elapsed();
-    figure(&format!("{name}_ns"), took.as_nanos());
-    did(at, took, text);
+    Ok((done, When { at, took: start.elapsed() }))
+}
+
+/// Does it and tells it.
+fn timed<T>(name: &str, text: String, what: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let (done, when) = clocked(what)?;
+    when.tell(name, text);
     Ok(done)
 }
 
@@ -253,10 +281,11 @@ fn tell(line: &Line) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Says so, then waits to be told to go on. A director that is gone needs no play.
-fn wait_for_cue() {
+/// Says so, then waits to be told to go on.
+fn wait_for_cue() -> Result<(), Failure> {
     tell(&Line::Cue);
-    if !matches!(io::stdin().read_line(&mut String::new()), Ok(len) if len > 0) {
-        std::process::exit(0);
+    match io::stdin().read_line(&mut String::new()) {
+        Ok(len) if len > 0 => Ok(()),
+        _ => Err(Failure::new(Exit::Failure, "demo", "the director is gone")),
     }
 }

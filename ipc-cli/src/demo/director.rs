@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<Ending, Failure> {
             }
             Err(Mishap::Failed(failure)) => {
                 drop(play);
-                return interrupt.ending().map_or(Err(failure), Ok);
+                return interrupt.ending().ok_or(failure);
             }
         }
     }

@@ -84,7 +84,7 @@ pub(crate) fn render(models: &[(Scheme, Figures)], ink: Ink) -> String {
 fn rate(per_second: u64) -> String {
     match per_second {
         ..10_000 => format!("{per_second} /s"),
-        ..1_000_000 => format!("{:.0} thousand/s", per_second as f64 / 1e3),
+        10_000..1_000_000 => format!("{:.0} thousand/s", per_second as f64 / 1e3),
         _ => format!("{:.1} million/s", per_second as f64 / 1e6),
     }
 }

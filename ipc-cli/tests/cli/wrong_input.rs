@@ -259,7 +259,7 @@ fn what_is_not_permitted_is_7(#[values("mq", "shm")] scheme: &str, #[values("sen
         asked
     } else {
         if let Some(name) = address.strip_prefix("shm:") {
-            fs::set_permissions(world.directory().join(name), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(world.directory().join(name), fs::Permissions::from_mode(0o000)).unwrap();
         } else {
             world.done(&["rm", &address]);
             world.done(&["create", &address, "--depth", "4", "--max-message", "128", "--mode", "000"]);
