@@ -87,10 +87,16 @@ impl Place {
         self.home.path.join(self.name.as_str())
     }
 
-    /// Whether the name still leads to this file.
+    /// Whether the name still leads to this file. If it can't be told (no descriptors left,
+    /// privileges given up) it does: who asks will ask again.
     pub(crate) fn leads_to(&self, identity: Identity) -> bool {
-        let Ok(directory) = Directory::open(&self.home.path) else { return false };
-        directory.metadata_of(self.name.as_str()).is_ok_and(|found| found.identity == identity)
+        let found = Directory::open(&self.home.path).and_then(|home| home.metadata_of(self.name.as_str()));
+        match found {
+            Ok(found) => found.identity == identity,
+            Err(error) => {
+                !matches!(Cause::of(&error), Cause::NotFound | Cause::NotDirectory | Cause::IsSymlink)
+            }
+        }
     }
 
     /// The directory's path.
