@@ -32,9 +32,11 @@ impl Shm {
         }
     }
 
-    /// The channels in this directory, which must exist.
+    /// The channels in this directory, which must exist. A relative path is taken from the
+    /// working directory of now, wherever the process goes later.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
-        Self { home: Home { path: directory.into(), private: false } }
+        let path = directory.into();
+        Self { home: Home { path: std::path::absolute(&path).unwrap_or(path), private: false } }
     }
 
     fn place(&self, name: &ChannelName) -> Place {
