@@ -116,7 +116,9 @@ impl Bell {
 
 #[cold]
 fn wake(flag: &AtomicU32) {
-    if flag.swap(AWAKE, Ordering::AcqRel) != AWAKE {
+    // SeqCst: a cancellation was stored before; either we see the flag here, or its owner,
+    // who announced itself later, sees the cancellation.
+    if flag.swap(AWAKE, Ordering::SeqCst) != AWAKE {
         futex::wake_all(flag);
     }
 }
@@ -215,8 +217,10 @@ impl Waiter {
                 true
             }
             FenceMode::Asymmetric => {
-                let reached = words.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64;
-                barrier::everywhere() && reached
+                // After the fence: a peer that came without hearing it, and fenced when it
+                // came, has seen the flag, or is seen here.
+                barrier::everywhere()
+                    && mapping.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64
             }
         }
     }
