@@ -5,7 +5,10 @@
 //! the owner's successor and the curious read it, so its line stays with its owner.
 
 use super::memory::Memory;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{
+    Ordering::{Acquire, Relaxed, Release},
+    compiler_fence,
+};
 
 /// How much memory a ledger takes, in bytes.
 #[cfg_attr(not(test), expect(dead_code, reason = "documents the layout"))]
@@ -42,6 +45,9 @@ impl Ledger {
     /// Records what counts from now on.
     #[inline]
     pub(crate) fn write(&mut self, memory: &impl Memory, progress: Progress) {
+        // What is out of force mustn't be touched before the last change of that is made: a
+        // kill cuts between instructions, so the compiler is all that has to keep to it.
+        compiler_fence(Release);
         let next = self.current ^ 1;
         let entry = self.entry(next);
         memory.store(entry, progress.position, Relaxed);

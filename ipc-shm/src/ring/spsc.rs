@@ -195,10 +195,13 @@ impl<M: Memory> Writer<M> {
         loop {
             // Acquire: the walk is on what a dead process stored; nothing else pairs.
             let word = self.memory.load(geometry.word_at(self.place), Acquire);
-            let Some(record) = Record::parse(&geometry, self.place, word)? else { break };
-            self.progress.position += record.size();
-            self.progress.count += u64::from(!record.is_end());
-            self.place = geometry.step(self.place, record.size());
+            if word == 0 {
+                break;
+            }
+            let record = Record::parse(&geometry, self.place, word)?;
+            self.progress.position += record.size;
+            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end));
+            self.place = geometry.step(self.place, record.size);
             // The ring can't hold more than a ring: this also bounds the walk.
             let walked = self.progress.position - start.position;
             if walked > geometry.capacity - WORD {
@@ -240,7 +243,7 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
         self.publish(len as u64, COMMITTED);
-        self.progress.count += 1;
+        self.progress.count = self.progress.count.wrapping_add(1);
         self.ledger.write(&self.memory, self.progress);
     }
 
@@ -330,8 +333,8 @@ impl<M: Memory> Reader<M> {
     #[inline]
     pub(crate) fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
         for record in records {
-            self.progress.position += record.size();
-            self.progress.count += u64::from(!record.is_end());
+            self.progress.position += record.size;
+            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end));
         }
         self.ledger.write(&self.memory, self.progress);
         // Release: pairs with the Acquire in `has_room`; our reads come before.
