@@ -132,13 +132,14 @@ impl BatchReceiver for ShmReceiver {
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
         self.advance(wait)?;
         while self.rest.len() + 1 < max_messages {
-            match self.ring.next()? {
-                Some(end) if end.is_end() => {
+            match self.ring.next() {
+                Ok(Some(end)) if end.is_end => {
                     self.ring.unread(&end);
                     break;
                 }
-                Some(record) => self.rest.push_back(record),
-                None => break,
+                Ok(Some(record)) => self.rest.push_back(record),
+                // What is corrupt is found again when nothing is held any more.
+                Ok(None) | Err(_) => break,
             }
         }
         Ok(self.rest.len() + 1)
