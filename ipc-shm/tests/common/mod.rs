@@ -333,3 +333,69 @@ impl Dice {
 pub(crate) fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
+
+/// How a segment is laid out, for tests that look into one or spoil one. It is part of the
+/// ABI, so it is written down a second time here.
+pub(crate) mod layout {
+    pub(crate) const PAGE: u64 = 4096;
+    pub(crate) const SENDER: u64 = PAGE;
+    pub(crate) const RECEIVER: u64 = 2 * PAGE;
+    pub(crate) const DATA: u64 = 3 * PAGE;
+    pub(crate) const REACH: u64 = 16;
+    pub(crate) const LEDGER: u64 = 128;
+    pub(crate) const RELEASED: u64 = 168;
+    pub(crate) const ASLEEP: u64 = 256;
+}
+
+/// Reads a 64-bit word of a file.
+pub(crate) fn read_word(path: &Path, offset: u64) -> u64 {
+    use std::os::unix::fs::FileExt;
+    let mut word = [0; 8];
+    fs::File::open(path)
+        .and_then(|file| file.read_exact_at(&mut word, offset))
+        .expect("the file can be read");
+    u64::from_ne_bytes(word)
+}
+
+/// Writes bytes of a file, behind the back of whoever has it mapped.
+pub(crate) fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(path).expect("the file can be opened");
+    file.write_all_at(bytes, offset).expect("the file can be written");
+}
+
+/// Waits until the endpoint whose page this is has announced that it sleeps.
+pub(crate) fn until_asleep(path: &Path, page: u64) {
+    eventually("it sleeps", || read_word(path, page + layout::ASLEEP) != 0);
+}
+
+/// From now on, a system call of this thread that isn't listed ends the process by SIGSYS.
+pub(crate) fn allow_only(calls: &[libc::c_long]) {
+    filter(calls, libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+/// From now on, a system call of this thread that is listed ends the process by SIGSYS.
+pub(crate) fn forbid(calls: &[libc::c_long]) {
+    filter(calls, libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_ALLOW);
+}
+
+/// seccomp(2): what becomes of the system calls listed, and of the others.
+fn filter(calls: &[libc::c_long], listed: u32, others: u32) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for (index, &call) in calls.iter().enumerate() {
+        let code = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        // Over the calls that follow and the statement for the others.
+        let jt = (calls.len() - index) as u8;
+        program.push(libc::sock_filter { code, jt, jf: 0, k: call as u32 });
+    }
+    program.push(statement(libc::BPF_RET | libc::BPF_K, others));
+    program.push(statement(libc::BPF_RET | libc::BPF_K, listed));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: takes numbers only.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the program is valid during the call, which copies it.
+    let set =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    assert_eq!(set, 0, "seccomp: {}", std::io::Error::last_os_error());
+}
