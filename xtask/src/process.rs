@@ -1,0 +1,245 @@
+//! Running a program to its end: its whole output, a time limit, and nothing of it alive
+//! after the limit.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek},
+    process::{Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A program that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) success: bool,
+    /// What it printed, and how it ended if that was no success.
+    pub(crate) output: String,
+}
+
+/// Runs a program without input and takes standard output and error as they come. A program
+/// that can't be started, fails or takes longer than `limit` is no success, and its output
+/// says so.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Finished {
+    let finished = unnamed_file().and_then(|mut output| {
+        let ending = run_into(command, limit, &output, &output)?;
+        Ok(Finished { success: ending.is_none(), output: read(&mut output)? + &ending.unwrap_or_default() })
+    });
+    finished.unwrap_or_else(|error| not_run(command, &error))
+}
+
+/// Like [`run`], but standard output is returned alone if all went well.
+pub(crate) fn run_for_stdout(command: &mut Command, limit: Duration) -> Finished {
+    let finished = unnamed_file().and_then(|mut stdout| {
+        let mut stderr = unnamed_file()?;
+        let ending = run_into(command, limit, &stdout, &stderr)?;
+        let stdout = read(&mut stdout)?;
+        Ok(match ending {
+            None => Finished { success: true, output: stdout },
+            Some(ending) => Finished { success: false, output: stdout + &read(&mut stderr)? + &ending },
+        })
+    });
+    finished.unwrap_or_else(|error| not_run(command, &error))
+}
+
+fn not_run(command: &Command, error: &io::Error) -> Finished {
+    let program = command.get_program().to_string_lossy();
+    Finished { success: false, output: format!("{program} can't be run: {error}\n") }
+}
+
+/// Runs a program to its end and returns how it ended if that was no success.
+///
+/// Its streams are files and not pipes: a process that is left behind with them open can't
+/// make us wait.
+fn run_into(
+    command: &mut Command,
+    limit: Duration,
+    stdout: &File,
+    stderr: &File,
+) -> io::Result<Option<String>> {
+    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mut child = command.spawn()?;
+    let status = wait_until(Instant::now() + limit, || child.try_wait())?;
+    if status.is_none() {
+        kill(&descendants(child.id()));
+        let _ = child.kill();
+        child.wait()?;
+    }
+    Ok(ending(status, limit))
+}
+
+fn read(file: &mut File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn ending(status: Option<ExitStatus>, limit: Duration) -> Option<String> {
+    match status {
+        Some(status) if status.success() => None,
+        Some(status) => Some(format!("[{status}]\n")),
+        None => Some(format!("[killed after {} s, its time limit]\n", limit.as_secs())),
+    }
+}
+
+/// Asks again and again until there is an answer, or the deadline has passed: `None`.
+pub(crate) fn wait_until<T>(
+    deadline: Instant,
+    mut ask: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    loop {
+        match ask()? {
+            None if Instant::now() < deadline => thread::sleep(POLL_INTERVAL),
+            answer => return Ok(answer),
+        }
+    }
+}
+
+fn unnamed_file() -> io::Result<File> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("xtask-output-{}-{count}", std::process::id()));
+    let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+/// A process below another one.
+pub(crate) struct Descendant {
+    pub(crate) pid: i32,
+    /// Its command line, or its name if it has none.
+    pub(crate) command: String,
+}
+
+/// Kills processes; one that is gone already is as good.
+pub(crate) fn kill(processes: &[Descendant]) {
+    for process in processes {
+        #[cfg(unix)]
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::SIGKILL);
+        #[cfg(not(unix))]
+        let _ = process.pid;
+    }
+}
+
+/// The living processes below this one, `proc_pid_stat(5)`.
+#[cfg(target_os = "linux")]
+pub(crate) fn descendants(ancestor: u32) -> Vec<Descendant> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes: Vec<_> = entries.filter_map(|entry| Stat::read(&entry.path())).collect();
+    let mut family = vec![ancestor as i32];
+    let mut searched = 0;
+    while searched < family.len() {
+        let parent = family[searched];
+        family.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        searched += 1;
+    }
+    let living =
+        processes.into_iter().filter(|process| family[1..].contains(&process.pid) && process.state != 'Z');
+    living.map(|process| Descendant { pid: process.pid, command: command_line(&process) }).collect()
+}
+
+/// Not known on this system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn descendants(_ancestor: u32) -> Vec<Descendant> {
+    Vec::new()
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    pid: i32,
+    name: String,
+    state: char,
+    parent: i32,
+}
+
+#[cfg(target_os = "linux")]
+impl Stat {
+    fn read(process: &std::path::Path) -> Option<Self> {
+        Self::parse(&fs::read_to_string(process.join("stat")).ok()?)
+    }
+
+    /// `pid (name) state parent …`; the name may hold anything.
+    fn parse(line: &str) -> Option<Self> {
+        let (pid, rest) = line.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        Some(Self {
+            pid: pid.parse().ok()?,
+            name: name.into(),
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn command_line(process: &Stat) -> String {
+    let bytes = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+    match String::from_utf8_lossy(&bytes).replace('\0', " ").trim() {
+        "" => process.name.clone(),
+        words => words.into(),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::{Stat, run, run_for_stdout};
+    use std::{
+        process::Command,
+        time::{Duration, Instant},
+    };
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn the_output_holds_both_streams_in_order() {
+        let finished = run(&mut shell("echo one; echo two >&2; echo three"), Duration::from_secs(60));
+        assert!(finished.success);
+        assert_eq!(finished.output, "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_failure_shows_its_exit_code() {
+        let finished = run(&mut shell("echo why; exit 3"), Duration::from_secs(60));
+        assert!(!finished.success);
+        assert_eq!(finished.output, "why\n[exit status: 3]\n");
+    }
+
+    #[test]
+    fn standard_output_is_had_alone_unless_it_fails() {
+        let script = "echo result; echo note >&2; exit $0";
+        let run = |code: &str| run_for_stdout(shell(script).arg(code), Duration::from_secs(60)).output;
+        assert_eq!(run("0"), "result\n");
+        assert_eq!(run("1"), "result\nnote\n[exit status: 1]\n");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let finished = run(&mut Command::new("/no/such/program"), Duration::from_secs(60));
+        assert!(!finished.success);
+        assert!(finished.output.starts_with("/no/such/program can't be run"));
+    }
+
+    #[test]
+    fn what_takes_too_long_is_killed_and_shows_what_it_printed() {
+        let start = Instant::now();
+        let finished = run(&mut shell("echo begun; sleep 600"), Duration::from_millis(500));
+        assert!(!finished.success && start.elapsed() < Duration::from_secs(60));
+        assert_eq!(finished.output, "begun\n[killed after 0 s, its time limit]\n");
+    }
+
+    #[test]
+    fn a_process_name_may_hold_brackets_and_spaces() {
+        let stat = Stat::parse("17 (a) S (b) R 4 17 17 0").unwrap();
+        assert_eq!(stat, Stat { pid: 17, name: "a) S (b".into(), state: 'R', parent: 4 });
+    }
+}

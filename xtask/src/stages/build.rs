@@ -1,0 +1,7 @@
+//! Whether programs and tests can be built; nothing can be run otherwise.
+
+use crate::report::Outcome;
+
+pub(super) fn run() -> Outcome {
+    super::cargo(&["test", "--workspace", "--all-features", "--no-run"])
+}

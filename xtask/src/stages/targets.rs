@@ -1,0 +1,64 @@
+//! Whether the workspace type-checks for every Rust target that is installed here. Each
+//! target is a check.
+
+use crate::{process, report::Outcome, workspace};
+use std::{process::Command, time::Duration};
+
+const QUERY_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn run() -> Outcome {
+    let Some(host) = host() else { return Outcome::failed("`rustc -vV` doesn't say what the host is") };
+    let targets = installed(&host);
+    let outcomes = targets.iter().map(|target| (target, check(target, *target == host)));
+    let mut total = Outcome { note: targets.join(", "), ..Outcome::default() };
+    for (target, outcome) in outcomes {
+        total.passed += outcome.passed;
+        total.failed += outcome.failed;
+        if outcome.failed > 0 {
+            total.details.push_str(&format!("{target}:\n{}\n", outcome.details));
+        }
+    }
+    total
+}
+
+/// The host is checked without naming it, which shares what the lints have compiled.
+fn check(target: &str, is_host: bool) -> Outcome {
+    match is_host {
+        true => super::cargo(&["check", "--workspace"]),
+        false => super::cargo(&["check", "--workspace", "--target", target]),
+    }
+}
+
+fn host() -> Option<String> {
+    let version = process::run(Command::new("rustc").arg("-vV"), QUERY_LIMIT);
+    parse_host(&version.output)
+}
+
+fn parse_host(version: &str) -> Option<String> {
+    version.lines().find_map(|line| line.strip_prefix("host: ")).map(Into::into)
+}
+
+/// What `rustup` has installed; without it, the host alone.
+fn installed(host: &str) -> Vec<String> {
+    let mut rustup = Command::new("rustup");
+    let list = process::run(
+        rustup.args(["target", "list", "--installed"]).current_dir(workspace::root()),
+        QUERY_LIMIT,
+    );
+    match list.success {
+        true => list.output.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect(),
+        false => vec![host.into()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_host;
+
+    #[test]
+    fn the_host_is_read_from_the_compilers_version() {
+        let version = "rustc 1.85.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.85.0\n";
+        assert_eq!(parse_host(version).as_deref(), Some("x86_64-unknown-linux-gnu"));
+        assert_eq!(parse_host("rustc 1.85.0\n"), None);
+    }
+}
