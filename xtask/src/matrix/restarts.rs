@@ -1,0 +1,227 @@
+//! Scenarios in which one side dies again and again while the other goes on.
+
+use super::{
+    Verdict,
+    child::Ended,
+    lines::{self, Feed},
+    rig::Rig,
+};
+use std::collections::BTreeSet;
+
+/// How often the killed side starts again.
+const RESTARTS: u64 = 20;
+
+/// Lines after which it dies, a different number each time.
+fn lines_before_death(run: u64) -> u64 {
+    50 + run * 37 % 400
+}
+
+/// Senders are killed in the middle of a stream: what each had sent is there, in order,
+/// without a gap and whole; what a sender sent that wasn't killed is all there.
+pub(super) fn killed_senders(rig: &Rig) -> Verdict {
+    killed_while_it_waits(rig)?;
+    let address = rig.create("restarted", &rig.backend.small())?;
+    let mut receiver = rig.start(&["recv", &address, "--until-end"])?;
+    let mut unkilled = Vec::new();
+    for run in 1..=RESTARTS {
+        let count = lines_before_death(run);
+        if run % 3 == 0 {
+            rig.run_with(&["send", &address], &lines::lines(run, count))?.expect(0)?;
+            unkilled.push(run);
+            continue;
+        }
+        let mut sender = rig.start(&["send", &address])?;
+        let feed = Feed::start(sender.stdin()?, run);
+        receiver.wait_for(&format!("line {count} of run {run}"), reaches(run, count))?;
+        sender.kill()?.expect_killed()?;
+        feed.finish()?;
+    }
+    rig.run(&["send", &address, "--end", &lines::line(RESTARTS + 1, 1)])?.expect(0)?;
+    let received = receiver.end()?.expect(0)?;
+    check_runs(&received.stdout, &unkilled).map_err(|problem| received.because(&problem))
+}
+
+/// What a sender had sent before it waited for more input outlives it.
+fn killed_while_it_waits(rig: &Rig) -> Verdict {
+    const COUNT: u64 = 4;
+    let address = rig.create("waiting", &rig.backend.small())?;
+    let mut sender = rig.start(&["send", &address])?;
+    let mut stdin = sender.stdin()?;
+    std::io::Write::write_all(&mut stdin, &lines::lines(1, COUNT)).map_err(|error| error.to_string())?;
+    rig.wait_for_stat(&address, "4 messages", |stat| stat["queued_messages"] == COUNT)?;
+    sender.kill()?.expect_killed()?;
+    rig.run(&["recv", &address, "--drain"])?.expect(0)?.expect_output(&lines::lines(1, COUNT))?;
+    Ok(())
+}
+
+/// Whether a line of this run with at least this number has been printed; remembers how far
+/// it has looked.
+fn reaches(run: u64, number: u64) -> impl FnMut(&[u8]) -> bool {
+    let mut checked = 0;
+    move |output| {
+        let (lines, rest) = lines::split(&output[checked..]);
+        let found =
+            lines.iter().filter_map(|line| lines::parse(line)).any(|line| line.0 == run && line.1 >= number);
+        checked = output.len() - rest.len();
+        found
+    }
+}
+
+/// Runs come one after the other, each from its line 1 on without a gap.
+fn check_runs(output: &[u8], unkilled: &[u64]) -> Verdict {
+    let (lines, rest) = lines::split(output);
+    if !rest.is_empty() {
+        return Err("the last line has no newline".into());
+    }
+    let received = lines::parse_all(&lines)?;
+    let mut last = (0, 0);
+    for &(run, number) in &received {
+        let follows = (run == last.0 && number == last.1 + 1) || (run > last.0 && number == 1);
+        if !follows {
+            return Err(format!("line {run}.{number} after line {}.{}", last.0, last.1));
+        }
+        last = (run, number);
+    }
+    for &run in unkilled {
+        let (count, sent) =
+            (received.iter().filter(|line| line.0 == run).count() as u64, lines_before_death(run));
+        if count != sent {
+            return Err(format!("{count} lines of run {run}, which was acknowledged with {sent}"));
+        }
+    }
+    Ok(())
+}
+
+/// Receivers are killed in the middle of a stream: their outputs together are complete. The
+/// kernel doesn't redeliver, so on its queues each kill may lose the message in hand.
+pub(super) fn killed_receivers(rig: &Rig) -> Verdict {
+    let may_lose = if rig.backend.redelivers() { 0 } else { RESTARTS };
+    restarted_receivers(rig, may_lose, |receiver, _| receiver.kill()?.expect_killed())
+}
+
+/// Receivers that are asked to end finish what they are writing: nothing is lost on any
+/// backend.
+pub(super) fn interrupted_receivers(rig: &Rig) -> Verdict {
+    const SIGINT: i32 = 2;
+    const SIGTERM: i32 = 15;
+    restarted_receivers(rig, 0, |receiver, run| {
+        let signal = if run % 2 == 0 { SIGINT } else { SIGTERM };
+        receiver.signal(signal)?.expect(128 + signal)
+    })
+}
+
+type Stop = fn(super::child::Running, u64) -> Result<Ended, String>;
+
+fn restarted_receivers(rig: &Rig, may_lose: u64, stop: Stop) -> Verdict {
+    let address = rig.create("restarted", &rig.backend.small())?;
+    let mut sender = rig.start(&["send", &address, "--end"])?;
+    let feed = Feed::start(sender.stdin()?, 1);
+    let mut outputs = Vec::new();
+    for run in 1..=RESTARTS {
+        let mut receiver = rig.start(&["recv", &address, "--until-end"])?;
+        let mut count = 0;
+        let enough = |output: &[u8]| {
+            count = count.max(output.iter().filter(|&&byte| byte == b'\n').count() as u64);
+            count >= lines_before_death(run)
+        };
+        receiver.wait_for(&format!("enough lines in run {run}"), enough)?;
+        outputs.push(stop(receiver, run)?);
+    }
+    // The last one reads on meanwhile, else the feed would wait for room for ever.
+    let receiver = rig.start(&["recv", &address, "--until-end"])?;
+    let sent = feed.finish()?;
+    sender.end()?.expect(0)?;
+    outputs.push(receiver.end()?.expect(0)?);
+    let printed: Vec<&[u8]> = outputs.iter().map(|output| &output.stdout[..]).collect();
+    check_outputs(&printed, sent, may_lose)
+}
+
+/// Each output is in order without a gap and not torn, and all together are complete.
+fn check_outputs(outputs: &[&[u8]], sent: u64, may_lose: u64) -> Verdict {
+    let mut seen = BTreeSet::new();
+    for (output, run) in outputs.iter().zip(1..) {
+        let numbers = check_output(output).map_err(|problem| format!("receiver {run}: {problem}"))?;
+        seen.extend(numbers);
+    }
+    let missing: Vec<u64> = (1..=sent).filter(|number| !seen.contains(number)).collect();
+    let invented = seen.last().is_some_and(|&last| last > sent);
+    match missing.len() as u64 <= may_lose && !invented {
+        true => Ok(()),
+        false => Err(format!(
+            "of {sent} lines {} are missing (at most {may_lose} may be), the first ones: {:?}; the last one seen is {:?}",
+            missing.len(),
+            &missing[..missing.len().min(10)],
+            seen.last()
+        )),
+    }
+}
+
+fn check_output(output: &[u8]) -> Result<Vec<u64>, String> {
+    let (lines, rest) = lines::split(output);
+    let numbers: Vec<u64> = lines::parse_all(&lines)?.into_iter().map(|(_, number)| number).collect();
+    if let Some(pair) = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
+        return Err(format!("line {} after line {}", pair[1], pair[0]));
+    }
+    // What it was writing when it died is the beginning of the next line.
+    let next = numbers.last().map(|last| lines::line(1, last + 1));
+    match next.is_none_or(|next| next.as_bytes().starts_with(rest)) {
+        true => Ok(numbers),
+        false => Err(format!("ends with a torn line: {}", String::from_utf8_lossy(rest).escape_debug())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_outputs, check_runs, lines_before_death, reaches};
+    use crate::matrix::lines::{line, lines};
+
+    fn output(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
+        numbers.into_iter().flat_map(|number| (line(1, number) + "\n").into_bytes()).collect()
+    }
+
+    #[test]
+    fn outputs_are_complete_together() {
+        let (first, second) = (output(1..=5), output(4..=9));
+        check_outputs(&[&first, &second], 9, 0).unwrap();
+        assert!(check_outputs(&[&first, &second], 10, 0).is_err());
+        check_outputs(&[&first, &second], 10, 1).unwrap();
+    }
+
+    #[test]
+    fn a_gap_within_an_output_is_a_loss_whatever_may_be_lost() {
+        assert!(check_outputs(&[&output([1, 2, 4])], 4, 5).is_err());
+    }
+
+    #[test]
+    fn what_was_never_sent_is_noticed() {
+        assert!(check_outputs(&[&output(1..=5)], 4, 5).is_err());
+    }
+
+    #[test]
+    fn only_the_beginning_of_the_next_line_may_follow_the_last() {
+        let with_rest = |rest: &str| [output(1..=3), rest.into()].concat();
+        check_outputs(&[&with_rest(&line(1, 4)[..7])], 3, 0).unwrap();
+        assert!(check_outputs(&[&with_rest(&line(1, 5)[..7])], 3, 0).is_err());
+    }
+
+    #[test]
+    fn runs_follow_each_other_without_gaps() {
+        check_runs(&[lines(1, 3), lines(2, 1), lines(5, 4)].concat(), &[]).unwrap();
+        assert!(check_runs(&[lines(2, 1), lines(1, 3)].concat(), &[]).is_err());
+        assert!(check_runs(&output([1, 3]), &[]).is_err());
+    }
+
+    #[test]
+    fn an_acknowledged_run_is_complete() {
+        check_runs(&lines(3, lines_before_death(3)), &[3]).unwrap();
+        assert!(check_runs(&lines(3, lines_before_death(3) - 1), &[3]).is_err());
+    }
+
+    #[test]
+    fn a_line_is_found_as_soon_as_it_is_whole() {
+        let output = output(1..=3);
+        let mut reached = reaches(1, 3);
+        assert!(!reached(&output[..output.len() - 1]));
+        assert!(reached(&output));
+    }
+}

@@ -1,0 +1,211 @@
+//! What a scenario works with: the binary, a backend, a folder and names of its own.
+
+use super::{
+    Verdict,
+    child::{Ended, Running},
+};
+use serde_json::Value;
+use std::{
+    cell::RefCell,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// A backend, and where it differs from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    Mq,
+    Shm,
+}
+
+impl Backend {
+    pub(super) const ALL: [Self; 2] = [Self::Mq, Self::Shm];
+
+    pub(super) fn scheme(self) -> &'static str {
+        match self {
+            Self::Mq => "mq",
+            Self::Shm => "shm",
+        }
+    }
+
+    /// The longest message of a channel made without options, in bytes.
+    pub(super) fn max_message_len(self) -> usize {
+        match self {
+            Self::Mq => 8192,
+            Self::Shm => (1 << 20) - 16,
+        }
+    }
+
+    /// Whether what a killed receiver held comes again.
+    pub(super) fn redelivers(self) -> bool {
+        self == Self::Shm
+    }
+
+    /// Options for a channel that is soon full.
+    pub(super) fn small(self) -> [&'static str; 2] {
+        match self {
+            Self::Mq => ["--depth", "4"],
+            Self::Shm => ["--capacity", "64K"],
+        }
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) backend: Backend,
+    pub(super) deadline: Instant,
+    ipc: PathBuf,
+    folder: PathBuf,
+    /// Part of the names of kernel queues, which are the whole system's.
+    label: String,
+    addresses: RefCell<Vec<String>>,
+}
+
+impl Rig {
+    pub(super) fn new(ipc: &Path, backend: Backend, deadline: Instant) -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let label = format!("xtask-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = memory_folder().join(&label);
+        make_private(&folder).map_err(|error| format!("{} can't be made: {error}", folder.display()))?;
+        Ok(Self { backend, deadline, ipc: ipc.into(), folder, label, addresses: RefCell::default() })
+    }
+
+    /// The address of the channel `name`, which [`close`](Self::close) removes.
+    pub(super) fn address(&self, name: &str) -> String {
+        let address = match self.backend {
+            Backend::Mq => format!("mq:{}-{name}", self.label),
+            Backend::Shm => format!("shm:{name}"),
+        };
+        let mut addresses = self.addresses.borrow_mut();
+        if !addresses.contains(&address) {
+            addresses.push(address.clone());
+        }
+        address
+    }
+
+    /// The folder of the channels in shared memory.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts `ipc`.
+    pub(super) fn start(&self, arguments: &[&str]) -> Result<Running, String> {
+        Running::start(&mut self.command(arguments), self.deadline)
+    }
+
+    /// Runs `ipc` to its end, without input.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<Ended, String> {
+        self.start(arguments)?.end()
+    }
+
+    /// Runs `ipc` to its end with this input.
+    pub(super) fn run_with(&self, arguments: &[&str], input: &[u8]) -> Result<Ended, String> {
+        let mut running = self.start(arguments)?;
+        running.feed(input.to_vec())?;
+        running.end()
+    }
+
+    /// Makes a channel and returns its address.
+    pub(super) fn create(&self, name: &str, options: &[&str]) -> Result<String, String> {
+        let address = self.address(name);
+        self.run(&[&["create", &address], options].concat())?.expect(0)?;
+        Ok(address)
+    }
+
+    /// What `ipc stat --json` says; `None` if there is no such channel.
+    pub(super) fn stat(&self, address: &str) -> Result<Option<Value>, String> {
+        let ended = self.run(&["stat", "--json", address])?;
+        if ended.code == Some(3) {
+            return Ok(None);
+        }
+        let ended = ended.expect(0)?;
+        serde_json::from_slice(&ended.stdout)
+            .map(Some)
+            .map_err(|error| ended.because(&format!("no JSON: {error}")))
+    }
+
+    /// Waits until what `ipc stat` says satisfies the condition.
+    pub(super) fn wait_for_stat(&self, address: &str, what: &str, condition: fn(&Value) -> bool) -> Verdict {
+        loop {
+            let stat = self.stat(address)?;
+            if stat.as_ref().is_some_and(condition) {
+                return Ok(());
+            }
+            if Instant::now() > self.deadline {
+                return Err(format!("waited in vain for {what}; ipc stat says: {stat:?}"));
+            }
+        }
+    }
+
+    /// Waits until a receiver is there, as far as the backend shows it.
+    pub(super) fn wait_for_receiver(&self, address: &str) -> Verdict {
+        let condition: fn(&Value) -> bool = match self.backend {
+            Backend::Mq => |_| true,
+            Backend::Shm => |stat| roles(stat).any(|role| role == "receiver"),
+        };
+        self.wait_for_stat(address, "a receiver", condition)
+    }
+
+    /// Removes the channels; whatever is there afterwards is a failure.
+    pub(super) fn close(&self) -> Verdict {
+        let removed = self.remove_channels();
+        let left = fs::read_dir(&self.folder).map_err(|error| error.to_string())?.flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        removed?;
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(format!("left in the folder of channels: {}", left.join(", "))),
+        }
+    }
+
+    fn remove_channels(&self) -> Verdict {
+        for address in self.addresses.borrow().iter() {
+            if self.stat(address)?.is_some() {
+                self.run(&["rm", address])?.expect(0)?;
+                self.run(&["stat", address])?.expect(3)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.ipc);
+        command.args(arguments).env("IPC_DIR", &self.folder);
+        command
+    }
+}
+
+impl Drop for Rig {
+    /// After a failure, as much as possible is cleaned.
+    fn drop(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        for address in self.addresses.borrow().iter() {
+            let rm = Running::start(&mut self.command(&["rm", address]), Instant::now() + PATIENCE);
+            let _ = rm.and_then(Running::end);
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The roles of the living participants.
+pub(super) fn roles(stat: &Value) -> impl Iterator<Item = &str> {
+    let participants = stat["participants"].as_array().into_iter().flatten();
+    participants
+        .filter(|participant| participant["alive"] == true)
+        .filter_map(|participant| participant["role"].as_str())
+}
+
+/// Where channels in shared memory usually are.
+fn memory_folder() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { env::temp_dir() }
+}
+
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
