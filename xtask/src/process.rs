@@ -64,8 +64,10 @@ fn run_into(
     let mut child = command.spawn()?;
     let status = wait_until(Instant::now() + limit, || child.try_wait())?;
     if status.is_none() {
-        kill(&descendants(child.id()));
+        // The parent first, so that it neither reports nor replaces the others.
+        let others = descendants(child.id());
         let _ = child.kill();
+        kill(&others);
         child.wait()?;
     }
     Ok(ending(status, limit))

@@ -6,12 +6,26 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 pub(super) fn run() -> Outcome {
-    let arguments = ["build", "--quiet", "--package", "ipc-cli", "--bin", "ipc", "--message-format", "json"];
+    let arguments = [
+        "build",
+        "--quiet",
+        "--package",
+        "ipc-cli",
+        "--bin",
+        "ipc",
+        "--message-format",
+        "json-render-diagnostics",
+    ];
     let built = process::run_for_stdout(&mut workspace::cargo(&arguments), TIME_LIMIT);
     match executable(&built.output) {
         Some(ipc) if built.success => matrix::run(&ipc),
-        _ => Outcome::failed(built.output),
+        _ => Outcome::failed(without_messages(&built.output)),
     }
+}
+
+/// What `cargo` has printed for people.
+fn without_messages(output: &str) -> String {
+    output.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect()
 }
 
 /// The program that `cargo` says it has built.
