@@ -9,6 +9,7 @@
 //! own. Nothing but the measured loop runs in those two meanwhile, and whatever becomes of
 //! them, the coordinator is there to notice and to clean up.
 
+mod backends;
 mod cli;
 mod experiment;
 mod figures;

@@ -202,7 +202,7 @@ fn latency_table(rows: &[&Row]) -> String {
         "floor ns",
         "x floor",
         "x raw",
-        "cpu ns/msg",
+        "cpu ns",
         "again"
     );
     for row in rows {

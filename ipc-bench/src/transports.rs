@@ -1,18 +1,19 @@
 //! The list of what can be measured.
 //!
 //! To add a transport of the toolkit: a variant of [`TransportId`] (with its line in
-//! [`TransportId::traits`]), a [`Backend`] of some ten lines, and its line in [`attach`].
+//! [`TransportId::traits`]), a [`Backend`](backends::Backend) of some ten lines, and its
+//! line in [`attach`].
 
 use crate::{
     Fallible,
+    backends::{self, connect},
     experiment::Experiment,
     floor::{CacheLine, FixedRing},
-    link::{AnyLane, CoreLink, Lane, Link, Payload, Side, Touch},
+    link::{AnyLane, Lane, Link, Payload, Side, Touch},
     raw_mq::{self, RawMq},
     shared::Region,
 };
 use clap::ValueEnum;
-use ipc_core::{Channel, ChannelName, Transport};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt, fs, io,
@@ -37,6 +38,14 @@ pub(crate) enum TransportId {
     #[value(name = "raw:mq")]
     #[serde(rename = "raw:mq")]
     RawMq,
+    /// Kernel queues by the toolkit
+    #[value(name = "mq")]
+    #[serde(rename = "mq")]
+    Mq,
+    /// Shared memory by the toolkit: one sender, one receiver
+    #[value(name = "shm:spsc")]
+    #[serde(rename = "shm:spsc")]
+    ShmSpsc,
 }
 
 /// How a process waits for the other one.
@@ -76,13 +85,16 @@ pub(crate) struct Traits {
 }
 
 impl TransportId {
-    pub(crate) const ALL: &'static [Self] = &[Self::CacheLine, Self::FixedRing, Self::RawMq];
+    pub(crate) const ALL: &'static [Self] =
+        &[Self::CacheLine, Self::FixedRing, Self::RawMq, Self::Mq, Self::ShmSpsc];
 
     pub(crate) fn traits(self) -> Traits {
         let (name, waits, streams, opponents): (_, &[_], _, &[_]) = match self {
             Self::CacheLine => ("floor:cache-line", &[Waiting::Spin], false, &[]),
             Self::FixedRing => ("floor:fixed-ring", &[Waiting::Spin], true, &[]),
             Self::RawMq => ("raw:mq", &[Waiting::Block], true, &[]),
+            Self::Mq => ("mq", &[Waiting::Block], true, &[Self::RawMq]),
+            Self::ShmSpsc => ("shm:spsc", Waiting::ALL, true, &[]),
         };
         Traits { name, waits, streams, opponents }
     }
@@ -94,8 +106,8 @@ impl TransportId {
     /// Why messages of this length can't be measured here; `None` if they can.
     pub(crate) fn refuses(self, message_len_bytes: usize) -> Option<String> {
         match self {
-            Self::RawMq => raw_mq::refuses(message_len_bytes),
-            Self::CacheLine | Self::FixedRing => None,
+            Self::RawMq | Self::Mq => raw_mq::refuses(message_len_bytes),
+            Self::CacheLine | Self::FixedRing | Self::ShmSpsc => None,
         }
     }
 
@@ -104,7 +116,7 @@ impl TransportId {
         match self {
             Self::CacheLine => Some(CacheLine::LEN_BYTES),
             Self::FixedRing => Some(FixedRing::len_bytes(message_len_bytes)),
-            Self::RawMq => None,
+            Self::RawMq | Self::Mq | Self::ShmSpsc => None,
         }
     }
 
@@ -180,7 +192,8 @@ impl Site {
     /// Takes away the names that are no longer needed once both sides are attached, so that
     /// the channels go with their processes, however those end.
     pub(crate) fn forget_names(&self, lanes: &[LaneSpec]) {
-        for spec in lanes.iter().filter(|spec| spec.transport == TransportId::RawMq) {
+        let in_the_kernel = |spec: &&LaneSpec| matches!(spec.transport, TransportId::RawMq | TransportId::Mq);
+        for spec in lanes.iter().filter(in_the_kernel) {
             for direction in DIRECTIONS {
                 raw_mq::remove(&self.channel(spec, direction));
             }
@@ -211,47 +224,7 @@ pub(crate) fn attach(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Box<d
         TransportId::CacheLine => lane(CacheLine::attach(region()?, side)),
         TransportId::FixedRing => lane(FixedRing::attach(region()?, side, spec)),
         TransportId::RawMq => lane(RawMq::attach(spec, side, site)?),
+        TransportId::Mq => lane(connect::<backends::Mq>(spec, side, site)?),
+        TransportId::ShmSpsc => lane(connect::<backends::ShmSpsc>(spec, side, site)?),
     })
-}
-
-/// A transport of the toolkit, as it is measured.
-pub(crate) trait Backend {
-    type Transport: Transport;
-
-    /// Where its channels live.
-    fn transport(site: &Site) -> Self::Transport;
-
-    /// How they are made.
-    fn config(spec: &LaneSpec) -> <Self::Transport as Transport>::Config;
-
-    /// Sets how the endpoints wait, where there is a choice.
-    fn set_waiting(_tx: &mut SenderOf<Self>, _rx: &mut ReceiverOf<Self>, _waiting: Waiting) {}
-}
-
-type ChannelOf<B> = <<B as Backend>::Transport as Transport>::Channel;
-type SenderOf<B> = <ChannelOf<B> as Channel>::Sender;
-type ReceiverOf<B> = <ChannelOf<B> as Channel>::Receiver;
-
-/// Attaches to a pair of channels of any backend.
-fn connect<B: Backend>(
-    spec: &LaneSpec,
-    side: Side,
-    site: &Site,
-) -> Fallible<CoreLink<SenderOf<B>, ReceiverOf<B>>> {
-    let transport = B::transport(site);
-    let open = |direction| -> Fallible<_> {
-        let name = ChannelName::new(&site.channel(spec, direction))?;
-        Ok(match side {
-            Side::Near => transport.create(&name, &B::config(spec))?,
-            Side::Far => transport.open(&name)?,
-        })
-    };
-    let [there, back] = DIRECTIONS.map(open);
-    let (there, back) = (there?, back?);
-    let (mut tx, mut rx) = match side {
-        Side::Near => (there.sender()?, back.receiver()?),
-        Side::Far => (back.sender()?, there.receiver()?),
-    };
-    B::set_waiting(&mut tx, &mut rx, spec.waiting);
-    Ok(CoreLink { tx, rx, payload: spec.payload() })
 }

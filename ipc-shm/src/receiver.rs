@@ -133,7 +133,7 @@ impl BatchReceiver for ShmReceiver {
         self.advance(wait)?;
         while self.rest.len() + 1 < max_messages {
             match self.ring.next() {
-                Ok(Some(end)) if end.is_end => {
+                Ok(Some(end)) if end.is_end() => {
                     self.ring.unread(&end);
                     break;
                 }

@@ -220,7 +220,7 @@ impl Waiter {
                 // After the fence: a peer that came without hearing it, and fenced when it
                 // came, has seen the flag, or is seen here.
                 barrier::everywhere()
-                    && mapping.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64
+                    && words.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64
             }
         }
     }

@@ -195,13 +195,10 @@ impl<M: Memory> Writer<M> {
         loop {
             // Acquire: the walk is on what a dead process stored; nothing else pairs.
             let word = self.memory.load(geometry.word_at(self.place), Acquire);
-            if word == 0 {
-                break;
-            }
-            let record = Record::parse(&geometry, self.place, word)?;
-            self.progress.position += record.size;
-            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end));
-            self.place = geometry.step(self.place, record.size);
+            let Some(record) = Record::parse(&geometry, self.place, word)? else { break };
+            self.progress.position += record.size();
+            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end()));
+            self.place = geometry.step(self.place, record.size());
             // The ring can't hold more than a ring: this also bounds the walk.
             let walked = self.progress.position - start.position;
             if walked > geometry.capacity - WORD {
@@ -333,8 +330,8 @@ impl<M: Memory> Reader<M> {
     #[inline]
     pub(crate) fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
         for record in records {
-            self.progress.position += record.size;
-            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end));
+            self.progress.position += record.size();
+            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end()));
         }
         self.ledger.write(&self.memory, self.progress);
         // Release: pairs with the Acquire in `has_room`; our reads come before.
