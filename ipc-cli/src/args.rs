@@ -94,8 +94,6 @@ pub(crate) struct Send {
     /// Messages, instead of standard input (after -- if one begins with a dash)
     #[arg(value_name = "MESSAGE", allow_negative_numbers = true)]
     pub(crate) messages: Vec<OsString>,
-    #[command(flatten)]
-    pub(crate) create: CreateIfMissing,
     /// Wait at most this long for room, for each message: 250ms, 5s, 2m, 1h; 0: don't wait
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
@@ -103,7 +101,7 @@ pub(crate) struct Send {
     #[arg(long, value_name = "N")]
     pub(crate) priority: Option<u32>,
     /// How standard input is split into messages
-    #[arg(long, value_name = "FRAMING", default_value = "lines", hide_possible_values = false)]
+    #[arg(long, value_name = "FRAMING", default_value = "lines")]
     pub(crate) framing: SendFraming,
     /// Mark the end after the last message, for `ipc recv --until-end`
     ///
@@ -112,6 +110,8 @@ pub(crate) struct Send {
     /// is sent.
     #[arg(long)]
     pub(crate) end: bool,
+    #[command(flatten)]
+    pub(crate) create: CreateIfMissing,
 }
 
 /// Receive messages and print them, until stopped
@@ -130,8 +130,6 @@ pub(crate) struct Recv {
     /// The channel: mq:NAME or shm:NAME
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
-    #[command(flatten)]
-    pub(crate) create: CreateIfMissing,
     /// End after so many messages
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
@@ -147,6 +145,8 @@ pub(crate) struct Recv {
     /// How messages are printed
     #[arg(long, value_name = "FRAMING", default_value = "lines")]
     pub(crate) framing: RecvFraming,
+    #[command(flatten)]
+    pub(crate) create: CreateIfMissing,
 }
 
 /// `--create` and the settings of what it makes.

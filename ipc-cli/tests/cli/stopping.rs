@@ -1,12 +1,12 @@
 //! Signals, closed pipes and kills: nothing is lost, nobody hangs.
 
-use crate::support::{Running, World, eventually, numbered};
+use crate::support::{Running, World, eventually, numbered, pipe};
 use nix::sys::signal::Signal;
 use rstest::rstest;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     process::Stdio,
 };
 
@@ -70,7 +70,7 @@ fn a_signal_ends_a_sender_that_waits_for_room(#[values("mq", "shm")] scheme: &st
 fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme: &str) {
     let world = World::new();
     let address = world.channel(scheme);
-    let (mut output, theirs) = io::pipe().unwrap();
+    let (mut output, theirs) = pipe();
     let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
     let mut sender = world.spawn(&["send", &address, "--end"]);
     let mut input = sender.stdin.take().unwrap();
@@ -101,7 +101,7 @@ fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme:
 fn a_closed_pipe_ends_a_receiver_quietly_with_the_rest_in_the_channel(#[values("mq", "shm")] scheme: &str) {
     let world = World::new();
     let address = world.channel(scheme);
-    let (output, theirs) = io::pipe().unwrap();
+    let (output, theirs) = pipe();
     let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
     world.done(&["send", &address, "a"]);
     let mut line = String::new();
@@ -122,7 +122,7 @@ fn a_pipe_that_was_closed_before_takes_nothing_from_the_channel(#[values("mq", "
     let address = world.channel(scheme);
     world.done(&["send", &address, "a", "b", "c"]);
     for _ in 0..20 {
-        let (output, theirs) = io::pipe().unwrap();
+        let (output, theirs) = pipe();
         drop(output);
         Running::collecting(world.command(&["recv", &address]).stdout(theirs)).finish().assert_done();
     }

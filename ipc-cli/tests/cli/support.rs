@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fs::File,
     io::{Read, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Output, Stdio},
@@ -249,6 +250,12 @@ impl Ran {
         let line = line.filter(|line| !line.contains('\n') && !line.contains("panicked"));
         line.unwrap_or_else(|| panic!("not one line: {stderr:?}")).into()
     }
+}
+
+/// A pipe: its reading and its writing end, neither of which another child inherits.
+pub(crate) fn pipe() -> (File, File) {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    (reader.into(), writer.into())
 }
 
 /// Waits until it is so.
