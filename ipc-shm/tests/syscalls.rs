@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Arena, Child, allow_only, name, say, serve, told};
+use common::{Arena, Child, allow_only, end_after, name, say, serve, told};
 use ipc_shm::{Channel, Loan, Message, Receiver, RecvError, Sender, Shm, Transport, Wait, Waiting};
 use nix::libc;
 use rstest::rstest;
@@ -62,8 +62,8 @@ fn send(shm: &Shm, len: usize) {
         }
     }
     say("sent");
-    // The destructors make system calls, and may.
-    std::process::exit(0);
+    // At once: destructors and exit handlers make system calls, and may.
+    end_after(|| {});
 }
 
 fn receive(shm: &Shm) {
@@ -86,7 +86,7 @@ fn receive(shm: &Shm) {
         received += 1;
     }
     say("received");
-    std::process::exit(0);
+    end_after(|| {});
 }
 
 #[test]
