@@ -210,13 +210,19 @@ fn check_file(place: &Place, found: &Metadata) -> Result<(), ChannelError> {
 
 fn read_header(file: &File, len_bytes: u64) -> Result<Header, ChannelError> {
     let mut bytes = [0; HEADER_LEN_BYTES];
-    match file.read_exact_at(&mut bytes, 0) {
+    let answer = match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => Header::parse(&bytes, len_bytes, ident::page_size_bytes()?),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(ChannelError::Corrupt(format!("its file has {len_bytes} bytes, too few for a header")))
         }
         Err(error) => Err(OsError::new("pread", error).into()),
-    }
+    };
+    answer.map_err(|error| match error {
+        ChannelError::Corrupt(what) => {
+            ChannelError::Corrupt(format!("{what}: unless a program of another version uses it, remove it"))
+        }
+        other => other,
+    })
 }
 
 /// Takes away a transient segment that holds nothing and that nobody else has open. True
