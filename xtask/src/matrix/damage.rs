@@ -2,7 +2,11 @@
 //! and ends, the channel can be removed, and its name used again.
 
 use super::{Verdict, refusals::refuse, rig::Rig};
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 const CORRUPT: i32 = 8;
 
@@ -42,7 +46,7 @@ fn damaged_segment(rig: &Rig, name: &str, damage: Damage) -> Verdict {
 }
 
 fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    io::Write::write_all(&mut fs::File::options().write(true).open(path)?, bytes)
+    fs::File::options().write(true).open(path)?.write_all(bytes)
 }
 
 /// A folder, a link or a fifo in place of the file: nothing waits for it or follows it, and

@@ -3,5 +3,5 @@
 use crate::report::Outcome;
 
 pub(super) fn run() -> Outcome {
-    super::cargo(&["test", "--workspace", "--all-features", "--no-run"])
+    super::cargo(&["test", "--quiet", "--workspace", "--all-features", "--no-run"])
 }

@@ -3,6 +3,6 @@
 use crate::{report::Outcome, workspace};
 
 pub(super) fn run() -> Outcome {
-    let mut command = workspace::cargo(&["doc", "--workspace", "--no-deps", "--all-features"]);
+    let mut command = workspace::cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--all-features"]);
     super::check(command.env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -3,5 +3,5 @@
 use crate::report::Outcome;
 
 pub(super) fn run() -> Outcome {
-    super::cargo(&["fmt", "--all", "--check"])
+    super::cargo(&["fmt", "--all", "--check", "--", "--color=never"])
 }

@@ -25,7 +25,7 @@ fn evaluate(finished: &Finished) -> Outcome {
     if ignored > 0 {
         note.push_str(&format!(", {ignored} ignored"));
     }
-    let details = if failed == 0 { String::new() } else { without_successes(&finished.output) };
+    let details = if failed == 0 { String::new() } else { of_failed_programs(&finished.output) };
     Outcome { passed, failed, note, details }
 }
 
@@ -49,25 +49,38 @@ impl Counts {
     }
 }
 
-/// The output without the lines of what went well.
-fn without_successes(output: &str) -> String {
-    let is_success = |line: &str| line.starts_with("test ") && line.ends_with(" ... ok");
-    let lines = output.lines().filter(|line| !is_success(line) && !line.is_empty());
-    lines.map(|line| format!("{line}\n")).collect()
+/// The output of the programs that failed, without what went well in them.
+fn of_failed_programs(output: &str) -> String {
+    let mut programs = vec![String::new()];
+    for line in output.lines() {
+        if ["     Running ", "   Doc-tests "].iter().any(|head| line.starts_with(head)) {
+            programs.push(String::new());
+        }
+        let is_success = line.starts_with("test ") && line.ends_with(" ... ok");
+        if let Some(program) = programs.last_mut().filter(|_| !is_success && !line.is_empty()) {
+            program.push_str(line);
+            program.push('\n');
+        }
+    }
+    programs.into_iter().filter(|program| !program.contains("\ntest result: ok. ")).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, evaluate, without_successes};
+    use super::{Counts, evaluate, of_failed_programs};
     use crate::process::Finished;
 
     const OUTPUT: &str = "\
+     Running unittests src/lib.rs (target/debug/deps/one)
 running 3 tests
 test a ... ok
 test b ... FAILED
 test c ... ok
 
 test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.05s
+
+     Running tests/two.rs (target/debug/deps/two)
+running 6 tests
 
 test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s
 ";
@@ -109,10 +122,13 @@ test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; fini
     }
 
     #[test]
-    fn successes_are_left_out_of_the_details() {
-        assert_eq!(
-            without_successes("test a ... ok\ntest b ... FAILED\n\nwhy\n"),
-            "test b ... FAILED\nwhy\n"
-        );
+    fn only_failed_programs_are_shown_and_of_them_what_went_wrong() {
+        let result = "test result: ok. 1 passed; 0 failed; 0 ignored";
+        let good = format!("     Running a (target/a)\nrunning 1 test\ntest a ... ok\n\n{result}\n");
+        let bad = "     Running b (target/b)\ntest c ... ok\ntest b ... FAILED\n\nwhy\n";
+        let crashed = "   Doc-tests c\nsignal: 9, SIGKILL: kill\n";
+        let expected =
+            "     Running b (target/b)\ntest b ... FAILED\nwhy\n   Doc-tests c\nsignal: 9, SIGKILL: kill\n";
+        assert_eq!(of_failed_programs(&[&good, bad, &good, crashed].concat()), expected);
     }
 }

@@ -24,8 +24,8 @@ pub(super) fn run() -> Outcome {
 /// The host is checked without naming it, which shares what the lints have compiled.
 fn check(target: &str, is_host: bool) -> Outcome {
     match is_host {
-        true => super::cargo(&["check", "--workspace"]),
-        false => super::cargo(&["check", "--workspace", "--target", target]),
+        true => super::cargo(&["check", "--quiet", "--workspace"]),
+        false => super::cargo(&["check", "--quiet", "--workspace", "--target", target]),
     }
 }
 
