@@ -120,7 +120,12 @@ fn long_run(extra: &[&str]) -> (Child, [Pid; 2]) {
         let listed = fs::read_to_string(&children).ok()?;
         let pids: Vec<Pid> =
             listed.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect();
-        pids.try_into().ok()
+        // A child that is stopped before its exec(2) would stop its parent, too.
+        let begun = pids.iter().all(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("measuring-process"))
+        });
+        begun.then_some(pids)?.try_into().ok()
     });
     (child, peers)
 }
@@ -134,6 +139,11 @@ fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Whether a process is gone, or a zombie that whoever inherited it hasn't looked after.
+fn has_ended(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 fn assert_nothing_stays(coordinator: u32, peers: [Pid; 2]) {
@@ -197,7 +207,7 @@ fn measuring_processes_die_with_a_killed_coordinator() {
     child.kill().unwrap();
     child.wait().unwrap();
     for peer in peers {
-        until("the end of the measuring processes", || kill(peer, None).is_err().then_some(()));
+        until("the end of the measuring processes", || has_ended(peer).then_some(()));
     }
     let directory = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().path());
     let prefix = format!("/dev/shm/ipc-bench-{}-", child.id());

@@ -5,6 +5,8 @@
 //! standard input → [`framing`] → channel → [`output`] → standard output; [`interrupt`] is
 //! what ends it early, [`exit`] how it ends.
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod args;
 mod backend;
