@@ -157,8 +157,12 @@ impl Directory {
         }
     }
 
-    /// Makes a file without a name; `None` where the file system can't.
+    /// Makes a file without a name; `None` where the file system can't, or where it could
+    /// have none later: that takes `/proc`.
     pub(crate) fn make_unnamed(&self) -> Result<Option<Unpublished>, OsError> {
+        if !Path::new(DESCRIPTORS).is_dir() {
+            return Ok(None);
+        }
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         match retry(|| openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
             Ok(file) => Ok(Some(Unpublished { file: file.into(), temporary: None })),
@@ -196,16 +200,11 @@ impl Directory {
         }
     }
 
-    /// Names an unnamed file by its descriptor: through `/proc`, or without it where the
-    /// process may.
+    /// Names an unnamed file by its descriptor. (`AT_EMPTY_PATH` takes privileges, before
+    /// Linux 6.10.)
     fn link(&self, file: &File, name: &str) -> Result<bool, OsError> {
-        let by_proc = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let linked = match linkat(nix::fcntl::AT_FDCWD, &*by_proc, &self.0, name, AtFlags::AT_SYMLINK_FOLLOW)
-        {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => linkat(file, c"", &self.0, name, AtFlags::AT_EMPTY_PATH),
-            answer => answer,
-        };
-        match linked {
+        let by_proc = format!("{DESCRIPTORS}/{}", file.as_raw_fd());
+        match linkat(nix::fcntl::AT_FDCWD, &*by_proc, &self.0, name, AtFlags::AT_SYMLINK_FOLLOW) {
             Ok(()) => Ok(true),
             Err(Errno::EEXIST) => Ok(false),
             Err(errno) => Err(OsError::new("linkat", errno)),
@@ -219,6 +218,9 @@ impl Directory {
         Some((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
     }
 }
+
+/// Where a process finds its own descriptors by name.
+const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// What temporary names start with; no channel's name does.
 pub(crate) const TEMPORARY: &str = ".making-";
