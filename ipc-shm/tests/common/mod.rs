@@ -391,6 +391,37 @@ fn filter(calls: &[libc::c_long], listed: u32, others: u32) {
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, others));
     program.push(statement(libc::BPF_RET | libc::BPF_K, listed));
+    install(&mut program);
+}
+
+/// From now on, this system call fails with `errno` where its argument has the flag.
+pub(crate) fn refuse_flag(call: libc::c_long, argument: u32, flag: u32, errno: i32) {
+    let load = |at: u32| libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: at,
+    };
+    let jump = |kind: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: (libc::BPF_JMP | kind | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k,
+    };
+    let answer = |k: u32| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
+    // The arguments follow the number, the architecture and the instruction's address; the
+    // lower half of one comes first on the machines that this is tested on.
+    install(&mut [
+        load(0),
+        jump(libc::BPF_JEQ, call as u32, 0, 3),
+        load(16 + 8 * argument),
+        jump(libc::BPF_JSET, flag, 0, 1),
+        answer(libc::SECCOMP_RET_ERRNO | errno as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+fn install(program: &mut [libc::sock_filter]) {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: takes numbers only.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
