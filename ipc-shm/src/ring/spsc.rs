@@ -111,12 +111,12 @@ impl Record {
     #[inline]
     fn parse(geometry: &Geometry, place: u64, word: u64) -> Result<Option<Self>, Corrupt> {
         let Some(word) = NonZeroU64::new(word) else { return Ok(None) };
-        let record = Self { place, word };
         let flags = word.get() & ((1 << LEN_SHIFT) - 1);
-        if flags & !END != COMMITTED || record.len() as u64 > geometry.capacity - OVERHEAD_BYTES {
+        // All of its bits, also where a length in memory has fewer.
+        if flags & !END != COMMITTED || word.get() >> LEN_SHIFT > geometry.capacity - OVERHEAD_BYTES {
             return Err(bad_word(place, word.get()));
         }
-        Ok(Some(record))
+        Ok(Some(Self { place, word }))
     }
 
     /// The payload's length, in bytes.
