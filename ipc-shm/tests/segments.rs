@@ -31,6 +31,7 @@ fn this_binary_is_its_own_child() {
             "create and remove for ever" => create_and_remove_for_ever(&shm),
             "open, make and remove" => open_make_and_remove(&shm, &arguments[0], &arguments[1]),
             "hold" => hold(&shm, &arguments[1]),
+            "attach without address space" => attach_without_address_space(&shm),
             "use until killed" => use_until_killed(&shm, arguments[1].parse().unwrap()),
             other => panic!("no such child: {other}"),
         }
@@ -587,6 +588,33 @@ fn use_until_killed(shm: &Shm, seed: u64) {
             }
         }
     }
+}
+
+#[test]
+fn an_endpoint_that_finds_no_address_space_leaves_its_role_free() {
+    let arena = Arena::new();
+    Child::spawn("attach without address space", &[arena.path().to_str().unwrap()]).ends_well();
+    let channel = arena.shm().open(&name("x")).unwrap();
+    channel.sender().unwrap().try_send(b"room here").unwrap();
+    assert_eq!(&*channel.receiver().unwrap().try_recv().unwrap(), b"room here");
+}
+
+fn attach_without_address_space(shm: &Shm) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let channel = shm.create(&name("x"), &ShmConfig::new().capacity_bytes(16 << 20)).unwrap();
+    let (_, most) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let vm_pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let used = vm_pages.split(' ').next().unwrap().parse::<u64>().unwrap() * PAGE;
+    // Short of the guards, of the ring, and of its mirror.
+    for short in [4 << 10, 8 << 20, 24 << 20] {
+        setrlimit(Resource::RLIMIT_AS, used + short, most).unwrap();
+        for _ in 0..50 {
+            assert!(matches!(channel.sender().map(drop), Err(ChannelError::Os(_))));
+            assert!(matches!(channel.receiver().map(drop), Err(ChannelError::Os(_))));
+        }
+    }
+    setrlimit(Resource::RLIMIT_AS, most, most).unwrap();
+    let _both = (channel.sender().unwrap(), channel.receiver().unwrap());
 }
 
 #[test]

@@ -437,6 +437,45 @@ fn have_a_private_directory() {
 }
 
 #[test]
+fn a_lock_on_the_directory_that_is_not_given_back_is_reported() {
+    let arena = Arena::new();
+    drop(arena.shm().create(&name("y"), &small()).unwrap());
+    let directory = fs::File::open(arena.path()).unwrap();
+    let lock = nix::fcntl::Flock::lock(directory, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let shm = arena.shm();
+    let answers = within(PATIENCE, move || {
+        (shm.create(&name("x"), &small()).map(drop), shm.open(&name("y")).map(drop))
+    });
+    let error = answers.0.unwrap_err();
+    assert!(matches!(error, ChannelError::Limit(_)), "{error:?}");
+    assert!(error.to_string().contains(arena.path().to_str().unwrap()), "{error}");
+    answers.1.expect("opening takes no part in it");
+    drop(lock);
+    arena.shm().remove(&name("y")).unwrap();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[test]
+fn a_remover_that_never_ends_keeps_nobody_waiting_for_ever() {
+    use nix::{
+        fcntl::{FcntlArg, fcntl},
+        libc,
+    };
+    let arena = Arena::new();
+    drop(arena.shm().create(&name("x"), &small()).unwrap());
+    let file = fs::OpenOptions::new().read(true).write(true).open(arena.file("x")).unwrap();
+    // As a remover does that was stopped before it could unlink.
+    let mut lock = libc::flock { l_type: 0, l_whence: 0, l_start: 0, l_len: 1, l_pid: 0 };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    let shm = arena.shm();
+    let answer = within(PATIENCE, move || shm.open(&name("x")).map(drop));
+    assert!(matches!(answer, Err(ChannelError::Busy { .. })), "{answer:?}");
+    drop(file);
+    drop(arena.shm().open(&name("x")).unwrap());
+}
+
+#[test]
 fn a_channel_spoiled_while_it_is_open_is_no_worse() {
     let arena = Arena::new();
     let channel = arena.shm().create(&name("x"), &small()).unwrap();
