@@ -28,7 +28,6 @@ pub(crate) enum Isolation {
 impl Isolation {
     /// Enters new namespaces where possible. Only before other threads are started.
     pub(crate) fn enter() -> Self {
-        adopt_orphans();
         // A half-made isolation is none, and there is no way back: try it elsewhere first.
         if !probe_succeeds() {
             return Self::Shared;
@@ -67,12 +66,6 @@ fn try_enter() -> Option<Isolation> {
 #[cfg(not(target_os = "linux"))]
 fn try_enter() -> Option<Isolation> {
     None
-}
-
-/// Orphans become our children, so that a process that a test left behind is seen.
-fn adopt_orphans() {
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
 /// The system calls.

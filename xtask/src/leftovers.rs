@@ -4,11 +4,16 @@
 //! ([`crate::isolation`]), else in `/dev/mqueue`; where that isn't mounted either, only the
 //! scenarios' own queues are known, by their names, and those look after themselves.
 
-use crate::{isolation::Isolation, process};
+use crate::{
+    isolation::Isolation,
+    marks::{self, Bearer},
+    process::wait_until,
+};
 use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 const SHARED_MEMORY: &str = "/dev/shm";
@@ -29,12 +34,20 @@ impl Watch {
 
     /// What there is now and wasn't at the start. Processes among it are ended.
     pub(crate) fn leftovers(&self) -> io::Result<Vec<String>> {
+        // Who has been killed may need a moment until everything of it is gone.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        wait_until(deadline, || Ok(self.look()?.is_empty().then_some(())))?;
+        let found = self.look()?;
+        marks::all_bearers().iter().for_each(Bearer::kill);
+        Ok(found)
+    }
+
+    fn look(&self) -> io::Result<Vec<String>> {
         let before = self.before.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let mut leftovers = added(before, &list(&self.isolation)?);
-        let processes = process::descendants(std::process::id());
-        leftovers.extend(processes.iter().map(|found| format!("process {}: {}", found.pid, found.command)));
-        process::kill(&processes);
-        Ok(leftovers)
+        let mut found = added(before, &list(&self.isolation)?);
+        let processes = marks::all_bearers().into_iter();
+        found.extend(processes.map(|process| format!("process {}: {}", process.pid, process.command)));
+        Ok(found)
     }
 
     /// By what means the queues are seen.

@@ -8,6 +8,7 @@
 mod commands;
 mod isolation;
 mod leftovers;
+mod marks;
 mod matrix;
 mod process;
 mod report;

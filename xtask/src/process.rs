@@ -1,6 +1,7 @@
 //! Running a program to its end: its whole output, a time limit, and nothing of it alive
 //! after the limit.
 
+use crate::marks::{Bearer, Mark};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek},
@@ -61,13 +62,14 @@ fn run_into(
     stderr: &File,
 ) -> io::Result<Option<String>> {
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mark = Mark::new();
+    mark.put_on(command);
     let mut child = command.spawn()?;
     let status = wait_until(Instant::now() + limit, || child.try_wait())?;
     if status.is_none() {
-        // The parent first, so that it neither reports nor replaces the others.
-        let others = descendants(child.id());
+        // The first one first, so that it neither reports nor replaces the others.
         let _ = child.kill();
-        kill(&others);
+        mark.bearers().iter().for_each(Bearer::kill);
         child.wait()?;
     }
     Ok(ending(status, limit))
@@ -110,87 +112,9 @@ fn unnamed_file() -> io::Result<File> {
     Ok(file)
 }
 
-/// A process below another one.
-pub(crate) struct Descendant {
-    pub(crate) pid: i32,
-    /// Its command line, or its name if it has none.
-    pub(crate) command: String,
-}
-
-/// Kills processes; one that is gone already is as good.
-pub(crate) fn kill(processes: &[Descendant]) {
-    for process in processes {
-        #[cfg(unix)]
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::SIGKILL);
-        #[cfg(not(unix))]
-        let _ = process.pid;
-    }
-}
-
-/// The living processes below this one, `proc_pid_stat(5)`.
-#[cfg(target_os = "linux")]
-pub(crate) fn descendants(ancestor: u32) -> Vec<Descendant> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes: Vec<_> = entries.filter_map(|entry| Stat::read(&entry.path())).collect();
-    let mut family = vec![ancestor as i32];
-    let mut searched = 0;
-    while searched < family.len() {
-        let parent = family[searched];
-        family.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.pid));
-        searched += 1;
-    }
-    let living =
-        processes.into_iter().filter(|process| family[1..].contains(&process.pid) && process.state != 'Z');
-    living.map(|process| Descendant { pid: process.pid, command: command_line(&process) }).collect()
-}
-
-/// Not known on this system.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn descendants(_ancestor: u32) -> Vec<Descendant> {
-    Vec::new()
-}
-
-#[cfg(target_os = "linux")]
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    pid: i32,
-    name: String,
-    state: char,
-    parent: i32,
-}
-
-#[cfg(target_os = "linux")]
-impl Stat {
-    fn read(process: &std::path::Path) -> Option<Self> {
-        Self::parse(&fs::read_to_string(process.join("stat")).ok()?)
-    }
-
-    /// `pid (name) state parent …`; the name may hold anything.
-    fn parse(line: &str) -> Option<Self> {
-        let (pid, rest) = line.split_once(" (")?;
-        let (name, rest) = rest.rsplit_once(") ")?;
-        let mut fields = rest.split(' ');
-        Some(Self {
-            pid: pid.parse().ok()?,
-            name: name.into(),
-            state: fields.next()?.chars().next()?,
-            parent: fields.next()?.parse().ok()?,
-        })
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn command_line(process: &Stat) -> String {
-    let bytes = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-    match String::from_utf8_lossy(&bytes).replace('\0', " ").trim() {
-        "" => process.name.clone(),
-        words => words.into(),
-    }
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::{Stat, run, run_for_stdout};
+    use super::{run, run_for_stdout};
     use std::{
         process::Command,
         time::{Duration, Instant},
@@ -234,14 +158,8 @@ mod tests {
     #[test]
     fn what_takes_too_long_is_killed_and_shows_what_it_printed() {
         let start = Instant::now();
-        let finished = run(&mut shell("echo begun; sleep 600"), Duration::from_millis(500));
+        let finished = run(&mut shell("echo begun; sleep 600 & sleep 600"), Duration::from_millis(500));
         assert!(!finished.success && start.elapsed() < Duration::from_secs(60));
         assert_eq!(finished.output, "begun\n[killed after 0 s, its time limit]\n");
-    }
-
-    #[test]
-    fn a_process_name_may_hold_brackets_and_spaces() {
-        let stat = Stat::parse("17 (a) S (b) R 4 17 17 0").unwrap();
-        assert_eq!(stat, Stat { pid: 17, name: "a) S (b".into(), state: 'R', parent: 4 });
     }
 }

@@ -1,6 +1,6 @@
 //! An `ipc` process: fed, watched while it runs, ended by a deadline at the latest.
 
-use crate::process::wait_until;
+use crate::{marks::Mark, process::wait_until};
 use std::{
     fmt::Write as _,
     io::{self, Read, Write},
@@ -33,6 +33,7 @@ impl Running {
     pub(super) fn start(command: &mut Command, deadline: Instant) -> Result<Self, String> {
         let line = command_line(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Mark::new().put_on(command);
         let mut child = command.spawn().map_err(|error| format!("`{line}` can't be started: {error}"))?;
         let (stdout, stderr) = (Stream::of(child.stdout.take()), Stream::of(child.stderr.take()));
         Ok(Self { child, command: line, stdout, stderr, deadline })
