@@ -2,9 +2,9 @@
 //! keeps them.
 
 use super::{
-    FenceMode, Header, Place, Reach, RolePage,
+    FenceMode, Header, Place, Reach, RolePage, inspect,
     open::{self, Opened},
-    role_byte,
+    remove, role_byte,
 };
 use crate::{
     config::Lifetime,
@@ -65,7 +65,7 @@ impl Drop for Anchored {
 /// The last one out of a transient channel takes its name along.
 fn leave(place: &Place, header: &Header, generation: u32) {
     if header.lifetime == Lifetime::Transient && generation == fork::generation() {
-        open::reap(place, header.instance, &Window::open());
+        remove::reap(place, header.instance, &Window::open());
     }
 }
 
@@ -86,7 +86,7 @@ impl Attachment {
     fn new(place: Place, opened: Opened, role: Role, _window: &Window) -> Result<Self, ChannelError> {
         let page = opened.header.page as usize;
         if !lock::try_lock(&opened.file, role_byte(role), Mode::Exclusive)? {
-            return Err(open::taken(&opened.file, page, role));
+            return Err(inspect::taken(&opened.file, page, role));
         }
         let (Ok(control), Ok(data)) =
             (usize::try_from(opened.header.data_offset), usize::try_from(opened.header.capacity_bytes))

@@ -13,14 +13,20 @@
 //! under the directory's lock, by whoever holds the presence byte alone.
 
 mod attachment;
+mod create;
 mod header;
+mod inspect;
 mod open;
 mod place;
+mod remove;
 
 pub(crate) use attachment::{Anchored, Attachment};
+pub(crate) use create::create;
 pub(crate) use header::{FenceMode, Header};
-pub(crate) use open::{Opened, create, inspect, open, remove, turn_away};
+pub(crate) use inspect::inspect;
+pub(crate) use open::{Opened, open};
 pub(crate) use place::{Home, Place};
+pub(crate) use remove::{remove, turn_away};
 
 use crate::ring::spsc::Geometry;
 use ipc_core::Role;

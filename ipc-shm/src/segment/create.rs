@@ -1,0 +1,119 @@
+//! Making a segment: unnamed, allocated, filled, and only then given its name.
+
+use super::{
+    CONTROL_PAGES, FenceMode, Header, PRESENCE_BYTE, Place,
+    open::{Opened, lock_directory, open_in, refusal},
+    remove::turn_away,
+};
+use crate::{
+    config::Settings,
+    sys::{
+        fence,
+        file::{self, Cause, Directory, DirectoryLock, TEMPORARY, Unpublished},
+        fork::Window,
+        ident,
+        lock::{self, Mode},
+    },
+};
+use ipc_core::{ChannelError, OsError};
+use std::os::unix::fs::FileExt;
+
+/// Makes a segment, whole, and gives it its name.
+pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Result<Opened, ChannelError> {
+    let directory = place.home.open_or_make()?;
+    // What a dead transient channel left is swept away; anything else is in the way.
+    match open_in(&directory, place, window) {
+        Err(ChannelError::NotFound) => {}
+        Ok(opened) => {
+            turn_away(place, opened, window);
+            return Err(ChannelError::AlreadyExists);
+        }
+        Err(_) if directory.metadata_of(place.name.as_str()).is_ok() => {
+            return Err(ChannelError::AlreadyExists);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut made = make(&directory, place)?;
+    let answer = fill(&made, place, settings).and_then(|header| {
+        let _lock = lock_directory(&directory, place)?;
+        let published = directory.publish(&mut made, place.name.as_str());
+        match published.map_err(|error| refusal(place, error))? {
+            true => Ok(header),
+            false => Err(ChannelError::AlreadyExists),
+        }
+    });
+    match answer {
+        Ok(header) => Ok(Opened { metadata: file::metadata(&made.file)?, file: made.file, header }),
+        Err(error) => {
+            made.abandon(&directory);
+            Err(error)
+        }
+    }
+}
+
+/// A file that nobody finds, with our presence on it.
+fn make(directory: &Directory, place: &Place) -> Result<Unpublished, ChannelError> {
+    if let Some(made) = directory.make_unnamed().map_err(|error| refusal(place, error))? {
+        lock::try_lock(&made.file, PRESENCE_BYTE, Mode::Shared)?;
+        return Ok(made);
+    }
+    // Under the lock, a temporary name is never seen without the presence of its maker.
+    let lock = lock_directory(directory, place)?;
+    sweep_temporary_names(directory, &lock);
+    let made = directory.make_temporary().map_err(|error| refusal(place, error))?;
+    lock::try_lock(&made.file, PRESENCE_BYTE, Mode::Shared)?;
+    Ok(made)
+}
+
+/// Takes away the temporary names of killed creators, where the file system knows no
+/// unnamed files. Whoever is still at it has the presence byte locked.
+fn sweep_temporary_names(directory: &Directory, _lock: &DirectoryLock) {
+    for name in directory.names().unwrap_or_default() {
+        if !name.starts_with(TEMPORARY) {
+            continue;
+        }
+        let dead = directory
+            .open_file(&name, true)
+            .is_ok_and(|file| lock::try_lock(&file, PRESENCE_BYTE, Mode::Exclusive).unwrap_or(false));
+        if dead {
+            let _ = directory.unlink(&name);
+        }
+    }
+}
+
+/// Everything but the name: mode, pages, header. What isn't written is zero, as
+/// it is to be.
+fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header, ChannelError> {
+    file::set_mode(&made.file, settings.mode)?;
+    let page = ident::page_size_bytes()?;
+    let data_offset = CONTROL_PAGES * page;
+    let header = Header {
+        total_len: data_offset + settings.capacity_bytes,
+        page,
+        data_offset,
+        capacity_bytes: settings.capacity_bytes,
+        kind: settings.kind,
+        lifetime: settings.lifetime,
+        fences: if fence::register() { FenceMode::Asymmetric } else { FenceMode::Full },
+        instance: ident::random()?,
+        boot: ident::boot_id(),
+        creator_pid: ident::pid(),
+        created_unix_ns: ident::unix_time_ns(),
+    };
+    file::allocate(&made.file, header.total_len).map_err(|error| too_full(place, error, header.total_len))?;
+    made.file.write_all_at(&header.to_bytes(), 0).map_err(|error| OsError::new("pwrite", error))?;
+    Ok(header)
+}
+
+fn too_full(place: &Place, error: OsError, needed: u64) -> ChannelError {
+    if Cause::of(&error) != Cause::Full {
+        return error.into();
+    }
+    let directory = place.directory().display();
+    let free =
+        Directory::free_bytes(place.directory()).map_or("too little".into(), |free| format!("{free} bytes"));
+    ChannelError::Limit(format!(
+        "the channel needs {needed} bytes and {directory} has {free} free: ask for less capacity, remove channels, \
+         or enlarge the file system (`mount -o remount,size=… /dev/shm`)"
+    ))
+}

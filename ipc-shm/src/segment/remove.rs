@@ -1,0 +1,109 @@
+//! Taking a segment's name away: on request, and when a transient channel has done its
+//! duty. Only under the directory's lock, and only while nobody else has the segment open.
+
+use super::{
+    PRESENCE_BYTE, Place,
+    inspect::taken,
+    open::{Opened, is_empty, lock_directory, read_header, refusal},
+    role_byte,
+};
+use crate::{
+    config::Lifetime,
+    sys::{
+        file::{self, Directory, DirectoryLock, FileKind, Metadata},
+        fork::Window,
+        ident,
+        lock::{self, Mode},
+    },
+};
+use ipc_core::{ChannelError, Role};
+use std::fs::File;
+
+/// Removes a segment that nobody has open.
+pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError> {
+    let name = place.name.as_str();
+    let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
+    let lock = lock_directory(&directory, place)?;
+    let found = directory.metadata_of(name).map_err(|error| refusal(place, error))?;
+    // Whatever squats on the name may go; only a segment can be in use.
+    let file = match found.kind {
+        FileKind::Regular => Some(directory.open_file(name, true).map_err(|error| refusal(place, error))?),
+        FileKind::Directory => {
+            return Err(ChannelError::Corrupt(format!(
+                "{} is a directory: remove it by hand",
+                place.path().display()
+            )));
+        }
+        _ => None,
+    };
+    if let Some(file) = &file {
+        if !lock::try_lock(file, PRESENCE_BYTE, Mode::Exclusive)? {
+            return Err(in_use(file));
+        }
+    }
+    unlink_if_same(&directory, place, &found, &lock)
+}
+
+/// Leaves a segment that was opened and isn't wanted: meanwhile its last user may have
+/// left, and taken us for another one.
+pub(crate) fn turn_away(place: &Place, opened: Opened, window: &Window) {
+    let Opened { file, header, .. } = opened;
+    drop(file);
+    if header.lifetime == Lifetime::Transient {
+        reap(place, header.instance, window);
+    }
+}
+
+/// Removes a transient segment if its last user has left it empty. Whatever prevents it
+/// loses nothing: the next one to open the channel does the same.
+pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) {
+    let Ok(Some(directory)) = place.home.open() else { return };
+    let Ok(file) = directory.open_file(place.name.as_str(), true) else { return };
+    let Ok(metadata) = file::metadata(&file) else { return };
+    let Ok(header) = read_header(&file, metadata.len_bytes) else { return };
+    let opened = Opened { file, header, metadata };
+    if opened.header.lifetime == Lifetime::Transient && opened.header.instance == instance {
+        let _ = sweep(&directory, place, &opened);
+    }
+}
+
+/// Takes away a transient segment that holds nothing and that nobody else has open. True
+/// if it is gone.
+pub(super) fn sweep(directory: &Directory, place: &Place, opened: &Opened) -> Result<bool, ChannelError> {
+    if !lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Exclusive)? {
+        return Ok(false);
+    }
+    if !is_empty(opened) {
+        // Back to what we came with; nobody can have come in between.
+        lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Shared)?;
+        return Ok(false);
+    }
+    let lock = lock_directory(directory, place)?;
+    unlink_if_same(directory, place, &opened.metadata, &lock)?;
+    Ok(true)
+}
+
+/// Takes the name away if it still leads to the file that was checked.
+fn unlink_if_same(
+    directory: &Directory,
+    place: &Place,
+    checked: &Metadata,
+    _lock: &DirectoryLock,
+) -> Result<(), ChannelError> {
+    let name = place.name.as_str();
+    let found = directory.metadata_of(name).map_err(|error| refusal(place, error))?;
+    if found.identity != checked.identity {
+        return Err(ChannelError::NotFound);
+    }
+    directory.unlink(name).map_err(|error| refusal(place, error))
+}
+
+fn in_use(file: &File) -> ChannelError {
+    let page = ident::page_size_bytes().unwrap_or(4096) as usize;
+    for role in [Role::Sender, Role::Receiver] {
+        if lock::is_locked(file, role_byte(role)).unwrap_or(false) {
+            return taken(file, page, role);
+        }
+    }
+    ChannelError::Busy { role: Role::User, pid: None }
+}
