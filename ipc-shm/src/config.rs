@@ -175,6 +175,6 @@ pub enum Lifetime {
     #[default]
     Kept,
     /// When the last one leaves it empty. If all its users are killed, the next one to
-    /// open it (or to look for it) finds nothing, unless messages are left in it.
+    /// open it finds nothing, unless messages are left in it; until then it is listed.
     Transient,
 }
