@@ -156,8 +156,8 @@ pub(crate) struct Writer<M> {
     progress: Progress,
     /// The position's place in the ring.
     place: u64,
-    /// The receiver's position when it was last looked at.
-    released: u64,
+    /// A ring's length from the receiver's position, when that was last looked at.
+    limit: u64,
 }
 
 impl<M: Memory> Writer<M> {
@@ -183,7 +183,8 @@ impl<M: Memory> Writer<M> {
         }
         geometry.used(progress.position, released)?;
         let place = progress.position % geometry.capacity;
-        let mut writer = Self { memory, geometry, ledger, progress, place, released };
+        let limit = released + geometry.capacity;
+        let mut writer = Self { memory, geometry, ledger, progress, place, limit };
         writer.catch_up()?;
         Ok(writer)
     }
@@ -214,20 +215,16 @@ impl<M: Memory> Writer<M> {
     /// Whether there is room for a message of `len` bytes, which is not too long.
     #[inline]
     pub(crate) fn has_room(&mut self, len: usize) -> Result<bool, Corrupt> {
-        let needed = record_size(len as u64) + WORD;
-        if self.fits(needed)? {
+        let end = self.progress.position + record_size(len as u64) + WORD;
+        if end <= self.limit {
             return Ok(true);
         }
         // Acquire: pairs with the Release in `Reader::release`; what the receiver read is
         // read before we overwrite it.
-        self.released = self.memory.load(self.geometry.released, Acquire);
-        self.fits(needed)
-    }
-
-    #[inline]
-    fn fits(&self, needed: u64) -> Result<bool, Corrupt> {
-        let used = self.geometry.used(self.progress.position, self.released)?;
-        Ok(needed <= self.geometry.capacity - used)
+        let released = self.memory.load(self.geometry.released, Acquire);
+        self.geometry.used(self.progress.position, released)?;
+        self.limit = released + self.geometry.capacity;
+        Ok(end <= self.limit)
     }
 
     /// Where the next message's payload goes, as an offset in the segment.
