@@ -166,11 +166,11 @@ impl Report {
             .iter()
             .fold((0, 0), |(again, moved), row| (again + row.remeasured, moved + row.unsettled));
         let rounds: usize = self.rows.iter().map(|row| row.rounds).sum();
-        let _ =
-            write!(text, "\nrounds    {rounds} count; {again} were measured again, since the floor moved");
+        let _ = write!(text, "\nrounds    {rounds} count");
         if moved > 0 {
-            let _ = write!(text, "; in {moved} of those that count it moved, too");
+            let _ = write!(text, ", {moved} of them although the floor moved");
         }
+        let _ = write!(text, "; {again} were measured again because it did");
         for note in &self.notes {
             let _ = write!(text, "\nleft out  {note}");
         }

@@ -122,6 +122,9 @@ pub(crate) struct Send {
 /// time. When the output is closed, what was not written stays in the channel; on mq: the
 /// message goes back to the end of the queue.
 ///
+/// Messages of up to 4 KiB are written whole: a pipe takes them so or not at all. In a file, a
+/// kill can cut the one that is being written; it comes again, whole, to the next receiver.
+///
 /// Ends with whichever of --count, --drain, --timeout and --until-end comes first. SIGINT and
 /// SIGTERM end it after the batch that is being written (130, 143); if nobody takes the output
 /// for a second then, or on a second signal, at once.

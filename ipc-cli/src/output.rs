@@ -21,6 +21,12 @@ use std::{
 /// Messages of this length and longer are written from where they are.
 const COPY_MAX_LEN: usize = 16 * 1024;
 
+/// Framed messages that fit are written together, up to so many bytes: a pipe takes them
+/// whole or not at all (`PIPE_BUF`, pipe(7)), and a file is rarely caught in between. So a
+/// killed receiver hardly ever leaves half a message in its output, to which the output of
+/// the next one would be glued.
+const ATOMIC_LEN: usize = 4096;
+
 /// So many bytes are enough for a batch: more would only keep the sender waiting for room.
 const BATCH_LEN: usize = 128 * 1024;
 
@@ -133,6 +139,9 @@ impl<W: Output> Printer<W> {
         progress: &mut Progress,
     ) -> io::Result<()> {
         for message in messages {
+            if self.framing != RecvFraming::Raw && self.buffer.len() + framed_len(message) > ATOMIC_LEN {
+                self.flush_buffer(progress)?;
+            }
             if self.framing == RecvFraming::Prefixed {
                 let len = u32::try_from(message.len()).map_err(|_| {
                     io::Error::other("a message of 4 GiB or more has no prefix: use --framing raw")
@@ -169,6 +178,11 @@ impl<W: Output> Printer<W> {
     }
 }
 
+/// A message with its prefix, or with its newline and some room.
+fn framed_len(message: &[u8]) -> usize {
+    message.len() + size_of::<u32>()
+}
+
 #[derive(Debug, Default)]
 struct Progress {
     /// Bytes of this batch that were framed.
@@ -195,7 +209,7 @@ fn write_counted(output: &mut impl Write, mut bytes: &[u8], progress: &mut Progr
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCH_LEN, COPY_MAX_LEN, Output, Printer};
+    use super::{ATOMIC_LEN, BATCH_LEN, COPY_MAX_LEN, Output, Printer};
     use crate::args::RecvFraming;
     use rstest::rstest;
     use std::io::{self, Write};
@@ -268,6 +282,41 @@ mod tests {
         let printed = printer.print([b"a".as_slice(), &long, b"b"].into_iter());
         assert_eq!(printed.whole, 3);
         assert_eq!(printer.output.taken, [b"a\n", long.as_slice(), b"\nb\n"].concat());
+    }
+
+    #[rstest]
+    fn short_messages_are_never_split_over_two_writes(
+        #[values(RecvFraming::Lines, RecvFraming::Prefixed)] framing: RecvFraming,
+    ) {
+        /// Notes where each write ends.
+        struct Cuts(Vec<usize>, usize);
+
+        impl Write for Cuts {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                assert!(bytes.len() <= ATOMIC_LEN);
+                self.1 += bytes.len();
+                self.0.push(self.1);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Output for Cuts {
+            fn wait_until_ready(&self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let messages: Vec<Vec<u8>> = (0..500).map(|i| vec![b'x'; i * 37 % 1500]).collect();
+        let mut printer = Printer::new(Cuts(Vec::new(), 0), framing);
+        let printed = printer.print(messages.iter().map(Vec::as_slice));
+        let ends: Vec<u64> = printer.ends.clone();
+        assert!(printed.result.is_ok() && printed.whole == ends.len());
+        assert!(printer.output.0.len() > 20, "several writes");
+        assert!(printer.output.0.iter().all(|&cut| ends.contains(&(cut as u64))));
     }
 
     #[test]
