@@ -91,6 +91,22 @@ pub enum RecvError {
     Os(OsError),
 }
 
+/// Why a wait ended without what it was for: what sending and receiving have in common, for
+/// backends, whose waiting is the same at both ends.
+#[derive(Debug)]
+pub enum Unready {
+    /// The call was not to wait.
+    WouldBlock,
+    /// The deadline passed.
+    TimedOut,
+    /// The wait was cancelled.
+    Cancelled,
+    /// The channel was removed.
+    Closed,
+    /// The system refused to wait.
+    Os(OsError),
+}
+
 /// Why a channel could not be made, opened, inspected or removed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -248,6 +264,36 @@ impl Error for ChannelError {
 impl<L: fmt::Debug> Error for Rejected<L> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.source()
+    }
+}
+
+impl From<Unready> for SendError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Closed => Self::Closed,
+            Unready::Os(error) => Self::Os(error),
+        }
+    }
+}
+
+impl From<Unready> for RecvError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Closed => Self::Closed,
+            Unready::Os(error) => Self::Os(error),
+        }
+    }
+}
+
+impl From<OsError> for Unready {
+    fn from(error: OsError) -> Self {
+        Self::Os(error)
     }
 }
 

@@ -45,7 +45,7 @@ pub mod local;
 
 pub use capability::{Capabilities, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh};
 pub use endpoint::{Batch, BatchReceiver, Loan, Message, Receiver, Sender};
-pub use error::{ChannelError, OsError, RecvError, Rejected, SendError};
+pub use error::{ChannelError, OsError, RecvError, Rejected, SendError, Unready};
 pub use name::{ChannelName, InvalidName};
 pub use transport::{Channel, ChannelInfo, Participant, Role, Transport};
 pub use wait::{Cancel, CancelRegistration, Wait};

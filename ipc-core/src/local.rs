@@ -6,7 +6,7 @@
 
 use crate::{
     Batch, BatchReceiver, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark,
-    Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Wait,
+    Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Unready, Wait,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -248,35 +248,6 @@ impl Wake for WakeAll {
         // sleep.
         let _queue = self.0.queue();
         self.0.wake_all();
-    }
-}
-
-enum Unready {
-    WouldBlock,
-    TimedOut,
-    Cancelled,
-    Closed,
-}
-
-impl From<Unready> for SendError {
-    fn from(unready: Unready) -> Self {
-        match unready {
-            Unready::WouldBlock => Self::WouldBlock,
-            Unready::TimedOut => Self::TimedOut,
-            Unready::Cancelled => Self::Cancelled,
-            Unready::Closed => Self::Closed,
-        }
-    }
-}
-
-impl From<Unready> for RecvError {
-    fn from(unready: Unready) -> Self {
-        match unready {
-            Unready::WouldBlock => Self::WouldBlock,
-            Unready::TimedOut => Self::TimedOut,
-            Unready::Cancelled => Self::Cancelled,
-            Unready::Closed => Self::Closed,
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! signal nor a step of the wall clock shortens or prolongs the wait.
 
 use crate::sys;
-use ipc_core::{OsError, RecvError, SendError, Wait};
+use ipc_core::{OsError, Unready, Wait};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags},
@@ -32,43 +32,6 @@ pub(crate) enum Patience {
     Endless,
     /// Answer at once.
     None,
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) enum Unready {
-    WouldBlock,
-    TimedOut,
-    Cancelled,
-    Os(OsError),
-}
-
-impl From<OsError> for Unready {
-    fn from(error: OsError) -> Self {
-        Self::Os(error)
-    }
-}
-
-impl From<Unready> for SendError {
-    fn from(unready: Unready) -> Self {
-        match unready {
-            Unready::WouldBlock => Self::WouldBlock,
-            Unready::TimedOut => Self::TimedOut,
-            Unready::Cancelled => Self::Cancelled,
-            Unready::Os(error) => Self::Os(error),
-        }
-    }
-}
-
-impl From<Unready> for RecvError {
-    fn from(unready: Unready) -> Self {
-        match unready {
-            Unready::WouldBlock => Self::WouldBlock,
-            Unready::TimedOut => Self::TimedOut,
-            Unready::Cancelled => Self::Cancelled,
-            Unready::Os(error) => Self::Os(error),
-        }
-    }
 }
 
 /// Sorts out what `call` answered. `None` is "not now".

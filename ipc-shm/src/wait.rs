@@ -11,7 +11,7 @@ use crate::{
     sys::{fence as barrier, futex, ident},
 };
 use crossbeam_utils::Backoff;
-use ipc_core::{Cancel, RecvError, Role, SendError, Wait};
+use ipc_core::{Cancel, Role, Unready, Wait};
 use parking_lot::Mutex;
 use std::{
     hint,
@@ -53,37 +53,6 @@ const LOOK_AROUND_BURSTS: u32 = 1 << 14;
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
-
-/// Why a wait ended without what it was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unready {
-    WouldBlock,
-    TimedOut,
-    Cancelled,
-    Closed,
-}
-
-impl From<Unready> for SendError {
-    fn from(unready: Unready) -> Self {
-        match unready {
-            Unready::WouldBlock => Self::WouldBlock,
-            Unready::TimedOut => Self::TimedOut,
-            Unready::Cancelled => Self::Cancelled,
-            Unready::Closed => Self::Closed,
-        }
-    }
-}
-
-impl From<Unready> for RecvError {
-    fn from(unready: Unready) -> Self {
-        match unready {
-            Unready::WouldBlock => Self::WouldBlock,
-            Unready::TimedOut => Self::TimedOut,
-            Unready::Cancelled => Self::Cancelled,
-            Unready::Closed => Self::Closed,
-        }
-    }
-}
 
 /// Wakes the peer, if it sleeps.
 #[derive(Debug)]

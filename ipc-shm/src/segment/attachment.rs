@@ -2,9 +2,9 @@
 //! keeps them.
 
 use super::{
-    FenceMode, Header, Place, Reach, RolePage, inspect,
-    open::{self, Opened},
-    remove, role_byte,
+    FenceMode, Header, Place, Reach, RolePage,
+    file::{Opened, taken},
+    open, remove, role_byte,
 };
 use crate::{
     config::Lifetime,
@@ -86,7 +86,7 @@ impl Attachment {
     fn new(place: Place, opened: Opened, role: Role, _window: &Window) -> Result<Self, ChannelError> {
         let page = opened.header.page as usize;
         if !lock::try_lock(&opened.file, role_byte(role), Mode::Exclusive)? {
-            return Err(inspect::taken(&opened.file, page, role));
+            return Err(taken(&opened.file, page, role));
         }
         let (Ok(control), Ok(data)) =
             (usize::try_from(opened.header.data_offset), usize::try_from(opened.header.capacity_bytes))

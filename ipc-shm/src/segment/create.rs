@@ -2,7 +2,8 @@
 
 use super::{
     CONTROL_PAGES, FenceMode, Header, PRESENCE_BYTE, Place,
-    open::{Opened, lock_directory, open_in, refusal},
+    file::{Opened, lock_directory, refusal},
+    open::open_in,
     remove::turn_away,
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use super::{
     Place, RolePage,
-    open::{Opened, check_file, read_header, refusal},
+    file::{FileMemory, Opened, check_file, read_header, refusal},
     role_byte,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     sys::{file, fork::Window, lock},
 };
 use ipc_core::{ChannelError, Role};
-use std::{fs::File, os::unix::fs::FileExt, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 /// What is known about a segment, read without taking part in it.
 #[derive(Debug)]
@@ -52,29 +52,4 @@ pub(crate) fn inspect(place: &Place, _window: &Window) -> Result<Inspection, Cha
         settings: opened.settings(),
         holders,
     })
-}
-
-/// The error that names who has a role.
-pub(super) fn taken(file: &File, page: usize, role: Role) -> ChannelError {
-    let pid = FileMemory(file).load(RolePage::of(role, page).pid(), Ordering::Relaxed);
-    ChannelError::Busy { role, pid: u32::try_from(pid).ok().filter(|&pid| pid != 0) }
-}
-
-/// A segment's words read from its file, for those who don't take part. What can't be read
-/// is taken for occupied.
-#[derive(Debug)]
-pub(super) struct FileMemory<'a>(pub(super) &'a File);
-
-impl Memory for FileMemory<'_> {
-    fn load(&self, offset: usize, _order: Ordering) -> u64 {
-        let mut word = [0; 8];
-        match self.0.read_exact_at(&mut word, offset as u64) {
-            Ok(()) => u64::from_ne_bytes(word),
-            Err(_) => u64::MAX,
-        }
-    }
-
-    fn store(&self, _offset: usize, _value: u64, _order: Ordering) {
-        unreachable!("whoever looks at a file doesn't write to it");
-    }
 }

@@ -14,6 +14,7 @@
 
 mod attachment;
 mod create;
+mod file;
 mod header;
 mod inspect;
 mod open;
@@ -22,9 +23,10 @@ mod remove;
 
 pub(crate) use attachment::{Anchored, Attachment};
 pub(crate) use create::create;
+pub(crate) use file::Opened;
 pub(crate) use header::{FenceMode, Header};
 pub(crate) use inspect::inspect;
-pub(crate) use open::{Opened, open};
+pub(crate) use open::open;
 pub(crate) use place::{Home, Place};
 pub(crate) use remove::{remove, turn_away};
 

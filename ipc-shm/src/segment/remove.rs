@@ -3,8 +3,7 @@
 
 use super::{
     PRESENCE_BYTE, Place,
-    inspect::taken,
-    open::{Opened, is_empty, lock_directory, read_header, refusal},
+    file::{Opened, is_empty, lock_directory, read_header, refusal, taken},
     role_byte,
 };
 use crate::{

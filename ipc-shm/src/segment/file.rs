@@ -1,0 +1,131 @@
+//! A segment's file, as all who make, open, remove or inspect one handle it: what may be at
+//! its name, its header, its words without a mapping, and the directory's lock.
+
+use super::{Header, Place, RolePage, header::HEADER_LEN_BYTES};
+use crate::{
+    config::Settings,
+    ring::{ledger::Ledger, memory::Memory},
+    sys::{
+        file::{Cause, Directory, DirectoryLock, FileKind, Metadata},
+        ident,
+    },
+};
+use ipc_core::{ChannelError, OsError, Role};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::atomic::Ordering, time::Duration};
+
+/// How long we wait for somebody who makes or removes a name; it takes them microseconds,
+/// unless they are stopped.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A segment's file: checked, and its presence byte locked by its own description.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) header: Header,
+    pub(crate) metadata: Metadata,
+}
+
+impl Opened {
+    /// What the segment was made with.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            capacity_bytes: self.header.capacity_bytes,
+            mode: self.metadata.mode,
+            kind: self.header.kind,
+            lifetime: self.header.lifetime,
+        }
+    }
+}
+
+pub(super) fn check_file(place: &Place, found: &Metadata) -> Result<(), ChannelError> {
+    let path = place.path();
+    let path = path.display();
+    if found.kind != FileKind::Regular {
+        return Err(ChannelError::Corrupt(format!("{path} is not a regular file: remove it")));
+    }
+    if found.uid != ident::euid() {
+        return Err(ChannelError::NotPermitted(format!(
+            "{path} belongs to user {}, we are user {}: only one's own channels are opened",
+            found.uid,
+            ident::euid()
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn read_header(file: &File, len_bytes: u64) -> Result<Header, ChannelError> {
+    let mut bytes = [0; HEADER_LEN_BYTES];
+    let answer = match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => Header::parse(&bytes, len_bytes, ident::page_size_bytes()?),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(ChannelError::Corrupt(format!("its file has {len_bytes} bytes, too few for a header")))
+        }
+        Err(error) => Err(OsError::new("pread", error).into()),
+    };
+    answer.map_err(|error| match error {
+        ChannelError::Corrupt(what) => {
+            ChannelError::Corrupt(format!("{what}: unless a program of another version uses it, remove it"))
+        }
+        other => other,
+    })
+}
+
+/// Whether the ring holds nothing: whether the receiver would find a record.
+pub(super) fn is_empty(opened: &Opened) -> bool {
+    let geometry = super::spsc_geometry(&opened.header);
+    let memory = FileMemory(&opened.file);
+    let (_, receiver) = Ledger::open(&memory, geometry.receiver_ledger);
+    let place = receiver.position % geometry.capacity;
+    memory.load(geometry.data + place as usize, Ordering::Acquire) == 0
+}
+
+pub(super) fn lock_directory(directory: &Directory, place: &Place) -> Result<DirectoryLock, ChannelError> {
+    directory.lock(PATIENCE)?.ok_or_else(|| {
+        ChannelError::Limit(format!(
+            "another process has had {} locked for {} s: is it stopped?",
+            place.directory().display(),
+            PATIENCE.as_secs()
+        ))
+    })
+}
+
+/// What a failed call on a segment's name means.
+pub(super) fn refusal(place: &Place, error: OsError) -> ChannelError {
+    let path = place.path();
+    let path = path.display();
+    let not_a_segment = |what| ChannelError::Corrupt(format!("{path} is {what}, not a segment: remove it"));
+    match Cause::of(&error) {
+        Cause::NotFound => ChannelError::NotFound,
+        Cause::AlreadyExists => ChannelError::AlreadyExists,
+        Cause::NotPermitted => ChannelError::NotPermitted(format!("{path}: {}", error.error)),
+        Cause::IsSymlink => not_a_segment("a symbolic link"),
+        Cause::IsDirectory => not_a_segment("a directory"),
+        Cause::NotOpenable => not_a_segment("a socket or a device"),
+        Cause::NotDirectory | Cause::Full | Cause::Other => ChannelError::Os(error),
+    }
+}
+
+/// The error that names who has a role.
+pub(super) fn taken(file: &File, page: usize, role: Role) -> ChannelError {
+    let pid = FileMemory(file).load(RolePage::of(role, page).pid(), Ordering::Relaxed);
+    ChannelError::Busy { role, pid: u32::try_from(pid).ok().filter(|&pid| pid != 0) }
+}
+
+/// A segment's words read from its file, for those who don't take part. What can't be read
+/// is taken for occupied.
+#[derive(Debug)]
+pub(super) struct FileMemory<'a>(pub(super) &'a File);
+
+impl Memory for FileMemory<'_> {
+    fn load(&self, offset: usize, _order: Ordering) -> u64 {
+        let mut word = [0; 8];
+        match self.0.read_exact_at(&mut word, offset as u64) {
+            Ok(()) => u64::from_ne_bytes(word),
+            Err(_) => u64::MAX,
+        }
+    }
+
+    fn store(&self, _offset: usize, _value: u64, _order: Ordering) {
+        unreachable!("whoever looks at a file doesn't write to it");
+    }
+}
