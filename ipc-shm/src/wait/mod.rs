@@ -1,9 +1,9 @@
 //! Waiting for a peer: spin briefly, yield, then sleep on a word of the segment.
 //!
-//! Who is about to sleep sets its flag, fences, looks once more and sleeps on the flag. Who
-//! has changed the ring looks at the peer's flag, and only if it is set swaps it to 0 and
-//! wakes. It is a flag and not a count, which a killed sleeper would leave wrong. Every
-//! sleep is bounded, because a peer may be killed between its store and its wake-up.
+//! How sleeper and waker agree is in `flag`. Every sleep is bounded, because a peer may be
+//! killed between its store and its wake-up.
+
+mod flag;
 
 use crate::{
     ring::memory::{Memory, Words},
@@ -11,6 +11,7 @@ use crate::{
     sys::{fence as barrier, futex, ident},
 };
 use crossbeam_utils::Backoff;
+use flag::Flag;
 use ipc_core::{Cancel, Role, Unready, Wait};
 use parking_lot::Mutex;
 use std::{
@@ -51,8 +52,56 @@ const EAGER_BURSTS: u32 = 8;
 /// Bursts of a spinning endpoint between two looks around.
 const LOOK_AROUND_BURSTS: u32 = 1 << 14;
 
-const AWAKE: u32 = 0;
-const ASLEEP: u32 = 1;
+/// A role's flag in a segment, as `flag` wants it.
+struct SegmentFlag<'a> {
+    word: &'a AtomicU32,
+    fences: FenceMode,
+}
+
+impl Flag for SegmentFlag<'_> {
+    #[inline]
+    fn load(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    fn store(&self, value: u32) {
+        self.word.store(value, Ordering::SeqCst);
+    }
+
+    fn swap(&self, value: u32) -> u32 {
+        // SeqCst: a cancellation was stored before; either we see the flag here, or its
+        // owner, who announced itself later, sees the cancellation.
+        self.word.swap(value, Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn light_fence(&self) {
+        match self.fences {
+            // The sleeper's fence runs on our processor too; only the compiler must be kept
+            // from moving the load up.
+            FenceMode::Asymmetric => atomic::compiler_fence(Ordering::SeqCst),
+            FenceMode::Full => atomic::fence(Ordering::SeqCst),
+        }
+    }
+
+    fn heavy_fence(&self) -> bool {
+        match self.fences {
+            FenceMode::Asymmetric => barrier::everywhere(),
+            FenceMode::Full => {
+                atomic::fence(Ordering::SeqCst);
+                true
+            }
+        }
+    }
+
+    fn sleep(&self, time: Duration) {
+        futex::wait(self.word, flag::ASLEEP, time);
+    }
+
+    fn wake_all(&self) {
+        futex::wake_all(self.word);
+    }
+}
 
 /// Wakes the peer, if it sleeps.
 #[derive(Debug)]
@@ -70,25 +119,7 @@ impl Bell {
     /// To be called after each change of the ring that the peer may wait for.
     #[inline]
     pub(crate) fn ring(&self, words: &Words) {
-        match self.fences {
-            // The sleeper's fence runs on our processor too; only the compiler must be kept
-            // from moving the load up.
-            FenceMode::Asymmetric => atomic::compiler_fence(Ordering::SeqCst),
-            FenceMode::Full => atomic::fence(Ordering::SeqCst),
-        }
-        let flag = words.half_word(self.peer_asleep);
-        if flag.load(Ordering::Relaxed) != AWAKE {
-            wake(flag);
-        }
-    }
-}
-
-#[cold]
-fn wake(flag: &AtomicU32) {
-    // SeqCst: a cancellation was stored before; either we see the flag here, or its owner,
-    // who announced itself later, sees the cancellation.
-    if flag.swap(AWAKE, Ordering::SeqCst) != AWAKE {
-        futex::wake_all(flag);
+        flag::ring(&SegmentFlag { word: words.half_word(self.peer_asleep), fences: self.fences });
     }
 }
 
@@ -149,56 +180,41 @@ impl Waiter {
         mut poll: impl FnMut() -> Result<Option<T>, E>,
     ) -> Result<T, E> {
         let words = attachment.words();
-        let flag = words.half_word(self.mine.asleep());
+        let mine = SegmentFlag { word: words.half_word(self.mine.asleep()), fences: self.fences };
         let _armed = wait.cancel().map(|cancel| self.arm(&words, cancel));
         loop {
-            let sure = self.announce(&words, flag);
+            let bound = if self.announce(&words, &mine) { SLEEP } else { DOUBTFUL_SLEEP };
             let answer = poll();
             if !matches!(answer, Ok(None)) {
-                flag.store(AWAKE, Ordering::Relaxed);
+                flag::withdraw(&mine);
                 return answer.map(|answer| answer.expect("matched above"));
             }
-            let bound = if sure { SLEEP } else { DOUBTFUL_SLEEP };
-            let verdict =
-                overdue(wait).map_or_else(|| Ok(time_left(wait).map_or(bound, |left| left.min(bound))), Err);
-            let time = match verdict {
-                Ok(time) => time,
-                Err(unready) => {
-                    flag.store(AWAKE, Ordering::Relaxed);
-                    return Err(unready.into());
-                }
-            };
-            futex::wait(flag, ASLEEP, time);
+            if let Some(unready) = overdue(wait) {
+                flag::withdraw(&mine);
+                return Err(unready.into());
+            }
+            let time = time_left(wait).map_or(bound, |left| left.min(bound));
             // Nobody woke us: a good time to look around.
-            if flag.load(Ordering::Relaxed) == ASLEEP && !attachment.is_named() {
+            if !flag::sleep(&mine, time) && !attachment.is_named() {
                 return poll()?.ok_or(Unready::Closed.into());
             }
         }
     }
 
-    /// Sets the flag, and sees to it that the peer sees either the flag or our last look at
-    /// the ring sees what the peer did. False if the peer may overlook the flag.
-    fn announce(&self, words: &Words, flag: &AtomicU32) -> bool {
-        flag.store(ASLEEP, Ordering::SeqCst);
-        match self.fences {
-            FenceMode::Full => {
-                atomic::fence(Ordering::SeqCst);
-                true
-            }
-            FenceMode::Asymmetric => {
-                // After the fence: a peer that came without hearing it, and fenced when it
-                // came, has seen the flag, or is seen here.
-                barrier::everywhere()
-                    && words.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64
-            }
-        }
+    /// False if the peer may overlook that we sleep.
+    fn announce(&self, words: &Words, mine: &SegmentFlag<'_>) -> bool {
+        // Reach is looked at after the fence: a peer that came without hearing it, and
+        // fenced when it came, has seen the flag, or is seen here.
+        flag::announce(mine)
+            && (self.fences == FenceMode::Full
+                || words.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64)
     }
 
     /// Has a cancellation wake us, until the guard is dropped.
     fn arm<'c>(&mut self, words: &Words, cancel: &'c Cancel) -> Armed<'c> {
-        let alarm = self
-            .alarm
-            .get_or_insert_with(|| Arc::new(Alarm { asleep: self.mine.asleep(), target: Mutex::new(None) }));
+        let alarm = self.alarm.get_or_insert_with(|| {
+            Arc::new(Alarm { asleep: self.mine.asleep(), fences: self.fences, target: Mutex::new(None) })
+        });
         *alarm.target.lock() = Some(words.clone());
         let registration = cancel.register(Arc::clone(alarm).into());
         Armed { alarm: Arc::clone(alarm), _registration: registration }
@@ -209,6 +225,7 @@ impl Waiter {
 #[derive(Debug)]
 struct Alarm {
     asleep: usize,
+    fences: FenceMode,
     /// The memory to ring in, while its owner is in the wait. Used under the lock only, so
     /// that it is never what keeps a mapping alive.
     target: Mutex<Option<Words>>,
@@ -217,7 +234,7 @@ struct Alarm {
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         if let Some(words) = &*self.target.lock() {
-            wake(words.half_word(self.asleep));
+            flag::wake(&SegmentFlag { word: words.half_word(self.asleep), fences: self.fences });
         }
     }
 }
