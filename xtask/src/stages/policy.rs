@@ -25,10 +25,14 @@ const SAFE_CRATES: [&str; 3] = ["ipc-core/src/lib.rs", "ipc-cli/src/main.rs", "x
 
 pub(super) fn run() -> Outcome {
     match sources() {
-        Ok(sources) => Outcome::of_problems(
-            &RULES.map(|rule| apply(rule, &sources)),
-            format!("{} sources", sources.len()),
-        ),
+        Ok(sources) => {
+            let mut problems = RULES.map(|rule| apply(rule, &sources)).to_vec();
+            problems.push(match fs::read_to_string(workspace::root().join("README.md")) {
+                Ok(readme) => untrue(&readme, &sources),
+                Err(error) => vec![format!("README.md can't be read: {error}")],
+            });
+            Outcome::of_problems(&problems, format!("{} sources", sources.len()))
+        }
         Err(error) => Outcome::failed(format!("the sources can't be read: {error}")),
     }
 }
@@ -68,6 +72,29 @@ fn undescribed(source: &Source) -> Vec<(usize, String)> {
     }
 }
 
+/// The README's programs are the examples, which are compiled, and the tests that it names
+/// exist.
+fn untrue(readme: &str, sources: &[Source]) -> Vec<String> {
+    let examples = sources.iter().filter(|source| source.path.to_string_lossy().contains("/examples/"));
+    let programs = examples.filter_map(|source| {
+        // The same program stands there once for both backends.
+        let program: String = source
+            .text
+            .lines()
+            .filter(|line| !line.starts_with("//!"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let shown = readme.contains(&program.replace("ipc_shm", "ipc_mq"));
+        (!shown).then(|| format!("README.md doesn't show {} as it is", source.path.display()))
+    });
+    let is_test = |word: &&str| word.matches('_').count() >= 4 && !word.contains(['/', ' ', '.']);
+    let tests = readme.split('`').skip(1).step_by(2).filter(is_test).filter_map(|name| {
+        let exists = sources.iter().any(|source| source.text.contains(&format!("fn {name}(")));
+        (!exists).then(|| format!("README.md names a test that doesn't exist: {name}"))
+    });
+    programs.chain(tests).collect()
+}
+
 /// Some crates have promised to have no unsafe code.
 fn unsafe_allowed(source: &Source) -> Vec<(usize, String)> {
     let promised = SAFE_CRATES.iter().any(|path| source.path == Path::new(path));
@@ -79,7 +106,7 @@ fn unsafe_allowed(source: &Source) -> Vec<(usize, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rule, Source, UNFINISHED, undescribed, unfinished, unsafe_allowed};
+    use super::{Rule, Source, UNFINISHED, undescribed, unfinished, unsafe_allowed, untrue};
 
     fn lines(rule: Rule, path: &str, text: &str) -> Vec<usize> {
         rule(&Source { path: path.into(), text: text.into() }).into_iter().map(|(line, _)| line).collect()
@@ -91,6 +118,18 @@ mod tests {
             let text = format!("//! {word}\nfn f() {{ {word}() }} // {word}\n");
             assert_eq!(lines(unfinished, "a.rs", &text), [2], "{word}");
         }
+    }
+
+    #[test]
+    fn the_readme_shows_the_examples_and_names_tests_that_exist() {
+        let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+        let sources = [
+            source("ipc-shm/examples/shm_send.rs", "//! Sends.\nuse ipc_shm::Sender;\n"),
+            source("ipc-shm/tests/a.rs", "//! Tests.\nfn a_test_that_is_really_there() {}\n"),
+        ];
+        let readme = "use ipc_mq::Sender;\n`a_test_that_is_really_there`, `cargo doc`, `ipc_mq`";
+        assert!(untrue(readme, &sources).is_empty());
+        assert_eq!(untrue("`a_test_that_was_once_there`", &sources).len(), 2);
     }
 
     #[test]
