@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Ls(Ls),
     Stat(Stat),
     Rm(Rm),
+    Gc(Gc),
     Demo(Demo),
 }
 
@@ -221,6 +222,13 @@ pub(crate) struct Rm {
     #[arg(value_name = "ADDR", required = true)]
     pub(crate) addresses: Vec<Address>,
 }
+
+/// Remove what killed users of transient shm: channels left, and say why the rest stays
+///
+/// Only empty channels go that, by the kernel's word, nobody has open, never one that was made
+/// with `ipc create`. Nothing depends on this: whoever opens such a channel does the same.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Gc {}
 
 /// Watch two processes exchange data, once per model, and compare
 #[derive(Debug, clap::Args)]

@@ -81,7 +81,7 @@ mod sys;
 mod transport;
 mod wait;
 
-pub use config::{Kind, Lifetime, ShmConfig};
+pub use config::{Collected, Kind, Lifetime, ShmConfig};
 pub use ipc_core::{
     Batch, BatchReceiver, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark,
     InvalidName, Loan, Message, OsError, Participant, Receiver, RecvError, Rejected, Role, SendError, Sender,

@@ -1,7 +1,7 @@
 //! The namespace of segments, and a channel in it.
 
 use crate::{
-    config::ShmConfig,
+    config::{Collected, ShmConfig},
     receiver::ShmReceiver,
     segment::{self, Anchored, Home, Place},
     sender::ShmSender,
@@ -37,6 +37,21 @@ impl Shm {
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         let path = directory.into();
         Self { home: Home { path: std::path::absolute(&path).unwrap_or(path), private: false } }
+    }
+
+    /// Removes what killed users of transient channels left: those that are empty and that,
+    /// by the kernel's word, nobody has open. Says for each channel what became of it, or
+    /// why that can't be told.
+    ///
+    /// The same happens to a channel when it is opened, so nothing depends on this; it is
+    /// for tidiness.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::list`].
+    pub fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
+        let names = self.list()?.into_iter();
+        Ok(names.map(|name| (name.clone(), segment::collect(&self.place(&name), &Window::open()))).collect())
     }
 
     fn place(&self, name: &ChannelName) -> Place {
@@ -130,6 +145,9 @@ impl Transport for Shm {
         Ok(info)
     }
 }
+
+/// What became of a channel, or why that can't be told.
+type Verdict = Result<Collected, ChannelError>;
 
 /// A channel in shared memory. It counts as a user as long as it lives: nobody removes the
 /// channel meanwhile.

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod create;
+pub(crate) mod gc;
 pub(crate) mod ls;
 pub(crate) mod recv;
 pub(crate) mod rm;

@@ -140,3 +140,29 @@ fn help_is_printed_on_standard_output() {
         assert!(!world.done(arguments).is_empty());
     }
 }
+
+#[test]
+fn gc_removes_what_the_killed_left_and_says_why_the_rest_stays() {
+    let world = World::new();
+    let addresses: Vec<String> = (0..4).map(|_| world.address("shm")).collect();
+    let [left, holding, used, kept] = addresses.as_slice() else { unreachable!() };
+    world.done(&["create", kept, "--capacity", "64K"]);
+    world.done(&["send", holding, "--create", "a message"]);
+    let user = world.spawn(&["recv", used, "--create"]);
+    let victim = world.spawn(&["recv", left, "--create"]);
+    eventually("both receive", || {
+        let listed = [used, left].map(|address| world.run(&["stat", address, "--json"]).stdout().to_vec());
+        listed.iter().all(|stat| String::from_utf8_lossy(stat).contains("receiver"))
+    });
+    victim.kill();
+    let said = String::from_utf8(world.done(&["gc"])).unwrap();
+    let about = |address: &str| said.lines().find(|line| line.starts_with(address)).unwrap().to_string();
+    assert!(about(left).contains("removed"), "{said}");
+    assert!(about(holding).contains("messages are in it"), "{said}");
+    assert!(about(used).contains("somebody has it open"), "{said}");
+    assert!(about(kept).contains("kept"), "{said}");
+    assert_eq!(world.run(&["stat", left]).code(), Some(3));
+    // What was left is as good as before.
+    assert_eq!(world.done(&["recv", holding, "--drain"]), b"a message\n");
+    drop(user);
+}

@@ -28,7 +28,7 @@ pub(crate) use header::{FenceMode, Header};
 pub(crate) use inspect::inspect;
 pub(crate) use open::open;
 pub(crate) use place::{Home, Place};
-pub(crate) use remove::{remove, turn_away};
+pub(crate) use remove::{collect, remove, turn_away};
 
 use crate::ring::spsc::Geometry;
 use ipc_core::Role;

@@ -9,7 +9,7 @@ use super::{
     remove::sweep,
 };
 use crate::{
-    config::Lifetime,
+    config::Collected,
     sys::{
         file::{self, Directory},
         fork::Window,
@@ -60,7 +60,7 @@ fn try_open(directory: &Directory, place: &Place) -> Result<Option<Opened>, Chan
     }
     let header = read_header(&file, metadata.len_bytes)?;
     let opened = Opened { file, header, metadata };
-    if opened.header.lifetime == Lifetime::Transient && sweep(directory, place, &opened)? {
+    if sweep(directory, place, &opened)? == Collected::Removed {
         return Err(ChannelError::NotFound);
     }
     Ok(Some(opened))

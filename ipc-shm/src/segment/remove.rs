@@ -3,11 +3,11 @@
 
 use super::{
     PRESENCE_BYTE, Place,
-    file::{Opened, is_empty, lock_directory, read_header, refusal, taken},
+    file::{Opened, check_file, is_empty, lock_directory, read_header, refusal, taken},
     role_byte,
 };
 use crate::{
-    config::Lifetime,
+    config::{Collected, Lifetime},
     sys::{
         file::{self, Directory, DirectoryLock, FileKind, Metadata},
         fork::Window,
@@ -61,25 +61,41 @@ pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) {
     let Ok(metadata) = file::metadata(&file) else { return };
     let Ok(header) = read_header(&file, metadata.len_bytes) else { return };
     let opened = Opened { file, header, metadata };
-    if opened.header.lifetime == Lifetime::Transient && opened.header.instance == instance {
+    if opened.header.instance == instance {
         let _ = sweep(&directory, place, &opened);
     }
 }
 
-/// Takes away a transient segment that holds nothing and that nobody else has open. True
-/// if it is gone.
-pub(super) fn sweep(directory: &Directory, place: &Place, opened: &Opened) -> Result<bool, ChannelError> {
+/// Removes a segment if it is nothing but what dead users of a transient channel left.
+pub(crate) fn collect(place: &Place, _window: &Window) -> Result<Collected, ChannelError> {
+    let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
+    let file = directory.open_file(place.name.as_str(), true).map_err(|error| refusal(place, error))?;
+    let metadata = file::metadata(&file)?;
+    check_file(place, &metadata)?;
+    let header = read_header(&file, metadata.len_bytes)?;
+    sweep(&directory, place, &Opened { file, header, metadata })
+}
+
+/// Takes away a transient segment that holds nothing and that nobody else has open.
+pub(super) fn sweep(
+    directory: &Directory,
+    place: &Place,
+    opened: &Opened,
+) -> Result<Collected, ChannelError> {
+    if opened.header.lifetime != Lifetime::Transient {
+        return Ok(Collected::Kept);
+    }
     if !lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Exclusive)? {
-        return Ok(false);
+        return Ok(Collected::InUse);
     }
     if !is_empty(opened) {
         // Back to what we came with; nobody can have come in between.
         lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Shared)?;
-        return Ok(false);
+        return Ok(Collected::HoldsMessages);
     }
     let lock = lock_directory(directory, place)?;
     unlink_if_same(directory, place, &opened.metadata, &lock)?;
-    Ok(true)
+    Ok(Collected::Removed)
 }
 
 /// Takes the name away if it still leads to the file that was checked.
