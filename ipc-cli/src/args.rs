@@ -65,7 +65,8 @@ pub(crate) struct Create {
 /// How a channel is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Settings {
-    /// shm: room for messages, in bytes (suffixes K, M, G: powers of 1,024)
+    /// shm: room for messages, in bytes, rounded up to whole pages (suffixes K, M, G, T: powers
+    /// of 1,024)
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
     /// mq: room for messages, in messages
@@ -74,7 +75,8 @@ pub(crate) struct Settings {
     /// mq: the longest message, in bytes (suffixes K, M, G: powers of 1,024)
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) max_message: Option<u64>,
-    /// Permission bits, whatever the umask
+    /// Permission bits, whatever the umask (shm: needs a directory in IPC_DIR that others may
+    /// enter, and they open only channels of their own so far)
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
     /// shm: the kind of channel (spsc: one sender, one receiver at a time)
@@ -157,7 +159,7 @@ pub(crate) struct Recv {
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct CreateIfMissing {
     /// Make the channel if it is missing; in shared memory it vanishes when the last one
-    /// leaves it empty
+    /// leaves it empty, a mq: channel stays until it is removed
     #[arg(long)]
     pub(crate) create: bool,
     #[command(
@@ -215,7 +217,8 @@ pub(crate) struct Stat {
 
 /// Remove channels and what they hold
 ///
-/// All of them are tried; the exit code is that of the first that failed.
+/// All of them are tried; the exit code is that of the first that failed. A shm: channel in use
+/// is refused. A mq: channel loses its name at once, and who has it open goes on with it unseen.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
     /// The channels: mq:NAME or shm:NAME
@@ -266,7 +269,8 @@ fn usage_failure(error: &clap::Error) -> Failure {
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty());
+        // The tips guess, and mostly wrong: the help says it better.
+        .filter(|line| !line.is_empty() && !line.starts_with("tip:"));
     let text = lines.collect::<Vec<_>>().join(" ");
     Failure::bare(Exit::Usage, format_args!("{text}; see: ipc {}--help", command_of(&rendered)))
 }

@@ -89,6 +89,26 @@ impl Failure {
         Self::new(exit_of_channel_error(error), address, format_args!("{error}{hint}"))
     }
 
+    /// The channel could not be removed.
+    pub(crate) fn removal(address: &Address, error: &ChannelError) -> Self {
+        let text = match error {
+            ChannelError::NotFound => "no such channel; see what there is with: ipc ls".into(),
+            ChannelError::Busy { role, pid } => {
+                let who = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+                format!("the channel is in use by its {role}{who}: stop all who use it first")
+            }
+            error => return Self::channel(address, error),
+        };
+        Self::new(exit_of_channel_error(error), address, text)
+    }
+
+    /// This failure, and then another one on a line of its own.
+    #[must_use]
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.text = format!("{}\n{other}", self.text);
+        self
+    }
+
     /// The channels of a transport could not be listed.
     pub(crate) fn listing(scheme: Scheme, error: &ChannelError) -> Self {
         Self::new(exit_of_channel_error(error), scheme, error)

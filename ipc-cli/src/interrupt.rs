@@ -49,6 +49,10 @@ pub(crate) struct Interrupt {
 const CLOSED_PIPE: i32 = -1;
 
 impl Interrupt {
+    /// Signals that come so soon after the first are no second request: timeout(1) sends one
+    /// to its child and one to the child's group, and a terminal one to every process.
+    const ONE_AND_THE_SAME: Duration = Duration::from_millis(300);
+
     /// One that nothing is connected to yet.
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let (wake_rx, wake_tx) = UnixStream::pair()?;
@@ -63,13 +67,18 @@ impl Interrupt {
         signals.thread_block()?;
         let interrupt = Arc::clone(self);
         thread::Builder::new().name("signals".into()).spawn(move || {
-            let mut seen = false;
+            let mut first: Option<Instant> = None;
             while let Ok(signal) = signals.wait() {
-                if seen {
-                    std::process::exit(128 + signal as i32);
+                match first {
+                    Some(first) if first.elapsed() >= Self::ONE_AND_THE_SAME => {
+                        std::process::exit(128 + signal as i32);
+                    }
+                    Some(_) => {}
+                    None => {
+                        first = Some(Instant::now());
+                        interrupt.raise(Cause::Signal(signal as i32));
+                    }
                 }
-                seen = true;
-                interrupt.raise(Cause::Signal(signal as i32));
             }
         })?;
         Ok(())

@@ -20,7 +20,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value * unit_s).map_err(|_| "too long a time".into())
 }
 
-/// Reads `4096`, `64K` or `64KiB`, `1M`, `2G`: powers of 1,024.
+/// Reads `4096`, `64K` or `64KiB`, `1M`, `2G`, `1T`: powers of 1,024.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
     let shift = match unit {
@@ -28,7 +28,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "K" | "k" | "KiB" => 10,
         "M" | "m" | "MiB" => 20,
         "G" | "g" | "GiB" => 30,
-        _ => return Err(format!("unknown unit {unit:?}: write K, M or G (or KiB, MiB, GiB)")),
+        "T" | "t" | "TiB" => 40,
+        _ => return Err(format!("unknown unit {unit:?}: write K, M, G or T (or KiB, MiB, GiB, TiB)")),
     };
     let value: u64 = number.parse().map_err(|_| "write a number of bytes, such as 65536, 64K or 1MiB")?;
     value.checked_mul(1 << shift).ok_or_else(|| "more bytes than there are".into())

@@ -145,6 +145,16 @@ pub trait Loan: DerefMut<Target = [u8]> + Sized {
     ///
     /// Waits for room as long as `wait` says, where [`Sender::reserve`] didn't.
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>>;
+
+    /// Sends the message, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the loan is gone then, and nothing was sent.
+    #[inline]
+    fn send(self) -> Result<(), SendError> {
+        self.commit(Wait::Forever).map_err(|rejected| rejected.error)
+    }
 }
 
 /// The receiving end of a channel.

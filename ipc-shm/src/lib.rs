@@ -10,7 +10,7 @@
 //!
 //! One program sends:
 //!
-//! ```
+//! ```standalone_crate
 //! use ipc_shm::Sender;
 //!
 //! # let directory = std::env::temp_dir().join(format!("ipc-shm-doc-{}", std::process::id()));
@@ -42,7 +42,33 @@
 //! ```
 //!
 //! [`Shm`] and [`ShmConfig`] offer more: another directory, another size, channels that
-//! outlive their users.
+//! outlive their users. Nothing is copied if the channel's own pages are written and read:
+//!
+//! ```standalone_crate
+//! use ipc_shm::{Channel, ChannelName, Loan, Receiver, Sender, Shm, ShmConfig, Transport, Wait};
+//! # use std::io::Read;
+//! # let directory = std::env::temp_dir().join(format!("ipc-shm-loan-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # // SAFETY: nothing else runs in this process.
+//! # unsafe { std::env::set_var("IPC_DIR", &directory) };
+//! # let mut lens = std::io::repeat(7);
+//! # fn show(frame: &[u8]) { assert_eq!(frame[1920 * 1080], 7) }
+//!
+//! let room = ShmConfig::new().capacity_bytes(64 << 20);
+//! let camera = Shm::new().open_or_create(&ChannelName::new("camera")?, &room)?;
+//!
+//! let mut tx = camera.sender()?;
+//! let mut frame = tx.loan(1920 * 1080 * 3, Wait::Forever)?; // the channel's own pages
+//! lens.read_exact(&mut frame)?;
+//! frame.send()?;                                            // or drop it: nothing is sent
+//!
+//! let mut rx = camera.receiver()?;                          // in the other process
+//! show(&rx.recv()?);                                        // the same pages, released when dropped
+//! # drop((tx, rx, camera));
+//! # Shm::new().remove(&ChannelName::new("camera")?)?;
+//! # std::fs::remove_dir(&directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # What is promised
 //!
@@ -52,7 +78,7 @@
 //! | the sender is killed | each message is in the channel whole or not at all |
 //! | the receiver is killed | what it held is delivered again, first |
 //! | a peer is stopped | it keeps its role; calls time out as they were told to |
-//! | everybody is dead | the next ones go on; a transient channel that is empty is gone |
+//! | everybody is dead | the next ones go on; a transient channel that is empty is gone when they come |
 //!
 //! A second sender or receiver is refused ([`ChannelError::Busy`]); the role of a dead one
 //! is free at once. Who has a role is certified by the kernel: by a lock that goes when the
@@ -82,11 +108,7 @@ mod transport;
 mod wait;
 
 pub use config::{Collected, Kind, Lifetime, ShmConfig};
-pub use ipc_core::{
-    Batch, BatchReceiver, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark,
-    InvalidName, Loan, Message, OsError, Participant, Receiver, RecvError, Rejected, Role, SendError, Sender,
-    Transport, Wait,
-};
+pub use ipc_core::*;
 pub use receiver::{ShmBatch, ShmMessage, ShmReceiver};
 pub use sender::{ShmLoan, ShmSender};
 pub use transport::{Shm, ShmChannel};

@@ -8,16 +8,12 @@ use crate::{
 };
 
 pub(crate) fn run(options: &Rm) -> Result<Ending, Failure> {
-    let failures = options.addresses.iter().filter_map(|address| remove(address).err());
-    // The first failure is the one that is returned, but each is reported in its turn.
-    let mut first = None;
-    for failure in failures {
-        match first {
-            None => first = Some(failure),
-            Some(_) => eprintln!("{failure}"),
-        }
+    let failures: Vec<_> = options.addresses.iter().filter_map(|address| remove(address).err()).collect();
+    // Each is reported in its turn, and the first decides how the command ends.
+    match failures.split_first() {
+        None => Ok(Ending::Done),
+        Some((first, others)) => Err(others.iter().fold(first.clone(), Failure::and)),
     }
-    first.map_or(Ok(Ending::Done), Err)
 }
 
 fn remove(address: &Address) -> Result<(), Failure> {
@@ -30,6 +26,6 @@ impl Job for Removing<'_> {
     type Output = Result<(), Failure>;
 
     fn run<B: Backend>(self, backend: &B) -> Self::Output {
-        backend.remove(&self.0.name).map_err(|error| Failure::channel(self.0, &error))
+        backend.remove(&self.0.name).map_err(|error| Failure::removal(self.0, &error))
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn run() -> Result<Ending, Failure> {
             }
             Err(Mishap::Unavailable(failure)) => {
                 // The other model is still worth seeing.
-                say(&format!("  It can't be shown here: {}\n\n", failure.text()))?;
+                say("  It can't be shown here; why not stands at the end.\n\n")?;
                 unavailable = Some(failure);
             }
             Err(Mishap::Failed(failure)) => {
@@ -61,12 +61,11 @@ pub(crate) fn run() -> Result<Ending, Failure> {
             }
         }
     }
-    if let (true, Some(failure)) = (models.is_empty(), unavailable) {
-        return Err(failure);
+    if !models.is_empty() {
+        say(&table::render(&models, ink))?;
+        say(&ink.aside(format_args!("  All of it took {}.\n", Span(begin.elapsed()))))?;
     }
-    say(&table::render(&models, ink))?;
-    say(&ink.aside(format_args!("  All of it took {}.\n", Span(begin.elapsed()))))?;
-    Ok(Ending::Done)
+    unavailable.map_or(Ok(Ending::Done), Err)
 }
 
 /// Removes the channels, if they are there.

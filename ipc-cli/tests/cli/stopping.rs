@@ -219,3 +219,15 @@ fn senders_killed_mid_stream_leave_whole_messages_in_order(#[values("mq", "shm")
     }
     assert_eq!(next.0, ROUNDS - 1);
 }
+
+/// As timeout(1) does it: to the process, and again to its group.
+#[test]
+fn two_signals_close_together_are_one_and_nothing_stays_behind() {
+    let world = World::new();
+    let receiver = world.spawn(&["recv", &world.address("shm"), "--create"]);
+    receiver.wait_for_sleep();
+    receiver.signal(Signal::SIGTERM);
+    receiver.signal(Signal::SIGTERM);
+    assert_eq!(receiver.finish().code(), Some(143));
+    assert_eq!(std::fs::read_dir(world.directory()).unwrap().count(), 0);
+}

@@ -1,6 +1,6 @@
 //! Wrong input: each has its exit code and one line that says what to do.
 
-use crate::support::{Running, World};
+use crate::support::{Running, World, eventually};
 use rstest::rstest;
 use std::{
     fs,
@@ -73,12 +73,40 @@ fn too_high_a_priority_is_a_usage_error() {
 #[rstest]
 fn a_missing_channel_is_3_and_says_how_to_make_it(
     #[values("mq", "shm")] scheme: &str,
-    #[values("send", "recv", "stat", "rm")] command: &str,
+    #[values("send", "recv", "stat")] command: &str,
 ) {
     let world = World::new();
     let address = world.address(scheme);
     let line = world.run(&[command, &address]).assert_failed(3);
     assert_eq!(line, format!("{address}: no such channel; create it with: ipc create {address}"));
+}
+
+#[test]
+fn rm_reports_every_failure_in_its_turn_and_ends_as_the_first() {
+    let world = World::new();
+    let [missing, there, used] = ["mq", "mq", "shm"].map(|scheme| world.address(scheme));
+    world.done(&["create", &there, "--depth", "1", "--max-message", "8"]);
+    world.done(&["create", &used, "--capacity", "4K"]);
+    let receiver = world.spawn(&["recv", &used]);
+    eventually("it receives", || world.stat(&used)["participants"] != serde_json::json!([]));
+    let ran = world.run(&["rm", &missing, &there, &used]);
+    assert_eq!(ran.code(), Some(3));
+    let lines: Vec<String> = ran.stderr().lines().map(str::to_owned).collect();
+    assert_eq!(lines[0], format!("ipc: {missing}: no such channel; see what there is with: ipc ls"));
+    assert!(
+        lines[1].starts_with(&format!("ipc: {used}: the channel is in use by its receiver")),
+        "{lines:?}"
+    );
+    assert_eq!(world.run(&["stat", &there]).code(), Some(3));
+    receiver.kill();
+}
+
+#[test]
+fn what_squats_on_a_name_is_no_channel_that_exists_already() {
+    let world = World::new();
+    fs::write(world.directory().join("x"), b"squatter").unwrap();
+    let line = world.run(&["create", "shm:x"]).assert_failed(8);
+    assert!(line.contains("remove it"), "{line}");
 }
 
 #[rstest]

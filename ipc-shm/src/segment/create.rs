@@ -29,12 +29,16 @@ pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Res
             turn_away(place, opened, window);
             return Err(ChannelError::AlreadyExists);
         }
-        Err(_) if directory.metadata_of(place.name.as_str()).is_ok() => {
-            return Err(ChannelError::AlreadyExists);
-        }
+        // What squats on the name is no channel that one could use instead.
         Err(error) => return Err(error),
     }
-    let mut made = make(&directory, place)?;
+    let mut made = make(&directory, place).map_err(|error| match error {
+        ChannelError::NotFound => ChannelError::InvalidConfig(format!(
+            "no files can be made in {}: set IPC_DIR to another directory",
+            place.directory().display()
+        )),
+        other => other,
+    })?;
     let answer = fill(&made, place, settings).and_then(|header| {
         let _lock = lock_directory(&directory, place)?;
         let published = directory.publish(&mut made, place.name.as_str());
