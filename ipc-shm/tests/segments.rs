@@ -30,6 +30,7 @@ fn this_binary_is_its_own_child() {
             "create under a umask" => create_under_a_umask(&shm, &arguments[1]),
             "create and remove for ever" => create_and_remove_for_ever(&shm),
             "open, make and remove" => open_make_and_remove(&shm, &arguments[0], &arguments[1]),
+            "come and dislike it" => come_and_dislike_it(&shm),
             "hold" => hold(&shm, &arguments[1]),
             "attach without address space" => attach_without_address_space(&shm),
             "use until killed" => use_until_killed(&shm, arguments[1].parse().unwrap()),
@@ -367,10 +368,16 @@ fn a_transient_channel_stays_for_the_message_that_is_left_in_it() {
     assert_eq!(arena.entries(), [""; 0]);
 }
 
+/// In a process that spawns no others: a child has its parent's descriptors until its
+/// `exec`, and their locks with them.
 #[test]
 fn a_transient_channel_goes_also_with_one_who_didn_t_like_it() {
     let arena = Arena::new();
-    let shm = arena.shm();
+    Child::spawn("come and dislike it", &[arena.path().to_str().unwrap()]).ends_well();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+fn come_and_dislike_it(shm: &Shm) {
     let channel = shm.create(&name("x"), &one_page().transient()).unwrap();
     // The others leave while somebody is looking at it.
     let looking = thread::spawn({
@@ -390,7 +397,6 @@ fn a_transient_channel_goes_also_with_one_who_didn_t_like_it() {
         let _ = shm.open_or_create(&name("x"), &one_page().transient());
     }
     looking.join().unwrap();
-    assert_eq!(arena.entries(), [""; 0]);
 }
 
 #[rstest]

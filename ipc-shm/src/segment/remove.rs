@@ -47,6 +47,7 @@ pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError
 /// left, and taken us for another one.
 pub(crate) fn turn_away(place: &Place, opened: Opened, window: &Window) {
     let Opened { file, header, .. } = opened;
+    let _ = lock::unlock(&file, PRESENCE_BYTE);
     drop(file);
     if header.lifetime == Lifetime::Transient {
         reap(place, header.instance, window);
@@ -63,6 +64,7 @@ pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) {
     let opened = Opened { file, header, metadata };
     if opened.header.instance == instance {
         let _ = sweep(&directory, place, &opened);
+        let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
     }
 }
 
@@ -73,7 +75,10 @@ pub(crate) fn collect(place: &Place, _window: &Window) -> Result<Collected, Chan
     let metadata = file::metadata(&file)?;
     check_file(place, &metadata)?;
     let header = read_header(&file, metadata.len_bytes)?;
-    sweep(&directory, place, &Opened { file, header, metadata })
+    let opened = Opened { file, header, metadata };
+    let collected = sweep(&directory, place, &opened);
+    let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
+    collected
 }
 
 /// Takes away a transient segment that holds nothing and that nobody else has open.

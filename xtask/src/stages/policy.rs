@@ -89,7 +89,8 @@ fn untrue(readme: &str, sources: &[Source]) -> Vec<String> {
     });
     let is_test = |word: &&str| word.matches('_').count() >= 4 && !word.contains(['/', ' ', '.']);
     let tests = readme.split('`').skip(1).step_by(2).filter(is_test).filter_map(|name| {
-        let exists = sources.iter().any(|source| source.text.contains(&format!("fn {name}(")));
+        let ways = [format!("fn {name}("), format!("fn {name}<")];
+        let exists = sources.iter().any(|source| ways.iter().any(|way| source.text.contains(way)));
         (!exists).then(|| format!("README.md names a test that doesn't exist: {name}"))
     });
     programs.chain(tests).collect()

@@ -34,6 +34,14 @@ pub(crate) fn try_lock(file: impl AsFd, byte: u64, mode: Mode) -> Result<bool, O
     }
 }
 
+/// Gives `byte` up for the description behind `file`. Closing the file does so only if no
+/// other process has the description: one that is just about to be spawned has, for the
+/// time until its `exec`.
+pub(crate) fn unlock(file: impl AsFd, byte: u64) -> Result<(), OsError> {
+    let request = libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..request(byte, Mode::Shared) };
+    named("fcntl(F_OFD_SETLK)", retry(|| fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&request)))).map(drop)
+}
+
 /// Whether a description other than that behind `file` has `byte` locked, in either mode.
 pub(crate) fn is_locked(file: impl AsFd, byte: u64) -> Result<bool, OsError> {
     let mut answer = request(byte, Mode::Exclusive);
