@@ -19,9 +19,13 @@ use crate::{
     },
 };
 use ipc_core::{ChannelError, Role};
-use std::sync::{
-    Arc,
-    atomic::{self, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{self, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 /// A channel that is open without a role: present, so that it isn't taken away.
@@ -69,6 +73,25 @@ fn leave(place: &Place, header: &Header, generation: u32) {
     }
 }
 
+/// Locks a role's byte, if nobody else keeps it. A process that is just being spawned has its
+/// parent's descriptors, and so their locks, for the moment until its `exec`: that is waited
+/// for, so that a role that was given up or whose holder died is free.
+fn take_role(opened: &Opened, role: Role) -> Result<bool, ChannelError> {
+    let give_up = Instant::now() + SPAWNING;
+    loop {
+        if lock::try_lock(&opened.file, role_byte(role), Mode::Exclusive)? {
+            return Ok(true);
+        }
+        if Instant::now() >= give_up {
+            return Ok(false);
+        }
+        thread::sleep(SPAWNING / 20);
+    }
+}
+
+/// How long a spawned process may take from `fork` to `exec`.
+const SPAWNING: Duration = Duration::from_millis(4);
+
 /// An endpoint's part in a segment: its role's byte and the presence byte are locked by a
 /// description of its own, which only the mapping refers to.
 #[derive(Debug)]
@@ -85,7 +108,7 @@ pub(crate) struct Attachment {
 impl Attachment {
     fn new(place: Place, opened: Opened, role: Role, _window: &Window) -> Result<Self, ChannelError> {
         let page = opened.header.page as usize;
-        if !lock::try_lock(&opened.file, role_byte(role), Mode::Exclusive)? {
+        if !take_role(&opened, role)? {
             return Err(taken(&opened.file, page, role));
         }
         let (Ok(control), Ok(data)) =
