@@ -7,6 +7,7 @@ use crate::{
 };
 use ipc_core::{ChannelError, EndMark, Loan, Rejected, Role, SendError, Sender, Wait};
 use std::{
+    num::NonZeroUsize,
     ops::{Deref, DerefMut},
     slice,
 };
@@ -19,7 +20,9 @@ use std::{
 pub struct ShmSender {
     ring: Writer<Words>,
     max_message_len: usize,
-    reserved: Option<usize>,
+    /// One more than the reserved length, so that it is a single word: stores are what a
+    /// small message costs.
+    reserved: Option<NonZeroUsize>,
     bell: Bell,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the role is.
@@ -42,6 +45,18 @@ impl ShmSender {
     /// Sets how this endpoint waits for room; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.waiter.waiting = waiting;
+    }
+
+    /// Whether a message of this length could be written now.
+    #[inline]
+    fn is_ready_for(&mut self, len: usize) -> Result<bool, SendError> {
+        if len > self.max_message_len {
+            return Err(SendError::TooLong { len, max: self.max_message_len });
+        }
+        if !self.attachment.is_ours() {
+            return Err(SendError::Forked);
+        }
+        Ok(self.ring.has_room(len)?)
     }
 
     /// Sends what was written to the reserved space.
@@ -72,25 +87,16 @@ impl Sender for ShmSender {
     fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
         if !self.reserve_now(len)? {
             self.wait_for_room(len, wait)?;
-            self.reserved = Some(len);
+            self.reserved = NonZeroUsize::new(len + 1);
         }
         Ok(())
     }
 
     #[inline]
     fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
-        self.reserved = None;
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.attachment.is_ours() {
-            return Err(SendError::Forked);
-        }
-        let room = self.ring.has_room(len)?;
-        if room {
-            self.reserved = Some(len);
-        }
-        Ok(room)
+        let ready = self.is_ready_for(len);
+        self.reserved = if let Ok(true) = ready { NonZeroUsize::new(len + 1) } else { None };
+        ready
     }
 
     #[inline]
@@ -99,7 +105,7 @@ impl Sender for ShmSender {
             // What was reserved before the fork is the parent's; the commit will say so.
             self.reserved = None;
         }
-        ShmLoan { len: self.reserved.unwrap_or(0), sender: self }
+        ShmLoan { len: self.reserved.map_or(0, |len| len.get() - 1), sender: self }
     }
 }
 
