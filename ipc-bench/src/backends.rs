@@ -63,7 +63,7 @@ impl Backend for ShmSpsc {
         ShmConfig::new().transient().capacity_bytes((messages * record_bytes).next_power_of_two())
     }
 
-    fn set_waiting(tx: &mut ipc_shm::ShmSender, rx: &mut ipc_shm::ShmReceiver, waiting: Waiting) {
+    fn set_waiting(tx: &mut ipc_shm::SpscSender, rx: &mut ipc_shm::SpscReceiver, waiting: Waiting) {
         let waiting = match waiting {
             Waiting::Spin => ipc_shm::Waiting::Spin,
             Waiting::Adaptive => ipc_shm::Waiting::Adaptive,

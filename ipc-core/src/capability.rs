@@ -1,7 +1,7 @@
 //! What not every transport can do: traits where the compiler is to know, data where a
 //! program or a report asks.
 
-use crate::{Receiver, SendError, Sender, Wait};
+use crate::{OsError, Receiver, RecvError, SendError, Sender, Wait};
 use std::fmt;
 
 /// What a transport promises, for reports and for the selection of tests. Code that
@@ -17,14 +17,22 @@ pub struct Capabilities {
     pub zero_copy: bool,
     /// At most one sender and one receiver at a time; another one is told `Busy`.
     pub exclusive: bool,
+    /// Each message goes to every receiver, not to one.
+    pub broadcasts: bool,
     /// Endpoints of different processes meet.
     pub cross_process: bool,
 }
 
 impl Capabilities {
     /// Promises nothing; a constant to build on with the methods below.
-    pub const NONE: Self =
-        Self { stores: false, redelivers: false, zero_copy: false, exclusive: false, cross_process: false };
+    pub const NONE: Self = Self {
+        stores: false,
+        redelivers: false,
+        zero_copy: false,
+        exclusive: false,
+        broadcasts: false,
+        cross_process: false,
+    };
 
     /// Messages are kept while no receiver exists.
     #[must_use]
@@ -50,6 +58,12 @@ impl Capabilities {
         Self { exclusive: true, ..self }
     }
 
+    /// Each message goes to every receiver.
+    #[must_use]
+    pub const fn with_broadcasts(self) -> Self {
+        Self { broadcasts: true, ..self }
+    }
+
     /// Endpoints of different processes meet.
     #[must_use]
     pub const fn with_cross_process(self) -> Self {
@@ -70,6 +84,84 @@ pub trait EndMark: Sender {
     ///
     /// Waits for room, as long as `wait` says.
     fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError>;
+}
+
+/// Senders that publish several messages with one commit and one wake-up.
+pub trait BatchSender: Sender {
+    /// Waits for room for the first of `messages`, as long as `wait` says, then sends copies
+    /// of as many as there is room for now, and publishes them together. Returns how many:
+    /// none only if there are none.
+    ///
+    /// ```
+    /// # use ipc_core::{Channel, ChannelName, Receiver, Transport, local::Local};
+    /// use ipc_core::{BatchSender, Wait};
+    ///
+    /// # let channel = Local::new().create(&ChannelName::new("ticks")?, &Default::default())?;
+    /// # let (mut tx, mut rx) = (channel.sender()?, channel.receiver()?);
+    /// let ticks = [1u64.to_ne_bytes(), 2u64.to_ne_bytes()];
+    /// let mut rest = &ticks[..];
+    /// while !rest.is_empty() {
+    ///     let sent = tx.send_batch(rest, Wait::Forever)?;
+    ///     rest = &rest[sent..];
+    /// }
+    /// # assert_eq!(&*rx.recv()?, ticks[0]);
+    /// # assert_eq!(&*rx.recv()?, ticks[1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`] for the first message; none of them was sent then. A later one
+    /// that can't be sent ends the batch before it.
+    fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError>;
+}
+
+/// Receivers whose messages are numbered, so that none is missed unnoticed.
+pub trait Sequenced: Receiver {
+    /// The message's number among those of the channel, or of the publisher it came from
+    /// where each of several has its own. The first is 0, and each is one more than the one
+    /// before; a number that is skipped was dropped, aborted or given to somebody else.
+    fn sequence_of(message: &Self::Message<'_>) -> u64;
+}
+
+/// Receivers that can tell how often a message was delivered before, to somebody who died
+/// with it or gave it back.
+pub trait Redelivered: Receiver {
+    /// Earlier deliveries of this message: 0 at the first.
+    fn attempts_of(message: &Self::Message<'_>) -> u32;
+}
+
+/// Receivers to be waited for together with other things, by `poll(2)`, `epoll(7)` or an
+/// asynchronous runtime.
+///
+/// ```text
+/// loop {
+///     while let Some(message) = next_or_none(rx.try_recv())? { … }
+///     if !rx.arm()? {
+///         poll(&mut [rx.descriptor()?, …])?;   // readable: there may be something
+///     }
+/// }
+/// ```
+#[cfg(unix)]
+pub trait Pollable: Receiver {
+    /// A descriptor that becomes readable when there may be something to receive, after
+    /// [`arm`](Pollable::arm) said that there was nothing. It is made at the first call and
+    /// lives as long as the endpoint. Don't read from it.
+    ///
+    /// # Errors
+    ///
+    /// [`OsError`] if the system has no more of what it is made of.
+    fn descriptor(&mut self) -> Result<std::os::fd::BorrowedFd<'_>, OsError>;
+
+    /// To be called before each wait on the descriptor: has it become readable at the next
+    /// change. True if there is something to receive already; don't wait then. Readiness
+    /// may turn out to be false, and the descriptor becomes readable now and then without a
+    /// reason.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receiver::advance`], and if the descriptor can't be made.
+    fn arm(&mut self) -> Result<bool, RecvError>;
 }
 
 /// Senders whose messages overtake those of a lower priority; equals stay in order.

@@ -79,6 +79,12 @@ pub enum RecvError {
     /// A sender marked the end of its stream here ([`EndMark`](crate::EndMark)). The mark
     /// is consumed; the next call goes on behind it.
     End,
+    /// This receiver was too slow, or too far behind when it came, and messages were
+    /// overwritten before it saw them. Said once; the next call goes on behind the gap.
+    Lagged {
+        /// How many it missed.
+        missed: u64,
+    },
     /// The channel was removed, or its other end is gone for good.
     Closed,
     /// The peer died, and this kind of channel can't go on without it.
@@ -183,6 +189,9 @@ impl fmt::Display for RecvError {
             Self::TimedOut => f.write_str("timed out: the channel stayed empty"),
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::End => f.write_str("the sender marked the end of its stream"),
+            Self::Lagged { missed } => {
+                write!(f, "{missed} messages were overwritten before they were received")
+            }
             Self::Closed => f.write_str(CLOSED),
             Self::PeerDied => f.write_str(PEER_DIED),
             Self::Corrupt(what) => corrupt(f, what),

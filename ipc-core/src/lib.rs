@@ -43,7 +43,12 @@ mod wait;
 pub mod conformance;
 pub mod local;
 
-pub use capability::{Capabilities, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh};
+#[cfg(unix)]
+pub use capability::Pollable;
+pub use capability::{
+    BatchSender, Capabilities, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh, Redelivered,
+    Sequenced,
+};
 pub use endpoint::{Batch, BatchReceiver, Loan, Message, Receiver, Sender};
 pub use error::{ChannelError, OsError, RecvError, Rejected, SendError, Unready};
 pub use name::{ChannelName, InvalidName};

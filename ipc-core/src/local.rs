@@ -5,8 +5,8 @@
 //! plainest reading of what the traits mean.
 
 use crate::{
-    Batch, BatchReceiver, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark,
-    Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Unready, Wait,
+    Batch, BatchReceiver, BatchSender, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName,
+    EndMark, Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Unready, Wait,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -298,6 +298,15 @@ impl Sender for LocalSender {
 impl EndMark for LocalSender {
     fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
         self.push(wait, || Item::End)
+    }
+}
+
+impl BatchSender for LocalSender {
+    fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
+        let Some((first, rest)) = messages.split_first() else { return Ok(0) };
+        self.send_wait(first.as_ref(), wait)?;
+        let more = rest.iter().take_while(|message| self.try_send(message.as_ref()).is_ok());
+        Ok(1 + more.count())
     }
 }
 

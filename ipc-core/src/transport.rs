@@ -107,6 +107,12 @@ pub struct ChannelInfo {
     pub max_message_len_bytes: Option<u64>,
     /// Messages sent and not yet released.
     pub queued_messages: Option<u64>,
+    /// Messages sent since the channel was made, those that were dropped included.
+    pub sent_messages: Option<u64>,
+    /// Messages dropped: to make room, or because who held them died once too often.
+    pub lost_messages: Option<u64>,
+    /// Deliveries that were repeated, because who held the message died or gave it back.
+    pub redelivered_messages: Option<u64>,
     /// Permission bits.
     pub mode: Option<u32>,
     /// The owner's user id.
@@ -125,6 +131,9 @@ impl ChannelInfo {
             depth: None,
             max_message_len_bytes: None,
             queued_messages: None,
+            sent_messages: None,
+            lost_messages: None,
+            redelivered_messages: None,
             mode: None,
             uid: None,
             participants: Vec::new(),
@@ -134,6 +143,7 @@ impl ChannelInfo {
 
 /// A process that takes part in a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Participant {
     /// As what.
     pub role: Role,
@@ -141,6 +151,21 @@ pub struct Participant {
     pub pid: u32,
     /// Whether the kernel says that it lives.
     pub alive: bool,
+    /// How far it has come, in messages (in bytes of the ring where it has no numbers).
+    pub position: Option<u64>,
+    /// How many messages it has yet to receive.
+    pub lag: Option<u64>,
+    /// How many messages it has missed.
+    pub lost: Option<u64>,
+    /// How many messages it holds, received and not yet released.
+    pub held: Option<u64>,
+}
+
+impl Participant {
+    /// A participant of which nothing else is known; fill in the fields.
+    pub fn new(role: Role, pid: u32, alive: bool) -> Self {
+        Self { role, pid, alive, position: None, lag: None, lost: None, held: None }
+    }
 }
 
 /// What a participant does in a channel.
@@ -151,6 +176,18 @@ pub enum Role {
     Sender,
     /// It receives.
     Receiver,
+    /// It sends to every subscriber.
+    Publisher,
+    /// It receives all that is published.
+    Subscriber,
+    /// It writes the newest value.
+    Writer,
+    /// It reads the newest value.
+    Reader,
+    /// It answers requests.
+    Server,
+    /// It makes requests.
+    Client,
     /// It has the channel open.
     User,
 }
@@ -160,6 +197,12 @@ impl fmt::Display for Role {
         f.pad(match self {
             Self::Sender => "sender",
             Self::Receiver => "receiver",
+            Self::Publisher => "publisher",
+            Self::Subscriber => "subscriber",
+            Self::Writer => "writer",
+            Self::Reader => "reader",
+            Self::Server => "server",
+            Self::Client => "client",
             Self::User => "user",
         })
     }

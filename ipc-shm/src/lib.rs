@@ -99,18 +99,16 @@
 //! `sys` makes the system calls. No arrow goes back.
 
 mod config;
-mod receiver;
 mod ring;
 mod segment;
-mod sender;
+mod spsc;
 mod sys;
 mod transport;
 mod wait;
 
 pub use config::{Collected, Kind, Lifetime, ShmConfig};
 pub use ipc_core::*;
-pub use receiver::{ShmBatch, ShmMessage, ShmReceiver};
-pub use sender::{ShmLoan, ShmSender};
+pub use spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender};
 pub use transport::{Shm, ShmChannel};
 pub use wait::Waiting;
 
@@ -120,7 +118,7 @@ pub use wait::Waiting;
 /// # Errors
 ///
 /// [`ChannelError::Busy`] if there is a sender already, and the others.
-pub fn sender(name: &str) -> Result<ShmSender, ChannelError> {
+pub fn sender(name: &str) -> Result<SpscSender, ChannelError> {
     channel(name)?.sender()
 }
 
@@ -130,7 +128,7 @@ pub fn sender(name: &str) -> Result<ShmSender, ChannelError> {
 /// # Errors
 ///
 /// [`ChannelError::Busy`] if there is a receiver already, and the others.
-pub fn receiver(name: &str) -> Result<ShmReceiver, ChannelError> {
+pub fn receiver(name: &str) -> Result<SpscReceiver, ChannelError> {
     channel(name)?.receiver()
 }
 

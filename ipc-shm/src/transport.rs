@@ -2,9 +2,8 @@
 
 use crate::{
     config::{Collected, ShmConfig},
-    receiver::ShmReceiver,
     segment::{self, Anchored, Home, Place},
-    sender::ShmSender,
+    spsc::{SpscReceiver, SpscSender},
     sys::{file, fork::Window, ident},
 };
 use ipc_core::{Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, Participant, Role, Transport};
@@ -141,7 +140,7 @@ impl Transport for Shm {
         info.mode = Some(found.settings.mode);
         info.uid = Some(found.uid);
         info.participants =
-            found.holders.into_iter().map(|(role, pid, alive)| Participant { role, pid, alive }).collect();
+            found.holders.into_iter().map(|(role, pid, alive)| Participant::new(role, pid, alive)).collect();
         Ok(info)
     }
 }
@@ -163,14 +162,14 @@ impl ShmChannel {
 }
 
 impl Channel for ShmChannel {
-    type Sender = ShmSender;
-    type Receiver = ShmReceiver;
+    type Sender = SpscSender;
+    type Receiver = SpscReceiver;
 
-    fn sender(&self) -> Result<ShmSender, ChannelError> {
-        ShmSender::new(self.segment.attach(Role::Sender)?)
+    fn sender(&self) -> Result<SpscSender, ChannelError> {
+        SpscSender::new(self.segment.attach(Role::Sender)?)
     }
 
-    fn receiver(&self) -> Result<ShmReceiver, ChannelError> {
-        ShmReceiver::new(self.segment.attach(Role::Receiver)?)
+    fn receiver(&self) -> Result<SpscReceiver, ChannelError> {
+        SpscReceiver::new(self.segment.attach(Role::Receiver)?)
     }
 }

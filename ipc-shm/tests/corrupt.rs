@@ -7,7 +7,7 @@ mod common;
 use common::{Arena, Child, Dice, layout, name, say, serve};
 use ipc_shm::{
     Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Message, Receiver, RecvError, SendError,
-    Sender, Shm, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Transport, Wait, Waiting,
+    Sender, Shm, ShmChannel, ShmConfig, SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use rstest::rstest;
 use std::{
@@ -191,7 +191,7 @@ fn attach_and_use(channel: &ShmChannel) {
     }
 }
 
-fn use_both(tx: ShmSender, rx: ShmReceiver) {
+fn use_both(tx: SpscSender, rx: SpscReceiver) {
     let tx = send_some(tx);
     let rx = receive_some(rx);
     // Room was made, and perhaps it is found.
@@ -215,7 +215,7 @@ fn expected_of_a_receiver<T>(answer: Result<T, RecvError>) -> Option<T> {
     }
 }
 
-fn send_some(mut tx: ShmSender) -> ShmSender {
+fn send_some(mut tx: SpscSender) -> SpscSender {
     for len in [0, 1, 8, 100, 3000, 4080] {
         if let Some(mut loan) = expected_of_a_sender(tx.loan(len, Wait::Never)) {
             assert_eq!(loan.len(), len);
@@ -232,7 +232,7 @@ fn send_some(mut tx: ShmSender) -> ShmSender {
     tx
 }
 
-fn receive_some(mut rx: ShmReceiver) -> ShmReceiver {
+fn receive_some(mut rx: SpscReceiver) -> SpscReceiver {
     let touch = |message: &[u8]| message.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     if let Some(message) = expected_of_a_receiver(rx.try_recv()) {
         touch(&message);

@@ -10,7 +10,7 @@ mod common;
 use common::{Arena, end_after, fork, name};
 use ipc_shm::{
     Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Receiver, RecvError, Sender, Shm, ShmConfig,
-    ShmReceiver, ShmSender, Transport, Wait,
+    SpscReceiver, SpscSender, Transport, Wait,
 };
 use nix::{
     libc,
@@ -163,16 +163,16 @@ fn assert_whole(shm: &Shm) {
     }
 }
 
-fn receiver(shm: &Shm) -> ShmReceiver {
+fn receiver(shm: &Shm) -> SpscReceiver {
     shm.open(&name("x")).unwrap().receiver().unwrap()
 }
 
-fn sender(shm: &Shm) -> ShmSender {
+fn sender(shm: &Shm) -> SpscSender {
     shm.open(&name("x")).unwrap().sender().unwrap()
 }
 
 /// Receives all there is: messages, and `None` for an end mark.
-fn drain(rx: &mut ShmReceiver) -> Vec<Option<Vec<u8>>> {
+fn drain(rx: &mut SpscReceiver) -> Vec<Option<Vec<u8>>> {
     let mut found = Vec::new();
     loop {
         match rx.try_recv() {
@@ -239,7 +239,7 @@ fn a_sender_killed_while_it_marks_the_end_has_marked_it_or_not() {
     let shm = arena.shm();
     at_every_instruction(|steps| {
         drop(shm.create(&name("x"), &small()).unwrap());
-        let act = |mut tx: ShmSender| {
+        let act = |mut tx: SpscSender| {
             tx.send_end(Wait::Never).unwrap();
             mem::forget(tx);
         };
@@ -273,7 +273,7 @@ fn a_receiver_killed_between_any_two_instructions_has_released_all_or_nothing(#[
             rx.advance_batch(taken, Wait::Never).unwrap();
             rx
         };
-        let act = |mut rx: ShmReceiver| {
+        let act = |mut rx: SpscReceiver| {
             match batch {
                 true => rx.held_batch().release_all(),
                 false => drop(rx.held()),

@@ -140,7 +140,7 @@ fn every_length_arrives_intact_wherever_it_starts_in_the_ring() {
     assert_eq!(max as u64, PAGE - 16);
     let mut buffer = Vec::new();
     let mut number = 0;
-    let mut pass = |tx: &mut ipc_shm::ShmSender, rx: &mut ipc_shm::ShmReceiver, len: usize| {
+    let mut pass = |tx: &mut ipc_shm::SpscSender, rx: &mut ipc_shm::SpscReceiver, len: usize| {
         payload(&mut buffer, len, number);
         tx.try_send(&buffer).unwrap();
         let message = rx.try_recv().unwrap();

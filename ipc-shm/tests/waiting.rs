@@ -5,8 +5,8 @@ mod common;
 
 use common::{Arena, Child, Dice, PATIENCE, forbid, layout, name, say, serve, told, until_asleep, within};
 use ipc_shm::{
-    Cancel, Channel, ChannelError, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig, ShmReceiver,
-    ShmSender, Transport, Wait, Waiting,
+    Cancel, Channel, ChannelError, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig,
+    SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use nix::{libc, sys::signal::Signal};
 use rstest::rstest;
@@ -51,7 +51,7 @@ fn small() -> ShmConfig {
     ShmConfig::new().capacity_bytes(4096)
 }
 
-fn channel(arena: &Arena, waiting: Waiting) -> (ShmSender, ShmReceiver) {
+fn channel(arena: &Arena, waiting: Waiting) -> (SpscSender, SpscReceiver) {
     let channel = arena.shm().open_or_create(&name("x"), &small()).unwrap();
     let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
     tx.set_waiting(waiting);

@@ -17,7 +17,7 @@ use std::{
 /// There is one at a time. When it is dropped, or its process ends in whatever way, the
 /// next one goes on where it left off.
 #[derive(Debug)]
-pub struct ShmSender {
+pub struct SpscSender {
     ring: Writer<Words>,
     max_message_len: usize,
     /// One more than the reserved length, so that it is a single word: stores are what a
@@ -29,7 +29,7 @@ pub struct ShmSender {
     attachment: Attachment,
 }
 
-impl ShmSender {
+impl SpscSender {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let geometry = segment::spsc_geometry(attachment.header());
         Ok(Self {
@@ -75,8 +75,8 @@ impl ShmSender {
     }
 }
 
-impl Sender for ShmSender {
-    type Loan<'a> = ShmLoan<'a>;
+impl Sender for SpscSender {
+    type Loan<'a> = SpscLoan<'a>;
 
     #[inline]
     fn max_message_len(&self) -> usize {
@@ -100,16 +100,16 @@ impl Sender for ShmSender {
     }
 
     #[inline]
-    fn reserved(&mut self) -> ShmLoan<'_> {
+    fn reserved(&mut self) -> SpscLoan<'_> {
         if !self.attachment.is_ours() {
             // What was reserved before the fork is the parent's; the commit will say so.
             self.reserved = None;
         }
-        ShmLoan { len: self.reserved.map_or(0, |len| len.get() - 1), sender: self }
+        SpscLoan { len: self.reserved.map_or(0, |len| len.get() - 1), sender: self }
     }
 }
 
-impl EndMark for ShmSender {
+impl EndMark for SpscSender {
     fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
         self.reserve(0, wait)?;
         self.reserved = None;
@@ -121,12 +121,12 @@ impl EndMark for ShmSender {
 
 /// Space for one message, in the channel itself.
 #[derive(Debug)]
-pub struct ShmLoan<'a> {
-    sender: &'a mut ShmSender,
+pub struct SpscLoan<'a> {
+    sender: &'a mut SpscSender,
     len: usize,
 }
 
-impl Loan for ShmLoan<'_> {
+impl Loan for SpscLoan<'_> {
     fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
@@ -144,7 +144,7 @@ impl Loan for ShmLoan<'_> {
     }
 }
 
-impl Deref for ShmLoan<'_> {
+impl Deref for SpscLoan<'_> {
     type Target = [u8];
 
     #[inline]
@@ -157,7 +157,7 @@ impl Deref for ShmLoan<'_> {
     }
 }
 
-impl DerefMut for ShmLoan<'_> {
+impl DerefMut for SpscLoan<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let bytes = self.sender.ring.memory().bytes(self.sender.ring.payload(), self.len);

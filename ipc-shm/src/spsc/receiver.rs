@@ -16,7 +16,7 @@ use std::{collections::VecDeque, ops::Deref, slice};
 /// There is one at a time. When it is dropped, or its process ends in whatever way, the
 /// next one is given what this one held and all that follows.
 #[derive(Debug)]
-pub struct ShmReceiver {
+pub struct SpscReceiver {
     ring: Reader<Words>,
     /// The oldest message held; more of them only in a batch.
     front: Option<Record>,
@@ -27,7 +27,7 @@ pub struct ShmReceiver {
     attachment: Attachment,
 }
 
-impl ShmReceiver {
+impl SpscReceiver {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let geometry = segment::spsc_geometry(attachment.header());
         Ok(Self {
@@ -93,8 +93,8 @@ impl ShmReceiver {
     }
 }
 
-impl Receiver for ShmReceiver {
-    type Message<'a> = ShmMessage<'a>;
+impl Receiver for SpscReceiver {
+    type Message<'a> = SpscMessage<'a>;
 
     #[inline]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
@@ -119,15 +119,15 @@ impl Receiver for ShmReceiver {
     }
 
     #[inline]
-    fn held(&mut self) -> ShmMessage<'_> {
+    fn held(&mut self) -> SpscMessage<'_> {
         assert!(self.attachment.is_ours(), "held() in a forked child");
         let record = self.front.expect("held() without a successful advance()");
-        ShmMessage { receiver: self, record }
+        SpscMessage { receiver: self, record }
     }
 }
 
-impl BatchReceiver for ShmReceiver {
-    type Batch<'a> = ShmBatch<'a>;
+impl BatchReceiver for SpscReceiver {
+    type Batch<'a> = SpscBatch<'a>;
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
         self.advance(wait)?;
@@ -145,26 +145,26 @@ impl BatchReceiver for ShmReceiver {
         Ok(self.rest.len() + 1)
     }
 
-    fn held_batch(&mut self) -> ShmBatch<'_> {
+    fn held_batch(&mut self) -> SpscBatch<'_> {
         assert!(self.attachment.is_ours(), "held_batch() in a forked child");
-        ShmBatch { receiver: self }
+        SpscBatch { receiver: self }
     }
 }
 
-/// A message lent by a [`ShmReceiver`], in the channel itself.
+/// A message lent by a [`SpscReceiver`], in the channel itself.
 #[derive(Debug)]
-pub struct ShmMessage<'a> {
-    receiver: &'a mut ShmReceiver,
+pub struct SpscMessage<'a> {
+    receiver: &'a mut SpscReceiver,
     record: Record,
 }
 
-impl Message for ShmMessage<'_> {
+impl Message for SpscMessage<'_> {
     fn keep(self) {
         std::mem::forget(self);
     }
 }
 
-impl Deref for ShmMessage<'_> {
+impl Deref for SpscMessage<'_> {
     type Target = [u8];
 
     #[inline]
@@ -173,26 +173,26 @@ impl Deref for ShmMessage<'_> {
     }
 }
 
-impl Drop for ShmMessage<'_> {
+impl Drop for SpscMessage<'_> {
     #[inline]
     fn drop(&mut self) {
         self.receiver.release_front();
     }
 }
 
-/// Messages lent together by a [`ShmReceiver`], in the channel itself.
+/// Messages lent together by a [`SpscReceiver`], in the channel itself.
 #[derive(Debug)]
-pub struct ShmBatch<'a> {
-    receiver: &'a mut ShmReceiver,
+pub struct SpscBatch<'a> {
+    receiver: &'a mut SpscReceiver,
 }
 
-impl ShmBatch<'_> {
+impl SpscBatch<'_> {
     fn records(&self) -> impl Iterator<Item = &Record> {
         self.receiver.front.iter().chain(&self.receiver.rest)
     }
 }
 
-impl Batch for ShmBatch<'_> {
+impl Batch for SpscBatch<'_> {
     fn len(&self) -> usize {
         usize::from(self.receiver.front.is_some()) + self.receiver.rest.len()
     }
