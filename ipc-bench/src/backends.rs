@@ -50,10 +50,10 @@ impl Backend for Mq {
 pub(crate) struct ShmSpsc;
 
 impl Backend for ShmSpsc {
-    type Transport = ipc_shm::Shm;
+    type Transport = ipc_shm::Spsc;
 
-    fn transport(site: &Site) -> ipc_shm::Shm {
-        ipc_shm::Shm::at(&site.directory)
+    fn transport(site: &Site) -> ipc_shm::Spsc {
+        ipc_shm::Spsc::at(&site.directory)
     }
 
     fn config(spec: &LaneSpec) -> ShmConfig {

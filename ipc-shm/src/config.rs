@@ -1,5 +1,6 @@
-//! How a segment is made.
+//! How a segment is made: what the user asks for, and what a segment then has.
 
+use crate::kind::{Kind, Lifetime, WhenFull};
 use ipc_core::ChannelError;
 
 /// How a channel in shared memory is made. Every setting that isn't given is the default,
@@ -8,14 +9,32 @@ use ipc_core::ChannelError;
 /// ```
 /// use ipc_shm::ShmConfig;
 ///
-/// let config = ShmConfig::new().capacity_bytes(16 << 20).mode(0o660);
+/// let config = ShmConfig::new().depth(1024).max_message_len(256).mode(0o660);
 /// # let _ = config;
 /// ```
+///
+/// Which settings a kind has, and what they are unless given:
+///
+/// | setting | spsc | mpmc | broadcast | latest | rpc |
+/// |---|---|---|---|---|---|
+/// | `capacity_bytes` | 1 MiB | 1 MiB | 1 MiB for each publisher | | |
+/// | `depth` | | as fits | | 4 | 64 |
+/// | `max_message_len` | capacity − 16 | 8 KiB, or as fits | capacity − 16 | 4 KiB | 8 KiB |
+/// | `participants` | 2 | 64 | 64 | 64 | 64 |
+/// | `publishers` | | | 4 | | |
+/// | `max_deliveries` | | 255 | | | |
+/// | `when_full` | wait | wait | drop-oldest | | wait |
 #[derive(Clone, Debug, Default)]
 pub struct ShmConfig {
-    capacity_bytes: Option<u64>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) capacity_bytes: Option<u64>,
+    pub(crate) depth: Option<u64>,
+    pub(crate) max_message_len: Option<u64>,
+    pub(crate) participants: Option<u32>,
+    pub(crate) publishers: Option<u32>,
+    pub(crate) max_deliveries: Option<u32>,
+    pub(crate) when_full: Option<WhenFull>,
     mode: Option<u32>,
-    kind: Option<Kind>,
     lifetime: Option<Lifetime>,
 }
 
@@ -24,19 +43,60 @@ impl ShmConfig {
     pub const DEFAULT_CAPACITY_BYTES: u64 = 1 << 20;
     /// The largest capacity, in bytes: 1 TiB.
     pub const MAX_CAPACITY_BYTES: u64 = 1 << 40;
+    /// The most endpoints that a channel can be made for.
+    pub const MAX_PARTICIPANTS: u32 = 4096;
+    /// Deliveries of a message unless another number is given, and the most that are counted.
+    pub const MAX_DELIVERIES: u32 = 255;
     const DEFAULT_MODE: u32 = 0o600;
 
-    /// The defaults: an spsc ring of 1 MiB, kept, for its owner alone (mode 0600).
+    /// The defaults: a work queue of 1 MiB, kept, for its owner alone (mode 0600).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Room for messages, in bytes, rounded up to whole pages: 1 byte to 1 TiB. Each
-    /// message takes up its length, rounded up to a multiple of 8, and 8 bytes more. All of
-    /// it is allocated when the channel is made.
+    /// Room for messages, in bytes, rounded up to whole pages: 1 byte to 1 TiB. All of it is
+    /// allocated when the channel is made. What a message takes up of it depends on the
+    /// [`Kind`].
     #[must_use]
     pub fn capacity_bytes(self, bytes: u64) -> Self {
         Self { capacity_bytes: Some(bytes), ..self }
+    }
+
+    /// Room for messages, in messages of the longest kind; at least 1.
+    #[must_use]
+    pub fn depth(self, messages: u64) -> Self {
+        Self { depth: Some(messages), ..self }
+    }
+
+    /// The longest message, in bytes. Kinds with slots have room for it in each slot.
+    #[must_use]
+    pub fn max_message_len(self, bytes: u64) -> Self {
+        Self { max_message_len: Some(bytes), ..self }
+    }
+
+    /// How many endpoints there can be at once: 1 to 4096. Each costs 256 bytes.
+    #[must_use]
+    pub fn participants(self, endpoints: u32) -> Self {
+        Self { participants: Some(endpoints), ..self }
+    }
+
+    /// How many publishers there can be at once, each with a ring of its own: 1 to 256.
+    #[must_use]
+    pub fn publishers(self, publishers: u32) -> Self {
+        Self { publishers: Some(publishers), ..self }
+    }
+
+    /// How often a message is delivered before it is dropped, and counted as lost, because
+    /// each of its receivers died with it: 1 (never again) to 255.
+    #[must_use]
+    pub fn max_deliveries(self, deliveries: u32) -> Self {
+        Self { max_deliveries: Some(deliveries), ..self }
+    }
+
+    /// What a sender does that finds no room.
+    #[must_use]
+    pub fn when_full(self, policy: WhenFull) -> Self {
+        Self { when_full: Some(policy), ..self }
     }
 
     /// Permission bits, set exactly, whatever the umask. The default is 0600.
@@ -45,7 +105,8 @@ impl ShmConfig {
         Self { mode: Some(mode), ..self }
     }
 
-    /// What kind of channel it is.
+    /// What kind of channel it is. The namespaces of one kind ([`Spsc`](crate::Spsc),
+    /// [`Mpmc`](crate::Mpmc), …) know theirs, and refuse another.
     #[must_use]
     pub fn kind(self, kind: Kind) -> Self {
         Self { kind: Some(kind), ..self }
@@ -63,143 +124,191 @@ impl ShmConfig {
         self.lifetime(Lifetime::Transient)
     }
 
+    /// With nothing left open.
     pub(crate) fn settings(&self, page: u64) -> Result<Settings, ChannelError> {
-        let settings = Settings {
-            capacity_bytes: rounded(self.capacity_bytes.unwrap_or(Self::DEFAULT_CAPACITY_BYTES), page)?,
-            mode: self.mode.unwrap_or(Self::DEFAULT_MODE),
-            kind: self.kind.unwrap_or_default(),
-            lifetime: self.lifetime.unwrap_or_default(),
-        };
-        if settings.mode & !0o777 != 0 {
-            return Err(ChannelError::InvalidConfig(format!(
-                "mode {:o} has bits other than read, write and execute: give 0 to 777",
-                settings.mode
-            )));
+        let mode = self.mode.unwrap_or(Self::DEFAULT_MODE);
+        if mode & !0o777 != 0 {
+            return invalid(format!(
+                "mode {mode:o} has bits other than read, write and execute: give 0 to 777"
+            ));
         }
-        if settings.mode & 0o600 != 0o600 {
-            return Err(ChannelError::InvalidConfig(format!(
-                "mode {:03o} doesn't let its owner read and write: give 600 or more",
-                settings.mode
-            )));
+        if mode & 0o600 != 0o600 {
+            return invalid(format!(
+                "mode {mode:03o} doesn't let its owner read and write: give 600 or more"
+            ));
         }
-        Ok(settings)
+        let kind = self.kind.unwrap_or_default();
+        let geometry = kind.resolve(self, page)?;
+        Ok(Settings { kind, geometry, mode, lifetime: self.lifetime.unwrap_or_default() })
     }
 
     /// Refuses an existing channel whose settings are not those that were asked for. The
     /// lifetime isn't compared: it says how a channel ends, not how it is used.
     pub(crate) fn check(&self, found: &Settings, page: u64) -> Result<(), ChannelError> {
-        let differs =
-            |setting, asked: String, found: String| Err(ChannelError::Mismatch { setting, asked, found });
-        if let Some(kind) = self.kind.filter(|&kind| kind != found.kind) {
-            return differs("kind", kind.to_string(), found.kind.to_string());
+        let kind = found.kind;
+        if let Some(asked) = self.kind.filter(|&asked| asked != kind) {
+            return differs("kind", asked, kind);
         }
-        if let Some(asked) = self.capacity_bytes.map(|bytes| rounded(bytes, page)).transpose()? {
-            if asked != found.capacity_bytes {
-                return differs(
-                    "capacity",
-                    format!("{asked} bytes"),
-                    format!("{} bytes", found.capacity_bytes),
-                );
-            }
+        // What wasn't given is as found.
+        let asked = Self { kind: Some(kind), ..self.clone() };
+        let asked = asked.filled_in(&found.geometry).settings(page)?;
+        let (ours, theirs) = (&asked.geometry, &found.geometry);
+        if self.capacity_bytes.is_some() && ours.capacity_bytes != theirs.capacity_bytes {
+            let bytes = |bytes: u64| format!("{bytes} bytes");
+            return differs("capacity", bytes(ours.capacity_bytes), bytes(theirs.capacity_bytes));
+        }
+        if self.depth.is_some() && ours.depth != theirs.depth {
+            return differs("depth", ours.depth, theirs.depth);
+        }
+        if self.max_message_len.is_some() && ours.max_message_len != theirs.max_message_len {
+            return differs("longest message", ours.max_message_len, theirs.max_message_len);
+        }
+        if self.participants.is_some() && ours.participants != theirs.participants {
+            return differs("number of participants", ours.participants, theirs.participants);
+        }
+        if self.publishers.is_some() && ours.lanes != theirs.lanes {
+            return differs("number of publishers", ours.lanes, theirs.lanes);
+        }
+        if self.max_deliveries.is_some() && ours.max_deliveries != theirs.max_deliveries {
+            return differs("number of deliveries", ours.max_deliveries, theirs.max_deliveries);
+        }
+        if self.when_full.is_some() && ours.when_full != theirs.when_full {
+            return differs("policy when full", ours.when_full, theirs.when_full);
         }
         if let Some(mode) = self.mode.filter(|&mode| mode != found.mode) {
             return differs("mode", format!("{mode:03o}"), format!("{:03o}", found.mode));
         }
         Ok(())
     }
+
+    /// The same with the room that was found, where none was asked for.
+    fn filled_in(self, found: &Geometry) -> Self {
+        if self.capacity_bytes.is_some() || self.depth.is_some() || self.max_message_len.is_some() {
+            return self;
+        }
+        if found.depth == 0 {
+            return Self { capacity_bytes: Some(found.capacity_bytes), ..self };
+        }
+        Self { depth: Some(found.depth), max_message_len: Some(found.max_message_len), ..self }
+    }
+
+    /// The configuration that comes to this geometry, if any does.
+    pub(crate) fn of(kind: Kind, geometry: &Geometry) -> Self {
+        let config = Self::new().kind(kind).when_full(geometry.when_full);
+        let config = match kind {
+            Kind::Spsc => config,
+            _ => config.participants(geometry.participants),
+        };
+        match kind {
+            Kind::Spsc => config.capacity_bytes(geometry.capacity_bytes),
+            Kind::Mpmc => config
+                .depth(geometry.depth)
+                .max_message_len(geometry.max_message_len)
+                .max_deliveries(geometry.max_deliveries),
+        }
+    }
+
+    /// Refuses the settings that a kind doesn't have.
+    pub(crate) fn refuse(&self, kind: Kind, foreign: &[Setting]) -> Result<(), ChannelError> {
+        for setting in foreign {
+            let given = match setting {
+                Setting::Capacity => self.capacity_bytes.is_some(),
+                Setting::Depth => self.depth.is_some(),
+                Setting::MaxMessageLen => self.max_message_len.is_some(),
+                Setting::Participants => self.participants.is_some(),
+                Setting::Publishers => self.publishers.is_some(),
+                Setting::MaxDeliveries => self.max_deliveries.is_some(),
+                Setting::WhenFull => self.when_full.is_some(),
+            };
+            if given {
+                return invalid(format!("channels of kind {kind} have no {}: leave it out", setting.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of participants, or `default`.
+    pub(crate) fn participants_or(&self, default: u32) -> Result<u32, ChannelError> {
+        ranged("participants", self.participants.unwrap_or(default), Self::MAX_PARTICIPANTS)
+    }
 }
 
-fn rounded(capacity_bytes: u64, page: u64) -> Result<u64, ChannelError> {
+/// A setting that not every kind has.
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "every kind so far has a capacity and a policy")]
+pub(crate) enum Setting {
+    Capacity,
+    Depth,
+    MaxMessageLen,
+    Participants,
+    Publishers,
+    MaxDeliveries,
+    WhenFull,
+}
+
+impl Setting {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Capacity => "capacity in bytes",
+            Self::Depth => "depth",
+            Self::MaxMessageLen => "longest message of their own",
+            Self::Participants => "number of participants",
+            Self::Publishers => "number of publishers",
+            Self::MaxDeliveries => "number of deliveries",
+            Self::WhenFull => "policy for when they are full",
+        }
+    }
+}
+
+/// A number between 1 and `max`.
+pub(crate) fn ranged(what: &str, value: u32, max: u32) -> Result<u32, ChannelError> {
+    if (1..=max).contains(&value) {
+        return Ok(value);
+    }
+    invalid(format!("{value} {what} can't be: give 1 to {max}"))
+}
+
+/// A capacity in whole pages.
+pub(crate) fn rounded(capacity_bytes: u64, page: u64) -> Result<u64, ChannelError> {
     match capacity_bytes {
-        0 => Err(ChannelError::InvalidConfig("a capacity of 0 bytes holds nothing: give at least 1".into())),
-        bytes if bytes > ShmConfig::MAX_CAPACITY_BYTES => Err(ChannelError::InvalidConfig(format!(
+        0 => invalid("a capacity of 0 bytes holds nothing: give at least 1".into()),
+        bytes if bytes > ShmConfig::MAX_CAPACITY_BYTES => invalid(format!(
             "a capacity of {bytes} bytes is too large: the most is {} (1 TiB)",
             ShmConfig::MAX_CAPACITY_BYTES
-        ))),
+        )),
         bytes => Ok(bytes.next_multiple_of(page)),
     }
+}
+
+pub(crate) fn invalid<T>(text: String) -> Result<T, ChannelError> {
+    Err(ChannelError::InvalidConfig(text))
+}
+
+fn differs(setting: &'static str, asked: impl ToString, found: impl ToString) -> Result<(), ChannelError> {
+    Err(ChannelError::Mismatch { setting, asked: asked.to_string(), found: found.to_string() })
 }
 
 /// A [`ShmConfig`] with nothing left open, or what a segment was found to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    pub(crate) capacity_bytes: u64,
-    pub(crate) mode: u32,
     pub(crate) kind: Kind,
+    pub(crate) geometry: Geometry,
+    pub(crate) mode: u32,
     pub(crate) lifetime: Lifetime,
 }
 
-/// What kind of channel a segment holds.
+/// What the layout of a segment follows from. Fields that a kind doesn't have are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// One sender and one receiver at a time: a ring of variable-length records.
-    #[default]
-    Spsc,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Spsc];
-
-    /// The kind as text, as in `--kind spsc`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Spsc => "spsc",
-        }
-    }
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Kind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|kind| kind.as_str()).collect();
-            format!("no such kind of channel: `{text}`; there is {}", known.join(", "))
-        })
-    }
-}
-
-/// When a channel ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lifetime {
-    /// When it is removed, and not before.
-    #[default]
-    Kept,
-    /// When the last one leaves it empty. If all its users are killed, the next one to
-    /// open it finds nothing, unless messages are left in it; until then it is listed.
-    Transient,
-}
-
-/// What became of a channel when leftovers were collected ([`Shm::gc`](crate::Shm::gc)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Collected {
-    /// It is gone: transient, empty, and the kernel says that nobody has it open.
-    Removed,
-    /// It stays: only `remove` ends it.
-    Kept,
-    /// It stays: somebody has it open.
-    InUse,
-    /// It stays: transient, and nobody has it open, but there are messages in it.
-    HoldsMessages,
-}
-
-impl std::fmt::Display for Collected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Removed => "removed: transient, empty, and nobody has it open",
-            Self::Kept => "left: it is kept until it is removed by name",
-            Self::InUse => "left: somebody has it open",
-            Self::HoldsMessages => "left: nobody has it open, but messages are in it",
-        })
-    }
+pub(crate) struct Geometry {
+    /// The length of the data area, or of each lane of it: whole pages.
+    pub(crate) capacity_bytes: u64,
+    /// Slots.
+    pub(crate) depth: u64,
+    pub(crate) max_message_len: u64,
+    /// Endpoints at once; their ids are 1 to this.
+    pub(crate) participants: u32,
+    /// Rings beside each other, of which each has one writer.
+    pub(crate) lanes: u32,
+    pub(crate) max_deliveries: u32,
+    pub(crate) when_full: WhenFull,
 }

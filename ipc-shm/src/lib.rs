@@ -45,7 +45,7 @@
 //! outlive their users. Nothing is copied if the channel's own pages are written and read:
 //!
 //! ```standalone_crate
-//! use ipc_shm::{Channel, ChannelName, Loan, Receiver, Sender, Shm, ShmConfig, Transport, Wait};
+//! use ipc_shm::{Channel, ChannelName, Loan, Receiver, Sender, ShmConfig, Spsc, Transport, Wait};
 //! # use std::io::Read;
 //! # let directory = std::env::temp_dir().join(format!("ipc-shm-loan-{}", std::process::id()));
 //! # std::fs::create_dir_all(&directory)?;
@@ -55,7 +55,7 @@
 //! # fn show(frame: &[u8]) { assert_eq!(frame[1920 * 1080], 7) }
 //!
 //! let room = ShmConfig::new().capacity_bytes(64 << 20);
-//! let camera = Shm::new().open_or_create(&ChannelName::new("camera")?, &room)?;
+//! let camera = Spsc::new().open_or_create(&ChannelName::new("camera")?, &room)?;
 //!
 //! let mut tx = camera.sender()?;
 //! let mut frame = tx.loan(1920 * 1080 * 3, Wait::Forever)?; // the channel's own pages
@@ -65,7 +65,7 @@
 //! let mut rx = camera.receiver()?;                          // in the other process
 //! show(&rx.recv()?);                                        // the same pages, released when dropped
 //! # drop((tx, rx, camera));
-//! # Shm::new().remove(&ChannelName::new("camera")?)?;
+//! # Spsc::new().remove(&ChannelName::new("camera")?)?;
 //! # std::fs::remove_dir(&directory)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -98,7 +98,10 @@
 //! words, `segment` is the file and the locks on it, `wait` puts to sleep and wakes, and
 //! `sys` makes the system calls. No arrow goes back.
 
+mod any;
 mod config;
+mod kind;
+mod mpmc;
 mod ring;
 mod segment;
 mod spsc;
@@ -106,32 +109,40 @@ mod sys;
 mod transport;
 mod wait;
 
-pub use config::{Collected, Kind, Lifetime, ShmConfig};
+pub use any::{Shm, ShmBatch, ShmChannel, ShmLoan, ShmMessage, ShmReceiver, ShmSender};
+pub use config::ShmConfig;
 pub use ipc_core::*;
+pub use kind::{Kind, Lifetime, WhenFull};
+pub use mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender};
+pub use segment::Collected;
 pub use spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender};
-pub use transport::{Shm, ShmChannel};
+pub use transport::{
+    ChannelOf, Mpmc, MpmcChannel, MpmcKind, Of, QueueKind, Spsc, SpscChannel, SpscKind, Verdict,
+};
 pub use wait::Waiting;
 
-/// Opens the sending end of the channel `name` in the default directory. If there is no
-/// such channel, one of 1 MiB is made that ends when the last one leaves it empty.
+/// Opens a sending end of the work queue `name` in the default directory. If there is no
+/// such channel, one of 1 MiB is made, for messages of up to 8 KiB, that ends when the last
+/// one leaves it empty.
 ///
 /// # Errors
 ///
-/// [`ChannelError::Busy`] if there is a sender already, and the others.
-pub fn sender(name: &str) -> Result<SpscSender, ChannelError> {
+/// [`ChannelError::Mismatch`] if the channel is of another kind, and the others.
+pub fn sender(name: &str) -> Result<MpmcSender, ChannelError> {
     channel(name)?.sender()
 }
 
-/// Opens the receiving end of the channel `name` in the default directory. If there is no
-/// such channel, one of 1 MiB is made that ends when the last one leaves it empty.
+/// Opens a receiving end of the work queue `name` in the default directory. If there is no
+/// such channel, one of 1 MiB is made, for messages of up to 8 KiB, that ends when the last
+/// one leaves it empty.
 ///
 /// # Errors
 ///
-/// [`ChannelError::Busy`] if there is a receiver already, and the others.
-pub fn receiver(name: &str) -> Result<SpscReceiver, ChannelError> {
+/// [`ChannelError::Mismatch`] if the channel is of another kind, and the others.
+pub fn receiver(name: &str) -> Result<MpmcReceiver, ChannelError> {
     channel(name)?.receiver()
 }
 
-fn channel(name: &str) -> Result<ShmChannel, ChannelError> {
-    Shm::new().open_or_create(&ChannelName::new(name)?, &ShmConfig::new().transient())
+fn channel(name: &str) -> Result<MpmcChannel, ChannelError> {
+    Mpmc::new().open_or_create(&ChannelName::new(name)?, &ShmConfig::new().transient())
 }

@@ -1,54 +1,143 @@
-//! The namespace of segments, and a channel in it.
+//! Namespaces of segments: of one kind each, whose endpoints the compiler knows, or of any.
 
 use crate::{
-    config::{Collected, ShmConfig},
-    segment::{self, Anchored, Home, Place},
+    config::ShmConfig,
+    kind::Kind,
+    mpmc::{MpmcReceiver, MpmcSender},
+    segment::{self, Anchored, Collected, Home, Opened, Place, RECEIVER, SENDER, Seat},
     spsc::{SpscReceiver, SpscSender},
     sys::{file, fork::Window, ident},
 };
-use ipc_core::{Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, Participant, Role, Transport};
-use std::{ffi::OsString, path::PathBuf};
+use ipc_core::{
+    BatchReceiver, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, Role, Sender, Transport,
+};
+use std::{ffi::OsString, fmt, marker::PhantomData, path::PathBuf};
 
 /// The environment variable that names another directory for segments.
-pub(crate) const DIRECTORY_VARIABLE: &str = "IPC_DIR";
+const DIRECTORY_VARIABLE: &str = "IPC_DIR";
 
-/// Channels in shared memory: one file each in one directory.
-///
-/// Unless another directory is chosen, by [`Shm::at`] or the environment variable
-/// `IPC_DIR`, it is `/dev/shm/ipc-UID`, which belongs to its user alone.
+/// What a channel became when leftovers were collected, or why that can't be told.
+pub type Verdict = Result<Collected, ChannelError>;
+
+/// Where channels are, whatever their kinds.
 #[derive(Clone, Debug)]
-pub struct Shm {
+pub(crate) struct Namespace {
     home: Home,
 }
 
-impl Shm {
-    /// The channels in `$IPC_DIR` if that is set and not empty, else in the user's own
-    /// directory, which is made at need.
-    pub fn new() -> Self {
+impl Namespace {
+    /// The user's own, unless the environment names another.
+    pub(crate) fn new() -> Self {
         match std::env::var_os(DIRECTORY_VARIABLE).filter(|value: &OsString| !value.is_empty()) {
-            Some(directory) => Self::at(directory),
+            Some(directory) => Self::at(directory.into()),
             None => Self { home: Home { path: file::default_directory(), private: true } },
         }
     }
 
-    /// The channels in this directory, which must exist. A relative path is taken from the
-    /// working directory of now, wherever the process goes later.
-    pub fn at(directory: impl Into<PathBuf>) -> Self {
-        let path = directory.into();
+    /// This directory.
+    pub(crate) fn at(path: PathBuf) -> Self {
         Self { home: Home { path: std::path::absolute(&path).unwrap_or(path), private: false } }
     }
 
-    /// Removes what killed users of transient channels left: those that are empty and that,
-    /// by the kernel's word, nobody has open. Says for each channel what became of it, or
-    /// why that can't be told.
-    ///
-    /// The same happens to a channel when it is opened, so nothing depends on this; it is
-    /// for tidiness.
-    ///
-    /// # Errors
-    ///
-    /// As [`Transport::list`].
-    pub fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
+    /// Makes a channel.
+    pub(crate) fn create(&self, name: &ChannelName, config: &ShmConfig) -> Result<Anchored, ChannelError> {
+        let settings = config.settings(ident::page_size_bytes()?)?;
+        let place = self.place(name);
+        let window = Window::open();
+        let made = segment::create(&place, &settings, &window)?;
+        Anchored::new(place, made, &window)
+    }
+
+    /// Opens a channel, of this kind if one is given.
+    pub(crate) fn open(&self, name: &ChannelName, kind: Option<Kind>) -> Result<Anchored, ChannelError> {
+        let config = kind.map_or_else(ShmConfig::new, |kind| ShmConfig::new().kind(kind));
+        let place = self.place(name);
+        let window = Window::open();
+        let opened = segment::open(&place, &window)?;
+        Self::checked(place, opened, &config, &window)
+    }
+
+    /// Opens a channel that is as `config` says, or makes it.
+    pub(crate) fn open_or_create(
+        &self,
+        name: &ChannelName,
+        config: &ShmConfig,
+    ) -> Result<Anchored, ChannelError> {
+        let settings = config.settings(ident::page_size_bytes()?);
+        let place = self.place(name);
+        let window = Window::open();
+        loop {
+            match segment::open(&place, &window) {
+                Ok(opened) => return Self::checked(place, opened, config, &window),
+                Err(ChannelError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+            let settings = match &settings {
+                Ok(settings) => settings,
+                Err(ChannelError::InvalidConfig(what)) => {
+                    return Err(ChannelError::InvalidConfig(what.clone()));
+                }
+                Err(_) => return Err(ChannelError::NotFound),
+            };
+            match segment::create(&place, settings, &window) {
+                // Somebody was faster: theirs is as good.
+                Err(ChannelError::AlreadyExists) => {}
+                Err(error) => return Err(error),
+                Ok(made) => return Anchored::new(place, made, &window),
+            }
+        }
+    }
+
+    fn checked(
+        place: Place,
+        opened: Opened,
+        config: &ShmConfig,
+        window: &Window,
+    ) -> Result<Anchored, ChannelError> {
+        let checked = ident::page_size_bytes()
+            .map_err(ChannelError::from)
+            .and_then(|page| config.check(&opened.settings(), page));
+        match checked {
+            Ok(()) => Anchored::new(place, opened, window),
+            Err(error) => {
+                segment::turn_away(&place, opened, window);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
+        segment::remove(&self.place(name), &Window::open())
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
+        let Some(directory) = self.home.open()? else { return Ok(Vec::new()) };
+        let mut names: Vec<_> =
+            directory.names()?.iter().filter_map(|name| ChannelName::new(name).ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    pub(crate) fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
+        let place = self.place(name);
+        let found = segment::inspect(&place, &Window::open())?;
+        let geometry = found.settings.geometry;
+        let mut info = ChannelInfo::new(found.settings.kind.as_str());
+        info.path = Some(place.path());
+        info.capacity_bytes = Some(geometry.capacity_bytes);
+        info.depth = Some(geometry.depth).filter(|&depth| depth > 0);
+        info.max_message_len_bytes = Some(geometry.max_message_len);
+        info.queued_messages = found.survey.queued;
+        info.sent_messages = found.survey.sent;
+        info.lost_messages = found.survey.lost;
+        info.redelivered_messages = found.survey.redelivered;
+        info.mode = Some(found.settings.mode);
+        info.uid = Some(found.uid);
+        info.participants = found.participants;
+        Ok(info)
+    }
+
+    pub(crate) fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
         let names = self.list()?.into_iter();
         Ok(names.map(|name| (name.clone(), segment::collect(&self.place(&name), &Window::open()))).collect())
     }
@@ -58,118 +147,236 @@ impl Shm {
     }
 }
 
-impl Default for Shm {
+/// A kind of channel whose endpoints send and receive. The markers of this trait
+/// ([`SpscKind`], [`MpmcKind`]) stand for the kinds where types are chosen.
+pub trait QueueKind: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
+    /// The kind.
+    const KIND: Kind;
+    /// What its channels promise.
+    const CAPABILITIES: Capabilities;
+    /// The sending end.
+    type Sender: Sender + 'static;
+    /// The receiving end.
+    type Receiver: BatchReceiver + 'static;
+
+    #[doc(hidden)]
+    fn sender(channel: &sealed::Anchor) -> Result<Self::Sender, ChannelError>;
+
+    #[doc(hidden)]
+    fn receiver(channel: &sealed::Anchor) -> Result<Self::Receiver, ChannelError>;
+}
+
+pub(crate) mod sealed {
+    //! What only this crate names.
+
+    use crate::segment::Anchored;
+
+    pub trait Sealed {}
+
+    /// An open channel, for the kinds.
+    #[derive(Debug)]
+    pub struct Anchor(pub(crate) Anchored);
+}
+
+use sealed::Anchor;
+
+const QUEUE: Capabilities =
+    Capabilities::NONE.with_stores().with_redelivers().with_zero_copy().with_cross_process();
+
+/// [`Kind::Spsc`], as a type.
+#[derive(Debug)]
+pub enum SpscKind {}
+
+impl sealed::Sealed for SpscKind {}
+
+impl QueueKind for SpscKind {
+    const KIND: Kind = Kind::Spsc;
+    const CAPABILITIES: Capabilities = QUEUE.with_exclusive();
+    type Sender = SpscSender;
+    type Receiver = SpscReceiver;
+
+    fn sender(channel: &Anchor) -> Result<SpscSender, ChannelError> {
+        SpscSender::new(channel.0.attach(Role::Sender, Seat::Only(SENDER))?)
+    }
+
+    fn receiver(channel: &Anchor) -> Result<SpscReceiver, ChannelError> {
+        SpscReceiver::new(channel.0.attach(Role::Receiver, Seat::Only(RECEIVER))?)
+    }
+}
+
+/// [`Kind::Mpmc`], as a type.
+#[derive(Debug)]
+pub enum MpmcKind {}
+
+impl sealed::Sealed for MpmcKind {}
+
+impl QueueKind for MpmcKind {
+    const KIND: Kind = Kind::Mpmc;
+    const CAPABILITIES: Capabilities = QUEUE;
+    type Sender = MpmcSender;
+    type Receiver = MpmcReceiver;
+
+    fn sender(channel: &Anchor) -> Result<MpmcSender, ChannelError> {
+        MpmcSender::new(channel.0.attach(Role::Sender, Seat::Any)?)
+    }
+
+    fn receiver(channel: &Anchor) -> Result<MpmcReceiver, ChannelError> {
+        MpmcReceiver::new(channel.0.attach(Role::Receiver, Seat::Any)?)
+    }
+}
+
+/// The methods that every namespace has.
+macro_rules! namespace {
+    () => {
+        /// The channels in `$IPC_DIR` if that is set and not empty, else in the user's own
+        /// directory, which is made at need.
+        pub fn new() -> Self {
+            Namespace::new().into()
+        }
+
+        /// The channels in this directory, which must exist. A relative path is taken from
+        /// the working directory of now, wherever the process goes later.
+        pub fn at(directory: impl Into<PathBuf>) -> Self {
+            Namespace::at(directory.into()).into()
+        }
+
+        /// Removes what killed users of transient channels left: those that are empty and
+        /// that, by the kernel's word, nobody has open. Says for each channel, of whatever
+        /// kind, what became of it, or why that can't be told.
+        ///
+        /// The same happens to a channel when it is opened, so nothing depends on this; it
+        /// is for tidiness.
+        ///
+        /// # Errors
+        ///
+        /// As [`Transport::list`].
+        pub fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
+            self.namespace.gc()
+        }
+    };
+}
+pub(crate) use namespace;
+
+/// The methods of a transport that don't depend on the kind.
+macro_rules! names_of_channels {
+    () => {
+        fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
+            self.namespace.remove(name)
+        }
+
+        fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
+            self.namespace.list()
+        }
+
+        fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
+            self.namespace.stat(name)
+        }
+    };
+}
+pub(crate) use names_of_channels;
+
+/// Channels of one kind in shared memory, one file each in one directory: [`Spsc`],
+/// [`Mpmc`]. Opening a channel of another kind is an error that names both.
+///
+/// Unless another directory is chosen, by [`at`](Of::at) or the environment variable
+/// `IPC_DIR`, it is `/dev/shm/ipc-UID`, which belongs to its user alone.
+pub struct Of<K> {
+    namespace: Namespace,
+    kind: PhantomData<K>,
+}
+
+/// Channels with one sender and one receiver at a time: [`Kind::Spsc`].
+pub type Spsc = Of<SpscKind>;
+/// Work queues with any number of senders and receivers: [`Kind::Mpmc`].
+pub type Mpmc = Of<MpmcKind>;
+/// A channel of [`Spsc`].
+pub type SpscChannel = ChannelOf<SpscKind>;
+/// A channel of [`Mpmc`].
+pub type MpmcChannel = ChannelOf<MpmcKind>;
+
+impl<K: QueueKind> Of<K> {
+    namespace!();
+
+    fn of_kind(config: &ShmConfig) -> Result<ShmConfig, ChannelError> {
+        match config.kind.filter(|&kind| kind != K::KIND) {
+            Some(other) => Err(ChannelError::InvalidConfig(format!(
+                "channels of kind {other} aren't made here: this is for kind {}",
+                K::KIND
+            ))),
+            None => Ok(config.clone().kind(K::KIND)),
+        }
+    }
+}
+
+impl<K: QueueKind> Transport for Of<K> {
+    type Config = ShmConfig;
+    type Channel = ChannelOf<K>;
+
+    const SCHEME: &'static str = "shm";
+    const CAPABILITIES: Capabilities = K::CAPABILITIES;
+
+    fn create(&self, name: &ChannelName, config: &ShmConfig) -> Result<ChannelOf<K>, ChannelError> {
+        self.namespace.create(name, &Self::of_kind(config)?).map(Into::into)
+    }
+
+    fn open(&self, name: &ChannelName) -> Result<ChannelOf<K>, ChannelError> {
+        self.namespace.open(name, Some(K::KIND)).map(Into::into)
+    }
+
+    fn open_or_create(&self, name: &ChannelName, config: &ShmConfig) -> Result<ChannelOf<K>, ChannelError> {
+        self.namespace.open_or_create(name, &Self::of_kind(config)?).map(Into::into)
+    }
+
+    names_of_channels!();
+}
+
+impl<K> From<Namespace> for Of<K> {
+    fn from(namespace: Namespace) -> Self {
+        Self { namespace, kind: PhantomData }
+    }
+}
+
+impl<K> Clone for Of<K> {
+    fn clone(&self) -> Self {
+        self.namespace.clone().into()
+    }
+}
+
+impl<K: QueueKind> Default for Of<K> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Transport for Shm {
-    type Config = ShmConfig;
-    type Channel = ShmChannel;
-
-    const SCHEME: &'static str = "shm";
-    const CAPABILITIES: Capabilities = Capabilities::NONE
-        .with_stores()
-        .with_redelivers()
-        .with_zero_copy()
-        .with_exclusive()
-        .with_cross_process();
-
-    fn create(&self, name: &ChannelName, config: &ShmConfig) -> Result<ShmChannel, ChannelError> {
-        let settings = config.settings(ident::page_size_bytes()?)?;
-        let place = self.place(name);
-        let window = Window::open();
-        let made = segment::create(&place, &settings, &window)?;
-        ShmChannel::new(place, made, &window)
-    }
-
-    fn open(&self, name: &ChannelName) -> Result<ShmChannel, ChannelError> {
-        let place = self.place(name);
-        let window = Window::open();
-        let opened = segment::open(&place, &window)?;
-        ShmChannel::new(place, opened, &window)
-    }
-
-    fn open_or_create(&self, name: &ChannelName, config: &ShmConfig) -> Result<ShmChannel, ChannelError> {
-        let page = ident::page_size_bytes()?;
-        let settings = config.settings(page)?;
-        let place = self.place(name);
-        let window = Window::open();
-        loop {
-            match segment::open(&place, &window) {
-                Ok(opened) => {
-                    if let Err(error) = config.check(&opened.settings(), page) {
-                        segment::turn_away(&place, opened, &window);
-                        return Err(error);
-                    }
-                    return ShmChannel::new(place, opened, &window);
-                }
-                Err(ChannelError::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-            match segment::create(&place, &settings, &window) {
-                // Somebody was faster: theirs is as good.
-                Err(ChannelError::AlreadyExists) => {}
-                Err(error) => return Err(error),
-                Ok(made) => return ShmChannel::new(place, made, &window),
-            }
-        }
-    }
-
-    fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
-        segment::remove(&self.place(name), &Window::open())
-    }
-
-    fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
-        let Some(directory) = self.home.open()? else { return Ok(Vec::new()) };
-        let mut names: Vec<_> =
-            directory.names()?.iter().filter_map(|name| ChannelName::new(name).ok()).collect();
-        names.sort();
-        Ok(names)
-    }
-
-    fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
-        let place = self.place(name);
-        let found = segment::inspect(&place, &Window::open())?;
-        let mut info = ChannelInfo::new(found.settings.kind.as_str());
-        info.path = Some(place.path());
-        info.capacity_bytes = Some(found.settings.capacity_bytes);
-        info.max_message_len_bytes = Some(found.max_message_len_bytes);
-        info.queued_messages = Some(found.queued_messages);
-        info.mode = Some(found.settings.mode);
-        info.uid = Some(found.uid);
-        info.participants =
-            found.holders.into_iter().map(|(role, pid, alive)| Participant::new(role, pid, alive)).collect();
-        Ok(info)
+impl<K: QueueKind> fmt::Debug for Of<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Of").field("kind", &K::KIND).field("namespace", &self.namespace).finish()
     }
 }
 
-/// What became of a channel, or why that can't be told.
-type Verdict = Result<Collected, ChannelError>;
-
-/// A channel in shared memory. It counts as a user as long as it lives: nobody removes the
+/// A channel of a known kind. It counts as a user as long as it lives: nobody removes the
 /// channel meanwhile.
 #[derive(Debug)]
-pub struct ShmChannel {
-    segment: Anchored,
+pub struct ChannelOf<K> {
+    anchor: Anchor,
+    kind: PhantomData<K>,
 }
 
-impl ShmChannel {
-    fn new(place: Place, opened: segment::Opened, window: &Window) -> Result<Self, ChannelError> {
-        Ok(Self { segment: Anchored::new(place, opened, window)? })
+impl<K> From<Anchored> for ChannelOf<K> {
+    fn from(anchored: Anchored) -> Self {
+        Self { anchor: Anchor(anchored), kind: PhantomData }
     }
 }
 
-impl Channel for ShmChannel {
-    type Sender = SpscSender;
-    type Receiver = SpscReceiver;
+impl<K: QueueKind> Channel for ChannelOf<K> {
+    type Sender = K::Sender;
+    type Receiver = K::Receiver;
 
-    fn sender(&self) -> Result<SpscSender, ChannelError> {
-        SpscSender::new(self.segment.attach(Role::Sender)?)
+    fn sender(&self) -> Result<K::Sender, ChannelError> {
+        K::sender(&self.anchor)
     }
 
-    fn receiver(&self) -> Result<SpscReceiver, ChannelError> {
-        SpscReceiver::new(self.segment.attach(Role::Receiver)?)
+    fn receiver(&self) -> Result<K::Receiver, ChannelError> {
+        K::receiver(&self.anchor)
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use common::{Arena, Child, Dice, layout, name, say, serve};
 use ipc_shm::{
     Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Message, Receiver, RecvError, SendError,
-    Sender, Shm, ShmChannel, ShmConfig, SpscReceiver, SpscSender, Transport, Wait, Waiting,
+    Sender, ShmConfig, Spsc, SpscChannel, SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use rstest::rstest;
 use std::{
@@ -66,7 +66,7 @@ const BEHIND_THE_LAST: u64 = END_MARK + 8 + 16 + 8;
 
 /// A channel that is spoiled, used and restored, again and again.
 struct Spoiled {
-    shm: Shm,
+    shm: Spsc,
     path: PathBuf,
     image: Vec<u8>,
 }
@@ -75,7 +75,7 @@ impl Spoiled {
     /// A small channel that has been round once, with messages and an end mark in it, and
     /// one message over the end of the ring.
     fn new(directory: &Path) -> Self {
-        let shm = Shm::at(directory);
+        let shm = Spsc::at(directory);
         let path = directory.join("x");
         let channel = shm.create(&name("x"), &ShmConfig::new().capacity_bytes(4096)).unwrap();
         let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
@@ -177,7 +177,7 @@ impl Spoiled {
 }
 
 /// Each end alone: the one that is corrupt mustn't hide the other one.
-fn attach_and_use(channel: &ShmChannel) {
+fn attach_and_use(channel: &SpscChannel) {
     let receiver = channel.receiver();
     let sender = channel.sender();
     match (sender, receiver) {
@@ -279,7 +279,7 @@ fn keep_changing(directory: &Path) {
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     let over = AtomicBool::new(false);
     let (changed, sent, received) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let shm = Shm::at(directory);
+    let shm = Spsc::at(directory);
     thread::scope(|scope| {
         let threads = [
             scope.spawn(|| change(&file, &image, &changed, &over)),
@@ -322,7 +322,7 @@ fn change(file: &File, image: &[u8], changed: &AtomicU64, over: &AtomicBool) {
     }
 }
 
-fn keep_sending(shm: &Shm, sent: &AtomicU64, over: &AtomicBool) {
+fn keep_sending(shm: &Spsc, sent: &AtomicU64, over: &AtomicBool) {
     let mut dice = Dice::new(6);
     while !over.load(Ordering::Relaxed) {
         let mut tx = match shm.open(&name("x")).unwrap().sender() {
@@ -342,7 +342,7 @@ fn keep_sending(shm: &Shm, sent: &AtomicU64, over: &AtomicBool) {
     }
 }
 
-fn keep_receiving(shm: &Shm, received: &AtomicU64, over: &AtomicBool) {
+fn keep_receiving(shm: &Spsc, received: &AtomicU64, over: &AtomicBool) {
     let mut dice = Dice::new(7);
     while !over.load(Ordering::Relaxed) {
         let mut rx = match shm.open(&name("x")).unwrap().receiver() {

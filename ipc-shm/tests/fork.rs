@@ -6,7 +6,7 @@ mod common;
 use common::{Arena, Child, PATIENCE, end_after, fork, fork_child, name, say, serve, told, within};
 use ipc_shm::{
     Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Message, Receiver, RecvError, Role,
-    SendError, Sender, Shm, ShmConfig, Transport, Wait,
+    SendError, Sender, ShmConfig, Spsc, Transport, Wait,
 };
 use rstest::rstest;
 use std::{
@@ -21,7 +21,7 @@ use std::{
 #[test]
 fn this_binary_is_its_own_child() {
     serve(|role, arguments| {
-        let shm = Shm::at(&arguments[0]);
+        let shm = Spsc::at(&arguments[0]);
         match role {
             "fork while holding" => fork_while_holding(&shm, &arguments[1]),
             "use what was the parent's" => use_what_was_the_parents(&shm),
@@ -42,7 +42,7 @@ fn a_forked_child_is_told_that_the_endpoints_are_not_its_own() {
     Child::spawn("use what was the parent's", &[arena.path().to_str().unwrap()]).ends_well();
 }
 
-fn use_what_was_the_parents(shm: &Shm) {
+fn use_what_was_the_parents(shm: &Spsc) {
     let channel = shm.create(&name("x"), &small()).unwrap();
     let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
     tx.send(b"one").unwrap();
@@ -86,7 +86,7 @@ fn dropping_in_a_forked_child_what_was_lent_before_it_is_harmless() {
     Child::spawn("drop what was lent", &[arena.path().to_str().unwrap()]).ends_well();
 }
 
-fn drop_what_was_lent(shm: &Shm) {
+fn drop_what_was_lent(shm: &Spsc) {
     let channel = shm.create(&name("x"), &small().transient()).unwrap();
     let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
     for text in [b"one", b"two", b"six"] {
@@ -144,7 +144,7 @@ fn a_child_does_not_keep_its_dead_parents_role(#[case] role: Role) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(orphan), nix::sys::signal::SIGKILL).unwrap();
 }
 
-fn fork_while_holding(shm: &Shm, role: &str) {
+fn fork_while_holding(shm: &Spsc, role: &str) {
     let channel = shm.open(&name("x")).unwrap();
     let _sender = (role == "sender").then(|| channel.sender().unwrap());
     let _receiver = (role == "receiver").then(|| channel.receiver().unwrap());
@@ -189,7 +189,7 @@ fn threads_that_fork_and_threads_that_attach_do_not_lock_each_other_out() {
     child.ends_well();
 }
 
-fn fork_while_others_attach(shm: &Shm) {
+fn fork_while_others_attach(shm: &Spsc) {
     let stop = Arc::new(AtomicBool::new(false));
     let attachers: Vec<_> = (0..3)
         .map(|number| {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Arena, Child, end_after, fork, name, say, serve};
-use ipc_shm::{Channel, ChannelError, Loan, Receiver, Sender, Shm, ShmConfig, Transport, Wait};
+use ipc_shm::{Channel, ChannelError, Loan, Receiver, Sender, ShmConfig, Spsc, Transport, Wait};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -34,7 +34,7 @@ fn this_binary_is_its_own_child() {
                 if !mount_a_mebibyte(directory) {
                     return say("skipped");
                 }
-                let shm = Shm::at(directory);
+                let shm = Spsc::at(directory);
                 match role {
                     "create too much" => create_too_much(&shm, directory),
                     "fill what is left" => fill_what_is_left(&shm, directory),
@@ -82,7 +82,7 @@ fn a_channel_that_does_not_fit_is_refused_with_the_figures_and_leaves_nothing() 
     on_a_small_file_system("create too much");
 }
 
-fn create_too_much(shm: &Shm, directory: &Path) {
+fn create_too_much(shm: &Spsc, directory: &Path) {
     let before = free_bytes(directory);
     for capacity in [1 << 20, 2 << 20, 1 << 30, ShmConfig::MAX_CAPACITY_BYTES] {
         let config = ShmConfig::new().capacity_bytes(capacity);
@@ -107,7 +107,7 @@ fn a_channel_that_fits_is_usable_to_the_last_byte_on_a_full_file_system() {
     on_a_small_file_system("fill what is left");
 }
 
-fn fill_what_is_left(shm: &Shm, directory: &Path) {
+fn fill_what_is_left(shm: &Spsc, directory: &Path) {
     let channel = shm.create(&name("x"), &ShmConfig::new().capacity_bytes(512 << 10)).unwrap();
     let mut rest = fs::File::create(directory.join("rest")).unwrap();
     while rest.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
@@ -129,7 +129,7 @@ fn the_channel_that_no_longer_fits_leaves_the_others_as_they_were() {
     on_a_small_file_system("create until it is full");
 }
 
-fn create_until_it_is_full(shm: &Shm, directory: &Path) {
+fn create_until_it_is_full(shm: &Spsc, directory: &Path) {
     let config = ShmConfig::new().capacity_bytes(64 << 10);
     let mut channels = Vec::new();
     let error = loop {

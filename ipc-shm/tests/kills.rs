@@ -9,7 +9,7 @@ mod common;
 
 use common::{Arena, end_after, fork, name};
 use ipc_shm::{
-    Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Receiver, RecvError, Sender, Shm, ShmConfig,
+    Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Receiver, RecvError, Sender, ShmConfig, Spsc,
     SpscReceiver, SpscSender, Transport, Wait,
 };
 use nix::{
@@ -152,7 +152,7 @@ fn small() -> ShmConfig {
 
 /// That all is well with the channel: both roles are free, messages pass, and all of the
 /// ring can be used.
-fn assert_whole(shm: &Shm) {
+fn assert_whole(shm: &Spsc) {
     let channel = shm.open(&name("x")).unwrap();
     let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
     assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)), "all was received");
@@ -163,11 +163,11 @@ fn assert_whole(shm: &Shm) {
     }
 }
 
-fn receiver(shm: &Shm) -> SpscReceiver {
+fn receiver(shm: &Spsc) -> SpscReceiver {
     shm.open(&name("x")).unwrap().receiver().unwrap()
 }
 
-fn sender(shm: &Shm) -> SpscSender {
+fn sender(shm: &Spsc) -> SpscSender {
     shm.open(&name("x")).unwrap().sender().unwrap()
 }
 

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Arena, Child, Dice, PATIENCE, eventually, mode_of, name, say, serve, told, within};
 use ipc_shm::{
-    Channel, ChannelError, Lifetime, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig, Transport,
-    Waiting,
+    Channel, ChannelError, Lifetime, Receiver, RecvError, Role, SendError, Sender, ShmConfig, Spsc,
+    Transport, Waiting,
 };
 use rstest::rstest;
 use std::{
@@ -25,7 +25,7 @@ const PAGE: u64 = 4096;
 #[test]
 fn this_binary_is_its_own_child() {
     serve(|role, arguments| {
-        let shm = Shm::at(&arguments[0]);
+        let shm = Spsc::at(&arguments[0]);
         match role {
             "create under a umask" => create_under_a_umask(&shm, &arguments[1]),
             "create and remove for ever" => create_and_remove_for_ever(&shm),
@@ -56,7 +56,7 @@ fn the_mode_is_exactly_what_was_asked_for_whatever_the_umask(#[case] umask: &str
     assert_eq!(mode_of(&arena.file("default")), 0o600);
 }
 
-fn create_under_a_umask(shm: &Shm, umask: &str) {
+fn create_under_a_umask(shm: &Spsc, umask: &str) {
     let umask = u32::from_str_radix(umask, 8).unwrap();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
     for mode in [0o600, 0o640, 0o660, 0o666, 0o777] {
@@ -241,7 +241,7 @@ fn creators_that_race_and_are_killed_leave_nothing_half_made() {
     assert_eq!(arena.entries(), [""; 0]);
 }
 
-fn create_and_remove_for_ever(shm: &Shm) {
+fn create_and_remove_for_ever(shm: &Spsc) {
     say("making");
     let config = ShmConfig::new().capacity_bytes(64 * PAGE);
     loop {
@@ -293,7 +293,7 @@ fn no_live_channel_is_ever_unlinked_by_those_who_open_make_and_remove(#[case] li
     assert_eq!(arena.entries(), [""; 0]);
 }
 
-fn open_make_and_remove(shm: &Shm, directory: &str, lifetime: &str) {
+fn open_make_and_remove(shm: &Spsc, directory: &str, lifetime: &str) {
     let lifetime = if lifetime == "kept" { Lifetime::Kept } else { Lifetime::Transient };
     let config = one_page().lifetime(lifetime);
     let stop = Arc::new(AtomicBool::new(false));
@@ -377,7 +377,7 @@ fn a_transient_channel_goes_also_with_one_who_didn_t_like_it() {
     assert_eq!(arena.entries(), [""; 0]);
 }
 
-fn come_and_dislike_it(shm: &Shm) {
+fn come_and_dislike_it(shm: &Spsc) {
     let channel = shm.create(&name("x"), &one_page().transient()).unwrap();
     // The others leave while somebody is looking at it.
     let looking = thread::spawn({
@@ -426,7 +426,7 @@ fn a_transient_channel_whose_users_were_killed_is_not_found(#[case] role: &str) 
     }
 }
 
-fn hold(shm: &Shm, role: &str) {
+fn hold(shm: &Spsc, role: &str) {
     let channel = shm.open(&name("x")).unwrap();
     let _sender = (role == "sender").then(|| channel.sender().unwrap());
     let _receiver = (role == "receiver").then(|| channel.receiver().unwrap());
@@ -556,7 +556,7 @@ fn killed_and_restarted_users_leave_only_kept_channels_behind() {
     assert_eq!(arena.entries(), ["kept"]);
 }
 
-fn use_until_killed(shm: &Shm, seed: u64) {
+fn use_until_killed(shm: &Spsc, seed: u64) {
     let mut dice = Dice::new(seed);
     say("at it");
     loop {
@@ -605,7 +605,7 @@ fn an_endpoint_that_finds_no_address_space_leaves_its_role_free() {
     assert_eq!(&*channel.receiver().unwrap().try_recv().unwrap(), b"room here");
 }
 
-fn attach_without_address_space(shm: &Shm) {
+fn attach_without_address_space(shm: &Spsc) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let channel = shm.create(&name("x"), &ShmConfig::new().capacity_bytes(16 << 20)).unwrap();
     let (_, most) = getrlimit(Resource::RLIMIT_AS).unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Arena, Child, Dice, PATIENCE, is_root, layout, name, serve, within, write_at};
-use ipc_shm::{Channel, ChannelError, Receiver, Sender, Shm, ShmConfig, Transport};
+use ipc_shm::{Channel, ChannelError, Receiver, Sender, ShmConfig, Spsc, Transport};
 use nix::unistd::{Gid, Uid, chown, setgid, setuid};
 use rstest::rstest;
 use std::{
@@ -49,7 +49,7 @@ fn put(arena: &Arena, bytes: &[u8]) {
 }
 
 /// How each way of getting at the channel `x` fails, by its name. None of them may hang.
-fn attempts(shm: &Shm) -> Vec<(&'static str, ChannelError)> {
+fn attempts(shm: &Spsc) -> Vec<(&'static str, ChannelError)> {
     let shm = shm.clone();
     within(PATIENCE, move || {
         vec![
@@ -132,18 +132,25 @@ fn a_file_of_random_bytes_is_corrupt(#[case] len: usize) {
 #[case::not_ours(0, &[0], "segment")]
 #[case::the_other_byte_order(8, &0x0102_0304_u32.swap_bytes().to_ne_bytes(), "byte order")]
 #[case::the_other_pointer_width(12, &(96 - usize::BITS).to_ne_bytes(), "pointer width")]
-#[case::a_later_abi(16, &2_u16.to_ne_bytes(), "ABI version is 2, this program expects 1")]
+#[case::a_later_abi(16, &3_u16.to_ne_bytes(), "ABI version is 3, this program expects 2")]
+#[case::an_earlier_abi(16, &1_u16.to_ne_bytes(), "ABI version is 1, this program expects 2")]
 #[case::a_kind_to_come(20, &99_u32.to_ne_bytes(), "kind of channel 99")]
 #[case::a_lifetime_to_come(24, &99_u32.to_ne_bytes(), "lifetime 99")]
 #[case::a_fence_mode_to_come(28, &99_u32.to_ne_bytes(), "fence mode 99")]
 #[case::a_length_that_is_none(32, &u64::MAX.to_ne_bytes(), "length")]
 #[case::larger_pages(40, &65536_u64.to_ne_bytes(), "page size is 65536, this program expects 4096")]
 #[case::no_pages(40, &0_u64.to_ne_bytes(), "page size")]
-#[case::data_elsewhere(48, &0_u64.to_ne_bytes(), "data offset")]
-#[case::no_capacity(56, &0_u64.to_ne_bytes(), "capacity")]
-#[case::more_capacity_than_file(56, &8192_u64.to_ne_bytes(), "length")]
-#[case::an_odd_capacity(56, &4095_u64.to_ne_bytes(), "capacity")]
-#[case::a_boundless_capacity(56, &(u64::MAX - 4095).to_ne_bytes(), "capacity")]
+#[case::no_capacity(48, &0_u64.to_ne_bytes(), "capacity")]
+#[case::more_capacity_than_file(48, &8192_u64.to_ne_bytes(), "settings")]
+#[case::an_odd_capacity(48, &4095_u64.to_ne_bytes(), "capacity")]
+#[case::a_boundless_capacity(48, &(u64::MAX - 4095).to_ne_bytes(), "capacity")]
+#[case::slots_in_a_ring(56, &1_u64.to_ne_bytes(), "settings")]
+#[case::longer_messages_than_fit(64, &8192_u64.to_ne_bytes(), "settings")]
+#[case::three_participants_of_two(72, &3_u32.to_ne_bytes(), "settings")]
+#[case::a_lane_too_many(76, &1_u32.to_ne_bytes(), "settings")]
+#[case::deliveries_that_are_not_counted(80, &1_u32.to_ne_bytes(), "settings")]
+#[case::a_policy_to_come(84, &99_u32.to_ne_bytes(), "policy when full 99")]
+#[case::a_policy_of_other_kinds(84, &2_u32.to_ne_bytes(), "settings")]
 fn a_header_of_another_make_is_refused_and_both_sides_are_named(
     #[case] at: u64,
     #[case] bytes: &[u8],
@@ -282,7 +289,7 @@ fn a_file_that_may_not_be_read_is_not_permitted() {
 
 fn meet_an_unreadable_file(directory: &Path) {
     become_nobody(fs::metadata(directory).unwrap().uid());
-    let shm = Shm::at(directory);
+    let shm = Spsc::at(directory);
     drop(shm.create(&name("x"), &small()).unwrap());
     for mode in [0o000, 0o200, 0o400] {
         fs::set_permissions(directory.join("x"), fs::Permissions::from_mode(mode)).unwrap();
@@ -312,7 +319,7 @@ fn a_directory_that_may_not_be_written_to_is_not_permitted() {
 
 fn use_a_directory_of_roots(directory: &Path) {
     become_nobody(nobody());
-    let shm = Shm::at(directory);
+    let shm = Spsc::at(directory);
     for answer in [shm.create(&name("x"), &small()), shm.open_or_create(&name("x"), &small())] {
         let error = answer.map(drop).unwrap_err();
         assert!(matches!(error, ChannelError::NotPermitted(_)), "{error:?}");
@@ -341,7 +348,7 @@ fn a_directory_that_is_none_is_refused_with_advice(
     fs::create_dir(arena.file("directory")).unwrap();
     symlink("directory", arena.file("link")).unwrap();
     symlink("nothing", arena.file("dangling")).unwrap();
-    let shm = Shm::at(arena.file(which));
+    let shm = Spsc::at(arena.file(which));
     let mut failures = attempts(&shm);
     failures.push(("create", shm.create(&name("x"), &small()).map(drop).unwrap_err()));
     failures.push(("remove", shm.remove(&name("x")).unwrap_err()));
@@ -371,10 +378,10 @@ fn the_variable_names_the_directory_and_it_must_exist() {
 }
 
 fn use_the_directory_of_ipc_dir(directory: &Path) {
-    let answer = Shm::new().create(&name("x"), &small());
+    let answer = Spsc::new().create(&name("x"), &small());
     if directory.is_dir() {
         drop(answer.unwrap());
-        assert_eq!(Shm::new().stat(&name("x")).unwrap().path, Some(directory.join("x")));
+        assert_eq!(Spsc::new().stat(&name("x")).unwrap().path, Some(directory.join("x")));
     } else {
         let error = answer.map(drop).unwrap_err();
         assert!(matches!(error, ChannelError::InvalidConfig(_)), "{error:?}");
@@ -406,7 +413,7 @@ fn have_a_private_directory() {
     let _guard = Guard(directory.clone());
     // Root stays behind to change the directory; the effective user counts.
     nix::unistd::seteuid(Uid::from_raw(uid)).unwrap();
-    let shm = Shm::new();
+    let shm = Spsc::new();
     assert!(matches!(shm.open(&name("x")), Err(ChannelError::NotFound)));
     assert!(matches!(shm.stat(&name("x")), Err(ChannelError::NotFound)));
     assert!(matches!(shm.remove(&name("x")), Err(ChannelError::NotFound)));

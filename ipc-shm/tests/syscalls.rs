@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Arena, Child, allow_only, end_after, name, say, serve, told};
-use ipc_shm::{Channel, Loan, Message, Receiver, RecvError, Sender, Shm, Transport, Wait, Waiting};
+use ipc_shm::{Channel, Loan, Message, Receiver, RecvError, Sender, Spsc, Transport, Wait, Waiting};
 use nix::libc;
 use rstest::rstest;
 use std::os::unix::process::ExitStatusExt;
@@ -14,7 +14,7 @@ const MESSAGES: u32 = 10_000;
 #[test]
 fn this_binary_is_its_own_child() {
     serve(|role, arguments| {
-        let shm = Shm::at(&arguments[0]);
+        let shm = Spsc::at(&arguments[0]);
         match role {
             "send" => send(&shm, arguments[1].parse().unwrap()),
             "receive" => receive(&shm),
@@ -46,7 +46,7 @@ fn ten_thousand_messages_pass_without_a_system_call(#[case] len: usize) {
     receiver.ends_well();
 }
 
-fn send(shm: &Shm, len: usize) {
+fn send(shm: &Spsc, len: usize) {
     let mut tx = shm.open(&name("x")).unwrap().sender().unwrap();
     let message = vec![1; len];
     say("ready");
@@ -66,7 +66,7 @@ fn send(shm: &Shm, len: usize) {
     end_after(|| {});
 }
 
-fn receive(shm: &Shm) {
+fn receive(shm: &Spsc) {
     let mut rx = shm.open(&name("x")).unwrap().receiver().unwrap();
     say("ready");
     assert!(told());

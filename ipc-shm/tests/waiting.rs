@@ -5,7 +5,7 @@ mod common;
 
 use common::{Arena, Child, Dice, PATIENCE, forbid, layout, name, say, serve, told, until_asleep, within};
 use ipc_shm::{
-    Cancel, Channel, ChannelError, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig,
+    Cancel, Channel, ChannelError, Receiver, RecvError, Role, SendError, Sender, ShmConfig, Spsc,
     SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use nix::{libc, sys::signal::Signal};
@@ -26,7 +26,7 @@ const FULL: usize = 4096 - 16;
 #[test]
 fn this_binary_is_its_own_child() {
     serve(|role, arguments| {
-        let shm = Shm::at(&arguments[0]);
+        let shm = Spsc::at(&arguments[0]);
         let waiting = arguments.get(1).map_or(Waiting::Adaptive, |text| waiting_named(text));
         match role {
             "send when told" => send_when_told(&shm),
@@ -90,7 +90,7 @@ fn a_waiting_receiver_is_woken_promptly_by_another_process(#[case] waiting: Wait
     assert!(taken < ROUNDS * PROMPTLY, "{ROUNDS} wake-ups took {taken:?}");
 }
 
-fn receive(shm: &Shm, waiting: Waiting) {
+fn receive(shm: &Spsc, waiting: Waiting) {
     let mut rx = shm.open(&name("x")).unwrap().receiver().unwrap();
     rx.set_waiting(waiting);
     say("waiting");
@@ -135,7 +135,7 @@ fn a_waiting_sender_is_woken_promptly_by_another_process(#[case] waiting: Waitin
     assert!(taken < ROUNDS * PROMPTLY, "{ROUNDS} wake-ups took {taken:?}");
 }
 
-fn receive_when_told(shm: &Shm) {
+fn receive_when_told(shm: &Spsc) {
     let mut rx = shm.open(&name("x")).unwrap().receiver().unwrap();
     say("ready");
     while told() {
@@ -168,7 +168,7 @@ fn no_wake_up_is_lost_in_many_round_trips(
     assert!(taken < ROUNDS * Duration::from_millis(5), "{ROUNDS} round trips took {taken:?}");
 }
 
-fn echo(shm: &Shm, waiting: Waiting) {
+fn echo(shm: &Spsc, waiting: Waiting) {
     let mut rx = shm.open(&name("there")).unwrap().receiver().unwrap();
     let mut tx = shm.open(&name("back")).unwrap().sender().unwrap();
     rx.set_waiting(waiting);
@@ -216,7 +216,7 @@ fn a_message_whose_sender_was_killed_before_the_wake_up_arrives(#[case] waiting:
     drop(channel.sender().expect("the role is free"));
 }
 
-fn die_before_waking_a_receiver(shm: &Shm) {
+fn die_before_waking_a_receiver(shm: &Spsc) {
     let mut tx = shm.open(&name("x")).unwrap().sender().unwrap();
     say("ready");
     assert!(told());
@@ -248,7 +248,7 @@ fn room_whose_receiver_was_killed_before_the_wake_up_is_found() {
     assert!(taken < AT_THE_LATEST, "it took {taken:?}");
 }
 
-fn die_before_waking_a_sender(shm: &Shm) {
+fn die_before_waking_a_sender(shm: &Spsc) {
     let mut rx = shm.open(&name("x")).unwrap().receiver().unwrap();
     say("ready");
     assert!(told());
@@ -446,7 +446,7 @@ fn a_stopped_sender_keeps_its_role_and_what_it_sent_is_received() {
     assert_eq!(&*rx.recv_timeout(PATIENCE).unwrap(), b"told");
 }
 
-fn send_when_told(shm: &Shm) {
+fn send_when_told(shm: &Spsc) {
     let mut tx = shm.open(&name("x")).unwrap().sender().unwrap();
     say("ready");
     while told() {
@@ -488,7 +488,7 @@ fn a_wait_without_a_free_descriptor_is_no_different() {
     Child::spawn("wait without descriptors", &[path(&arena)]).ends_well();
 }
 
-fn wait_without_descriptors(shm: &Shm) {
+fn wait_without_descriptors(shm: &Spsc) {
     let channel = shm.create(&name("x"), &small()).unwrap();
     let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
     tx.send(&[0; FULL]).unwrap();
@@ -515,7 +515,7 @@ fn a_process_that_changes_its_working_directory_keeps_its_channels() {
 
 fn wait_elsewhere(directory: &str) {
     std::env::set_current_dir(directory).unwrap();
-    let channel = Shm::at(".").create(&name("x"), &small()).unwrap();
+    let channel = Spsc::at(".").create(&name("x"), &small()).unwrap();
     let mut rx = channel.receiver().unwrap();
     rx.set_waiting(Waiting::Block);
     std::env::set_current_dir("/").unwrap();

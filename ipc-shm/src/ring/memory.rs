@@ -15,6 +15,11 @@ pub(crate) trait Memory {
     fn load(&self, offset: usize, order: Ordering) -> u64;
     /// Stores to the word at `offset`.
     fn store(&self, offset: usize, value: u64, order: Ordering);
+    /// Stores `new` to the word at `offset` if it holds `current`: what it held, or what it
+    /// holds instead. The load of a failure is an Acquire.
+    fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
+    /// Adds to the word at `offset`, wrapping; what it held before.
+    fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64;
 }
 
 /// The words of a mapped segment, without a check at each access: an offset is a constant
@@ -75,5 +80,15 @@ impl Memory for Words {
     #[inline]
     fn store(&self, offset: usize, value: u64, order: Ordering) {
         self.word(offset).store(value, order);
+    }
+
+    #[inline]
+    fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        self.word(offset).compare_exchange(current, new, order, Ordering::Acquire)
+    }
+
+    #[inline]
+    fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
+        self.word(offset).fetch_add(value, order)
     }
 }

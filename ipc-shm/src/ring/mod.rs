@@ -4,10 +4,25 @@
 
 pub(crate) mod ledger;
 pub(crate) mod memory;
+pub(crate) mod mpmc;
 pub(crate) mod spsc;
 
 #[cfg(test)]
 mod model;
+
+/// What a look at a ring says, without taking part in it. `None` where the kind has no such
+/// thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// Messages sent and not yet released.
+    pub(crate) queued: Option<u64>,
+    /// Messages sent since the channel was made.
+    pub(crate) sent: Option<u64>,
+    /// Messages dropped.
+    pub(crate) lost: Option<u64>,
+    /// Deliveries that were repeated.
+    pub(crate) redelivered: Option<u64>,
+}
 
 /// What a ring found in shared memory that no correct peer writes.
 #[derive(Debug)]

@@ -102,6 +102,14 @@ impl Memory for Words {
         };
         self.words[offset / 8].store(value, if weaken { Ordering::Relaxed } else { order });
     }
+
+    fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        self.words[offset / 8].compare_exchange(current, new, order, Ordering::Acquire)
+    }
+
+    fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
+        self.words[offset / 8].fetch_add(value, order)
+    }
 }
 
 /// What an endpoint throws when its time has come.
@@ -150,6 +158,16 @@ impl Memory for Mortal {
     fn store(&self, offset: usize, value: u64, order: Ordering) {
         self.step();
         self.words.store(offset, value, order);
+    }
+
+    fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        self.step();
+        self.words.compare_exchange(offset, current, new, order)
+    }
+
+    fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
+        self.step();
+        self.words.fetch_add(offset, value, order)
     }
 }
 

@@ -2,12 +2,13 @@
 //! keeps them.
 
 use super::{
-    FenceMode, Header, Place, Reach, RolePage,
-    file::{Opened, taken},
-    open, remove, role_byte,
+    Entry, FenceMode, Header, Layout, Place, Reach, byte_of,
+    file::{FileMemory, Opened, taken},
+    layout::role_code,
+    open, remove,
 };
 use crate::{
-    config::Lifetime,
+    kind::Lifetime,
     ring::memory::{Memory, Words},
     sys::{
         fence,
@@ -45,7 +46,7 @@ impl Anchored {
     }
 
     /// An endpoint's own attachment to the same segment.
-    pub(crate) fn attach(&self, role: Role) -> Result<Attachment, ChannelError> {
+    pub(crate) fn attach(&self, role: Role, seat: Seat) -> Result<Attachment, ChannelError> {
         if self.generation != fork::generation() {
             return Err(ChannelError::Forked);
         }
@@ -55,7 +56,7 @@ impl Anchored {
             // Removed meanwhile, and made anew by somebody else.
             return Err(ChannelError::NotFound);
         }
-        Attachment::new(self.place.clone(), opened, role, &window)
+        Attachment::new(self.place.clone(), opened, role, seat, &window)
     }
 }
 
@@ -73,74 +74,113 @@ fn leave(place: &Place, header: &Header, generation: u32) {
     }
 }
 
-/// Locks a role's byte, if nobody else keeps it. A process that is just being spawned has its
-/// parent's descriptors, and so their locks, for the moment until its `exec`: that is waited
-/// for, so that a role that was given up or whose holder died is free.
-fn take_role(opened: &Opened, role: Role) -> Result<bool, ChannelError> {
+/// Which participant an endpoint wants to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seat {
+    /// This one and no other.
+    Only(u32),
+    /// Any.
+    Any,
+    /// Any from the first to the last of these.
+    #[expect(dead_code, reason = "for kinds with places of several sorts")]
+    Within(u32, u32),
+}
+
+/// Locks the byte of a seat that nobody else keeps, and returns its id. A process that is
+/// just being spawned has its parent's descriptors, and so their locks, for the moment until
+/// its `exec`: that is waited for, so that a seat that was given up or whose holder died is
+/// free.
+fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelError> {
+    let layout = opened.header.layout();
+    let (first, last) = match seat {
+        Seat::Only(id) => (id, id),
+        Seat::Any => (1, layout.participants),
+        Seat::Within(first, last) => (first, last),
+    };
+    let memory = FileMemory(&opened.file);
     let give_up = Instant::now() + SPAWNING;
     loop {
-        if lock::try_lock(&opened.file, role_byte(role), Mode::Exclusive)? {
-            return Ok(true);
+        // Those that were left in good order first, so that the trace of a dead one is kept
+        // for those who look, and its repair to those who wait for it.
+        for orderly in [true, false] {
+            for id in first..=last {
+                let is_orderly = memory.load(layout.entry(id).pid(), Ordering::Relaxed) == 0;
+                if is_orderly == orderly && lock::try_lock(&opened.file, byte_of(id), Mode::Exclusive)? {
+                    return Ok(id);
+                }
+            }
         }
         if Instant::now() >= give_up {
-            return Ok(false);
+            break;
         }
         thread::sleep(SPAWNING / 20);
+    }
+    match seat {
+        Seat::Only(id) => Err(taken(opened, id, role)),
+        Seat::Any | Seat::Within(..) => Err(ChannelError::Limit(format!(
+            "all {} places for a {role} are taken: make the channel with room for more",
+            last - first + 1
+        ))),
     }
 }
 
 /// How long a spawned process may take from `fork` to `exec`.
 const SPAWNING: Duration = Duration::from_millis(4);
 
-/// An endpoint's part in a segment: its role's byte and the presence byte are locked by a
+/// An endpoint's part in a segment: the byte of its id and the presence byte are locked by a
 /// description of its own, which only the mapping refers to.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     /// Gone only while it is being dropped.
     mapping: Option<Arc<Mapping>>,
-    place: Place,
+    pub(super) place: Place,
     header: Header,
-    identity: Identity,
-    role: Role,
+    layout: Layout,
+    pub(super) identity: Identity,
+    id: u32,
     generation: u32,
 }
 
 impl Attachment {
-    fn new(place: Place, opened: Opened, role: Role, _window: &Window) -> Result<Self, ChannelError> {
-        let page = opened.header.page as usize;
-        if !take_role(&opened, role)? {
-            return Err(taken(&opened.file, page, role));
-        }
-        let (Ok(control), Ok(data)) =
-            (usize::try_from(opened.header.data_offset), usize::try_from(opened.header.capacity_bytes))
-        else {
+    fn new(
+        place: Place,
+        opened: Opened,
+        role: Role,
+        seat: Seat,
+        _window: &Window,
+    ) -> Result<Self, ChannelError> {
+        let id = take_seat(&opened, role, seat)?;
+        let layout = opened.header.layout();
+        let Some(areas) = layout.areas() else {
             return Err(ChannelError::Unsupported(
                 "the channel is larger than this program's address space".into(),
             ));
         };
-        let mapping = Arc::new(Mapping::new(&opened.file, page, control, data)?);
+        let mapping = Arc::new(Mapping::new(&opened.file, areas)?);
         let attachment = Self {
             mapping: Some(mapping),
             place,
             identity: opened.metadata.identity,
             header: opened.header,
-            role,
+            layout,
+            id,
             generation: fork::generation(),
         };
-        attachment.sign();
+        attachment.sign(role);
         Ok(attachment)
     }
 
     /// Writes down who we are, and whether a sleeping peer's fence reaches us.
-    fn sign(&self) {
+    fn sign(&self, role: Role) {
         let reach = match self.header.fences {
             FenceMode::Asymmetric if !fence::register() => Reach::Deaf,
             _ => Reach::Reached,
         };
-        let (page, memory) = (self.page(self.role), self.words());
-        memory.store(page.pid(), u64::from(ident::pid()), Ordering::Relaxed);
-        memory.store(page.attached_unix_ns(), ident::unix_time_ns(), Ordering::Relaxed);
-        memory.store(page.reach(), reach as u64, Ordering::Relaxed);
+        let (entry, memory) = (self.entry(), self.words());
+        memory.store(entry.role(), role_code(role), Ordering::Relaxed);
+        memory.store(entry.attached_unix_ns(), ident::unix_time_ns(), Ordering::Relaxed);
+        memory.store(entry.reach(), reach as u64, Ordering::Relaxed);
+        memory.store(entry.pid(), u64::from(ident::pid()), Ordering::Relaxed);
         // A peer that announced its sleep before this is seen by our next look at its flag.
         atomic::fence(Ordering::SeqCst);
     }
@@ -155,9 +195,19 @@ impl Attachment {
         &self.header
     }
 
-    /// Where a role's words are.
-    pub(crate) fn page(&self, role: Role) -> RolePage {
-        RolePage::of(role, self.header.page as usize)
+    /// Where things are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Which participant we are.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Where our own words are.
+    pub(crate) fn entry(&self) -> Entry {
+        self.layout.entry(self.id)
     }
 
     /// Whether this process is the one that attached, and not a fork of it.
@@ -177,9 +227,8 @@ impl Drop for Attachment {
         if !self.is_ours() {
             return;
         }
-        let pid = self.page(self.role).pid();
-        self.words().store(pid, 0, Ordering::Release);
-        // The locks go with the mapping, and so the role is free.
+        self.clear(self.id);
+        // The locks go with the mapping, and so the seat is free.
         self.mapping = None;
         leave(&self.place, &self.header, self.generation);
     }

@@ -1,7 +1,7 @@
 //! Making a segment: unnamed, allocated, filled, and only then given its name.
 
 use super::{
-    CONTROL_PAGES, FenceMode, Header, PRESENCE_BYTE, Place,
+    FenceMode, Header, PRESENCE_BYTE, Place,
     file::{Opened, lock_directory, refusal},
     open::open_in,
     remove::turn_away,
@@ -91,13 +91,15 @@ fn sweep_temporary_names(directory: &Directory, _lock: &DirectoryLock) {
 fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header, ChannelError> {
     file::set_mode(&made.file, settings.mode)?;
     let page = ident::page_size_bytes()?;
-    let data_offset = CONTROL_PAGES * page;
+    let layout = settings.kind.layout(&settings.geometry, page);
+    let Some(total_len) = layout.total_len() else {
+        return Err(ChannelError::InvalidConfig("the channel would be larger than a file can be".into()));
+    };
     let header = Header {
-        total_len: data_offset + settings.capacity_bytes,
+        total_len,
         page,
-        data_offset,
-        capacity_bytes: settings.capacity_bytes,
         kind: settings.kind,
+        geometry: settings.geometry,
         lifetime: settings.lifetime,
         fences: if fence::register() { FenceMode::Asymmetric } else { FenceMode::Full },
         instance: ident::random()?,

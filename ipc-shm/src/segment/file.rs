@@ -1,10 +1,11 @@
 //! A segment's file, as all who make, open, remove or inspect one handle it: what may be at
 //! its name, its header, its words without a mapping, and the directory's lock.
 
-use super::{Header, Place, RolePage, header::HEADER_LEN_BYTES};
+use super::{Header, Layout, Place, header::HEADER_LEN_BYTES};
 use crate::{
     config::Settings,
-    ring::{ledger::Ledger, memory::Memory},
+    kind::Kind,
+    ring::{ledger::Ledger, memory::Memory, mpmc},
     sys::{
         file::{Cause, Directory, DirectoryLock, FileKind, Metadata},
         ident,
@@ -29,7 +30,7 @@ impl Opened {
     /// What the segment was made with.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
-            capacity_bytes: self.header.capacity_bytes,
+            geometry: self.header.geometry,
             mode: self.metadata.mode,
             kind: self.header.kind,
             lifetime: self.header.lifetime,
@@ -70,11 +71,20 @@ pub(super) fn read_header(file: &File, len_bytes: u64) -> Result<Header, Channel
     })
 }
 
-/// Whether the ring holds nothing: whether the receiver would find a record.
+/// Whether a channel that nobody has open holds nothing that a receiver would be given.
 pub(super) fn is_empty(opened: &Opened) -> bool {
-    let geometry = super::spsc_geometry(&opened.header);
+    let layout = opened.header.layout();
     let memory = FileMemory(&opened.file);
-    let (_, receiver) = Ledger::open(&memory, geometry.receiver_ledger);
+    match opened.header.kind {
+        Kind::Spsc => is_empty_ring(&memory, &layout),
+        Kind::Mpmc => mpmc::is_empty(&memory, &mpmc::Geometry::of(&layout, &opened.header.geometry)),
+    }
+}
+
+/// Whether the receiver would find a record.
+fn is_empty_ring(memory: &FileMemory<'_>, layout: &Layout) -> bool {
+    let geometry = layout.spsc();
+    let (_, receiver) = Ledger::open(memory, geometry.receiver_ledger);
     let place = receiver.position % geometry.capacity;
     memory.load(geometry.data + place as usize, Ordering::Acquire) == 0
 }
@@ -105,9 +115,9 @@ pub(super) fn refusal(place: &Place, error: OsError) -> ChannelError {
     }
 }
 
-/// The error that names who has a role.
-pub(super) fn taken(file: &File, page: usize, role: Role) -> ChannelError {
-    let pid = FileMemory(file).load(RolePage::of(role, page).pid(), Ordering::Relaxed);
+/// The error that names who has a participant's place.
+pub(super) fn taken(opened: &Opened, id: u32, role: Role) -> ChannelError {
+    let pid = FileMemory(&opened.file).load(opened.header.layout().entry(id).pid(), Ordering::Relaxed);
     ChannelError::Busy { role, pid: u32::try_from(pid).ok().filter(|&pid| pid != 0) }
 }
 
@@ -126,6 +136,22 @@ impl Memory for FileMemory<'_> {
     }
 
     fn store(&self, _offset: usize, _value: u64, _order: Ordering) {
-        unreachable!("whoever looks at a file doesn't write to it");
+        unreachable!("{READ_ONLY}");
+    }
+
+    fn compare_exchange(
+        &self,
+        _offset: usize,
+        _current: u64,
+        _new: u64,
+        _order: Ordering,
+    ) -> Result<u64, u64> {
+        unreachable!("{READ_ONLY}");
+    }
+
+    fn fetch_add(&self, _offset: usize, _value: u64, _order: Ordering) -> u64 {
+        unreachable!("{READ_ONLY}");
     }
 }
+
+const READ_ONLY: &str = "whoever looks at a file doesn't write to it";

@@ -4,16 +4,20 @@
 //! It is read once, from the file into private memory, then checked, then used; the mapped
 //! copy is never consulted. So nobody can change a segment's geometry under its users.
 
-use crate::config::{Kind, Lifetime};
+use super::Layout;
+use crate::{
+    config::{Geometry, ShmConfig},
+    kind::{Kind, Lifetime, WhenFull},
+};
 use ipc_core::ChannelError;
 
 /// The header's length in the file, in bytes; the rest of its page is zero.
-pub(crate) const HEADER_LEN_BYTES: usize = 128;
+pub(crate) const HEADER_LEN_BYTES: usize = 256;
 
 const MAGIC: [u8; 8] = *b"ipc-shm\n";
 const BYTE_ORDER: u32 = 0x0102_0304;
 /// Programs of different major versions don't share segments.
-const ABI_MAJOR: u16 = 1;
+const ABI_MAJOR: u16 = 2;
 /// Later minor versions add what earlier ones may ignore.
 const ABI_MINOR: u16 = 0;
 
@@ -22,15 +26,12 @@ const ABI_MINOR: u16 = 0;
 pub(crate) struct Header {
     /// The whole file, in bytes.
     pub(crate) total_len: u64,
-    /// The page size that the offsets are made of, in bytes.
+    /// The page size that the layout is made of, in bytes.
     pub(crate) page: u64,
-    /// Where the data area starts, in bytes from the start of the file.
-    pub(crate) data_offset: u64,
-    /// How long the data area is, in bytes.
-    pub(crate) capacity_bytes: u64,
     pub(crate) kind: Kind,
     pub(crate) lifetime: Lifetime,
     pub(crate) fences: FenceMode,
+    pub(crate) geometry: Geometry,
     /// Tells this segment from every other one of the same name.
     pub(crate) instance: [u8; 16],
     /// The boot of the machine in which it was made.
@@ -49,7 +50,23 @@ pub(crate) enum FenceMode {
     Full,
 }
 
+impl FenceMode {
+    const ALL: [Self; 2] = [Self::Asymmetric, Self::Full];
+
+    fn code(self) -> u32 {
+        match self {
+            Self::Asymmetric => 1,
+            Self::Full => 2,
+        }
+    }
+}
+
 impl Header {
+    /// Where things are in the segment.
+    pub(crate) fn layout(&self) -> Layout {
+        self.kind.layout(&self.geometry, self.page)
+    }
+
     pub(crate) fn to_bytes(&self) -> [u8; HEADER_LEN_BYTES] {
         let mut out = Writer { bytes: [0; HEADER_LEN_BYTES], at: 0 };
         out.put(&MAGIC);
@@ -57,13 +74,18 @@ impl Header {
         out.put(&u32::from(usize::BITS as u16).to_ne_bytes());
         out.put(&ABI_MAJOR.to_ne_bytes());
         out.put(&ABI_MINOR.to_ne_bytes());
-        out.put(&kind_code(self.kind).to_ne_bytes());
-        out.put(&lifetime_code(self.lifetime).to_ne_bytes());
-        out.put(&fence_code(self.fences).to_ne_bytes());
+        out.put(&self.kind.code().to_ne_bytes());
+        out.put(&self.lifetime.code().to_ne_bytes());
+        out.put(&self.fences.code().to_ne_bytes());
         out.put(&self.total_len.to_ne_bytes());
         out.put(&self.page.to_ne_bytes());
-        out.put(&self.data_offset.to_ne_bytes());
-        out.put(&self.capacity_bytes.to_ne_bytes());
+        out.put(&self.geometry.capacity_bytes.to_ne_bytes());
+        out.put(&self.geometry.depth.to_ne_bytes());
+        out.put(&self.geometry.max_message_len.to_ne_bytes());
+        out.put(&self.geometry.participants.to_ne_bytes());
+        out.put(&self.geometry.lanes.to_ne_bytes());
+        out.put(&self.geometry.max_deliveries.to_ne_bytes());
+        out.put(&self.geometry.when_full.code().to_ne_bytes());
         out.put(&self.instance);
         out.put(&self.boot);
         out.put(&self.created_unix_ns.to_ne_bytes());
@@ -86,27 +108,21 @@ impl Header {
         expect("pointer width", u64::from(input.u32()), u64::from(usize::BITS))?;
         expect("ABI version", u64::from(input.u16()), u64::from(ABI_MAJOR))?;
         let _minor = input.u16();
-        let kind = input.u32();
-        let lifetime = input.u32();
-        let fences = input.u32();
         let header = Self {
-            kind: Kind::ALL
-                .iter()
-                .copied()
-                .find(|&k| kind_code(k) == kind)
-                .ok_or_else(|| ChannelError::Corrupt(format!("unknown kind of channel {kind}")))?,
-            lifetime: [Lifetime::Kept, Lifetime::Transient]
-                .into_iter()
-                .find(|&l| lifetime_code(l) == lifetime)
-                .ok_or_else(|| ChannelError::Corrupt(format!("unknown lifetime {lifetime}")))?,
-            fences: [FenceMode::Asymmetric, FenceMode::Full]
-                .into_iter()
-                .find(|&f| fence_code(f) == fences)
-                .ok_or_else(|| ChannelError::Corrupt(format!("unknown fence mode {fences}")))?,
+            kind: coded("kind of channel", Kind::ALL, Kind::code, input.u32())?,
+            lifetime: coded("lifetime", Lifetime::ALL, Lifetime::code, input.u32())?,
+            fences: coded("fence mode", &FenceMode::ALL, FenceMode::code, input.u32())?,
             total_len: input.u64(),
             page: input.u64(),
-            data_offset: input.u64(),
-            capacity_bytes: input.u64(),
+            geometry: Geometry {
+                capacity_bytes: input.u64(),
+                depth: input.u64(),
+                max_message_len: input.u64(),
+                participants: input.u32(),
+                lanes: input.u32(),
+                max_deliveries: input.u32(),
+                when_full: coded("policy when full", WhenFull::ALL, WhenFull::code, input.u32())?,
+            },
             instance: input.take(),
             boot: input.take(),
             created_unix_ns: input.u64(),
@@ -118,35 +134,25 @@ impl Header {
 
     fn check(&self, file_len: u64, page: u64) -> Result<(), ChannelError> {
         expect("page size", self.page, page)?;
-        expect("data offset", self.data_offset, super::CONTROL_PAGES * page)?;
-        let max = crate::ShmConfig::MAX_CAPACITY_BYTES;
-        if self.capacity_bytes == 0 || self.capacity_bytes % page != 0 || self.capacity_bytes > max {
-            return corrupt(&format!("its capacity is {} bytes", self.capacity_bytes));
+        // What these settings come to must be what they are.
+        let geometry = &self.geometry;
+        let as_asked = ShmConfig::of(self.kind, geometry);
+        match self.kind.resolve(&as_asked, page) {
+            Ok(resolved) if resolved == *geometry => {}
+            _ => return corrupt(&format!("its settings don't fit together: {geometry:?}")),
         }
-        // No overflow: the capacity was checked.
-        expect("length", self.total_len, self.data_offset + self.capacity_bytes)?;
+        let Some(total_len) = self.layout().total_len() else {
+            return corrupt(&format!("its capacity is {} bytes", geometry.capacity_bytes));
+        };
+        expect("length", self.total_len, total_len)?;
         expect("file size", file_len, self.total_len)
     }
 }
 
-fn kind_code(kind: Kind) -> u32 {
-    match kind {
-        Kind::Spsc => 1,
-    }
-}
-
-fn lifetime_code(lifetime: Lifetime) -> u32 {
-    match lifetime {
-        Lifetime::Kept => 1,
-        Lifetime::Transient => 2,
-    }
-}
-
-fn fence_code(fences: FenceMode) -> u32 {
-    match fences {
-        FenceMode::Asymmetric => 1,
-        FenceMode::Full => 2,
-    }
+/// The one of `all` with this code.
+fn coded<T: Copy>(what: &str, all: &[T], code: impl Fn(T) -> u32, found: u32) -> Result<T, ChannelError> {
+    let known = all.iter().copied().find(|&one| code(one) == found);
+    known.ok_or_else(|| ChannelError::Corrupt(format!("unknown {what} {found}")))
 }
 
 fn corrupt<T>(what: &str) -> Result<T, ChannelError> {
@@ -204,14 +210,14 @@ mod tests {
     const PAGE: u64 = 4096;
 
     fn header() -> Header {
+        let config = ShmConfig::new().capacity_bytes(2 * PAGE);
         Header {
             total_len: 5 * PAGE,
             page: PAGE,
-            data_offset: 3 * PAGE,
-            capacity_bytes: 2 * PAGE,
             kind: Kind::Spsc,
             lifetime: Lifetime::Transient,
             fences: FenceMode::Asymmetric,
+            geometry: Kind::Spsc.resolve(&config, PAGE).unwrap(),
             instance: [7; 16],
             boot: [9; 16],
             creator_pid: 42,
@@ -228,7 +234,7 @@ mod tests {
     fn every_byte_of_the_checked_part_matters() {
         let bytes = header().to_bytes();
         // The minor version may differ, and what lies behind the geometry is not checked.
-        for at in (0..64).filter(|at| !(18..20).contains(at)) {
+        for at in (0..88).filter(|at| !(18..20).contains(at)) {
             for flip in [1, 0x80, 0xff] {
                 let mut damaged = bytes;
                 damaged[at] ^= flip;
@@ -253,6 +259,6 @@ mod tests {
         let mut bytes = header().to_bytes();
         bytes[16] = 9;
         let error = Header::parse(&bytes, 5 * PAGE, PAGE).unwrap_err().to_string();
-        assert!(error.contains("ABI version is 9") && error.contains("expects 1"), "{error}");
+        assert!(error.contains("ABI version is 9") && error.contains("expects 2"), "{error}");
     }
 }

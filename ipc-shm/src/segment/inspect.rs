@@ -1,55 +1,80 @@
 //! Looking at a segment without taking part in it, and without a trace.
 
 use super::{
-    Place, RolePage,
+    Header, Layout, Place, byte_of,
     file::{FileMemory, Opened, check_file, read_header, refusal},
-    role_byte,
+    layout::role_of,
 };
 use crate::{
     config::Settings,
-    ring::{ledger::Ledger, memory::Memory},
+    kind::Kind,
+    ring::{Survey, ledger::Ledger, memory::Memory, mpmc},
     sys::{file, fork::Window, lock},
 };
-use ipc_core::{ChannelError, Role};
-use std::sync::atomic::Ordering;
+use ipc_core::{ChannelError, Participant};
+use std::{fs::File, sync::atomic::Ordering};
 
 /// What is known about a segment, read without taking part in it.
 #[derive(Debug)]
-pub(crate) struct Inspection {
+pub(crate) struct Found {
     pub(crate) settings: Settings,
-    pub(crate) max_message_len_bytes: u64,
     pub(crate) uid: u32,
-    pub(crate) queued_messages: u64,
-    /// Who has a role or died with it, and whether it lives.
-    pub(crate) holders: Vec<(Role, u32, bool)>,
+    pub(crate) survey: Survey,
+    /// Who takes part, or died with a role and wasn't yet put in order.
+    pub(crate) participants: Vec<Participant>,
 }
 
 /// Looks at a segment without a trace.
-pub(crate) fn inspect(place: &Place, _window: &Window) -> Result<Inspection, ChannelError> {
+pub(crate) fn inspect(place: &Place, _window: &Window) -> Result<Found, ChannelError> {
     let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
     let file = directory.open_file(place.name.as_str(), false).map_err(|error| refusal(place, error))?;
     let metadata = file::metadata(&file)?;
     check_file(place, &metadata)?;
     let header = read_header(&file, metadata.len_bytes)?;
+    let layout = header.layout();
+    let mut participants = participants(&file, &layout)?;
+    let survey = survey(&file, &header, &layout, &mut participants);
     let opened = Opened { file, header, metadata };
-    let geometry = super::spsc_geometry(&opened.header);
-    let memory = FileMemory(&opened.file);
-    let (_, received) = Ledger::open(&memory, geometry.receiver_ledger);
-    let (_, sent) = Ledger::open(&memory, geometry.sender_ledger);
-    let mut holders = Vec::new();
-    for role in [Role::Sender, Role::Receiver] {
-        let page = RolePage::of(role, opened.header.page as usize);
-        let alive = lock::is_locked(&opened.file, role_byte(role))?;
-        match u32::try_from(memory.load(page.pid(), Ordering::Relaxed)) {
+    Ok(Found {
+        settings: opened.settings(),
+        uid: opened.metadata.uid,
+        survey,
+        participants: participants.into_iter().map(|(_, participant)| participant).collect(),
+    })
+}
+
+/// Who takes part, by id.
+fn participants(file: &File, layout: &Layout) -> Result<Vec<(u32, Participant)>, ChannelError> {
+    let memory = FileMemory(file);
+    let mut found = Vec::new();
+    for id in layout.ids() {
+        let entry = layout.entry(id);
+        match u32::try_from(memory.load(entry.pid(), Ordering::Relaxed)) {
             Ok(0) | Err(_) => {}
-            Ok(pid) => holders.push((role, pid, alive)),
+            Ok(pid) => {
+                let role = role_of(memory.load(entry.role(), Ordering::Relaxed));
+                let alive = lock::is_locked(file, byte_of(id))?;
+                found.push((id, Participant::new(role, pid, alive)));
+            }
         }
     }
-    Ok(Inspection {
-        max_message_len_bytes: geometry.max_message_len() as u64,
-        uid: opened.metadata.uid,
-        queued_messages: sent.count.saturating_sub(received.count),
-        settings: opened.settings(),
-        holders,
-    })
+    Ok(found)
+}
+
+/// What the kind's ring says, and what it says of each participant.
+fn survey(file: &File, header: &Header, layout: &Layout, participants: &mut [(u32, Participant)]) -> Survey {
+    let memory = FileMemory(file);
+    match header.kind {
+        Kind::Spsc => {
+            let geometry = layout.spsc();
+            let (_, received) = Ledger::open(&memory, geometry.receiver_ledger);
+            let (_, sent) = Ledger::open(&memory, geometry.sender_ledger);
+            Survey {
+                queued: Some(sent.count.saturating_sub(received.count)),
+                sent: Some(sent.count),
+                ..Survey::default()
+            }
+        }
+        Kind::Mpmc => mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants),
+    }
 }

@@ -4,17 +4,14 @@
 //! within a fork window: no description that carries a lock can slip into a child.
 
 use super::{
-    PRESENCE_BYTE, Place,
+    Collected, PRESENCE_BYTE, Place,
     file::{Opened, PATIENCE, check_file, read_header, refusal},
     remove::sweep,
 };
-use crate::{
-    config::Collected,
-    sys::{
-        file::{self, Directory},
-        fork::Window,
-        lock::{self, Mode},
-    },
+use crate::sys::{
+    file::{self, Directory},
+    fork::Window,
+    lock::{self, Mode},
 };
 use ipc_core::{ChannelError, Role};
 use std::{

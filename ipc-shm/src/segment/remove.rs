@@ -2,21 +2,21 @@
 //! duty. Only under the directory's lock, and only while nobody else has the segment open.
 
 use super::{
-    PRESENCE_BYTE, Place,
-    file::{Opened, check_file, is_empty, lock_directory, read_header, refusal, taken},
-    role_byte,
+    Collected, PRESENCE_BYTE, Place, byte_of,
+    file::{FileMemory, Opened, check_file, is_empty, lock_directory, read_header, refusal, taken},
+    layout::role_of,
 };
 use crate::{
-    config::{Collected, Lifetime},
+    kind::Lifetime,
+    ring::memory::Memory,
     sys::{
         file::{self, Directory, DirectoryLock, FileKind, Metadata},
         fork::Window,
-        ident,
         lock::{self, Mode},
     },
 };
 use ipc_core::{ChannelError, Role};
-use std::fs::File;
+use std::{fs::File, sync::atomic::Ordering};
 
 /// Removes a segment that nobody has open.
 pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError> {
@@ -37,7 +37,7 @@ pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError
     };
     if let Some(file) = &file {
         if !lock::try_lock(file, PRESENCE_BYTE, Mode::Exclusive)? {
-            return Err(in_use(file));
+            return Err(in_use(file, &found));
         }
     }
     unlink_if_same(&directory, place, &found, &lock)
@@ -118,12 +118,21 @@ fn unlink_if_same(
     directory.unlink(name).map_err(|error| refusal(place, error))
 }
 
-fn in_use(file: &File) -> ChannelError {
-    let page = ident::page_size_bytes().unwrap_or(4096) as usize;
-    for role in [Role::Sender, Role::Receiver] {
-        if lock::is_locked(file, role_byte(role)).unwrap_or(false) {
-            return taken(file, page, role);
-        }
-    }
-    ChannelError::Busy { role: Role::User, pid: None }
+/// The error that names one of those who have it open.
+fn in_use(file: &File, found: &Metadata) -> ChannelError {
+    let nobody_named = ChannelError::Busy { role: Role::User, pid: None };
+    let Some(opened) = file
+        .try_clone()
+        .ok()
+        .zip(read_header(file, found.len_bytes).ok())
+        .map(|(file, header)| Opened { file, header, metadata: *found })
+    else {
+        return nobody_named;
+    };
+    let layout = opened.header.layout();
+    let held = |&id: &u32| lock::is_locked(file, byte_of(id)).unwrap_or(false);
+    layout.ids().find(held).map_or(nobody_named, |id| {
+        let role = FileMemory(file).load(layout.entry(id).role(), Ordering::Relaxed);
+        taken(&opened, id, role_of(role))
+    })
 }

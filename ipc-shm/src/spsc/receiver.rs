@@ -5,10 +5,10 @@ use crate::{
         memory::Words,
         spsc::{Reader, Record},
     },
-    segment::{self, Attachment},
-    wait::{Bell, Waiter, Waiting},
+    segment::{Attachment, SENDER},
+    wait::{Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Role, Wait};
+use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Wait};
 use std::{collections::VecDeque, ops::Deref, slice};
 
 /// The receiving end of a channel in shared memory.
@@ -29,13 +29,13 @@ pub struct SpscReceiver {
 
 impl SpscReceiver {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
-        let geometry = segment::spsc_geometry(attachment.header());
+        let geometry = attachment.layout().spsc();
         Ok(Self {
             ring: Reader::attach(attachment.words(), geometry)?,
             front: None,
             rest: VecDeque::new(),
-            bell: Bell::of(&attachment, Role::Sender),
-            waiter: Waiter::new(&attachment, Role::Receiver, Role::Sender),
+            bell: Bell::of(&attachment, attachment.layout().entry(SENDER).asleep()),
+            waiter: Waiter::new(&attachment, Bed::Own(attachment.entry().asleep())),
             attachment,
         })
     }

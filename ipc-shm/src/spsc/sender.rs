@@ -2,10 +2,10 @@
 
 use crate::{
     ring::{memory::Words, spsc::Writer},
-    segment::{self, Attachment},
-    wait::{Bell, Waiter, Waiting},
+    segment::{Attachment, RECEIVER},
+    wait::{Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{ChannelError, EndMark, Loan, Rejected, Role, SendError, Sender, Wait};
+use ipc_core::{ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait};
 use std::{
     num::NonZeroUsize,
     ops::{Deref, DerefMut},
@@ -31,13 +31,13 @@ pub struct SpscSender {
 
 impl SpscSender {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
-        let geometry = segment::spsc_geometry(attachment.header());
+        let geometry = attachment.layout().spsc();
         Ok(Self {
             ring: Writer::attach(attachment.words(), geometry)?,
             max_message_len: geometry.max_message_len(),
             reserved: None,
-            bell: Bell::of(&attachment, Role::Receiver),
-            waiter: Waiter::new(&attachment, Role::Sender, Role::Receiver),
+            bell: Bell::of(&attachment, attachment.layout().entry(RECEIVER).asleep()),
+            waiter: Waiter::new(&attachment, Bed::Own(attachment.entry().asleep())),
             attachment,
         })
     }

@@ -7,12 +7,12 @@ mod flag;
 
 use crate::{
     ring::memory::{Memory, Words},
-    segment::{Attachment, FenceMode, Reach, RolePage},
+    segment::{Attachment, FenceMode, Reach},
     sys::{fence as barrier, futex, ident},
 };
 use crossbeam_utils::Backoff;
 use flag::Flag;
-use ipc_core::{Cancel, Role, Unready, Wait};
+use ipc_core::{Cancel, Unready, Wait};
 use parking_lot::Mutex;
 use std::{
     hint,
@@ -42,6 +42,8 @@ pub enum Waiting {
 const SPIN_TIME: Duration = Duration::from_micros(50);
 /// How long a sleep may last before it looks around.
 const SLEEP: Duration = Duration::from_millis(250);
+/// How long it may last while another participant stands in the way, who may be dead.
+const OBSTRUCTED_SLEEP: Duration = Duration::from_millis(5);
 /// How long it may last if the peer may have overlooked the flag.
 const DOUBTFUL_SLEEP: Duration = Duration::from_millis(1);
 /// Looks at the ring between two looks at the clock.
@@ -103,55 +105,98 @@ impl Flag for SegmentFlag<'_> {
     }
 }
 
-/// Wakes the peer, if it sleeps.
+/// What an endpoint waits for. A closure that polls is one.
+pub(crate) trait Awaited {
+    /// What comes of it.
+    type Answer;
+    /// Why nothing will.
+    type Error: From<Unready>;
+
+    /// Looks whether it is there.
+    fn poll(&mut self) -> Result<Option<Self::Answer>, Self::Error>;
+
+    /// Whether, by the last look, another participant stands in the way, who may be dead.
+    fn is_obstructed(&self) -> bool {
+        false
+    }
+
+    /// Nobody woke us for a while: looks whether somebody who should have is dead, and puts
+    /// in order what that one left.
+    fn look_around(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+impl<T, E: From<Unready>, F: FnMut() -> Result<Option<T>, E>> Awaited for F {
+    type Answer = T;
+    type Error = E;
+
+    #[inline]
+    fn poll(&mut self) -> Result<Option<T>, E> {
+        self()
+    }
+}
+
+/// Wakes who sleeps on a flag.
 #[derive(Debug)]
 pub(crate) struct Bell {
-    peer_asleep: usize,
+    flag: usize,
     fences: FenceMode,
 }
 
 impl Bell {
-    /// The bell of the peer that has the other role.
-    pub(crate) fn of(attachment: &Attachment, peer: Role) -> Self {
-        Self { peer_asleep: attachment.page(peer).asleep(), fences: attachment.header().fences }
+    /// The bell of those who sleep on the flag at this offset.
+    pub(crate) fn of(attachment: &Attachment, flag: usize) -> Self {
+        Self { flag, fences: attachment.header().fences }
     }
 
     /// To be called after each change of the ring that the peer may wait for.
     #[inline]
     pub(crate) fn ring(&self, words: &Words) {
-        flag::ring(&SegmentFlag { word: words.half_word(self.peer_asleep), fences: self.fences });
+        flag::ring(&SegmentFlag { word: words.half_word(self.flag), fences: self.fences });
     }
 }
 
-/// An endpoint's way to wait for its peer.
+/// Where an endpoint sleeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bed {
+    /// On the flag at this offset, alone.
+    Own(usize),
+    /// On the flag at this offset, perhaps with others. Who doesn't sleep after all leaves
+    /// the flag as it is, which costs a needless wake-up and loses nobody's.
+    Shared(usize),
+}
+
+impl Bed {
+    fn flag(self) -> usize {
+        match self {
+            Self::Own(flag) | Self::Shared(flag) => flag,
+        }
+    }
+}
+
+/// An endpoint's way to wait for its peers.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) waiting: Waiting,
-    mine: RolePage,
-    peer: RolePage,
+    bed: Bed,
     fences: FenceMode,
     /// Made at the first sleep that can be cancelled, then kept.
     alarm: Option<Arc<Alarm>>,
 }
 
 impl Waiter {
-    pub(crate) fn new(attachment: &Attachment, me: Role, peer: Role) -> Self {
-        Self {
-            waiting: Waiting::default(),
-            mine: attachment.page(me),
-            peer: attachment.page(peer),
-            fences: attachment.header().fences,
-            alarm: None,
-        }
+    pub(crate) fn new(attachment: &Attachment, bed: Bed) -> Self {
+        Self { waiting: Waiting::default(), bed, fences: attachment.header().fences, alarm: None }
     }
 
-    /// Polls until there is an answer or `wait` is over. The caller has polled once.
-    pub(crate) fn until<T, E: From<Unready>>(
+    /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
+    pub(crate) fn until<A: Awaited>(
         &mut self,
         attachment: &Attachment,
         wait: Wait<'_>,
-        mut poll: impl FnMut() -> Result<Option<T>, E>,
-    ) -> Result<T, E> {
+        mut awaited: A,
+    ) -> Result<A::Answer, A::Error> {
         if matches!(wait, Wait::Never) {
             return Err(Unready::WouldBlock.into());
         }
@@ -161,70 +206,88 @@ impl Waiter {
             Waiting::Adaptive | Waiting::Block => None,
         };
         if let Some(spin_time) = spin_time {
-            if let Some(answer) = spin(attachment, wait, spin_time, &mut poll)? {
+            if let Some(answer) = spin(attachment, wait, spin_time, &mut awaited)? {
                 return Ok(answer);
             }
         }
         if self.waiting == Waiting::Adaptive {
-            if let Some(answer) = yield_briefly(&mut poll)? {
+            if let Some(answer) = yield_briefly(&mut awaited)? {
                 return Ok(answer);
             }
         }
-        self.sleep(attachment, wait, poll)
+        self.sleep(attachment, wait, awaited)
     }
 
-    fn sleep<T, E: From<Unready>>(
+    fn sleep<A: Awaited>(
         &mut self,
         attachment: &Attachment,
         wait: Wait<'_>,
-        mut poll: impl FnMut() -> Result<Option<T>, E>,
-    ) -> Result<T, E> {
+        mut awaited: A,
+    ) -> Result<A::Answer, A::Error> {
         let words = attachment.words();
-        let mine = SegmentFlag { word: words.half_word(self.mine.asleep()), fences: self.fences };
-        let _armed = wait.cancel().map(|cancel| self.arm(&words, cancel));
-        loop {
-            let bound = if self.announce(&words, &mine) { SLEEP } else { DOUBTFUL_SLEEP };
-            let answer = poll();
-            if !matches!(answer, Ok(None)) {
+        let mine = SegmentFlag { word: words.half_word(self.bed.flag()), fences: self.fences };
+        let withdraw = || {
+            if matches!(self.bed, Bed::Own(_)) {
                 flag::withdraw(&mine);
+            }
+        };
+        let _armed = wait.cancel().map(|cancel| arm(&mut self.alarm, self.bed, self.fences, &words, cancel));
+        loop {
+            let is_heard = announce(attachment, &words, &mine);
+            let answer = awaited.poll();
+            if !matches!(answer, Ok(None)) {
+                withdraw();
                 return answer.map(|answer| answer.expect("matched above"));
             }
             if let Some(unready) = overdue(wait) {
-                flag::withdraw(&mine);
+                withdraw();
                 return Err(unready.into());
             }
+            let bound = match (is_heard, awaited.is_obstructed()) {
+                (false, _) => DOUBTFUL_SLEEP,
+                (true, true) => OBSTRUCTED_SLEEP,
+                (true, false) => SLEEP,
+            };
             let time = time_left(wait).map_or(bound, |left| left.min(bound));
             // Nobody woke us: a good time to look around.
-            if !flag::sleep(&mine, time) && !attachment.is_named() {
-                return poll()?.ok_or(Unready::Closed.into());
+            if !flag::sleep(&mine, time) {
+                if !attachment.is_named() {
+                    return awaited.poll()?.ok_or(Unready::Closed.into());
+                }
+                awaited.look_around()?;
             }
         }
     }
+}
 
-    /// False if the peer may overlook that we sleep.
-    fn announce(&self, words: &Words, mine: &SegmentFlag<'_>) -> bool {
-        // Reach is looked at after the fence: a peer that came without hearing it, and
-        // fenced when it came, has seen the flag, or is seen here.
-        flag::announce(mine)
-            && (self.fences == FenceMode::Full
-                || words.load(self.peer.reach(), Ordering::Relaxed) == Reach::Reached as u64)
-    }
+/// False if a peer may overlook that we sleep.
+fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>) -> bool {
+    // Reach is looked at after the fence: a peer that came without hearing it, and fenced
+    // when it came, has seen the flag, or is seen here.
+    let layout = attachment.layout();
+    let hears = |id| words.load(layout.entry(id).reach(), Ordering::Relaxed) == Reach::Reached as u64;
+    flag::announce(mine) && (mine.fences == FenceMode::Full || layout.ids().all(hears))
+}
 
-    /// Has a cancellation wake us, until the guard is dropped.
-    fn arm<'c>(&mut self, words: &Words, cancel: &'c Cancel) -> Armed<'c> {
-        let alarm = self.alarm.get_or_insert_with(|| {
-            Arc::new(Alarm { asleep: self.mine.asleep(), fences: self.fences, target: Mutex::new(None) })
-        });
-        *alarm.target.lock() = Some(words.clone());
-        let registration = cancel.register(Arc::clone(alarm).into());
-        Armed { alarm: Arc::clone(alarm), _registration: registration }
-    }
+/// Has a cancellation wake who sleeps in `bed`, until the guard is dropped.
+fn arm<'c>(
+    alarm: &mut Option<Arc<Alarm>>,
+    bed: Bed,
+    fences: FenceMode,
+    words: &Words,
+    cancel: &'c Cancel,
+) -> Armed<'c> {
+    let alarm =
+        alarm.get_or_insert_with(|| Arc::new(Alarm { flag: bed.flag(), fences, target: Mutex::new(None) }));
+    *alarm.target.lock() = Some(words.clone());
+    let registration = cancel.register(Arc::clone(alarm).into());
+    Armed { alarm: Arc::clone(alarm), _registration: registration }
 }
 
 /// Wakes an endpoint of this process when its wait is cancelled.
 #[derive(Debug)]
 struct Alarm {
-    asleep: usize,
+    flag: usize,
     fences: FenceMode,
     /// The memory to ring in, while its owner is in the wait. Used under the lock only, so
     /// that it is never what keeps a mapping alive.
@@ -234,7 +297,7 @@ struct Alarm {
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         if let Some(words) = &*self.target.lock() {
-            flag::wake(&SegmentFlag { word: words.half_word(self.asleep), fences: self.fences });
+            flag::wake(&SegmentFlag { word: words.half_word(self.flag), fences: self.fences });
         }
     }
 }
@@ -251,22 +314,23 @@ impl Drop for Armed<'_> {
 }
 
 /// Polls without a pause, then with pauses, for at most `spin_time`.
-fn spin<T, E: From<Unready>>(
+fn spin<A: Awaited>(
     attachment: &Attachment,
     wait: Wait<'_>,
     spin_time: Duration,
-    poll: &mut impl FnMut() -> Result<Option<T>, E>,
-) -> Result<Option<T>, E> {
+    awaited: &mut A,
+) -> Result<Option<A::Answer>, A::Error> {
     for _ in 0..EAGER_BURSTS * BURST {
-        if let Some(answer) = poll()? {
+        if let Some(answer) = awaited.poll()? {
             return Ok(Some(answer));
         }
     }
     let started = Instant::now();
+    let mut looked_around = started;
     let mut bursts = 0;
     loop {
         for _ in 0..BURST {
-            if let Some(answer) = poll()? {
+            if let Some(answer) = awaited.poll()? {
                 return Ok(Some(answer));
             }
             hint::spin_loop();
@@ -274,25 +338,31 @@ fn spin<T, E: From<Unready>>(
         if let Some(unready) = overdue(wait) {
             return Err(unready.into());
         }
-        if started.elapsed() >= spin_time {
+        let now = Instant::now();
+        if now - started >= spin_time {
             return Ok(None);
+        }
+        if awaited.is_obstructed() && now - looked_around >= OBSTRUCTED_SLEEP {
+            looked_around = now;
+            awaited.look_around()?;
         }
         bursts += 1;
         if bursts % LOOK_AROUND_BURSTS == 0 {
             thread::yield_now();
             if !attachment.is_named() {
-                return poll()?.map(Some).ok_or(Unready::Closed.into());
+                return awaited.poll()?.map(Some).ok_or(Unready::Closed.into());
             }
+            awaited.look_around()?;
         }
     }
 }
 
 /// Lets others run on this processor a few times: the peer may be among them.
-fn yield_briefly<T, E>(poll: &mut impl FnMut() -> Result<Option<T>, E>) -> Result<Option<T>, E> {
+fn yield_briefly<A: Awaited>(awaited: &mut A) -> Result<Option<A::Answer>, A::Error> {
     let backoff = Backoff::new();
     while !backoff.is_completed() {
         backoff.snooze();
-        if let Some(answer) = poll()? {
+        if let Some(answer) = awaited.poll()? {
             return Ok(Some(answer));
         }
     }

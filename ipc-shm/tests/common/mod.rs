@@ -7,7 +7,7 @@
 
 #![allow(dead_code, reason = "no file of tests needs all of it")]
 
-use ipc_shm::{ChannelName, Shm};
+use ipc_shm::{ChannelName, Spsc};
 use nix::{
     libc,
     sys::{
@@ -50,8 +50,8 @@ impl Arena {
         Self { path }
     }
 
-    pub(crate) fn shm(&self) -> Shm {
-        Shm::at(&self.path)
+    pub(crate) fn shm(&self) -> Spsc {
+        Spsc::at(&self.path)
     }
 
     pub(crate) fn path(&self) -> &Path {

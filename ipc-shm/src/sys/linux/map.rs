@@ -4,8 +4,8 @@
 //! | guard | control pages | data | the same data again | guard |
 //! ```
 //!
-//! The data is mapped twice in a row, so that a record that runs over the end of the ring
-//! is contiguous all the same. The guard pages fault on whatever strays off either end. No
+//! Rings are mapped twice in a row, so that a record that runs over the end of one is
+//! contiguous all the same; slots aren't. The guard pages fault on whatever strays off either end. No
 //! part of it is inherited by a forked child.
 
 use super::{fork, named};
@@ -33,23 +33,49 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-impl Mapping {
-    /// Maps `control_len` bytes of `file` and, behind them, its next `data_len` bytes
-    /// twice. All three lengths are whole pages, and the file is at least as long.
+/// What of a file is mapped, and how: control pages, then lanes of data, each twice in a row
+/// if it is to be mirrored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Areas {
+    pub(crate) page: usize,
+    pub(crate) control_len: usize,
+    pub(crate) lane_len: usize,
+    pub(crate) lanes: usize,
+    pub(crate) mirrored: bool,
+    /// All of it, as it is addressed.
+    len: usize,
+}
+
+impl Areas {
+    /// All lengths are whole pages. `None` if that is more than can be addressed.
     pub(crate) fn new(
-        file: &File,
-        page: usize,
-        control_len: usize,
-        data_len: usize,
-    ) -> Result<Self, OsError> {
-        let too_large = || OsError::new("mmap", std::io::ErrorKind::OutOfMemory);
-        let len =
-            data_len.checked_mul(2).and_then(|twice| twice.checked_add(control_len)).ok_or_else(too_large)?;
-        let reserved_len = page
-            .checked_mul(2)
-            .and_then(|g| g.checked_add(len))
-            .and_then(NonZeroUsize::new)
-            .ok_or_else(too_large)?;
+        page: u64,
+        control_len: u64,
+        lane_len: u64,
+        lanes: u64,
+        mirrored: bool,
+    ) -> Option<Self> {
+        let times = if mirrored { 2 } else { 1 };
+        let len = lane_len.checked_mul(lanes)?.checked_mul(times)?.checked_add(control_len)?;
+        // Guard pages included, and within what offsets can say.
+        isize::try_from(len.checked_add(2 * page)?).ok()?;
+        Some(Self {
+            page: usize::try_from(page).ok()?,
+            control_len: usize::try_from(control_len).ok()?,
+            lane_len: usize::try_from(lane_len).ok()?,
+            lanes: usize::try_from(lanes).ok()?,
+            mirrored,
+            len: usize::try_from(len).ok()?,
+        })
+    }
+}
+
+impl Mapping {
+    /// Maps these areas of `file`, which is at least as long.
+    pub(crate) fn new(file: &File, areas: Areas) -> Result<Self, OsError> {
+        let Areas { page, control_len, lane_len, lanes, mirrored, len } = areas;
+        let reserved_len = NonZeroUsize::new(len + 2 * page)
+            .ok_or_else(|| OsError::new("mmap", std::io::ErrorKind::InvalidInput))?;
         // SAFETY: a fresh private reservation that nobody may access; it replaces nothing.
         let reservation =
             unsafe { mmap_anonymous(None, reserved_len, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) };
@@ -58,8 +84,17 @@ impl Mapping {
         let base = unsafe { reservation.add(page) };
         let reserved_len = reserved_len.get();
         let mapping = Self { reservation, reserved_len, base, len, generation: fork::generation() };
-        mapping.place(file, 0, control_len + data_len, 0)?;
-        mapping.place(file, control_len + data_len, data_len, control_len)?;
+        if mirrored {
+            mapping.place(file, 0, control_len, 0)?;
+            for lane in 0..lanes {
+                let file_offset = control_len + lane * lane_len;
+                let at = control_len + lane * 2 * lane_len;
+                mapping.place(file, at, lane_len, file_offset)?;
+                mapping.place(file, at + lane_len, lane_len, file_offset)?;
+            }
+        } else {
+            mapping.place(file, 0, len, 0)?;
+        }
         // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
         named("madvise(MADV_DONTFORK)", unsafe {
             madvise(reservation.cast(), reserved_len, MmapAdvise::MADV_DONTFORK)

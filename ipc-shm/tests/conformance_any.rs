@@ -1,4 +1,4 @@
-//! Channels in shared memory do what every transport must do.
+//! Channels whose kind is known only when they are opened do what every transport must do.
 
 use ipc_core::conformance::Fixture;
 use ipc_shm::{Shm, ShmConfig};
@@ -18,7 +18,7 @@ impl Segments {
         if let Some(directory) = env::var_os(DIRECTORY) {
             return Self { directory: directory.into(), ours: false };
         }
-        let directory = PathBuf::from(format!("/dev/shm/ipc-shm-conformance-{}", std::process::id()));
+        let directory = PathBuf::from(format!("/dev/shm/ipc-any-conformance-{}", std::process::id()));
         fs::create_dir(&directory).expect("a fresh directory");
         Self { directory, ours: true }
     }
@@ -41,8 +41,7 @@ impl Fixture for Segments {
     }
 
     fn config(&self, depth: usize, max_message_len: usize) -> ShmConfig {
-        let record = 8 + max_message_len.next_multiple_of(8);
-        ShmConfig::new().capacity_bytes((depth * record + 8) as u64)
+        ShmConfig::new().depth(depth as u64).max_message_len(max_message_len as u64)
     }
 
     fn large_message_len(&self) -> usize {

@@ -1,0 +1,326 @@
+//! Channels of any kind: for programs that learn the kind when they open the channel.
+//!
+//! Each type here is one of the kinds' own; a call costs one more jump, which the processor
+//! predicts.
+
+use crate::{
+    config::ShmConfig,
+    kind::Kind,
+    mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender},
+    segment::Anchored,
+    spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender},
+    transport::{
+        MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels, namespace, sealed::Anchor,
+    },
+    wait::Waiting,
+};
+use ipc_core::{
+    Batch, BatchReceiver, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark, Loan,
+    Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Wait,
+};
+use std::{
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+};
+
+/// Channels in shared memory of whatever kind: one file each in one directory. What is made
+/// is what the configuration says, a work queue unless it says something else; what is
+/// opened is what is found.
+///
+/// Unless another directory is chosen, by [`Shm::at`] or the environment variable
+/// `IPC_DIR`, it is `/dev/shm/ipc-UID`, which belongs to its user alone.
+#[derive(Clone, Debug)]
+pub struct Shm {
+    namespace: Namespace,
+}
+
+impl Shm {
+    namespace!();
+}
+
+impl From<Namespace> for Shm {
+    fn from(namespace: Namespace) -> Self {
+        Self { namespace }
+    }
+}
+
+impl Default for Shm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Transport for Shm {
+    type Config = ShmConfig;
+    type Channel = ShmChannel;
+
+    const SCHEME: &'static str = "shm";
+    const CAPABILITIES: Capabilities = MpmcKind::CAPABILITIES;
+
+    fn create(&self, name: &ChannelName, config: &ShmConfig) -> Result<ShmChannel, ChannelError> {
+        self.namespace.create(name, config).map(Into::into)
+    }
+
+    fn open(&self, name: &ChannelName) -> Result<ShmChannel, ChannelError> {
+        self.namespace.open(name, None).map(Into::into)
+    }
+
+    fn open_or_create(&self, name: &ChannelName, config: &ShmConfig) -> Result<ShmChannel, ChannelError> {
+        self.namespace.open_or_create(name, config).map(Into::into)
+    }
+
+    names_of_channels!();
+}
+
+/// A channel of whatever kind. It counts as a user as long as it lives: nobody removes the
+/// channel meanwhile.
+#[derive(Debug)]
+pub struct ShmChannel {
+    anchor: Anchor,
+}
+
+impl ShmChannel {
+    /// What kind of channel it is.
+    pub fn kind(&self) -> Kind {
+        self.anchor.0.header.kind
+    }
+}
+
+impl From<Anchored> for ShmChannel {
+    fn from(anchored: Anchored) -> Self {
+        Self { anchor: Anchor(anchored) }
+    }
+}
+
+impl Channel for ShmChannel {
+    type Sender = ShmSender;
+    type Receiver = ShmReceiver;
+
+    fn sender(&self) -> Result<ShmSender, ChannelError> {
+        Ok(match self.kind() {
+            Kind::Spsc => ShmSender::Spsc(SpscKind::sender(&self.anchor)?),
+            Kind::Mpmc => ShmSender::Mpmc(MpmcKind::sender(&self.anchor)?),
+        })
+    }
+
+    fn receiver(&self) -> Result<ShmReceiver, ChannelError> {
+        Ok(match self.kind() {
+            Kind::Spsc => ShmReceiver::Spsc(SpscKind::receiver(&self.anchor)?),
+            Kind::Mpmc => ShmReceiver::Mpmc(MpmcKind::receiver(&self.anchor)?),
+        })
+    }
+}
+
+/// Does the same with whichever it is.
+macro_rules! each {
+    ($any:ident, $value:expr, $one:ident => $result:expr) => {
+        match $value {
+            $any::Spsc($one) => $result,
+            $any::Mpmc($one) => $result,
+        }
+    };
+}
+
+/// Does the same with whichever it is, and makes what comes of it one of `$to`.
+macro_rules! map_each {
+    ($any:ident, $value:expr, $one:ident => $to:ident($result:expr)) => {
+        match $value {
+            $any::Spsc($one) => $to::Spsc($result),
+            $any::Mpmc($one) => $to::Mpmc($result),
+        }
+    };
+}
+
+/// The sending end of a channel of whatever kind.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShmSender {
+    /// One of [`Kind::Spsc`].
+    Spsc(SpscSender),
+    /// One of [`Kind::Mpmc`].
+    Mpmc(MpmcSender),
+}
+
+impl ShmSender {
+    /// Sets how this endpoint waits for room; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        each!(Self, self, sender => sender.set_waiting(waiting));
+    }
+}
+
+impl Sender for ShmSender {
+    type Loan<'a> = ShmLoan<'a>;
+
+    #[inline]
+    fn max_message_len(&self) -> usize {
+        each!(Self, self, sender => sender.max_message_len())
+    }
+
+    #[inline]
+    fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
+        each!(Self, self, sender => sender.reserve(len, wait))
+    }
+
+    #[inline]
+    fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
+        each!(Self, self, sender => sender.reserve_now(len))
+    }
+
+    #[inline]
+    fn reserved(&mut self) -> ShmLoan<'_> {
+        map_each!(Self, self, sender => ShmLoan(sender.reserved()))
+    }
+}
+
+impl EndMark for ShmSender {
+    fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
+        each!(Self, self, sender => sender.send_end(wait))
+    }
+}
+
+/// Space for one message, in the channel itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShmLoan<'a> {
+    /// One of [`Kind::Spsc`].
+    Spsc(SpscLoan<'a>),
+    /// One of [`Kind::Mpmc`].
+    Mpmc(MpmcLoan<'a>),
+}
+
+impl Loan for ShmLoan<'_> {
+    fn truncate(&mut self, len: usize) {
+        each!(Self, self, loan => loan.truncate(len));
+    }
+
+    #[inline]
+    fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
+        macro_rules! commit {
+            ($kind:ident, $loan:ident) => {
+                $loan
+                    .commit(wait)
+                    .map_err(|Rejected { loan, error }| Rejected { loan: Self::$kind(loan), error })
+            };
+        }
+        match self {
+            Self::Spsc(loan) => commit!(Spsc, loan),
+            Self::Mpmc(loan) => commit!(Mpmc, loan),
+        }
+    }
+}
+
+impl Deref for ShmLoan<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        each!(Self, self, loan => loan)
+    }
+}
+
+impl DerefMut for ShmLoan<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        each!(Self, self, loan => loan)
+    }
+}
+
+/// The receiving end of a channel of whatever kind.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShmReceiver {
+    /// One of [`Kind::Spsc`].
+    Spsc(SpscReceiver),
+    /// One of [`Kind::Mpmc`].
+    Mpmc(MpmcReceiver),
+}
+
+impl ShmReceiver {
+    /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        each!(Self, self, receiver => receiver.set_waiting(waiting));
+    }
+}
+
+impl Receiver for ShmReceiver {
+    type Message<'a> = ShmMessage<'a>;
+
+    #[inline]
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        each!(Self, self, receiver => receiver.advance(wait))
+    }
+
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
+        each!(Self, self, receiver => receiver.advance_now())
+    }
+
+    #[inline]
+    fn held(&mut self) -> ShmMessage<'_> {
+        map_each!(Self, self, receiver => ShmMessage(receiver.held()))
+    }
+}
+
+impl BatchReceiver for ShmReceiver {
+    type Batch<'a> = ShmBatch<'a>;
+
+    fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        each!(Self, self, receiver => receiver.advance_batch(max_messages, wait))
+    }
+
+    fn held_batch(&mut self) -> ShmBatch<'_> {
+        map_each!(Self, self, receiver => ShmBatch(receiver.held_batch()))
+    }
+}
+
+/// A message lent by a [`ShmReceiver`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShmMessage<'a> {
+    /// One of [`Kind::Spsc`].
+    Spsc(SpscMessage<'a>),
+    /// One of [`Kind::Mpmc`].
+    Mpmc(MpmcMessage<'a>),
+}
+
+impl Message for ShmMessage<'_> {
+    fn keep(self) {
+        each!(Self, self, message => message.keep());
+    }
+}
+
+impl Deref for ShmMessage<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        each!(Self, self, message => message)
+    }
+}
+
+/// Messages lent together by a [`ShmReceiver`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ShmBatch<'a> {
+    /// Some of [`Kind::Spsc`].
+    Spsc(SpscBatch<'a>),
+    /// Some of [`Kind::Mpmc`].
+    Mpmc(MpmcBatch<'a>),
+}
+
+impl Batch for ShmBatch<'_> {
+    fn len(&self) -> usize {
+        each!(Self, self, batch => batch.len())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        // One type for all: an option for each kind, of which one is there.
+        let spsc = if let Self::Spsc(batch) = self { Some(batch.iter()) } else { None };
+        let mpmc = if let Self::Mpmc(batch) = self { Some(batch.iter()) } else { None };
+        spsc.into_iter().flatten().chain(mpmc.into_iter().flatten())
+    }
+
+    fn release(self, count: usize) {
+        each!(Self, self, batch => batch.release(count));
+    }
+}

@@ -1,0 +1,258 @@
+//! The kinds of channels, and the choices that come with them.
+
+use crate::{
+    config::{Geometry, Setting, ShmConfig, invalid, ranged, rounded},
+    ring,
+    segment::Layout,
+};
+use ipc_core::ChannelError;
+
+/// What kind of channel a segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One sender and one receiver at a time: a ring of variable-length records. Each takes
+    /// up its length, rounded up to a multiple of 8, and 8 bytes more.
+    Spsc,
+    /// A work queue: any number of senders and receivers, each message to one of them. Slots
+    /// of a fixed size: the longest message and 16 bytes more, rounded up to a multiple of
+    /// 64 (to 32, if it has 16 bytes at most).
+    #[default]
+    Mpmc,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc];
+
+    /// The kind as text, as in `--kind spsc`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spsc => "spsc",
+            Self::Mpmc => "mpmc",
+        }
+    }
+
+    /// Its number in a segment's header.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Self::Spsc => 1,
+            Self::Mpmc => 2,
+        }
+    }
+
+    /// What `config` comes to for this kind.
+    pub(crate) fn resolve(self, config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+        match self {
+            Self::Spsc => resolve_spsc(config, page),
+            Self::Mpmc => resolve_mpmc(config, page),
+        }
+    }
+
+    /// Where things are in a segment of this kind.
+    pub(crate) fn layout(self, geometry: &Geometry, page: u64) -> Layout {
+        match self {
+            Self::Spsc => Layout::of_two(page, geometry.capacity_bytes),
+            Self::Mpmc => Layout::of_many(page, geometry.participants, geometry.capacity_bytes),
+        }
+    }
+}
+
+fn resolve_spsc(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+    use Setting::{Depth, MaxDeliveries, MaxMessageLen, Participants, Publishers};
+    config.refuse(Kind::Spsc, &[Depth, MaxMessageLen, Participants, Publishers, MaxDeliveries])?;
+    let when_full = config.when_full.unwrap_or_default();
+    if when_full == WhenFull::DropOldest {
+        return invalid("channels of kind spsc can't drop the oldest message, which may be lent: choose wait or fail, or another kind".into());
+    }
+    let capacity_bytes = rounded(config.capacity_bytes.unwrap_or(ShmConfig::DEFAULT_CAPACITY_BYTES), page)?;
+    Ok(Geometry {
+        capacity_bytes,
+        max_message_len: capacity_bytes - ring::spsc::OVERHEAD_BYTES,
+        participants: 2,
+        when_full,
+        ..Geometry::default()
+    })
+}
+
+fn resolve_mpmc(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+    const DEFAULT_MAX_MESSAGE_LEN: u64 = 8192;
+    config.refuse(Kind::Mpmc, &[Setting::Publishers])?;
+    let (max_message_len, depth) = slots(config, DEFAULT_MAX_MESSAGE_LEN, ring::mpmc::slot_bytes)?;
+    Ok(Geometry {
+        capacity_bytes: rounded(depth.saturating_mul(ring::mpmc::slot_bytes(max_message_len)), page)?,
+        depth,
+        max_message_len,
+        participants: config.participants_or(64)?,
+        max_deliveries: ranged(
+            "deliveries",
+            config.max_deliveries.unwrap_or(ShmConfig::MAX_DELIVERIES),
+            ShmConfig::MAX_DELIVERIES,
+        )?,
+        when_full: config.when_full.unwrap_or_default(),
+        ..Geometry::default()
+    })
+}
+
+/// The longest message and the number of slots for it, of which the user gives any two of
+/// three: longest message, number, capacity.
+fn slots(
+    config: &ShmConfig,
+    default_len: u64,
+    slot_bytes: impl Fn(u64) -> u64,
+) -> Result<(u64, u64), ChannelError> {
+    let capacity = config.capacity_bytes.unwrap_or(ShmConfig::DEFAULT_CAPACITY_BYTES);
+    if config.depth == Some(0) {
+        return invalid("a depth of 0 messages holds none: give at least 1".into());
+    }
+    if config.max_message_len.is_some_and(|len| len > ShmConfig::MAX_CAPACITY_BYTES)
+        || capacity > ShmConfig::MAX_CAPACITY_BYTES
+    {
+        return invalid(format!(
+            "that is too large: a channel has at most {} bytes (1 TiB)",
+            ShmConfig::MAX_CAPACITY_BYTES
+        ));
+    }
+    let room_for = |len: u64| capacity / slot_bytes(len);
+    match (config.depth, config.max_message_len, config.capacity_bytes) {
+        (Some(_), Some(_), Some(_)) => {
+            invalid("a depth, a longest message and a capacity are one too many: give two of them".into())
+        }
+        (Some(depth), len, None) => Ok((len.unwrap_or(default_len), depth)),
+        (Some(depth), None, Some(_)) => match longest(capacity / depth, &slot_bytes) {
+            Some(len) => Ok((len, depth)),
+            None => invalid(format!(
+                "{depth} messages don't fit {capacity} bytes: ask for fewer, or for more capacity"
+            )),
+        },
+        (None, Some(len), _) => match room_for(len) {
+            0 if config.capacity_bytes.is_none() => Ok((len, 1)),
+            0 => invalid(format!(
+                "a message of {len} bytes takes up {} and doesn't fit {capacity}: ask for shorter messages, or for more capacity",
+                slot_bytes(len)
+            )),
+            depth => Ok((len, depth)),
+        },
+        (None, None, _) => match room_for(default_len) {
+            0 => match longest(capacity, &slot_bytes) {
+                Some(len) => Ok((len, 1)),
+                None => invalid(format!(
+                    "a capacity of {capacity} bytes has no room for a message: give at least {}",
+                    slot_bytes(0)
+                )),
+            },
+            depth => Ok((default_len, depth)),
+        },
+    }
+}
+
+/// The longest message whose slot takes up `bytes` at most.
+fn longest(bytes: u64, slot_bytes: &impl Fn(u64) -> u64) -> Option<u64> {
+    let overhead = slot_bytes(0);
+    let (mut fits, mut too_long) = (0, bytes + 1);
+    if overhead > bytes {
+        return None;
+    }
+    while fits + 1 < too_long {
+        let middle = fits + (too_long - fits) / 2;
+        if slot_bytes(middle) <= bytes { fits = middle } else { too_long = middle }
+    }
+    Some(fits)
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named("kind of channel", Self::ALL, Self::as_str, text)
+    }
+}
+
+/// What a sender does that finds a channel full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for room, as long as the call says.
+    #[default]
+    Wait,
+    /// It is told at once ([`SendError::WouldBlock`](crate::SendError::WouldBlock)),
+    /// whatever the call says.
+    Fail,
+    /// It takes the place of the oldest message, which is counted as lost. A message that a
+    /// receiver holds is never dropped; where that is in the way, it waits.
+    DropOldest,
+}
+
+impl WhenFull {
+    /// Every policy.
+    pub const ALL: &'static [Self] = &[Self::Wait, Self::Fail, Self::DropOldest];
+
+    /// The policy as text, as in `--when-full drop-oldest`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Fail => "fail",
+            Self::DropOldest => "drop-oldest",
+        }
+    }
+
+    /// Its number in a segment's header.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Self::Wait => 0,
+            Self::Fail => 1,
+            Self::DropOldest => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for WhenFull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for WhenFull {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named("policy", Self::ALL, Self::as_str, text)
+    }
+}
+
+fn named<T: Copy>(what: &str, all: &[T], name: impl Fn(T) -> &'static str, text: &str) -> Result<T, String> {
+    all.iter().copied().find(|&one| name(one) == text).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|&one| name(one)).collect();
+        format!("no such {what}: `{text}`; there is {}", known.join(", "))
+    })
+}
+
+/// When a channel ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// When it is removed, and not before.
+    #[default]
+    Kept,
+    /// When the last one leaves it empty. If all its users are killed, the next one to
+    /// open it finds nothing, unless messages are left in it; until then it is listed.
+    Transient,
+}
+
+impl Lifetime {
+    pub(crate) const ALL: &'static [Self] = &[Self::Kept, Self::Transient];
+
+    /// Its number in a segment's header.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Self::Kept => 1,
+            Self::Transient => 2,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The sending end: API → ring → bell.
+
+use super::{CONTENDED_TRIES, Party, senders_asleep, troubled};
+use crate::{
+    kind::WhenFull,
+    ring::{
+        memory::Words,
+        mpmc::{Claim, Geometry, Slot, Writer},
+    },
+    segment::Attachment,
+    wait::{Awaited, Bed, Waiter, Waiting},
+};
+use ipc_core::{BatchSender, ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait};
+use std::{
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+    slice,
+};
+
+/// A sending end of a work queue in shared memory.
+///
+/// There may be others. Each reservation claims the next slot: until its loan is committed or
+/// dropped, receivers get nothing that was sent later, so fill it without delay. If the
+/// process ends meanwhile, in whatever way, the slot is given up as soon as anybody notices.
+#[derive(Debug)]
+pub struct MpmcSender {
+    ring: Writer<Words>,
+    max_message_len: usize,
+    when_full: WhenFull,
+    /// The slot that is claimed, and the length that was asked for.
+    reserved: Option<(Slot, usize)>,
+    party: Party,
+    waiter: Waiter,
+    /// Last: the ring's reference to the memory must be gone before the place is.
+    attachment: Attachment,
+}
+
+impl MpmcSender {
+    pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
+        let settings = attachment.header().geometry;
+        let geometry = Geometry::of(attachment.layout(), &settings);
+        let mut sender = Self {
+            ring: Writer::attach(attachment.words(), geometry, attachment.id())?,
+            max_message_len: geometry.max_message_len,
+            when_full: settings.when_full,
+            reserved: None,
+            party: Party::new(&attachment),
+            waiter: Waiter::new(&attachment, Bed::Shared(senders_asleep(&attachment))),
+            attachment,
+        };
+        sender.party.look_around(&sender.attachment, sender.ring.memory(), &geometry)?;
+        Ok(sender)
+    }
+
+    /// Sets how this endpoint waits for room; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        self.waiter.waiting = waiting;
+    }
+
+    /// Why no message of this length can be sent, ever or from here.
+    #[inline]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        if len > self.max_message_len {
+            return Err(SendError::TooLong { len, max: self.max_message_len });
+        }
+        if !self.attachment.is_ours() {
+            return Err(SendError::Forked);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_room(&mut self, wait: Wait<'_>) -> Result<Slot, SendError> {
+        let wait = if self.when_full == WhenFull::Fail { Wait::Never } else { wait };
+        let is_time_to_look = self.party.is_time_to_look();
+        let mut room = Room {
+            ring: &mut self.ring,
+            party: &mut self.party,
+            attachment: &self.attachment,
+            drop_oldest: self.when_full == WhenFull::DropOldest,
+            is_obstructed: false,
+        };
+        if is_time_to_look {
+            room.look_around()?;
+        }
+        if let Some(slot) = room.poll()? {
+            return Ok(slot);
+        }
+        self.waiter.until(&self.attachment, wait, room)
+    }
+
+    #[inline]
+    fn claim_now(&mut self) -> Result<Option<Slot>, SendError> {
+        match self.ring.try_claim(self.when_full == WhenFull::DropOldest)? {
+            Claim::Claimed(slot) => Ok(Some(slot)),
+            Claim::Full { .. } | Claim::Again => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn claim(&mut self, wait: Wait<'_>) -> Result<Slot, SendError> {
+        match self.claim_now()? {
+            Some(slot) => Ok(slot),
+            None => self.wait_for_room(wait),
+        }
+    }
+
+    /// Gives the reservation up, if there is one.
+    fn abort(&mut self) {
+        if let Some((slot, _)) = self.reserved.take() {
+            // A word that isn't ours any more can't be given back; who meets it next says so.
+            if self.ring.abort(&slot).is_ok() {
+                self.party.senders.ring(self.ring.memory());
+                self.party.receivers.ring(self.ring.memory());
+            }
+        }
+    }
+
+    /// The payload of a claimed slot.
+    #[inline]
+    fn space(&self, slot: &Slot, len: usize) -> NonNull<u8> {
+        self.ring.memory().bytes(self.ring.payload(slot), len)
+    }
+}
+
+/// Room for a message, awaited.
+struct Room<'a> {
+    ring: &'a mut Writer<Words>,
+    party: &'a mut Party,
+    attachment: &'a Attachment,
+    drop_oldest: bool,
+    is_obstructed: bool,
+}
+
+impl Awaited for Room<'_> {
+    type Answer = Slot;
+    type Error = SendError;
+
+    fn poll(&mut self) -> Result<Option<Slot>, SendError> {
+        for _ in 0..CONTENDED_TRIES {
+            match self.ring.try_claim(self.drop_oldest)? {
+                Claim::Claimed(slot) => return Ok(Some(slot)),
+                Claim::Full { owner } => {
+                    self.is_obstructed = owner != 0;
+                    break;
+                }
+                Claim::Again => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_obstructed(&self) -> bool {
+        self.is_obstructed
+    }
+
+    fn look_around(&mut self) -> Result<(), SendError> {
+        let geometry = *self.ring.geometry();
+        self.party.look_around(self.attachment, self.ring.memory(), &geometry).or_else(troubled)
+    }
+}
+
+impl Sender for MpmcSender {
+    type Loan<'a> = MpmcLoan<'a>;
+
+    #[inline]
+    fn max_message_len(&self) -> usize {
+        self.max_message_len
+    }
+
+    #[inline]
+    fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
+        if !self.reserve_now(len)? {
+            let slot = self.wait_for_room(wait)?;
+            self.reserved = Some((slot, len));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
+        self.check(len)?;
+        let slot = match self.reserved {
+            Some((slot, _)) => Some(slot),
+            None => self.claim_now()?,
+        };
+        self.reserved = slot.map(|slot| (slot, len));
+        Ok(slot.is_some())
+    }
+
+    #[inline]
+    fn reserved(&mut self) -> MpmcLoan<'_> {
+        if !self.attachment.is_ours() {
+            // What was reserved before the fork is the parent's; the commit will say so.
+            self.reserved = None;
+        }
+        MpmcLoan { len: self.reserved.map_or(0, |(_, len)| len), sender: self }
+    }
+}
+
+impl EndMark for MpmcSender {
+    fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
+        self.reserve(0, wait)?;
+        if let Some((slot, _)) = self.reserved.take() {
+            self.ring.commit_end(&slot)?;
+            self.party.receivers.ring(self.ring.memory());
+        }
+        Ok(())
+    }
+}
+
+impl BatchSender for MpmcSender {
+    /// The messages become visible one by one, and the receivers are woken once.
+    fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
+        let Some(first) = messages.first() else { return Ok(0) };
+        self.check(first.as_ref().len())?;
+        let slot = match self.reserved.take() {
+            Some((slot, _)) => slot,
+            None => self.claim(wait)?,
+        };
+        let mut next = Some(slot);
+        let mut sent = 0;
+        let mut answer = Ok(());
+        for message in messages {
+            let message = message.as_ref();
+            if message.len() > self.max_message_len {
+                break;
+            }
+            let Some(slot) = next.take() else { break };
+            let space = self.space(&slot, message.len());
+            // SAFETY: the slot's payload, mapped as long as the sender lives and at least
+            // `max_message_len` long; ours alone since it was claimed.
+            unsafe { space.copy_from_nonoverlapping(NonNull::from(message).cast(), message.len()) };
+            answer = self.ring.commit(&slot, message.len()).map_err(SendError::from);
+            if answer.is_err() {
+                break;
+            }
+            sent += 1;
+            if sent < messages.len() && messages[sent].as_ref().len() <= self.max_message_len {
+                next = self.claim_now().unwrap_or(None);
+            }
+        }
+        self.party.receivers.ring(self.ring.memory());
+        if sent == 0 { answer.map(|()| 0) } else { Ok(sent) }
+    }
+}
+
+impl Drop for MpmcSender {
+    fn drop(&mut self) {
+        if self.attachment.is_ours() {
+            let geometry = *self.ring.geometry();
+            self.party.leave(&self.attachment, self.ring.memory(), &geometry);
+        }
+    }
+}
+
+/// Space for one message, in the queue itself. Dropping it gives the slot up.
+#[derive(Debug)]
+pub struct MpmcLoan<'a> {
+    sender: &'a mut MpmcSender,
+    len: usize,
+}
+
+impl Loan for MpmcLoan<'_> {
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    #[inline]
+    fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
+        // Only a loan that was never reserved can be refused, or one from before a fork.
+        if self.sender.reserved.is_none() || !self.sender.attachment.is_ours() {
+            if let Err(error) = self.sender.reserve(0, wait) {
+                return Err(Rejected { loan: self, error });
+            }
+        }
+        let sender = &mut *self.sender;
+        if let Some((slot, _)) = sender.reserved {
+            if let Err(corrupt) = sender.ring.commit(&slot, self.len) {
+                return Err(Rejected { loan: self, error: corrupt.into() });
+            }
+            sender.reserved = None;
+            sender.party.receivers.ring(sender.ring.memory());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MpmcLoan<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Nothing is reserved any more after a commit.
+        if self.sender.reserved.is_some() && self.sender.attachment.is_ours() {
+            self.sender.abort();
+        }
+    }
+}
+
+impl Deref for MpmcLoan<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let Some((slot, _)) = &self.sender.reserved else { return &[] };
+        let bytes = self.sender.space(slot, self.len);
+        // SAFETY: mapped as long as the sender lives, and ours alone since the slot was
+        // claimed. A conforming peer doesn't touch it before the commit; a hostile one is
+        // the sealed mode's matter.
+        unsafe { slice::from_raw_parts(bytes.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for MpmcLoan<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let Some((slot, _)) = &self.sender.reserved else { return &mut [] };
+        let bytes = self.sender.space(slot, self.len);
+        // SAFETY: as in `deref`; the borrow of `self` keeps other slices away.
+        unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), self.len) }
+    }
+}
