@@ -51,8 +51,9 @@ pub(crate) enum Command {
 
 /// Make a channel
 ///
-/// Without options a shm: channel has room for 1 MiB, is kept until it is removed, and is its
-/// owner's alone (0600); a mq: channel has the kernel's default depth and message size.
+/// Without options a shm: channel is a work queue with room for 1 MiB, for messages of up to
+/// 8 KiB; it is kept until it is removed, and is its owner's alone (0600). A mq: channel has the
+/// kernel's default depth and message size.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
     /// The channel: mq:NAME or shm:NAME
@@ -65,23 +66,40 @@ pub(crate) struct Create {
 /// How a channel is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Settings {
+    /// shm: the kind of channel
+    ///
+    /// mpmc, the default: a work queue, any number of senders and receivers, each message to
+    /// one of them. spsc: one sender and one receiver at a time, the fastest.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
     /// shm: room for messages, in bytes, rounded up to whole pages (suffixes K, M, G, T: powers
     /// of 1,024)
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
-    /// mq: room for messages, in messages
+    /// mq, shm of kinds with slots: room for messages, in messages
     #[arg(long, value_name = "N")]
     pub(crate) depth: Option<usize>,
-    /// mq: the longest message, in bytes (suffixes K, M, G: powers of 1,024)
+    /// mq, shm of kinds with slots: the longest message, in bytes (suffixes K, M, G: powers of
+    /// 1,024)
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) max_message: Option<u64>,
+    /// shm: what a sender does that finds no room: wait, fail, or drop-oldest (counted)
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) when_full: Option<String>,
+    /// shm mpmc: how often a message is delivered before it is dropped, and counted, because its
+    /// receivers died with it (1: never again; the most, and the default, 255)
+    #[arg(long, value_name = "N")]
+    pub(crate) max_deliveries: Option<u32>,
+    /// shm, but spsc: how many can take part at once (64)
+    #[arg(long, value_name = "N")]
+    pub(crate) participants: Option<u32>,
+    /// shm broadcast: how many can publish at once (4)
+    #[arg(long, value_name = "N")]
+    pub(crate) publishers: Option<u32>,
     /// Permission bits, whatever the umask (shm: needs a directory in IPC_DIR that others may
     /// enter, and they open only channels of their own so far)
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
-    /// shm: the kind of channel (spsc: one sender, one receiver at a time)
-    #[arg(long, value_name = "KIND")]
-    pub(crate) kind: Option<String>,
 }
 
 /// Send messages: arguments, or standard input
@@ -293,10 +311,14 @@ impl Settings {
                 ("--capacity", "its room is --depth messages of --max-message bytes")
             }
             (Scheme::Mq, Self { kind: Some(_), .. }) => ("--kind", "leave it out"),
-            (Scheme::Shm, Self { depth: Some(_), .. }) => ("--depth", "its room is --capacity bytes"),
-            (Scheme::Shm, Self { max_message: Some(_), .. }) => {
-                ("--max-message", "the longest message follows from --capacity")
+            (Scheme::Mq, Self { when_full: Some(_), .. }) => {
+                ("--when-full", "a sender waits, as long as its --timeout says")
             }
+            (Scheme::Mq, Self { max_deliveries: Some(_), .. }) => {
+                ("--max-deliveries", "the kernel delivers a message once")
+            }
+            (Scheme::Mq, Self { participants: Some(_), .. }) => ("--participants", "anybody may come"),
+            (Scheme::Mq, Self { publishers: Some(_), .. }) => ("--publishers", "anybody may send"),
             _ => return None,
         };
         Some(format!("{scheme} channels have no {option}: {instead}"))
@@ -355,8 +377,11 @@ mod tests {
     #[case(Scheme::Mq, Settings { capacity: Some(1), ..Settings::default() }, true)]
     #[case(Scheme::Mq, Settings { kind: Some("spsc".into()), ..Settings::default() }, true)]
     #[case(Scheme::Mq, Settings { depth: Some(1), max_message: Some(1), mode: Some(0), ..Settings::default() }, false)]
-    #[case(Scheme::Shm, Settings { depth: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Shm, Settings { max_message: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { when_full: Some("fail".into()), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { max_deliveries: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { participants: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { publishers: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Shm, Settings { depth: Some(1), max_message: Some(1), ..Settings::default() }, false)]
     #[case(Scheme::Shm, Settings { capacity: Some(1), kind: Some("spsc".into()), ..Settings::default() }, false)]
     fn options_of_the_other_scheme_are_foreign(
         #[case] scheme: Scheme,

@@ -33,7 +33,13 @@ pub(crate) trait Backend: Transport {
     fn send_end(sender: &mut SenderOf<Self>, wait: Wait<'_>) -> Result<(), SendError>;
 
     /// How long the chunks of a stream are best made.
-    fn chunk_len(max_message_len: usize) -> usize;
+    fn chunk_len(sender: &SenderOf<Self>) -> usize;
+
+    /// Whether a reservation holds up other senders' messages, so that space mustn't be
+    /// reserved before there is something to put into it.
+    fn reservation_holds_up(_sender: &SenderOf<Self>) -> bool {
+        false
+    }
 
     /// Sees to it that the messages which `receiver` holds are in the channel when it is
     /// gone.
@@ -111,8 +117,8 @@ impl Backend for ipc_mq::Mq {
     }
 
     /// The kernel copies a message whole, so the longest are the fastest.
-    fn chunk_len(max_message_len: usize) -> usize {
-        max_message_len
+    fn chunk_len(sender: &SenderOf<Self>) -> usize {
+        sender.max_message_len()
     }
 
     /// The kernel forgot the message when it was taken: it is sent again, with its priority.
@@ -132,14 +138,32 @@ impl Backend for ipc_shm::Shm {
 
     fn config(settings: &Settings) -> Result<ipc_shm::ShmConfig, String> {
         let mut config = ipc_shm::ShmConfig::new();
+        if let Some(kind) = &settings.kind {
+            config = config.kind(kind.parse::<ipc_shm::Kind>()?);
+        }
         if let Some(bytes) = settings.capacity {
             config = config.capacity_bytes(bytes);
         }
+        if let Some(depth) = settings.depth {
+            config = config.depth(depth as u64);
+        }
+        if let Some(bytes) = settings.max_message {
+            config = config.max_message_len(bytes);
+        }
+        if let Some(participants) = settings.participants {
+            config = config.participants(participants);
+        }
+        if let Some(publishers) = settings.publishers {
+            config = config.publishers(publishers);
+        }
+        if let Some(deliveries) = settings.max_deliveries {
+            config = config.max_deliveries(deliveries);
+        }
+        if let Some(policy) = &settings.when_full {
+            config = config.when_full(policy.parse::<ipc_shm::WhenFull>()?);
+        }
         if let Some(mode) = settings.mode {
             config = config.mode(mode);
-        }
-        if let Some(kind) = &settings.kind {
-            config = config.kind(kind.parse::<ipc_shm::Kind>()?);
         }
         Ok(config)
     }
@@ -156,8 +180,16 @@ impl Backend for ipc_shm::Shm {
         ipc_core::EndMark::send_end(sender, wait)
     }
 
-    fn chunk_len(max_message_len: usize) -> usize {
-        chunk_of_ring(max_message_len)
+    fn chunk_len(sender: &SenderOf<Self>) -> usize {
+        match sender {
+            ipc_shm::ShmSender::Spsc(sender) => chunk_of_ring(sender.max_message_len()),
+            // Slots are taken up whole.
+            sender => sender.max_message_len(),
+        }
+    }
+
+    fn reservation_holds_up(sender: &SenderOf<Self>) -> bool {
+        matches!(sender, ipc_shm::ShmSender::Mpmc(_))
     }
 
     /// What was not released is still in the ring.
@@ -200,8 +232,8 @@ pub(crate) mod tests {
             EndMark::send_end(sender, wait)
         }
 
-        fn chunk_len(max_message_len: usize) -> usize {
-            max_message_len
+        fn chunk_len(sender: &SenderOf<Self>) -> usize {
+            ipc_core::Sender::max_message_len(sender)
         }
 
         fn put_back(_: &Self::Channel, _: &mut ReceiverOf<Self>) -> Result<(), SendError> {

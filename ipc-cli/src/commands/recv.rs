@@ -13,8 +13,9 @@ use crate::{
 use ipc_core::{Batch, BatchReceiver, Channel, RecvError};
 use std::{io, sync::Arc, time::Duration};
 
-/// Messages taken at once. Their bytes are limited by the printer.
-const BATCH_MESSAGES: usize = 4096;
+/// Messages taken at once: many enough to be quick, and few enough to leave some to other
+/// receivers. Their bytes are limited by the printer.
+const BATCH_MESSAGES: usize = 256;
 
 pub(crate) fn run(options: &args::Recv) -> Result<Ending, Failure> {
     let of_output = |error| Failure::io("standard output", &error);
@@ -57,6 +58,10 @@ impl<W: Output> Job for Receiving<'_, W> {
                 Ok(_) => {}
                 Err(RecvError::End) if options.until_end => break,
                 Err(RecvError::WouldBlock) if options.drain => break,
+                Err(error @ RecvError::Lagged { .. }) => {
+                    eprintln!("{}", Failure::recv(address, &error));
+                    continue;
+                }
                 // The loop's head knows which signal; a mark that isn't wanted is skipped.
                 Err(RecvError::End | RecvError::Cancelled) => continue,
                 Err(error) => return Err(Failure::recv(address, &error)),

@@ -109,14 +109,19 @@ impl<'a, B: Backend> Stream<'a, B> {
     }
 
     /// Reads straight into the channel's memory, as long as there is room for a whole chunk.
-    /// When there isn't, what comes next may still be short enough, or nothing at all.
+    /// When there isn't, what comes next may still be short enough, or nothing at all. Where
+    /// a reservation would hold up others while the input is slow, it is read aside too.
     fn send_chunks(&mut self, mut input: impl Read) -> Result<(), Stop> {
-        let len = B::chunk_len(self.sender.max_message_len());
+        let len = B::chunk_len(&self.sender);
         let mut aside = Vec::new();
         let (interrupt, timeout) = (self.interrupt, self.options.timeout);
         for number in 1_u64.. {
             let which = format_args!("chunk {number}");
-            let sent = match self.sender.reserve(len, Wait::Never) {
+            let reserved = match B::reservation_holds_up(&self.sender) {
+                true => Err(SendError::WouldBlock),
+                false => self.sender.reserve(len, Wait::Never),
+            };
+            let sent = match reserved {
                 Ok(()) => {
                     let mut chunk = self.sender.reserved();
                     match read(&mut input, &mut chunk, self.address)? {

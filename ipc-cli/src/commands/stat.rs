@@ -45,6 +45,9 @@ pub(crate) struct Description {
     pub(crate) depth: Option<u64>,
     pub(crate) max_message_len_bytes: Option<u64>,
     pub(crate) queued_messages: Option<u64>,
+    pub(crate) sent_messages: Option<u64>,
+    pub(crate) lost_messages: Option<u64>,
+    pub(crate) redelivered_messages: Option<u64>,
     /// Octal, as chmod(1) takes it: `0600`.
     pub(crate) mode: Option<String>,
     pub(crate) uid: Option<u32>,
@@ -59,6 +62,26 @@ pub(crate) struct Participant {
     pub(crate) role: String,
     pub(crate) pid: u32,
     pub(crate) alive: bool,
+    pub(crate) position: Option<u64>,
+    pub(crate) lag: Option<u64>,
+    pub(crate) held: Option<u64>,
+    pub(crate) lost: Option<u64>,
+}
+
+impl Participant {
+    /// For people: who it is, and what is known of it that isn't nothing.
+    fn to_text(&self) -> String {
+        let mut text = format!("process {}{}", self.pid, if self.alive { "" } else { " (dead)" });
+        if let Some(position) = self.position {
+            text += &format!(", at {}", grouped(position));
+        }
+        for (what, number) in [("behind", self.lag), ("held", self.held), ("lost", self.lost)] {
+            if let Some(number) = number.filter(|&number| number > 0) {
+                text += &format!(", {} {what}", grouped(number));
+            }
+        }
+        text
+    }
 }
 
 impl Description {
@@ -67,6 +90,10 @@ impl Description {
             role: participant.role.to_string(),
             pid: participant.pid,
             alive: participant.alive,
+            position: participant.position,
+            lag: participant.lag,
+            held: participant.held,
+            lost: participant.lost,
         });
         Self {
             kind: Some(info.kind),
@@ -75,6 +102,9 @@ impl Description {
             depth: info.depth,
             max_message_len_bytes: info.max_message_len_bytes,
             queued_messages: info.queued_messages,
+            sent_messages: info.sent_messages,
+            lost_messages: info.lost_messages,
+            redelivered_messages: info.redelivered_messages,
             mode: info.mode.map(|mode| format!("{mode:04o}")),
             uid: info.uid,
             participants: participants.collect(),
@@ -92,6 +122,9 @@ impl Description {
             depth: None,
             max_message_len_bytes: None,
             queued_messages: None,
+            sent_messages: None,
+            lost_messages: None,
+            redelivered_messages: None,
             mode: None,
             uid: None,
             participants: Vec::new(),
@@ -113,6 +146,9 @@ impl Description {
             ("depth", self.depth.map(|depth| counted(depth, "message"))),
             ("longest message", self.max_message_len_bytes.map(bytes)),
             ("queued", self.queued_messages.map(|queued| counted(queued, "message"))),
+            ("sent", self.sent_messages.map(|sent| counted(sent, "message"))),
+            ("lost", self.lost_messages.map(|lost| counted(lost, "message"))),
+            ("redelivered", self.redelivered_messages.map(|again| counted(again, "message"))),
             ("mode", self.mode.clone()),
             ("owner", self.uid.map(|uid| format!("uid {uid}"))),
         ];
@@ -127,8 +163,7 @@ impl Description {
             }
         }
         for participant in &self.participants {
-            let state = if participant.alive { "" } else { " (dead)" };
-            line(&participant.role, &format!("process {}{state}", participant.pid));
+            line(&participant.role, &participant.to_text());
         }
         text
     }
@@ -162,11 +197,14 @@ mod tests {
             "capacity_bytes",
             "depth",
             "kind",
+            "lost_messages",
             "max_message_len_bytes",
             "mode",
             "participants",
             "path",
             "queued_messages",
+            "redelivered_messages",
+            "sent_messages",
             "uid",
         ];
         assert_eq!(keys, expected);

@@ -5,16 +5,19 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use std::fs;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "address",
     "capacity_bytes",
     "depth",
     "kind",
+    "lost_messages",
     "max_message_len_bytes",
     "mode",
     "participants",
     "path",
     "queued_messages",
+    "redelivered_messages",
+    "sent_messages",
     "uid",
 ];
 
@@ -55,11 +58,27 @@ fn stat_tells_a_segment_and_who_uses_it() {
     eventually("the receiver is listed", || {
         let participants = world.stat(&address)["participants"].clone();
         participants.as_array().unwrap().iter().any(|one| {
-            assert_eq!(keys(one), ["alive", "pid", "role"]);
+            assert_eq!(keys(one), ["alive", "held", "lag", "lost", "pid", "position", "role"]);
             one["role"] == "receiver" && one["alive"] == true
         })
     });
     receiver.kill();
+}
+
+#[test]
+fn stat_tells_a_work_queue_and_what_it_lost() {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--depth", "2", "--max-message", "8", "--when-full", "drop-oldest"]);
+    world.done(&["send", &address, "a", "b", "c"]);
+    let stat = world.stat(&address);
+    assert_eq!(stat["kind"], "mpmc");
+    assert_eq!(stat["depth"], 2);
+    assert_eq!(stat["max_message_len_bytes"], 8);
+    assert_eq!(stat["queued_messages"], 2);
+    assert_eq!(stat["sent_messages"], 3);
+    assert_eq!(stat["lost_messages"], 1);
+    assert_eq!(world.done(&["recv", &address, "--drain"]), b"b\nc\n");
 }
 
 #[rstest]

@@ -62,6 +62,13 @@ impl World {
         address
     }
 
+    /// A small channel in shared memory for one sender and one receiver.
+    pub(crate) fn ring(&self) -> String {
+        let address = self.address("shm");
+        self.done(&["create", &address, "--capacity", "64K", "--kind", "spsc"]);
+        address
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipc"));
         command.args(arguments).env("IPC_DIR", self.directory());

@@ -145,7 +145,7 @@ fn a_log_with_empty_and_long_lines_arrives_as_it_was() {
 #[test]
 fn the_last_chunk_needs_only_its_own_room() {
     let world = World::new();
-    let address = world.channel("shm");
+    let address = world.ring();
     let input = vec![b'x'; 60 * 1024];
     world.done_with(&["send", &address, "--framing", "chunks", "--timeout", "0"], &input);
     assert_eq!(world.done(&["recv", &address, "--framing", "raw", "--drain"]), input);

@@ -40,8 +40,16 @@ fn an_unknown_scheme_is_answered_with_the_known_ones() {
 }
 
 #[rstest]
-#[case(&["create", "shm:x", "--depth", "4"])]
-#[case(&["create", "shm:x", "--max-message", "4"])]
+#[case(&["create", "shm:x", "--kind", "spsc", "--depth", "4"])]
+#[case(&["create", "shm:x", "--kind", "spsc", "--max-message", "4"])]
+#[case(&["create", "shm:x", "--kind", "spsc", "--when-full", "drop-oldest"])]
+#[case(&["create", "shm:x", "--depth", "4", "--max-message", "4", "--capacity", "4096"])]
+#[case(&["create", "shm:x", "--depth", "0"])]
+#[case(&["create", "shm:x", "--when-full", "panic"])]
+#[case(&["create", "shm:x", "--max-deliveries", "256"])]
+#[case(&["create", "shm:x", "--participants", "0"])]
+#[case(&["create", "shm:x", "--publishers", "2"])]
+#[case(&["create", "shm:x", "--max-message", "2T"])]
 #[case(&["create", "shm:x", "--kind", "carrier-pigeon"])]
 #[case(&["create", "shm:x", "--capacity", "0"])]
 #[case(&["create", "mq:x", "--capacity", "4096"])]
@@ -216,7 +224,7 @@ fn an_empty_channel_is_4(#[values("mq", "shm")] scheme: &str, #[values("0", "20m
 #[case("recv", "receiver")]
 fn a_second_one_in_a_role_is_6(#[case] command: &str, #[case] role: &str) {
     let world = World::new();
-    let address = world.channel("shm");
+    let address = world.ring();
     let first = world.spawn(&[command, &address]);
     crate::support::eventually(role, || {
         let participants = world.stat(&address)["participants"].clone();
