@@ -1,10 +1,7 @@
 //! Scenarios in which everything goes well: both start orders, many messages, large ones,
 //! streams.
 
-use super::{
-    Verdict, lines,
-    rig::{Backend, Rig},
-};
+use super::{Verdict, lines, rig::Rig};
 
 /// P1 sends and is gone before P2 starts.
 pub(super) fn sender_first(rig: &Rig) -> Verdict {
@@ -15,8 +12,10 @@ pub(super) fn sender_first(rig: &Rig) -> Verdict {
     rig.run(&["recv", &kept, "--drain"])?.expect(0)?.expect_output(b"")?;
 
     let passing = rig.address("passing");
-    rig.run(&["send", &passing, "--create", "stays"])?.expect(0)?;
-    rig.run(&["recv", &passing, "--create", "--count", "1"])?.expect(0)?.expect_output(b"stays\n")?;
+    let create = rig.create_if_missing();
+    rig.run(&[&["send", &passing, "stays"], &create[..]].concat())?.expect(0)?;
+    let received = rig.run(&[&["recv", &passing, "--count", "1"], &create[..]].concat())?;
+    received.expect(0)?.expect_output(b"stays\n")?;
     transient_is_gone(rig, &passing)
 }
 
@@ -25,7 +24,7 @@ pub(super) fn receiver_first(rig: &Rig) -> Verdict {
     let kept = rig.create("kept", &[])?;
     exchange(rig, &kept, &[])?;
     let passing = rig.address("passing");
-    exchange(rig, &passing, &["--create"])?;
+    exchange(rig, &passing, &rig.create_if_missing())?;
     transient_is_gone(rig, &passing)
 }
 
@@ -39,8 +38,8 @@ fn exchange(rig: &Rig, address: &str, options: &[&str]) -> Verdict {
 
 /// What `--create` made in shared memory vanishes when the last one leaves it empty.
 fn transient_is_gone(rig: &Rig, address: &str) -> Verdict {
-    match (rig.backend, rig.stat(address)?) {
-        (Backend::Shm, Some(stat)) => Err(format!("a transient channel stayed: {stat}")),
+    match (rig.backend.is_shm(), rig.stat(address)?) {
+        (true, Some(stat)) => Err(format!("a transient channel stayed: {stat}")),
         _ => Ok(()),
     }
 }
@@ -97,8 +96,11 @@ pub(super) fn bytes_in_chunks(rig: &Rig) -> Verdict {
     const LEN_BYTES: usize = 8 << 20;
     let address = rig.address("bytes");
     let input = noise(LEN_BYTES, 3);
-    let receiver = rig.start(&["recv", &address, "--create", "--until-end", "--framing", "raw"])?;
-    rig.run_with(&["send", &address, "--create", "--framing", "chunks", "--end"], &input)?.expect(0)?;
+    let create = rig.create_if_missing();
+    let receive = ["recv", &address, "--until-end", "--framing", "raw"];
+    let receiver = rig.start(&[&receive, &create[..]].concat())?;
+    let send = ["send", &address, "--framing", "chunks", "--end"];
+    rig.run_with(&[&send, &create[..]].concat(), &input)?.expect(0)?;
     receiver.end()?.expect(0)?.expect_output(&input)?;
     transient_is_gone(rig, &address)
 }

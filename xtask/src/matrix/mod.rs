@@ -72,7 +72,7 @@ fn cell(ipc: &Path, backend: Backend, scenario: &Scenario) -> Cell {
 }
 
 fn table(rows: &[(&str, Vec<Cell>)]) -> String {
-    let backends = Backend::ALL.iter().map(|backend| backend.scheme().to_string());
+    let backends = Backend::ALL.iter().map(|backend| backend.name().to_string());
     let header = std::iter::once(String::new()).chain(backends).collect();
     let rows = rows.iter().map(|(name, cells)| {
         let cells = cells.iter().map(|cell| {
@@ -90,7 +90,7 @@ fn failures(rows: &[(&str, Vec<Cell>)]) -> String {
     let failed =
         cells.filter_map(|(name, (cell, backend))| Some((name, backend, cell.verdict.as_ref().err()?)));
     let texts =
-        failed.map(|(name, backend, why)| format!("\n{name}, {}:\n{}\n", backend.scheme(), indented(why)));
+        failed.map(|(name, backend, why)| format!("\n{name}, {}:\n{}\n", backend.name(), indented(why)));
     texts.collect()
 }
 
@@ -105,16 +105,19 @@ mod tests {
 
     fn rows() -> Vec<(&'static str, Vec<Cell>)> {
         let cell = |verdict| Cell { verdict, took: Duration::from_millis(1250) };
-        vec![("one", vec![cell(Ok(())), cell(Err("lost:\n3 lines".into()))])]
+        vec![("one", vec![cell(Ok(())), cell(Err("lost:\n3 lines".into())), cell(Ok(()))])]
     }
 
     #[test]
     fn the_table_has_a_column_for_each_backend() {
-        assert_eq!(table(&rows()), "     mq            shm\none  ok     1.2 s  FAIL   1.2 s\n");
+        assert_eq!(
+            table(&rows()),
+            "     mq            shm spsc      shm mpmc\none  ok     1.2 s  FAIL   1.2 s  ok     1.2 s\n"
+        );
     }
 
     #[test]
     fn failures_are_told_with_their_place() {
-        assert_eq!(failures(&rows()), "\none, shm:\n    lost:\n    3 lines\n");
+        assert_eq!(failures(&rows()), "\none, shm spsc:\n    lost:\n    3 lines\n");
     }
 }

@@ -23,7 +23,8 @@ pub(super) fn wrong_input(rig: &Rig) -> Verdict {
     odd_bytes(rig)?;
     match rig.backend {
         Backend::Mq => empty_messages_before_the_end(rig),
-        Backend::Shm => taken_roles(rig).and_then(|()| damage::damaged_segments(rig)),
+        Backend::Spsc => taken_roles(rig).and_then(|()| damage::damaged_segments(rig)),
+        Backend::Mpmc => other_kinds(rig).and_then(|()| damage::damaged_segments(rig)),
     }
 }
 
@@ -74,7 +75,8 @@ fn wrong_options(rig: &Rig) -> Verdict {
     let address = &rig.address("options");
     let foreign: &[&[&str]] = match rig.backend {
         Backend::Mq => &[&["--capacity", "64K"], &["--kind", "spsc"]],
-        Backend::Shm => &[&["--depth", "4"], &["--max-message", "100"]],
+        Backend::Spsc => &[&["--kind", "spsc", "--depth", "4"], &["--kind", "spsc", "--max-message", "100"]],
+        Backend::Mpmc => &[&["--publishers", "2"], &["--kind", "no-such"], &["--when-full", "no-such"]],
     };
     let invalid: &[&[&str]] =
         &[&["--mode", "9"], &["--depth", "many"], &["--capacity", "-1"], &["--no-such-option"]];
@@ -100,7 +102,7 @@ fn prioritised(rig: &Rig) -> Verdict {
             rig.run(&send)?.expect(0)?;
             rig.run(&["recv", address, "--drain"])?.expect(0)?.expect_output(b"urgent\nusual\n")?;
         }
-        Backend::Shm => {
+        Backend::Spsc | Backend::Mpmc => {
             refuse(rig, &send, USAGE)?;
             rig.run(&["recv", address, "--drain"])?.expect(0)?.expect_output(b"")?;
         }
@@ -110,10 +112,7 @@ fn prioritised(rig: &Rig) -> Verdict {
 
 fn existing_channels(rig: &Rig) -> Verdict {
     let address = &rig.create("existing", &rig.backend.small())?;
-    let other: [&str; 2] = match rig.backend {
-        Backend::Mq => ["--depth", "5"],
-        Backend::Shm => ["--capacity", "128K"],
-    };
+    let other = rig.backend.not_so_small();
     refuse(rig, &["create", address], EXISTS_ALREADY)?;
     refuse(rig, &[&["send", address, "--create", "x"], &other[..]].concat(), EXISTS_ALREADY)?;
     refuse(rig, &[&["recv", address, "--create"], &other[..]].concat(), EXISTS_ALREADY)?;
@@ -153,6 +152,16 @@ fn empty_messages_before_the_end(rig: &Rig) -> Verdict {
     refused(rig.run_with(&["send", address, "--end"], b"before\n\nafter\n")?, USAGE)?;
     rig.run(&["recv", address, "--drain"])?.expect(0)?.expect_output(b"before\n")?;
     Ok(())
+}
+
+/// A channel is of the kind that it was made with.
+fn other_kinds(rig: &Rig) -> Verdict {
+    let address = &rig.create("kinds", &[])?;
+    let ended = refuse(rig, &["recv", address, "--create", "--kind", "spsc"], EXISTS_ALREADY)?;
+    match ended.stderr.contains("spsc") && ended.stderr.contains("mpmc") {
+        true => Ok(()),
+        false => Err(ended.because("the error doesn't name both kinds")),
+    }
 }
 
 /// A ring has one sender and one receiver at a time.

@@ -95,7 +95,7 @@ fn check_runs(output: &[u8], unkilled: &[u64]) -> Verdict {
 /// Receivers are killed in the middle of a stream: their outputs together are complete. The
 /// kernel doesn't redeliver, so on its queues each kill may lose the message in hand.
 pub(super) fn killed_receivers(rig: &Rig) -> Verdict {
-    let loss_per_death = if rig.backend.redelivers() { 0 } else { 1 };
+    let loss_per_death = if rig.backend.is_shm() { 0 } else { 1 };
     restarted_receivers(rig, loss_per_death, |receiver, _| receiver.kill()?.expect_killed())
 }
 

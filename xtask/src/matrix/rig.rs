@@ -17,38 +17,69 @@ use std::{
 /// A backend, and where it differs from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backend {
+    /// Kernel queues.
     Mq,
-    Shm,
+    /// Shared memory, one sender and one receiver.
+    Spsc,
+    /// Shared memory, what is made without options.
+    Mpmc,
 }
 
 impl Backend {
-    pub(super) const ALL: [Self; 2] = [Self::Mq, Self::Shm];
+    pub(super) const ALL: [Self; 3] = [Self::Mq, Self::Spsc, Self::Mpmc];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Mq => "mq",
+            Self::Spsc => "shm spsc",
+            Self::Mpmc => "shm mpmc",
+        }
+    }
 
     pub(super) fn scheme(self) -> &'static str {
         match self {
             Self::Mq => "mq",
-            Self::Shm => "shm",
+            Self::Spsc | Self::Mpmc => "shm",
         }
     }
 
-    /// The longest message of a channel made without options, in bytes.
+    /// Options that make a channel of this backend.
+    pub(super) fn making(self) -> &'static [&'static str] {
+        match self {
+            Self::Mq | Self::Mpmc => &[],
+            Self::Spsc => &["--kind", "spsc"],
+        }
+    }
+
+    /// The longest message of a channel made with no other options, in bytes.
     pub(super) fn max_message_len(self) -> usize {
         match self {
-            Self::Mq => 8192,
-            Self::Shm => (1 << 20) - 16,
+            Self::Mq | Self::Mpmc => 8192,
+            Self::Spsc => (1 << 20) - 16,
         }
     }
 
-    /// Whether what a killed receiver held comes again.
-    pub(super) fn redelivers(self) -> bool {
-        self == Self::Shm
+    /// Whether it is shared memory: there a channel can vanish with its users, and what a
+    /// killed receiver held comes again.
+    pub(super) fn is_shm(self) -> bool {
+        self != Self::Mq
     }
 
     /// Options for a channel that is soon full.
     pub(super) fn small(self) -> [&'static str; 2] {
         match self {
             Self::Mq => ["--depth", "4"],
-            Self::Shm => ["--capacity", "64K"],
+            Self::Spsc => ["--capacity", "64K"],
+            Self::Mpmc => ["--depth", "8"],
+        }
+    }
+
+    /// The same option with another value.
+    pub(super) fn not_so_small(self) -> [&'static str; 2] {
+        match self {
+            Self::Mq => ["--depth", "5"],
+            Self::Spsc => ["--capacity", "128K"],
+            Self::Mpmc => ["--depth", "9"],
         }
     }
 }
@@ -76,7 +107,7 @@ impl Rig {
     pub(super) fn address(&self, name: &str) -> String {
         let address = match self.backend {
             Backend::Mq => format!("mq:{}-{name}", self.label),
-            Backend::Shm => format!("shm:{name}"),
+            Backend::Spsc | Backend::Mpmc => format!("shm:{name}"),
         };
         let mut addresses = self.addresses.borrow_mut();
         if !addresses.contains(&address) {
@@ -110,8 +141,13 @@ impl Rig {
     /// Makes a channel and returns its address.
     pub(super) fn create(&self, name: &str, options: &[&str]) -> Result<String, String> {
         let address = self.address(name);
-        self.run(&[&["create", &address], options].concat())?.expect(0)?;
+        self.run(&[&["create", &address], self.backend.making(), options].concat())?.expect(0)?;
         Ok(address)
+    }
+
+    /// Options that make the channel if it is missing.
+    pub(super) fn create_if_missing(&self) -> Vec<&'static str> {
+        [&["--create"], self.backend.making()].concat()
     }
 
     /// What `ipc stat --json` says; `None` if there is no such channel.
@@ -143,7 +179,7 @@ impl Rig {
     pub(super) fn wait_for_receiver(&self, address: &str) -> Verdict {
         let condition: fn(&Value) -> bool = match self.backend {
             Backend::Mq => |_| true,
-            Backend::Shm => |stat| roles(stat).any(|role| role == "receiver"),
+            Backend::Spsc | Backend::Mpmc => |stat| roles(stat).any(|role| role == "receiver"),
         };
         self.wait_for_stat(address, "a receiver", condition)
     }
