@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Stat(Stat),
     Rm(Rm),
     Gc(Gc),
+    Recover(Recover),
     Demo(Demo),
 }
 
@@ -96,6 +97,12 @@ pub(crate) struct Settings {
     /// shm broadcast: how many can publish at once (4)
     #[arg(long, value_name = "N")]
     pub(crate) publishers: Option<u32>,
+    /// shm: huge pages; if the system has none to give, the channel isn't made
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
+    /// shm: have all pages mapped when an endpoint is made, not when each is first used
+    #[arg(long)]
+    pub(crate) prefault: bool,
     /// Permission bits, whatever the umask (shm: needs a directory in IPC_DIR that others may
     /// enter, and they open only channels of their own so far)
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
@@ -251,6 +258,17 @@ pub(crate) struct Rm {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Gc {}
 
+/// Serve a shm: channel on a disk again that was in use when the machine went down
+///
+/// What it holds may be incomplete, old or mixed up: after a power loss some of its pages are
+/// older than others. This accepts that; `ipc rm` is the other way out.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Recover {
+    /// The channel: shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+}
+
 /// Watch two processes exchange data, once per model, and compare
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
@@ -318,6 +336,8 @@ impl Settings {
                 ("--max-deliveries", "the kernel delivers a message once")
             }
             (Scheme::Mq, Self { participants: Some(_), .. }) => ("--participants", "anybody may come"),
+            (Scheme::Mq, Self { huge_pages: true, .. }) => ("--huge-pages", "the kernel keeps its messages"),
+            (Scheme::Mq, Self { prefault: true, .. }) => ("--prefault", "the kernel keeps its messages"),
             (Scheme::Mq, Self { publishers: Some(_), .. }) => ("--publishers", "anybody may send"),
             _ => return None,
         };
@@ -381,6 +401,8 @@ mod tests {
     #[case(Scheme::Mq, Settings { max_deliveries: Some(1), ..Settings::default() }, true)]
     #[case(Scheme::Mq, Settings { participants: Some(1), ..Settings::default() }, true)]
     #[case(Scheme::Mq, Settings { publishers: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { huge_pages: true, ..Settings::default() }, true)]
+    #[case(Scheme::Mq, Settings { prefault: true, ..Settings::default() }, true)]
     #[case(Scheme::Shm, Settings { depth: Some(1), max_message: Some(1), ..Settings::default() }, false)]
     #[case(Scheme::Shm, Settings { capacity: Some(1), kind: Some("spsc".into()), ..Settings::default() }, false)]
     fn options_of_the_other_scheme_are_foreign(

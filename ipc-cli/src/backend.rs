@@ -162,6 +162,12 @@ impl Backend for ipc_shm::Shm {
         if let Some(policy) = &settings.when_full {
             config = config.when_full(policy.parse::<ipc_shm::WhenFull>()?);
         }
+        if settings.huge_pages {
+            config = config.huge_pages(true);
+        }
+        if settings.prefault {
+            config = config.prefault(true);
+        }
         if let Some(mode) = settings.mode {
             config = config.mode(mode);
         }

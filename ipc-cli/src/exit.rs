@@ -163,7 +163,7 @@ fn exit_of_channel_error(error: &ChannelError) -> Exit {
         ChannelError::Busy { .. } => Exit::Busy,
         ChannelError::NotPermitted(_) => Exit::NotPermitted,
         ChannelError::InvalidName(_) | ChannelError::InvalidConfig(_) => Exit::Usage,
-        ChannelError::Corrupt(_) => Exit::Corrupt,
+        ChannelError::Corrupt(_) | ChannelError::Unrecovered(_) => Exit::Corrupt,
         ChannelError::Os(error) => exit_of_os_error(error),
         // Limits of the system, and what it can't do at all.
         _ => Exit::Failure,

@@ -45,6 +45,7 @@ fn run() -> Result<Ending, Failure> {
         Command::Stat(options) => commands::stat::run(options),
         Command::Rm(options) => commands::rm::run(options),
         Command::Gc(options) => commands::gc::run(options),
+        Command::Recover(options) => commands::recover::run(options),
         Command::Demo(options) => demo::run(options),
     }
 }

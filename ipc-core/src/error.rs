@@ -147,6 +147,8 @@ pub enum ChannelError {
     Limit(String),
     /// The channel's memory holds what no correct peer writes, or isn't a channel.
     Corrupt(String),
+    /// The channel was in use when the machine went down; the text says what to do.
+    Unrecovered(String),
     /// This system can't do it; the text says what to do instead.
     Unsupported(String),
     /// This process is a fork of the one that opened the channel; open it anew.
@@ -220,7 +222,10 @@ impl fmt::Display for ChannelError {
             }
             Self::NotPermitted(what) => write!(f, "not permitted: {what}"),
             Self::InvalidName(error) => error.fmt(f),
-            Self::InvalidConfig(what) | Self::Limit(what) | Self::Unsupported(what) => f.write_str(what),
+            Self::InvalidConfig(what)
+            | Self::Limit(what)
+            | Self::Unrecovered(what)
+            | Self::Unsupported(what) => f.write_str(what),
             Self::Corrupt(what) => corrupt(f, what),
             Self::Forked => f.write_str(FORKED),
             Self::Os(error) => error.fmt(f),

@@ -10,7 +10,8 @@ use crate::{
     segment::Anchored,
     spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender},
     transport::{
-        MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels, namespace, sealed::Anchor,
+        MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels, namespace, open_channel,
+        sealed::Anchor,
     },
     wait::Waiting,
 };
@@ -80,6 +81,8 @@ pub struct ShmChannel {
 }
 
 impl ShmChannel {
+    open_channel!();
+
     /// What kind of channel it is.
     pub fn kind(&self) -> Kind {
         self.anchor.0.header.kind

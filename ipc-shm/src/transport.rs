@@ -142,6 +142,10 @@ impl Namespace {
         Ok(names.map(|name| (name.clone(), segment::collect(&self.place(&name), &Window::open()))).collect())
     }
 
+    pub(crate) fn recover(&self, name: &ChannelName) -> Result<(), ChannelError> {
+        segment::recover(&self.place(name), &Window::open())
+    }
+
     fn place(&self, name: &ChannelName) -> Place {
         Place { home: self.home.clone(), name: name.clone() }
     }
@@ -252,6 +256,17 @@ macro_rules! namespace {
         /// As [`Transport::list`].
         pub fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
             self.namespace.gc()
+        }
+
+        /// Accepts what a channel on a disk holds that was in use when the machine went down:
+        /// from now on it is opened again. Its structure is checked whenever it is used, but
+        /// messages may be missing, old or mixed up. Nothing happens to any other channel.
+        ///
+        /// # Errors
+        ///
+        /// [`ChannelError::NotFound`]; [`ChannelError::Busy`] if somebody has it open.
+        pub fn recover(&self, name: &ChannelName) -> Result<(), ChannelError> {
+            self.namespace.recover(name)
         }
     };
 }
@@ -366,6 +381,28 @@ impl<K> From<Anchored> for ChannelOf<K> {
     fn from(anchored: Anchored) -> Self {
         Self { anchor: Anchor(anchored), kind: PhantomData }
     }
+}
+
+/// The methods that every open channel has.
+macro_rules! open_channel {
+    () => {
+        /// Returns when all that was sent and released before is on the disk, where the
+        /// channel's directory is on one. Without it, that survives everybody's death and an
+        /// orderly shutdown, not a power loss.
+        ///
+        /// # Errors
+        ///
+        /// [`ChannelError::NotFound`] if the channel was removed meanwhile, and what the disk
+        /// reports.
+        pub fn sync(&self) -> Result<(), ChannelError> {
+            self.anchor.0.sync()
+        }
+    };
+}
+pub(crate) use open_channel;
+
+impl<K> ChannelOf<K> {
+    open_channel!();
 }
 
 impl<K: QueueKind> Channel for ChannelOf<K> {

@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod gc;
 pub(crate) mod ls;
+pub(crate) mod recover;
 pub(crate) mod recv;
 pub(crate) mod rm;
 pub(crate) mod send;

@@ -185,3 +185,31 @@ fn gc_removes_what_the_killed_left_and_says_why_the_rest_stays() {
     assert_eq!(world.done(&["recv", holding, "--drain"]), b"a message\n");
     drop(user);
 }
+
+#[test]
+fn recover_has_a_channel_served_again_that_was_in_use_when_the_machine_went_down() {
+    use std::os::unix::fs::FileExt;
+    let world = World::new();
+    // Where this very program is: what is built is kept on a disk.
+    let built = std::env::current_exe().unwrap();
+    let disk = built.parent().unwrap().join(format!("ipc-cli-disk-{}", std::process::id()));
+    fs::create_dir(&disk).unwrap();
+    let on_disk = |arguments: &[&str]| world.command(arguments).env("IPC_DIR", &disk).output().unwrap();
+    assert!(on_disk(&["create", "shm:x"]).status.success());
+    let mut receiver = world.command(&["recv", "shm:x"]).env("IPC_DIR", &disk).spawn().unwrap();
+    eventually("it receives", || {
+        String::from_utf8_lossy(&on_disk(&["stat", "shm:x"]).stdout).contains("receiver")
+    });
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    // What a reboot changes: the mark in the first page is of another boot.
+    fs::OpenOptions::new().write(true).open(disk.join("x")).unwrap().write_all_at(&[0xee; 16], 1024).unwrap();
+    let refused = on_disk(&["send", "shm:x", "a"]);
+    assert_eq!(refused.status.code(), Some(8));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ipc recover"));
+    assert!(on_disk(&["recover", "shm:x"]).status.success());
+    assert!(on_disk(&["send", "shm:x", "a"]).status.success());
+    assert_eq!(on_disk(&["recv", "shm:x", "--drain"]).stdout, b"a\n");
+    fs::remove_dir_all(&disk).unwrap();
+    world.run(&["recover", "mq:x"]).assert_failed(2);
+}

@@ -2,7 +2,7 @@
 //! keeps them.
 
 use super::{
-    Entry, FenceMode, Header, Layout, Place, Reach, byte_of,
+    Entry, FenceMode, Header, Layout, Place, Reach, byte_of, durable,
     file::{FileMemory, Opened, taken},
     layout::role_code,
     open, remove,
@@ -45,6 +45,14 @@ impl Anchored {
         Ok(Self { place, header: opened.header, anchor: Some(anchor), generation: fork::generation() })
     }
 
+    /// Returns when all that was stored before is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), ChannelError> {
+        if self.generation != fork::generation() {
+            return Err(ChannelError::Forked);
+        }
+        durable::sync(&self.place, self.header.instance, &Window::open())
+    }
+
     /// An endpoint's own attachment to the same segment.
     pub(crate) fn attach(&self, role: Role, seat: Seat) -> Result<Attachment, ChannelError> {
         if self.generation != fork::generation() {
@@ -67,10 +75,17 @@ impl Drop for Anchored {
     }
 }
 
-/// The last one out of a transient channel takes its name along.
+/// The last one out of a transient channel takes its name along; of one on a disk, sees to
+/// it that all is there.
 fn leave(place: &Place, header: &Header, generation: u32) {
-    if header.lifetime == Lifetime::Transient && generation == fork::generation() {
+    if generation != fork::generation() {
+        return;
+    }
+    if header.lifetime == Lifetime::Transient {
         remove::reap(place, header.instance, &Window::open());
+    }
+    if header.is_on_disk {
+        durable::end_use(place, header.instance, &Window::open());
     }
 }
 
@@ -151,11 +166,12 @@ impl Attachment {
     ) -> Result<Self, ChannelError> {
         let id = take_seat(&opened, role, seat)?;
         let layout = opened.header.layout();
-        let Some(areas) = layout.areas() else {
+        let Some(areas) = layout.areas(opened.header.pages) else {
             return Err(ChannelError::Unsupported(
                 "the channel is larger than this program's address space".into(),
             ));
         };
+        durable::begin_use(&opened)?;
         let mapping = Arc::new(Mapping::new(&opened.file, areas)?);
         let attachment = Self {
             mapping: Some(mapping),

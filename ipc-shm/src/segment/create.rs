@@ -9,11 +9,12 @@ use super::{
 use crate::{
     config::Settings,
     sys::{
-        fence,
+        disk, fence,
         file::{self, Cause, Directory, DirectoryLock, TEMPORARY, Unpublished},
         fork::Window,
         ident,
         lock::{self, Mode},
+        map,
     },
 };
 use ipc_core::{ChannelError, OsError};
@@ -100,6 +101,8 @@ fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header
         page,
         kind: settings.kind,
         geometry: settings.geometry,
+        pages: settings.pages,
+        is_on_disk: !disk::is_in_memory(&made.file)?,
         lifetime: settings.lifetime,
         fences: if fence::register() { FenceMode::Asymmetric } else { FenceMode::Full },
         instance: ident::random()?,
@@ -108,8 +111,18 @@ fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header
         created_unix_ns: ident::unix_time_ns(),
     };
     file::allocate(&made.file, header.total_len).map_err(|error| too_full(place, error, header.total_len))?;
+    if settings.pages.huge {
+        map::make_huge(&made.file, header.total_len).map_err(|error| no_huge_pages(&error))?;
+    }
     made.file.write_all_at(&header.to_bytes(), 0).map_err(|error| OsError::new("pwrite", error))?;
     Ok(header)
+}
+
+fn no_huge_pages(error: &OsError) -> ChannelError {
+    ChannelError::Unsupported(format!(
+        "the system has no huge pages for the channel ({error}): free some memory, see that the kernel has \
+         transparent huge pages and the directory is a tmpfs, or make the channel without"
+    ))
 }
 
 fn too_full(place: &Place, error: OsError, needed: u64) -> ChannelError {

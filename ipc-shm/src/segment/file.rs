@@ -1,14 +1,14 @@
 //! A segment's file, as all who make, open, remove or inspect one handle it: what may be at
 //! its name, its header, its words without a mapping, and the directory's lock.
 
-use super::{Header, Layout, Place, header::HEADER_LEN_BYTES};
+use super::{Header, Layout, Place, byte_of, header::HEADER_LEN_BYTES, layout::role_of};
 use crate::{
     config::Settings,
     kind::Kind,
     ring::{ledger::Ledger, memory::Memory, mpmc},
     sys::{
         file::{Cause, Directory, DirectoryLock, FileKind, Metadata},
-        ident,
+        ident, lock,
     },
 };
 use ipc_core::{ChannelError, OsError, Role};
@@ -34,6 +34,7 @@ impl Opened {
             mode: self.metadata.mode,
             kind: self.header.kind,
             lifetime: self.header.lifetime,
+            pages: self.header.pages,
         }
     }
 }
@@ -119,6 +120,25 @@ pub(super) fn refusal(place: &Place, error: OsError) -> ChannelError {
 pub(super) fn taken(opened: &Opened, id: u32, role: Role) -> ChannelError {
     let pid = FileMemory(&opened.file).load(opened.header.layout().entry(id).pid(), Ordering::Relaxed);
     ChannelError::Busy { role, pid: u32::try_from(pid).ok().filter(|&pid| pid != 0) }
+}
+
+/// The error that names one of those who have it open.
+pub(super) fn in_use(file: &File, found: &Metadata) -> ChannelError {
+    let nobody_named = ChannelError::Busy { role: Role::User, pid: None };
+    let Some(opened) = file
+        .try_clone()
+        .ok()
+        .zip(read_header(file, found.len_bytes).ok())
+        .map(|(file, header)| Opened { file, header, metadata: *found })
+    else {
+        return nobody_named;
+    };
+    let layout = opened.header.layout();
+    let held = |&id: &u32| lock::is_locked(file, byte_of(id)).unwrap_or(false);
+    layout.ids().find(held).map_or(nobody_named, |id| {
+        let role = FileMemory(file).load(layout.entry(id).role(), Ordering::Relaxed);
+        taken(&opened, id, role_of(role))
+    })
 }
 
 /// A segment's words read from its file, for those who don't take part. What can't be read

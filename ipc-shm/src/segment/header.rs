@@ -6,7 +6,7 @@
 
 use super::Layout;
 use crate::{
-    config::{Geometry, ShmConfig},
+    config::{Geometry, HUGE_PAGE_BYTES, Pages, ShmConfig},
     kind::{Kind, Lifetime, WhenFull},
 };
 use ipc_core::ChannelError;
@@ -31,6 +31,9 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) lifetime: Lifetime,
     pub(crate) fences: FenceMode,
+    pub(crate) pages: Pages,
+    /// Whether the file outlives the machine.
+    pub(crate) is_on_disk: bool,
     pub(crate) geometry: Geometry,
     /// Tells this segment from every other one of the same name.
     pub(crate) instance: [u8; 16],
@@ -40,6 +43,10 @@ pub(crate) struct Header {
     pub(crate) creator_pid: u32,
     pub(crate) created_unix_ns: u64,
 }
+
+const ON_DISK: u32 = 1;
+const HUGE: u32 = 2;
+const PREFAULTED: u32 = 4;
 
 /// Who pays for the fence between the ring and the waiting flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,8 @@ impl Header {
         out.put(&self.kind.code().to_ne_bytes());
         out.put(&self.lifetime.code().to_ne_bytes());
         out.put(&self.fences.code().to_ne_bytes());
+        out.put(&self.flags().to_ne_bytes());
+        out.put(&[0; 4]);
         out.put(&self.total_len.to_ne_bytes());
         out.put(&self.page.to_ne_bytes());
         out.put(&self.geometry.capacity_bytes.to_ne_bytes());
@@ -91,6 +100,11 @@ impl Header {
         out.put(&self.created_unix_ns.to_ne_bytes());
         out.put(&self.creator_pid.to_ne_bytes());
         out.bytes
+    }
+
+    fn flags(&self) -> u32 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.is_on_disk, ON_DISK) | flag(self.pages.huge, HUGE) | flag(self.pages.prefaulted, PREFAULTED)
     }
 
     /// Reads and checks a header, for a file of `file_len` bytes on a system with pages of
@@ -108,10 +122,18 @@ impl Header {
         expect("pointer width", u64::from(input.u32()), u64::from(usize::BITS))?;
         expect("ABI version", u64::from(input.u16()), u64::from(ABI_MAJOR))?;
         let _minor = input.u16();
+        let (kind, lifetime, fences) = (input.u32(), input.u32(), input.u32());
+        let flags = input.u32();
+        if flags & !(ON_DISK | HUGE | PREFAULTED) != 0 {
+            return corrupt(&format!("unknown flags {flags:#x}"));
+        }
+        let _unused = input.u32();
         let header = Self {
-            kind: coded("kind of channel", Kind::ALL, Kind::code, input.u32())?,
-            lifetime: coded("lifetime", Lifetime::ALL, Lifetime::code, input.u32())?,
-            fences: coded("fence mode", &FenceMode::ALL, FenceMode::code, input.u32())?,
+            kind: coded("kind of channel", Kind::ALL, Kind::code, kind)?,
+            lifetime: coded("lifetime", Lifetime::ALL, Lifetime::code, lifetime)?,
+            fences: coded("fence mode", &FenceMode::ALL, FenceMode::code, fences)?,
+            pages: Pages { huge: flags & HUGE != 0, prefaulted: flags & PREFAULTED != 0 },
+            is_on_disk: flags & ON_DISK != 0,
             total_len: input.u64(),
             page: input.u64(),
             geometry: Geometry {
@@ -137,7 +159,8 @@ impl Header {
         // What these settings come to must be what they are.
         let geometry = &self.geometry;
         let as_asked = ShmConfig::of(self.kind, geometry);
-        match self.kind.resolve(&as_asked, page) {
+        let unit = if self.pages.huge { page.max(HUGE_PAGE_BYTES) } else { page };
+        match self.kind.resolve(&as_asked, unit) {
             Ok(resolved) if resolved == *geometry => {}
             _ => return corrupt(&format!("its settings don't fit together: {geometry:?}")),
         }
@@ -217,6 +240,8 @@ mod tests {
             kind: Kind::Spsc,
             lifetime: Lifetime::Transient,
             fences: FenceMode::Asymmetric,
+            pages: Pages { huge: false, prefaulted: true },
+            is_on_disk: true,
             geometry: Kind::Spsc.resolve(&config, PAGE).unwrap(),
             instance: [7; 16],
             boot: [9; 16],
@@ -234,12 +259,12 @@ mod tests {
     fn every_byte_of_the_checked_part_matters() {
         let bytes = header().to_bytes();
         // The minor version may differ, and what lies behind the geometry is not checked.
-        for at in (0..88).filter(|at| !(18..20).contains(at)) {
+        for at in (0..96).filter(|at| !(18..20).contains(at) && !(36..40).contains(at)) {
             for flip in [1, 0x80, 0xff] {
                 let mut damaged = bytes;
                 damaged[at] ^= flip;
                 let answer = Header::parse(&damaged, 5 * PAGE, PAGE);
-                // A lifetime or a fence mode may turn into the other one.
+                // A lifetime, a fence mode or a flag may turn into the other one.
                 if let Ok(read) = answer {
                     assert_ne!(read, header(), "byte {at} ^ {flip:#x} went unnoticed");
                 }

@@ -7,7 +7,7 @@
 //!
 //! Everything follows from the settings in the header, and is computed, never read.
 
-use crate::{ring::spsc, sys::map::Areas};
+use crate::{config::Pages, ring::spsc, sys::map::Areas};
 use ipc_core::Role;
 
 /// The layout of a segment, in bytes from its start.
@@ -70,8 +70,8 @@ impl Layout {
     }
 
     /// What is mapped of the file; `None` if that is more than can be addressed.
-    pub(crate) fn areas(&self) -> Option<Areas> {
-        Areas::new(self.page, self.data, self.lane_bytes, self.lanes, self.mirrored)
+    pub(crate) fn areas(&self, pages: Pages) -> Option<Areas> {
+        Areas::new(self.page, self.data, self.lane_bytes, self.lanes, self.mirrored, pages)
     }
 
     /// The words that all participants share, where there are many: a page of them.

@@ -4,7 +4,7 @@
 //! within a fork window: no description that carries a lock can slip into a child.
 
 use super::{
-    Collected, PRESENCE_BYTE, Place,
+    Collected, PRESENCE_BYTE, Place, durable,
     file::{Opened, PATIENCE, check_file, read_header, refusal},
     remove::sweep,
 };
@@ -60,5 +60,6 @@ fn try_open(directory: &Directory, place: &Place) -> Result<Option<Opened>, Chan
     if sweep(directory, place, &opened)? == Collected::Removed {
         return Err(ChannelError::NotFound);
     }
+    durable::check(&opened)?;
     Ok(Some(opened))
 }

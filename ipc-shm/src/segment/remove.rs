@@ -2,21 +2,18 @@
 //! duty. Only under the directory's lock, and only while nobody else has the segment open.
 
 use super::{
-    Collected, PRESENCE_BYTE, Place, byte_of,
-    file::{FileMemory, Opened, check_file, is_empty, lock_directory, read_header, refusal, taken},
-    layout::role_of,
+    Collected, PRESENCE_BYTE, Place,
+    file::{Opened, check_file, in_use, is_empty, lock_directory, read_header, refusal},
 };
 use crate::{
     kind::Lifetime,
-    ring::memory::Memory,
     sys::{
         file::{self, Directory, DirectoryLock, FileKind, Metadata},
         fork::Window,
         lock::{self, Mode},
     },
 };
-use ipc_core::{ChannelError, Role};
-use std::{fs::File, sync::atomic::Ordering};
+use ipc_core::ChannelError;
 
 /// Removes a segment that nobody has open.
 pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError> {
@@ -116,23 +113,4 @@ fn unlink_if_same(
         return Err(ChannelError::NotFound);
     }
     directory.unlink(name).map_err(|error| refusal(place, error))
-}
-
-/// The error that names one of those who have it open.
-fn in_use(file: &File, found: &Metadata) -> ChannelError {
-    let nobody_named = ChannelError::Busy { role: Role::User, pid: None };
-    let Some(opened) = file
-        .try_clone()
-        .ok()
-        .zip(read_header(file, found.len_bytes).ok())
-        .map(|(file, header)| Opened { file, header, metadata: *found })
-    else {
-        return nobody_named;
-    };
-    let layout = opened.header.layout();
-    let held = |&id: &u32| lock::is_locked(file, byte_of(id)).unwrap_or(false);
-    layout.ids().find(held).map_or(nobody_named, |id| {
-        let role = FileMemory(file).load(layout.entry(id).role(), Ordering::Relaxed);
-        taken(&opened, id, role_of(role))
-    })
 }

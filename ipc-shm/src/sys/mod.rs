@@ -6,6 +6,7 @@
 //!
 //! - [`map`]: the mapping of a segment, its data twice in a row, guard pages around it;
 //! - [`file`]: directories and files, made unnamed and published whole;
+//! - [`disk`]: what survives the machine;
 //! - [`lock`]: byte locks that go exactly when their process is gone;
 //! - [`futex`]: sleeping on a word of shared memory;
 //! - [`fence`]: the fence that the sleeper pays for;
@@ -16,7 +17,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{fence, file, fork, futex, ident, lock, map};
+pub(crate) use linux::{disk, fence, file, fork, futex, ident, lock, map};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

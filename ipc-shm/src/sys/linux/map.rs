@@ -9,9 +9,11 @@
 //! part of it is inherited by a forked child.
 
 use super::{fork, named};
+use crate::config::{HUGE_PAGE_BYTES, Pages};
 use ipc_core::OsError;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use nix::{errno::Errno, libc};
 use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull};
 
 /// A mapped segment. It keeps the file's open file description, and so its locks, until it
@@ -42,6 +44,7 @@ pub(crate) struct Areas {
     pub(crate) lane_len: usize,
     pub(crate) lanes: usize,
     pub(crate) mirrored: bool,
+    pub(crate) pages: Pages,
     /// All of it, as it is addressed.
     len: usize,
 }
@@ -54,17 +57,19 @@ impl Areas {
         lane_len: u64,
         lanes: u64,
         mirrored: bool,
+        pages: Pages,
     ) -> Option<Self> {
         let times = if mirrored { 2 } else { 1 };
         let len = lane_len.checked_mul(lanes)?.checked_mul(times)?.checked_add(control_len)?;
         // Guard pages included, and within what offsets can say.
-        isize::try_from(len.checked_add(2 * page)?).ok()?;
+        isize::try_from(len.checked_add(2 * page)?.checked_add(HUGE_PAGE_BYTES)?).ok()?;
         Some(Self {
             page: usize::try_from(page).ok()?,
             control_len: usize::try_from(control_len).ok()?,
             lane_len: usize::try_from(lane_len).ok()?,
             lanes: usize::try_from(lanes).ok()?,
             mirrored,
+            pages,
             len: usize::try_from(len).ok()?,
         })
     }
@@ -73,15 +78,19 @@ impl Areas {
 impl Mapping {
     /// Maps these areas of `file`, which is at least as long.
     pub(crate) fn new(file: &File, areas: Areas) -> Result<Self, OsError> {
-        let Areas { page, control_len, lane_len, lanes, mirrored, len } = areas;
-        let reserved_len = NonZeroUsize::new(len + 2 * page)
+        let Areas { page, control_len, lane_len, lanes, mirrored, pages, len } = areas;
+        // A huge page is mapped as one where its address and its place in the file agree.
+        let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
+        let reserved_len = NonZeroUsize::new(len + page + alignment)
             .ok_or_else(|| OsError::new("mmap", std::io::ErrorKind::InvalidInput))?;
         // SAFETY: a fresh private reservation that nobody may access; it replaces nothing.
         let reservation =
             unsafe { mmap_anonymous(None, reserved_len, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) };
         let reservation = named("mmap", reservation)?.cast::<u8>();
-        // SAFETY: the reservation is two pages longer than `len`.
-        let base = unsafe { reservation.add(page) };
+        let guard = reservation.as_ptr().addr().wrapping_add(1).next_multiple_of(alignment)
+            - reservation.as_ptr().addr();
+        // SAFETY: at most `alignment`, by which and a page the reservation is longer than `len`.
+        let base = unsafe { reservation.add(guard) };
         let reserved_len = reserved_len.get();
         let mapping = Self { reservation, reserved_len, base, len, generation: fork::generation() };
         if mirrored {
@@ -99,6 +108,12 @@ impl Mapping {
         named("madvise(MADV_DONTFORK)", unsafe {
             madvise(reservation.cast(), reserved_len, MmapAdvise::MADV_DONTFORK)
         })?;
+        if pages.prefaulted {
+            // SAFETY: mapped above, for writing; the advice changes no byte.
+            named("madvise(MADV_POPULATE_WRITE)", unsafe {
+                madvise(base.cast(), len, MmapAdvise::MADV_POPULATE_WRITE)
+            })?;
+        }
         Ok(mapping)
     }
 
@@ -115,8 +130,7 @@ impl Mapping {
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
         // SAFETY: MAP_FIXED replaces pages of our own reservation only, which nothing
         // refers to yet.
-        let placed =
-            unsafe { mmap(Some(address), len, access, flags, file, file_offset as nix::libc::off_t) };
+        let placed = unsafe { mmap(Some(address), len, access, flags, file, file_offset as libc::off_t) };
         named("mmap", placed).map(drop)
     }
 
@@ -137,6 +151,22 @@ impl Mapping {
     pub(crate) fn len_bytes(&self) -> usize {
         self.len
     }
+}
+
+/// Makes the file's pages huge ones, as far as it has whole ones: `MADV_COLLAPSE`, which
+/// doesn't depend on the system's settings for transparent huge pages.
+pub(crate) fn make_huge(file: &File, len_bytes: u64) -> Result<(), OsError> {
+    let too_large = |_| OsError::new("mmap", std::io::ErrorKind::OutOfMemory);
+    let pages = Pages { huge: true, prefaulted: false };
+    let whole = usize::try_from(len_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES).map_err(too_large)?;
+    let page = usize::try_from(super::ident::page_size_bytes()?).map_err(too_large)?;
+    let areas = Areas { page, control_len: whole, lane_len: 0, lanes: 0, mirrored: false, pages, len: whole };
+    let mapping = Mapping::new(file, areas)?;
+    // SAFETY: mapped just now; the advice changes no byte.
+    named("madvise(MADV_COLLAPSE)", unsafe {
+        Errno::result(libc::madvise(mapping.base.as_ptr().cast(), whole, libc::MADV_COLLAPSE))
+    })
+    .map(drop)
 }
 
 impl Drop for Mapping {

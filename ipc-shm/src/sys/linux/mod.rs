@@ -1,5 +1,6 @@
 //! Linux: open-file-description locks, futexes, `membarrier`, `O_TMPFILE`.
 
+pub(crate) mod disk;
 pub(crate) mod fence;
 pub(crate) mod file;
 pub(crate) mod fork;

@@ -1,0 +1,228 @@
+//! Channels on a disk: they outlive their users and the machine, and say so if the machine
+//! went down under them. And what pages a channel is made of.
+
+mod common;
+
+use common::{Arena, Child, name, say, serve, told, write_at};
+use ipc_shm::{Channel, ChannelError, Kind, Receiver, RecvError, Sender, Shm, ShmConfig, Transport, Wait};
+use rstest::rstest;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+#[test]
+fn this_binary_is_its_own_child() {
+    serve(|role, arguments| {
+        let channel = Shm::at(&arguments[0]).open(&name("x")).unwrap();
+        match role {
+            "use" => {
+                let mut tx = channel.sender().unwrap();
+                tx.send(b"from before").unwrap();
+                say("in use");
+                told();
+            }
+            other => panic!("no such child: {other}"),
+        }
+    });
+}
+
+/// A directory on a disk, removed with all that is in it.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Where this very program is: what is built is kept on a disk.
+        let parent = env::current_exe().unwrap().parent().unwrap().to_owned();
+        let path = parent.join(format!("ipc-shm-disk-{}-{number}", process::id()));
+        fs::create_dir(&path).expect("a fresh directory");
+        Self(path)
+    }
+
+    fn shm(&self) -> Shm {
+        Shm::at(&self.0)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("x")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a reboot changes as far as a segment can tell: the mark is of another boot.
+fn reboot(file: &Path) {
+    const MARK: u64 = 1024;
+    write_at(file, MARK, &[0xee; 16]);
+}
+
+fn config(kind: Kind) -> ShmConfig {
+    ShmConfig::new().kind(kind).capacity_bytes(64 << 10)
+}
+
+#[rstest]
+fn what_was_sent_outlives_its_sender_and_an_orderly_reboot(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(kind)).unwrap();
+    let mut tx = channel.sender().unwrap();
+    tx.send(b"kept").unwrap();
+    channel.sync().unwrap();
+    drop((tx, channel));
+    reboot(&disk.file());
+    let mut rx = disk.shm().open(&name("x")).unwrap().receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"kept");
+}
+
+#[rstest]
+fn a_channel_that_was_in_use_when_the_machine_went_down_is_served_only_when_told_to(
+    #[values(Kind::Spsc, Kind::Mpmc)] kind: Kind,
+) {
+    let disk = Disk::new();
+    drop(disk.shm().create(&name("x"), &config(kind)).unwrap());
+    let mut user = Child::spawn("use", &[disk.path()]);
+    user.says("in use");
+    user.kill();
+    // Nobody has left in good order since.
+    reboot(&disk.file());
+    for error in [
+        disk.shm().open(&name("x")).map(drop).unwrap_err(),
+        disk.shm().open_or_create(&name("x"), &config(kind)).map(drop).unwrap_err(),
+        disk.shm().create(&name("x"), &config(kind)).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(&error, ChannelError::Unrecovered(text) if text.contains("recover")), "{error}");
+    }
+    assert_eq!(disk.shm().stat(&name("x")).unwrap().kind, kind.as_str());
+    disk.shm().recover(&name("x")).unwrap();
+    let mut rx = disk.shm().open(&name("x")).unwrap().receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"from before");
+}
+
+#[test]
+fn as_long_as_the_machine_is_up_the_next_one_puts_the_mark_right() {
+    let disk = Disk::new();
+    drop(disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap());
+    let mut user = Child::spawn("use", &[disk.path()]);
+    user.says("in use");
+    user.kill();
+    drop(disk.shm().open(&name("x")).unwrap());
+    reboot(&disk.file());
+    let mut rx = disk.shm().open(&name("x")).unwrap().receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"from before");
+}
+
+#[test]
+fn an_unrecovered_channel_can_be_removed() {
+    let disk = Disk::new();
+    drop(disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap());
+    let mut user = Child::spawn("use", &[disk.path()]);
+    user.says("in use");
+    user.kill();
+    reboot(&disk.file());
+    disk.shm().remove(&name("x")).unwrap();
+    drop(disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap());
+}
+
+#[test]
+fn a_channel_in_use_needs_no_recovery() {
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    let _tx = channel.sender().unwrap();
+    assert!(matches!(disk.shm().recover(&name("x")), Err(ChannelError::Busy { .. })));
+    assert!(matches!(disk.shm().recover(&name("y")), Err(ChannelError::NotFound)));
+}
+
+#[test]
+fn a_channel_in_memory_is_gone_with_the_machine_and_bears_no_mark() {
+    let arena = Arena::new();
+    let shm = Shm::at(arena.path());
+    let channel = shm.create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    let mut tx = channel.sender().unwrap();
+    tx.send(b"x").unwrap();
+    channel.sync().unwrap();
+    reboot(&arena.file("x"));
+    assert_eq!(&*channel.receiver().unwrap().try_recv().unwrap(), b"x");
+}
+
+#[test]
+fn a_transient_channel_on_a_disk_goes_with_its_last_user() {
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(Kind::Mpmc).transient()).unwrap();
+    drop(channel.sender().unwrap());
+    drop(channel);
+    assert!(!disk.file().exists());
+}
+
+/// How much of what this process has mapped of a file lies in huge pages, and how much in
+/// memory at all, in KiB.
+fn mapped_kib(path: &Path) -> (u64, u64) {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let path = path.to_str().unwrap();
+    let (mut ours, mut huge, mut resident) = (false, 0, 0);
+    for line in smaps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if !first.ends_with(':') {
+            ours = line.ends_with(path);
+        } else if ours {
+            let kib = || line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+            match first {
+                "ShmemPmdMapped:" | "FilePmdMapped:" => huge += kib(),
+                "Rss:" => resident += kib(),
+                _ => {}
+            }
+        }
+    }
+    (huge, resident)
+}
+
+#[rstest]
+fn huge_pages_are_had_or_the_channel_is_not_made(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+    let arena = Arena::new();
+    let shm = Shm::at(arena.path());
+    let config = ShmConfig::new().kind(kind).capacity_bytes(3 << 20).huge_pages(true).prefault(true);
+    match shm.create(&name("x"), &config) {
+        Ok(channel) => {
+            let mut tx = channel.sender().unwrap();
+            tx.send(b"x").unwrap();
+            let (huge, _) = mapped_kib(&arena.file("x"));
+            assert!(huge >= 2048, "{huge} KiB in huge pages");
+            assert_eq!(shm.stat(&name("x")).unwrap().capacity_bytes, Some(4 << 20));
+            drop(shm.open_or_create(&name("x"), &config).unwrap());
+            let small = ShmConfig::new().huge_pages(false);
+            assert!(matches!(shm.open_or_create(&name("x"), &small), Err(ChannelError::Mismatch { .. })));
+        }
+        Err(error) => {
+            assert!(
+                matches!(&error, ChannelError::Unsupported(text) if text.contains("huge pages")),
+                "{error}"
+            );
+            assert!(arena.entries().is_empty());
+        }
+    }
+}
+
+#[rstest]
+#[case(true)]
+#[case(false)]
+fn prefaulted_pages_are_mapped_before_they_are_used(#[case] prefault: bool) {
+    const CAPACITY: u64 = 4 << 20;
+    let arena = Arena::new();
+    let shm = Shm::at(arena.path());
+    let config = ShmConfig::new().capacity_bytes(CAPACITY).prefault(prefault);
+    let channel = shm.create(&name("x"), &config).unwrap();
+    let mut rx = channel.receiver().unwrap();
+    assert!(matches!(rx.receive(Wait::Never), Err(RecvError::WouldBlock)));
+    let (_, resident) = mapped_kib(&arena.file("x"));
+    assert_eq!(resident * 1024 >= CAPACITY, prefault, "{resident} KiB are mapped");
+}
