@@ -100,6 +100,10 @@
 
 mod any;
 mod config;
+#[cfg(feature = "crash-points")]
+pub mod hooks;
+#[cfg(not(feature = "crash-points"))]
+mod hooks;
 mod kind;
 mod mpmc;
 mod ring;

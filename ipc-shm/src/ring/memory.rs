@@ -1,6 +1,6 @@
 //! Shared memory as the rings see it: 64-bit words by their byte offset in the segment.
 
-use crate::sys::map::Mapping;
+use crate::{hooks, sys::map::Mapping};
 use std::{
     ptr::NonNull,
     sync::{
@@ -52,12 +52,12 @@ impl Words {
 
     /// The 32-bit word at `offset`, for futexes.
     #[inline]
-    pub(crate) fn half_word(&self, offset: usize) -> &AtomicU32 {
+    pub(crate) fn half_word(&self, offset: usize) -> HalfWord<'_> {
         debug_assert!(offset % 4 == 0, "an unaligned word");
         let word = self.bytes(offset, 4).cast::<AtomicU32>();
         // SAFETY: mapped as long as `self` lives, aligned since the base is a page's start
         // and `offset` a constant of the layout. Peers access it by atomic operations too.
-        unsafe { word.as_ref() }
+        HalfWord(unsafe { word.as_ref() })
     }
 
     #[inline]
@@ -71,24 +71,57 @@ impl Words {
     }
 }
 
+/// A 32-bit word of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HalfWord<'a>(&'a AtomicU32);
+
+impl<'a> HalfWord<'a> {
+    /// The word itself, to sleep on.
+    pub(crate) fn get(self) -> &'a AtomicU32 {
+        self.0
+    }
+
+    #[inline]
+    #[cfg_attr(feature = "crash-points", track_caller)]
+    pub(crate) fn load(self, order: Ordering) -> u32 {
+        hooks::access("load", || self.0.load(order))
+    }
+
+    #[cfg_attr(feature = "crash-points", track_caller)]
+    pub(crate) fn store(self, value: u32, order: Ordering) {
+        hooks::access("store", || self.0.store(value, order));
+    }
+
+    #[cfg_attr(feature = "crash-points", track_caller)]
+    pub(crate) fn swap(self, value: u32, order: Ordering) -> u32 {
+        hooks::access("swap", || self.0.swap(value, order))
+    }
+}
+
 impl Memory for Words {
     #[inline]
+    #[cfg_attr(feature = "crash-points", track_caller)]
     fn load(&self, offset: usize, order: Ordering) -> u64 {
-        self.word(offset).load(order)
+        hooks::access("load", || self.word(offset).load(order))
     }
 
     #[inline]
+    #[cfg_attr(feature = "crash-points", track_caller)]
     fn store(&self, offset: usize, value: u64, order: Ordering) {
-        self.word(offset).store(value, order);
+        hooks::access("store", || self.word(offset).store(value, order));
     }
 
     #[inline]
+    #[cfg_attr(feature = "crash-points", track_caller)]
     fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
-        self.word(offset).compare_exchange(current, new, order, Ordering::Acquire)
+        hooks::access("compare_exchange", || {
+            self.word(offset).compare_exchange(current, new, order, Ordering::Acquire)
+        })
     }
 
     #[inline]
+    #[cfg_attr(feature = "crash-points", track_caller)]
     fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
-        self.word(offset).fetch_add(value, order)
+        hooks::access("fetch_add", || self.word(offset).fetch_add(value, order))
     }
 }

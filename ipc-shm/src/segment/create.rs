@@ -18,7 +18,6 @@ use crate::{
     },
 };
 use ipc_core::{ChannelError, OsError};
-use std::os::unix::fs::FileExt;
 
 /// Makes a segment, whole, and gives it its name.
 pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Result<Opened, ChannelError> {
@@ -114,7 +113,7 @@ fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header
     if settings.pages.huge {
         map::make_huge(&made.file, header.total_len).map_err(|error| no_huge_pages(&error))?;
     }
-    made.file.write_all_at(&header.to_bytes(), 0).map_err(|error| OsError::new("pwrite", error))?;
+    file::write_at(&made.file, &header.to_bytes(), 0)?;
     Ok(header)
 }
 

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 use ipc_core::{ChannelError, OsError};
-use std::{fs::File, os::unix::fs::FileExt, sync::atomic::Ordering};
+use std::{fs::File, sync::atomic::Ordering};
 
 /// Where the mark is in the first page, behind the header: a boot id and a state.
 const MARK: u64 = 1024;
@@ -55,7 +55,7 @@ impl Mark {
         let mut bytes = [0; MARK_LEN_BYTES];
         bytes[..16].copy_from_slice(&self.boot);
         bytes[16..].copy_from_slice(&self.state.to_ne_bytes());
-        file.write_all_at(&bytes, MARK).map_err(|error| OsError::new("pwrite", error))?;
+        file::write_at(file, &bytes, MARK)?;
         disk::sync(file)
     }
 }

@@ -7,12 +7,12 @@ use crate::{
     kind::Kind,
     ring::{ledger::Ledger, memory::Memory, mpmc},
     sys::{
-        file::{Cause, Directory, DirectoryLock, FileKind, Metadata},
+        file::{self, Cause, Directory, DirectoryLock, FileKind, Metadata},
         ident, lock,
     },
 };
 use ipc_core::{ChannelError, OsError, Role};
-use std::{fs::File, io, os::unix::fs::FileExt, sync::atomic::Ordering, time::Duration};
+use std::{fs::File, sync::atomic::Ordering, time::Duration};
 
 /// How long we wait for somebody who makes or removes a name; it takes them microseconds,
 /// unless they are stopped.
@@ -57,12 +57,9 @@ pub(super) fn check_file(place: &Place, found: &Metadata) -> Result<(), ChannelE
 
 pub(super) fn read_header(file: &File, len_bytes: u64) -> Result<Header, ChannelError> {
     let mut bytes = [0; HEADER_LEN_BYTES];
-    let answer = match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Header::parse(&bytes, len_bytes, ident::page_size_bytes()?),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(ChannelError::Corrupt(format!("its file has {len_bytes} bytes, too few for a header")))
-        }
-        Err(error) => Err(OsError::new("pread", error).into()),
+    let answer = match file::read_at(file, &mut bytes, 0)? {
+        true => Header::parse(&bytes, len_bytes, ident::page_size_bytes()?),
+        false => Err(ChannelError::Corrupt(format!("its file has {len_bytes} bytes, too few for a header"))),
     };
     answer.map_err(|error| match error {
         ChannelError::Corrupt(what) => {
@@ -149,9 +146,9 @@ pub(super) struct FileMemory<'a>(pub(super) &'a File);
 impl Memory for FileMemory<'_> {
     fn load(&self, offset: usize, _order: Ordering) -> u64 {
         let mut word = [0; 8];
-        match self.0.read_exact_at(&mut word, offset as u64) {
-            Ok(()) => u64::from_ne_bytes(word),
-            Err(_) => u64::MAX,
+        match file::read_at(self.0, &mut word, offset as u64) {
+            Ok(true) => u64::from_ne_bytes(word),
+            Ok(false) | Err(_) => u64::MAX,
         }
     }
 

@@ -6,7 +6,7 @@
 mod flag;
 
 use crate::{
-    ring::memory::{Memory, Words},
+    ring::memory::{HalfWord, Memory, Words},
     segment::{Attachment, FenceMode, Reach},
     sys::{fence as barrier, futex, ident},
 };
@@ -18,7 +18,7 @@ use std::{
     hint,
     sync::{
         Arc, OnceLock,
-        atomic::{self, AtomicU32, Ordering},
+        atomic::{self, Ordering},
     },
     task::Wake,
     thread,
@@ -56,7 +56,7 @@ const LOOK_AROUND_BURSTS: u32 = 1 << 14;
 
 /// A role's flag in a segment, as `flag` wants it.
 struct SegmentFlag<'a> {
-    word: &'a AtomicU32,
+    word: HalfWord<'a>,
     fences: FenceMode,
 }
 
@@ -97,11 +97,11 @@ impl Flag for SegmentFlag<'_> {
     }
 
     fn sleep(&self, time: Duration) {
-        futex::wait(self.word, flag::ASLEEP, time);
+        futex::wait(self.word.get(), flag::ASLEEP, time);
     }
 
     fn wake_all(&self) {
-        futex::wake_all(self.word);
+        futex::wake_all(self.word.get());
     }
 }
 

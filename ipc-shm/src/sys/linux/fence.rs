@@ -6,8 +6,8 @@
 //! fence on every processor that runs a *registered* process, between its own store and
 //! load; the sender gets by with a compiler fence.
 
-use super::fork;
-use nix::libc;
+use super::{fork, once};
+use nix::{errno::Errno, libc};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Registers this process for the fences of others, once; later calls cost one load.
@@ -35,6 +35,9 @@ pub(crate) fn everywhere() -> bool {
 }
 
 fn membarrier(command: libc::c_int) -> bool {
-    // SAFETY: membarrier takes no pointers; an unknown command is an error, nothing else.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    let done = once("membarrier", || {
+        // SAFETY: membarrier takes no pointers; an unknown command is an error, nothing else.
+        Errno::result(unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) })
+    });
+    done.is_ok()
 }

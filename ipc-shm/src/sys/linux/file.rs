@@ -1,26 +1,25 @@
 //! Directories of segments, and segment files made unnamed and published whole:
 //! `open(2)` with `O_TMPFILE`, `linkat(2)`, `flock(2)`.
 
-use super::{ident, named, retry};
+use super::{attempt, call, errno, ident};
 use ipc_core::OsError;
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, open, openat, posix_fallocate, renameat2},
+    fcntl::{AtFlags, OFlag, RenameFlags, open, openat, posix_fallocate, renameat2},
     libc,
     sys::{
-        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
+        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, stat},
         statvfs::statvfs,
     },
-    unistd::{UnlinkatFlags, linkat, unlinkat},
+    unistd::{UnlinkatFlags, linkat, mkdir, unlinkat},
 };
 use std::{
     ffi::CString,
     fs::File,
-    io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::fs::DirBuilderExt,
+        unix::fs::FileExt,
     },
     path::{Path, PathBuf},
     thread,
@@ -29,8 +28,8 @@ use std::{
 
 /// The directory that a user's segments live in unless another one is chosen.
 pub(crate) fn default_directory() -> PathBuf {
-    let shm = Path::new("/dev/shm");
-    let parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+    let shm = "/dev/shm";
+    let parent = if is_directory(shm) { PathBuf::from(shm) } else { std::env::temp_dir() };
     parent.join(format!("ipc-{}", ident::euid()))
 }
 
@@ -80,14 +79,14 @@ impl From<FileStat> for Metadata {
 
 /// What is behind a descriptor.
 pub(crate) fn metadata(file: impl AsFd) -> Result<Metadata, OsError> {
-    named("fstat", fstat(file.as_fd())).map(Metadata::from)
+    call("fstat", || fstat(file.as_fd())).map(Metadata::from)
 }
 
 /// Makes a directory that only its owner may enter; one that exists is left as it is.
 pub(crate) fn make_private_directory(path: &Path) -> Result<(), OsError> {
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(OsError::new("mkdir", error)),
-        _ => Ok(()),
+    match attempt("mkdir", || mkdir(path, Mode::S_IRWXU)) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(OsError::new("mkdir", errno)),
     }
 }
 
@@ -99,7 +98,7 @@ impl Directory {
     /// Opens the directory itself, never one that a symbolic link leads to.
     pub(crate) fn open(path: &Path) -> Result<Self, OsError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        named("open", retry(|| open(path, flags, Mode::empty()))).map(Self)
+        call("open", || open(path, flags, Mode::empty())).map(Self)
     }
 
     /// What is known about the directory.
@@ -112,26 +111,26 @@ impl Directory {
     pub(crate) fn open_file(&self, name: &str, write: bool) -> Result<File, OsError> {
         let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        named("open", retry(|| openat(&self.0, name, flags, Mode::empty()))).map(File::from)
+        call("open", || openat(&self.0, name, flags, Mode::empty())).map(File::from)
     }
 
     /// What is at this name, a symbolic link itself and not its target.
     pub(crate) fn metadata_of(&self, name: &str) -> Result<Metadata, OsError> {
-        named("fstatat", fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)).map(Metadata::from)
+        call("fstatat", || fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)).map(Metadata::from)
     }
 
     /// Takes the name away.
     pub(crate) fn unlink(&self, name: &str) -> Result<(), OsError> {
-        named("unlinkat", unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir))
+        call("unlinkat", || unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir))
     }
 
     /// The names in the directory.
     pub(crate) fn names(&self) -> Result<Vec<String>, OsError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut dir = named("open", Dir::openat(&self.0, ".", flags, Mode::empty()))?;
+        let mut dir = call("open", || Dir::openat(&self.0, ".", flags, Mode::empty()))?;
         let mut names = Vec::new();
-        for entry in dir.iter() {
-            let entry = named("readdir", entry)?;
+        let mut entries = dir.iter();
+        while let Some(entry) = call("readdir", || entries.next().transpose())? {
             names.extend(entry.file_name().to_str().map(str::to_owned).ok());
         }
         Ok(names)
@@ -142,13 +141,13 @@ impl Directory {
     pub(crate) fn lock(&self, patience: Duration) -> Result<Option<DirectoryLock>, OsError> {
         // A description of its own: this one may be shared by threads.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut own = named("open", retry(|| openat(&self.0, ".", flags, Mode::empty())))?;
+        let own = call("open", || openat(&self.0, ".", flags, Mode::empty()))?;
         let give_up = Instant::now() + patience;
         loop {
-            match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
-                Ok(held) => return Ok(Some(DirectoryLock(held))),
-                Err((back, Errno::EAGAIN | Errno::EINTR)) => own = back,
-                Err((_, errno)) => return Err(OsError::new("flock", errno)),
+            match attempt("flock", || flock(&own, libc::LOCK_EX | libc::LOCK_NB)) {
+                Ok(()) => return Ok(Some(DirectoryLock(own))),
+                Err(Errno::EAGAIN) => {}
+                Err(errno) => return Err(OsError::new("flock", errno)),
             }
             if Instant::now() >= give_up {
                 return Ok(None);
@@ -160,11 +159,11 @@ impl Directory {
     /// Makes a file without a name; `None` where the file system can't, or where it could
     /// have none later: that takes `/proc`.
     pub(crate) fn make_unnamed(&self) -> Result<Option<Unpublished>, OsError> {
-        if !Path::new(DESCRIPTORS).is_dir() {
+        if !is_directory(DESCRIPTORS) {
             return Ok(None);
         }
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
-        match retry(|| openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
+        match attempt("open(O_TMPFILE)", || openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
             Ok(file) => Ok(Some(Unpublished { file: file.into(), temporary: None })),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => Ok(None),
             Err(errno) => Err(OsError::new("open(O_TMPFILE)", errno)),
@@ -175,14 +174,14 @@ impl Directory {
     pub(crate) fn make_temporary(&self) -> Result<Unpublished, OsError> {
         let name = format!("{TEMPORARY}{:032x}", u128::from_ne_bytes(ident::random()?));
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = named("open", retry(|| openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600))))?;
+        let file = call("open", || openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600)))?;
         Ok(Unpublished { file: file.into(), temporary: Some(name) })
     }
 
     /// Gives the file its name. False if something has that name already.
     pub(crate) fn publish(&self, made: &mut Unpublished, name: &str) -> Result<bool, OsError> {
         let done = match &made.temporary {
-            Some(temporary) => named("renameat2", self.rename_new(temporary, name)),
+            Some(temporary) => self.rename_new(temporary, name),
             None => self.link(&made.file, name),
         };
         match done {
@@ -192,11 +191,12 @@ impl Directory {
         done
     }
 
-    fn rename_new(&self, from: &str, to: &str) -> nix::Result<bool> {
-        match renameat2(&self.0, from, &self.0, to, RenameFlags::RENAME_NOREPLACE) {
+    fn rename_new(&self, from: &str, to: &str) -> Result<bool, OsError> {
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        match attempt("renameat2", || renameat2(&self.0, from, &self.0, to, flags)) {
             Ok(()) => Ok(true),
             Err(Errno::EEXIST) => Ok(false),
-            Err(errno) => Err(errno),
+            Err(errno) => Err(OsError::new("renameat2", errno)),
         }
     }
 
@@ -204,7 +204,8 @@ impl Directory {
     /// Linux 6.10.)
     fn link(&self, file: &File, name: &str) -> Result<bool, OsError> {
         let by_proc = format!("{DESCRIPTORS}/{}", file.as_raw_fd());
-        match linkat(nix::fcntl::AT_FDCWD, &*by_proc, &self.0, name, AtFlags::AT_SYMLINK_FOLLOW) {
+        let flags = AtFlags::AT_SYMLINK_FOLLOW;
+        match attempt("linkat", || linkat(nix::fcntl::AT_FDCWD, &*by_proc, &self.0, name, flags)) {
             Ok(()) => Ok(true),
             Err(Errno::EEXIST) => Ok(false),
             Err(errno) => Err(OsError::new("linkat", errno)),
@@ -212,11 +213,16 @@ impl Directory {
     }
 
     /// Bytes that a user may still allocate on the directory's file system.
+    #[allow(clippy::unnecessary_cast, reason = "fewer bits in other targets' C libraries")]
     pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
         let path = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
-        let stat = statvfs(path.as_c_str()).ok()?;
+        let stat = call("statvfs", || statvfs(path.as_c_str())).ok()?;
         Some((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
     }
+}
+
+fn is_directory(path: &str) -> bool {
+    call("stat", || stat(path)).is_ok_and(|found| Metadata::from(found).kind == FileKind::Directory)
 }
 
 /// Where a process finds its own descriptors by name.
@@ -228,7 +234,19 @@ pub(crate) const TEMPORARY: &str = ".making-";
 /// The directory's lock, until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct DirectoryLock(#[expect(dead_code, reason = "held, not used")] Flock<OwnedFd>);
+pub(crate) struct DirectoryLock(OwnedFd);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Not by closing alone: a process that is just being spawned has the description too.
+        let _ = attempt("flock", || flock(&self.0, libc::LOCK_UN));
+    }
+}
+
+fn flock(directory: &OwnedFd, operation: libc::c_int) -> nix::Result<()> {
+    // SAFETY: takes numbers, and the descriptor is open.
+    Errno::result(unsafe { libc::flock(directory.as_raw_fd(), operation) }).map(drop)
+}
 
 /// A file that has no name yet, or only a temporary one.
 #[derive(Debug)]
@@ -277,14 +295,38 @@ impl Cause {
     }
 }
 
+/// Reads as many bytes as `bytes` has, from `offset` on. False if the file ends before.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<bool, OsError> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match call("pread", || errno(file.read_at(&mut bytes[done..], offset + done as u64)))? {
+            0 => return Ok(false),
+            read => done += read,
+        }
+    }
+    Ok(true)
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), OsError> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match call("pwrite", || errno(file.write_at(&bytes[done..], offset + done as u64)))? {
+            0 => return Err(OsError::new("pwrite", Errno::ENOSPC)),
+            written => done += written,
+        }
+    }
+    Ok(())
+}
+
 /// Allocates every page of the file's first `len_bytes`, so that no later access can find
 /// the file system full.
 pub(crate) fn allocate(file: &File, len_bytes: u64) -> Result<(), OsError> {
     let len = libc::off_t::try_from(len_bytes).map_err(|_| OsError::new("posix_fallocate", Errno::EFBIG))?;
-    named("posix_fallocate", retry(|| posix_fallocate(file, 0, len)))
+    call("posix_fallocate", || posix_fallocate(file, 0, len))
 }
 
 /// Sets the permission bits to exactly these, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), OsError> {
-    named("fchmod", fchmod(file, Mode::from_bits_truncate(mode)))
+    call("fchmod", || fchmod(file, Mode::from_bits_truncate(mode)))
 }

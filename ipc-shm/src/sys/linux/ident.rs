@@ -1,6 +1,6 @@
 //! Who and where we are: user, process, boot, page size, randomness.
 
-use super::{named, retry};
+use super::{call, errno};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -24,13 +24,14 @@ pub(crate) fn pid() -> u32 {
 
 /// The size of a page, in bytes.
 pub(crate) fn page_size_bytes() -> Result<u64, OsError> {
-    let size = named("sysconf(_SC_PAGESIZE)", sysconf(SysconfVar::PAGE_SIZE))?;
+    let size = call("sysconf(_SC_PAGESIZE)", || sysconf(SysconfVar::PAGE_SIZE))?;
     Ok(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096))
 }
 
 /// What tells this boot of the machine from others; zeros where the system doesn't say.
 pub(crate) fn boot_id() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let text = call("read", || errno(fs::read_to_string("/proc/sys/kernel/random/boot_id")));
+    let text = text.unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
 }
@@ -38,14 +39,10 @@ pub(crate) fn boot_id() -> [u8; 16] {
 /// Sixteen random bytes.
 pub(crate) fn random() -> Result<[u8; 16], OsError> {
     let mut bytes = [0; 16];
-    named(
-        "getrandom",
-        retry(|| {
-            // SAFETY: the buffer is ours and as long as we say.
-            let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-            Errno::result(got)
-        }),
-    )?;
+    call("getrandom", || {
+        // SAFETY: the buffer is ours and as long as we say.
+        Errno::result(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) })
+    })?;
     Ok(bytes)
 }
 

@@ -5,7 +5,7 @@
 //! is such a reference, so a lock whose descriptor was closed lives as long as the mapping:
 //! until the process has ended and can no longer store. That is what certifies a death.
 
-use super::{named, retry};
+use super::{attempt, call};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -27,7 +27,7 @@ pub(crate) enum Mode {
 /// same description changes its mode. False if another description stands in the way.
 pub(crate) fn try_lock(file: impl AsFd, byte: u64, mode: Mode) -> Result<bool, OsError> {
     let request = request(byte, mode);
-    match retry(|| fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&request))) {
+    match attempt("fcntl(F_OFD_SETLK)", || fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&request))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(OsError::new("fcntl(F_OFD_SETLK)", errno)),
@@ -39,13 +39,13 @@ pub(crate) fn try_lock(file: impl AsFd, byte: u64, mode: Mode) -> Result<bool, O
 /// time until its `exec`.
 pub(crate) fn unlock(file: impl AsFd, byte: u64) -> Result<(), OsError> {
     let request = libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..request(byte, Mode::Shared) };
-    named("fcntl(F_OFD_SETLK)", retry(|| fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&request)))).map(drop)
+    call("fcntl(F_OFD_SETLK)", || fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&request))).map(drop)
 }
 
 /// Whether a description other than that behind `file` has `byte` locked, in either mode.
 pub(crate) fn is_locked(file: impl AsFd, byte: u64) -> Result<bool, OsError> {
     let mut answer = request(byte, Mode::Exclusive);
-    named("fcntl(F_OFD_GETLK)", retry(|| fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut answer))))?;
+    call("fcntl(F_OFD_GETLK)", || fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut answer)))?;
     Ok(answer.l_type != libc::F_UNLCK as libc::c_short)
 }
 

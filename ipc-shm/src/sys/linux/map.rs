@@ -8,7 +8,7 @@
 //! contiguous all the same; slots aren't. The guard pages fault on whatever strays off either end. No
 //! part of it is inherited by a forked child.
 
-use super::{fork, named};
+use super::{call, errno, fork, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
 use ipc_core::OsError;
 use memmap2::{MmapOptions, MmapRaw};
@@ -83,10 +83,11 @@ impl Mapping {
         let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
         let reserved_len = NonZeroUsize::new(len + page + alignment)
             .ok_or_else(|| OsError::new("mmap", std::io::ErrorKind::InvalidInput))?;
-        // SAFETY: a fresh private reservation that nobody may access; it replaces nothing.
-        let reservation =
-            unsafe { mmap_anonymous(None, reserved_len, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) };
-        let reservation = named("mmap", reservation)?.cast::<u8>();
+        let reservation = call("mmap", || {
+            // SAFETY: a fresh private reservation that nobody may access; it replaces nothing.
+            unsafe { mmap_anonymous(None, reserved_len, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) }
+        })?;
+        let reservation = reservation.cast::<u8>();
         let guard = reservation.as_ptr().addr().wrapping_add(1).next_multiple_of(alignment)
             - reservation.as_ptr().addr();
         // SAFETY: at most `alignment`, by which and a page the reservation is longer than `len`.
@@ -104,14 +105,14 @@ impl Mapping {
         } else {
             mapping.place(file, 0, len, 0)?;
         }
-        // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
-        named("madvise(MADV_DONTFORK)", unsafe {
-            madvise(reservation.cast(), reserved_len, MmapAdvise::MADV_DONTFORK)
+        call("madvise(MADV_DONTFORK)", || {
+            // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
+            unsafe { madvise(reservation.cast(), reserved_len, MmapAdvise::MADV_DONTFORK) }
         })?;
         if pages.prefaulted {
-            // SAFETY: mapped above, for writing; the advice changes no byte.
-            named("madvise(MADV_POPULATE_WRITE)", unsafe {
-                madvise(base.cast(), len, MmapAdvise::MADV_POPULATE_WRITE)
+            call("madvise(MADV_POPULATE_WRITE)", || {
+                // SAFETY: mapped above, for writing; the advice changes no byte.
+                unsafe { madvise(base.cast(), len, MmapAdvise::MADV_POPULATE_WRITE) }
             })?;
         }
         Ok(mapping)
@@ -128,10 +129,12 @@ impl Mapping {
         };
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-        // SAFETY: MAP_FIXED replaces pages of our own reservation only, which nothing
-        // refers to yet.
-        let placed = unsafe { mmap(Some(address), len, access, flags, file, file_offset as libc::off_t) };
-        named("mmap", placed).map(drop)
+        let placed = call("mmap", || {
+            // SAFETY: MAP_FIXED replaces pages of our own reservation only, which nothing
+            // refers to yet.
+            unsafe { mmap(Some(address), len, access, flags, file, file_offset as libc::off_t) }
+        });
+        placed.map(drop)
     }
 
     /// The address of the byte at `offset`, for a range of `len` bytes.
@@ -162,9 +165,9 @@ pub(crate) fn make_huge(file: &File, len_bytes: u64) -> Result<(), OsError> {
     let page = usize::try_from(super::ident::page_size_bytes()?).map_err(too_large)?;
     let areas = Areas { page, control_len: whole, lane_len: 0, lanes: 0, mirrored: false, pages, len: whole };
     let mapping = Mapping::new(file, areas)?;
-    // SAFETY: mapped just now; the advice changes no byte.
-    named("madvise(MADV_COLLAPSE)", unsafe {
-        Errno::result(libc::madvise(mapping.base.as_ptr().cast(), whole, libc::MADV_COLLAPSE))
+    call("madvise(MADV_COLLAPSE)", || {
+        // SAFETY: mapped just now; the advice changes no byte.
+        Errno::result(unsafe { libc::madvise(mapping.base.as_ptr().cast(), whole, libc::MADV_COLLAPSE) })
     })
     .map(drop)
 }
@@ -173,8 +176,10 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // A forked child has nothing there, or by now something else.
         if self.generation == fork::generation() {
-            // SAFETY: our own reservation; whoever borrowed from it borrowed `self`.
-            let _ = unsafe { munmap(self.reservation.cast(), self.reserved_len) };
+            let _ = once("munmap", || {
+                // SAFETY: our own reservation; whoever borrowed from it borrowed `self`.
+                unsafe { munmap(self.reservation.cast(), self.reserved_len) }
+            });
         }
     }
 }
@@ -190,10 +195,8 @@ pub(crate) struct Anchor {
 impl Anchor {
     /// Keeps the description behind `file`.
     pub(crate) fn new(file: &File, page: usize) -> Result<Self, OsError> {
-        let anchor = MmapOptions::new().len(page).map_raw_read_only(file);
-        let page = anchor.map_err(|error| OsError::new("mmap", error))?;
-        page.advise(memmap2::Advice::DontFork)
-            .map_err(|error| OsError::new("madvise(MADV_DONTFORK)", error))?;
+        let page = call("mmap", || errno(MmapOptions::new().len(page).map_raw_read_only(file)))?;
+        call("madvise(MADV_DONTFORK)", || errno(page.advise(memmap2::Advice::DontFork)))?;
         Ok(Self { page: ManuallyDrop::new(page), generation: fork::generation() })
     }
 }
@@ -201,8 +204,11 @@ impl Anchor {
 impl Drop for Anchor {
     fn drop(&mut self) {
         if self.generation == fork::generation() {
-            // SAFETY: dropped here only, and `self` isn't used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.page) };
+            let _ = once("munmap", || {
+                // SAFETY: dropped here only, and `self` isn't used afterwards.
+                unsafe { ManuallyDrop::drop(&mut self.page) };
+                Ok(())
+            });
         }
     }
 }

@@ -9,20 +9,43 @@ pub(crate) mod ident;
 pub(crate) mod lock;
 pub(crate) mod map;
 
+use crate::hooks;
 use ipc_core::OsError;
 use nix::errno::Errno;
+use std::io;
 
-/// Turns a failed call of `nix` into the error that names it.
-pub(crate) fn named<T>(call: &'static str, result: nix::Result<T>) -> Result<T, OsError> {
-    result.map_err(|errno| OsError::new(call, errno))
+/// Makes a system call. Every one of this crate is made in here, so that tests can end the
+/// process on either side of it, or have it fail. None of the three is for calls that
+/// neither change anything nor can fail.
+#[inline]
+#[cfg_attr(feature = "crash-points", track_caller)]
+fn once<T>(name: &'static str, make: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+    if let Some(errno) = hooks::before(name) {
+        return Err(Errno::from_raw(errno));
+    }
+    let answer = make();
+    hooks::after(name);
+    answer
 }
 
-/// Repeats a call that a signal interrupted.
-pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+/// Makes a system call, again if a signal interrupted it; for those who tell errors apart.
+#[cfg_attr(feature = "crash-points", track_caller)]
+fn attempt<T>(name: &'static str, mut make: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
-        match call() {
+        match once(name, &mut make) {
             Err(Errno::EINTR) => {}
             answer => return answer,
         }
     }
+}
+
+/// Makes a system call, again if a signal interrupted it; an error names it.
+#[cfg_attr(feature = "crash-points", track_caller)]
+fn call<T>(name: &'static str, make: impl FnMut() -> nix::Result<T>) -> Result<T, OsError> {
+    attempt(name, make).map_err(|errno| OsError::new(name, errno))
+}
+
+/// The answer of a call that the standard library made.
+fn errno<T>(answer: io::Result<T>) -> nix::Result<T> {
+    answer.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
