@@ -7,6 +7,8 @@
 
 #![allow(dead_code, reason = "no file of tests needs all of it")]
 
+pub(crate) mod trace;
+
 use ipc_shm::{ChannelName, Spsc};
 use nix::{
     libc,
