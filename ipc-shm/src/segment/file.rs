@@ -4,6 +4,7 @@
 use super::{Header, Layout, Place, byte_of, header::HEADER_LEN_BYTES, layout::role_of};
 use crate::{
     config::Settings,
+    hooks,
     kind::Kind,
     ring::{ledger::Ledger, memory::Memory, mpmc},
     sys::{
@@ -144,12 +145,15 @@ pub(super) fn in_use(file: &File, found: &Metadata) -> ChannelError {
 pub(super) struct FileMemory<'a>(pub(super) &'a File);
 
 impl Memory for FileMemory<'_> {
+    #[cfg_attr(feature = "crash-points", track_caller)]
     fn load(&self, offset: usize, _order: Ordering) -> u64 {
-        let mut word = [0; 8];
-        match file::read_at(self.0, &mut word, offset as u64) {
-            Ok(true) => u64::from_ne_bytes(word),
-            Ok(false) | Err(_) => u64::MAX,
-        }
+        hooks::access("load", || {
+            let mut word = [0; 8];
+            match file::read_at(self.0, &mut word, offset as u64) {
+                Ok(true) => u64::from_ne_bytes(word),
+                Ok(false) | Err(_) => u64::MAX,
+            }
+        })
     }
 
     fn store(&self, _offset: usize, _value: u64, _order: Ordering) {

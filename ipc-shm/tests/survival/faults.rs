@@ -1,0 +1,36 @@
+//! Each system call fails, one at a time: it is an error or doesn't matter, nothing is
+//! leaked, and the next try works.
+
+use crate::{
+    report::{Tally, try_play},
+    scenario::Scenario,
+    stage::{Fault, Stage, Stop},
+};
+
+/// Lets the n-th system call fail, n = 0, 1, … until there are no more.
+pub(crate) fn run(scenarios: &[Scenario]) -> Tally {
+    let mut tally = Tally::default();
+    let stage = Stage::new();
+    let mut failures = [0; 2];
+    for scenario in scenarios {
+        for (fault, count) in [Fault::Shortage, Fault::Interrupted].into_iter().zip(&mut failures) {
+            let mut call = 0;
+            loop {
+                let played = try_play(&mut tally, &stage, scenario, Stop::Failure { call, fault });
+                let record = stage.record();
+                *count += record.failures;
+                if !played || call >= record.calls {
+                    break;
+                }
+                call += 1;
+            }
+        }
+    }
+    let [shortages, interruptions] = failures;
+    println!(
+        "faults: {shortages} system calls failed and {interruptions} were interrupted in {} scenarios",
+        scenarios.len()
+    );
+    tally.check(shortages > 0 && interruptions > 0, || "nothing failed".into());
+    tally
+}

@@ -1,0 +1,111 @@
+//! What is promised holds however a process ends: killed at every point, between any two
+//! instructions, with every system call failing, and in a crowd.
+//!
+//! ```text
+//! cargo test -p ipc-shm --features crash-points --test survival -- PROOF OPTION…
+//! ```
+//!
+//! Without a proof's name, all of them run briefly. `cargo xtask crash` and `cargo xtask
+//! soak` are shorter to type.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "crash-points")]
+mod faults;
+mod kinds;
+mod places;
+#[cfg(feature = "crash-points")]
+mod points;
+mod queues;
+mod report;
+mod scenario;
+#[cfg(feature = "crash-points")]
+mod sites;
+mod stage;
+mod step;
+
+use report::Tally;
+use std::{process::ExitCode, time::Instant};
+
+/// A proof, by its name.
+struct Proof {
+    name: &'static str,
+    run: fn(&Options) -> Tally,
+}
+
+const PROOFS: &[Proof] = &[
+    #[cfg(feature = "crash-points")]
+    Proof { name: "points", run: points },
+    #[cfg(feature = "crash-points")]
+    Proof { name: "faults", run: faults },
+    Proof { name: "step", run: |options| step::run(&options.scenarios(), options.smoke) },
+];
+
+#[cfg(feature = "crash-points")]
+fn points(options: &Options) -> Tally {
+    points::run(&options.scenarios(), options.only.is_none(), options.smoke)
+}
+
+#[cfg(feature = "crash-points")]
+fn faults(options: &Options) -> Tally {
+    faults::run(&options.scenarios())
+}
+
+/// What was asked for.
+struct Options {
+    proof: Option<String>,
+    smoke: bool,
+    /// A part of the names of the scenarios to play.
+    only: Option<String>,
+}
+
+impl Options {
+    /// What the arguments say; those of the usual test harness are taken for nothing.
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { proof: None, smoke: false, only: None };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} takes a value"));
+            match argument.as_str() {
+                "--smoke" => options.smoke = true,
+                "--only" => options.only = Some(value()?),
+                other if !other.starts_with('-') && options.proof.is_none() => options.proof = Some(argument),
+                _ => {}
+            }
+        }
+        options.smoke |= options.proof.is_none();
+        Ok(options)
+    }
+
+    fn scenarios(&self) -> Vec<scenario::Scenario> {
+        let mut all = kinds::scenarios();
+        all.retain(|scenario| self.only.as_ref().is_none_or(|part| scenario.title().contains(part)));
+        all
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("survival: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let (mut passed, mut failed) = (0, 0);
+    let started = Instant::now();
+    for proof in PROOFS.iter().filter(|proof| options.proof.as_ref().is_none_or(|name| name == proof.name)) {
+        // A process of its own, since it forks and sets things up for good.
+        let tally = (proof.run)(&options);
+        let word = if tally.is_clean() { "ok" } else { "FAILED" };
+        println!("test {} ... {word}", proof.name);
+        *(if tally.is_clean() { &mut passed } else { &mut failed }) += 1;
+    }
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; \
+         finished in {:.2}s",
+        started.elapsed().as_secs_f64()
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,569 @@
+//! Scenes at channels of queues: sending, receiving, waiting, waking, coming and going, and
+//! repairing what one who died has left.
+//!
+//! What was acknowledged is there, in order and once; of what wasn't, all or nothing; the
+//! roles are free, and the next ones go on.
+
+use crate::{
+    common::{end_after, eventually, fork, name},
+    kinds::Kind,
+    scenario::Scenario,
+    stage::{Stage, until_asleep},
+};
+use ipc_shm::{
+    Batch, BatchReceiver, EndMark, Message, Receiver, RecvError, Role, SendError, Sender, ShmChannel,
+    ShmConfig, Transport, Wait, Waiting,
+};
+use nix::sys::signal::{Signal, kill};
+use std::time::{Duration, Instant};
+
+/// What was received: messages, and `None` for an end mark.
+type Found = Vec<Option<Vec<u8>>>;
+
+/// Notes of victims.
+const SENT: usize = 0;
+const RELEASED: usize = 1;
+
+/// A wait that is over soon.
+const BRIEFLY: Duration = Duration::from_millis(1);
+
+pub(crate) fn scenarios<K: Kind>() -> Vec<Scenario> {
+    let scene = |name: &str, scene: fn(&Stage)| Scenario::new(K::NAME, name, scene);
+    let mut all = vec![
+        scene("sender, an empty message", |stage| send::<K>(stage, 0)).short(),
+        scene("sender, a short message", |stage| send::<K>(stage, 5)).short(),
+        scene("sender, a message over the end of the ring", |stage| send::<K>(stage, 900)).short(),
+        scene("sender, into the last room", send_into_the_last_room::<K>),
+        scene("sender, an end mark", send_end::<K>).short(),
+        scene("sender, waits for room in vain", wait_for_room::<K>),
+        scene("sender, waits for room and is woken", wait_for_room_and_be_woken::<K>).in_company(),
+        scene("sender, wakes a receiver that is dead", wake_a_dead_receiver::<K>),
+        scene("sender, wakes a receiver", wake_a_receiver::<K>).in_company(),
+        scene("sender, comes", |stage| come::<K>(stage, Role::Sender)),
+        scene("sender, goes", |stage| go::<K>(stage, Role::Sender)),
+        scene("sender, goes last from a transient channel", |stage| go_last::<K>(stage, Role::Sender, false)),
+        scene("sender, goes last and leaves a message", |stage| go_last::<K>(stage, Role::Sender, true)),
+        scene("receiver, one message", |stage| receive::<K>(stage, 1)).short(),
+        scene("receiver, a batch", |stage| receive::<K>(stage, 3)).short(),
+        scene("receiver, an end mark", receive_end::<K>).short(),
+        scene("receiver, waits for a message in vain", wait_for_a_message::<K>),
+        scene("receiver, waits for a message and is woken", wait_for_a_message_and_be_woken::<K>)
+            .in_company(),
+        scene("receiver, wakes a sender that is dead", wake_a_dead_sender::<K>),
+        scene("receiver, comes", |stage| come::<K>(stage, Role::Receiver)),
+        scene("receiver, goes", |stage| go::<K>(stage, Role::Receiver)),
+        scene("receiver, goes last from a transient channel", |stage| {
+            go_last::<K>(stage, Role::Receiver, false)
+        }),
+    ];
+    // Who dies first has come to at most so many points; then it was done.
+    for point in 0..FIRST_DEATHS {
+        all.push(Scenario::new(
+            K::NAME,
+            format!("repairer, after a sender that died at point {point}"),
+            move |stage| {
+                repair_a_sender::<K>(stage, point);
+            },
+        ));
+        all.push(Scenario::new(
+            K::NAME,
+            format!("repairer, after a receiver that died at point {point}"),
+            move |stage| {
+                repair_a_receiver::<K>(stage, point);
+            },
+        ));
+    }
+    all.retain(|scenario| Stage::can_lack() || !scenario.name.starts_with("repairer"));
+    all
+}
+
+/// More than sending or releasing takes.
+const FIRST_DEATHS: usize = 24;
+
+fn open(stage: &Stage) -> ShmChannel {
+    stage.arena.shm().open(&name("x")).expect("it is there")
+}
+
+fn create(stage: &Stage, config: &ShmConfig) {
+    drop(stage.arena.shm().create(&name("x"), config).expect("it can be made"));
+}
+
+fn sender<K: Kind>(stage: &Stage) -> K::Sender {
+    K::sender(&open(stage), Waiting::Block).expect("the role is free")
+}
+
+fn receiver<K: Kind>(stage: &Stage) -> K::Receiver {
+    K::receiver(&open(stage), Waiting::Block).expect("the role is free")
+}
+
+/// Receives all there is.
+fn drain(rx: &mut impl Receiver) -> Found {
+    let mut found = Vec::new();
+    loop {
+        match rx.try_recv() {
+            Ok(message) => found.push(Some(message.to_vec())),
+            Err(RecvError::End) => found.push(None),
+            Err(RecvError::WouldBlock) => return found,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// Sends until there is no room; how many it took.
+fn fill(tx: &mut impl Sender, message: &[u8]) -> usize {
+    let mut count = 0;
+    loop {
+        match tx.try_send(message) {
+            Ok(()) => count += 1,
+            Err(SendError::WouldBlock) => return count,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+/// Goes round the ring until the next record runs over its end, over words of all kinds.
+fn go_round<K: Kind>(stage: &Stage) {
+    let (mut tx, mut rx) = (sender::<K>(stage), receiver::<K>(stage));
+    for _ in 0..3 {
+        for len in [1000, 200] {
+            tx.try_send(&vec![0xff; len.min(tx.max_message_len())]).expect("there is room");
+        }
+        assert_eq!(drain(&mut rx).len(), 2);
+    }
+}
+
+fn text(text: &str) -> Option<Vec<u8>> {
+    Some(text.as_bytes().to_vec())
+}
+
+/// All is well with the channel: the roles are free, it is empty, all of it can be used.
+/// Then it is removed.
+pub(super) fn finish<K: Kind>(stage: &Stage) {
+    let (mut tx, mut rx) = (sender::<K>(stage), receiver::<K>(stage));
+    assert_eq!(drain(&mut rx), [], "all was received");
+    let stat = stage.arena.shm().stat(&name("x")).expect("it is there");
+    assert_eq!(stat.queued_messages, Some(0));
+    let longest = tx.max_message_len();
+    for len in [1, longest, 8, longest] {
+        tx.try_send(&vec![9; len]).expect("there is room");
+        assert_eq!(drain(&mut rx), [Some(vec![9; len])]);
+    }
+    drop((tx, rx));
+    stage.arena.shm().remove(&name("x")).expect("nobody has it open");
+}
+
+/// Asserts that what is found is `must`, or has `may` at that place as well.
+fn assert_found(found: &[Option<Vec<u8>>], must: &[Option<Vec<u8>>], at: usize, may: &[Option<Vec<u8>>]) {
+    let (before, after) = must.split_at(at);
+    let with = [before, may, after].concat();
+    assert!(found == must || found == with, "found {found:?}, expected {must:?} and perhaps {may:?} at {at}");
+}
+
+fn send<K: Kind>(stage: &Stage, len: usize) {
+    create(stage, &K::config());
+    go_round::<K>(stage);
+    sender::<K>(stage).try_send(b"before").unwrap();
+    let message = vec![7; len];
+    stage.victim(
+        || sender::<K>(stage),
+        |tx| {
+            tx.try_send(&message)?;
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    sender::<K>(stage).try_send(b"after").unwrap();
+    let found = drain(&mut receiver::<K>(stage));
+    let (before, message, after) = (text("before"), Some(message), text("after"));
+    if stage.noted(SENT) == 1 {
+        assert_eq!(found, [before, message, after], "what was acknowledged is there");
+    } else {
+        assert_found(&found, &[before, after], 1, &[message]);
+    }
+    finish::<K>(stage);
+}
+
+fn send_into_the_last_room<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let message = [1; 100];
+    let count = fill(&mut sender::<K>(stage), &message);
+    // The receiver has made room, which a sender only learns when it has to look.
+    let mut rx = receiver::<K>(stage);
+    stage.victim(
+        || {
+            let mut tx = sender::<K>(stage);
+            assert!(matches!(tx.try_send(&[2; 100]), Err(SendError::WouldBlock)));
+            tx
+        },
+        |tx| match tx.try_send(&[2; 100]) {
+            Err(SendError::WouldBlock) => Ok(()),
+            other => Ok(other?),
+        },
+    );
+    assert_eq!(rx.try_recv().unwrap().to_vec(), message);
+    let mut tx = sender::<K>(stage);
+    tx.try_send(&[3; 100]).unwrap();
+    assert!(matches!(tx.try_send(&[3; 100]), Err(SendError::WouldBlock)), "room for one, and no more");
+    let found = drain(&mut rx);
+    let mut expected = vec![Some(message.to_vec()); count - 1];
+    expected.push(Some(vec![3; 100]));
+    assert_eq!(found, expected);
+    drop((tx, rx));
+    finish::<K>(stage);
+}
+
+fn send_end<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    stage.victim(
+        || sender::<K>(stage),
+        |tx| {
+            tx.send_end(Wait::Never)?;
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    sender::<K>(stage).try_send(b"after").unwrap();
+    let found = drain(&mut receiver::<K>(stage));
+    if stage.noted(SENT) == 1 {
+        assert_eq!(found, [None, text("after")]);
+    } else {
+        assert_found(&found, &[text("after")], 0, &[None]);
+    }
+    finish::<K>(stage);
+}
+
+fn wait_for_room<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let count = fill(&mut sender::<K>(stage), &[1; 100]);
+    stage.victim(
+        || sender::<K>(stage),
+        |tx| match tx.send_timeout(&[2; 100], BRIEFLY) {
+            Err(SendError::TimedOut) => Ok(()),
+            other => Ok(other?),
+        },
+    );
+    let mut rx = receiver::<K>(stage);
+    assert_eq!(drain(&mut rx), vec![Some(vec![1; 100]); count], "there was no room for more");
+    drop(rx);
+    finish::<K>(stage);
+}
+
+fn wait_for_room_and_be_woken<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let count = fill(&mut sender::<K>(stage), &[1; 100]);
+    let mut rx = receiver::<K>(stage);
+    stage.victim_while(
+        || sender::<K>(stage),
+        |tx| {
+            tx.send(&[2; 100])?;
+            stage.note(SENT);
+            Ok(())
+        },
+        |alive| {
+            until_asleep(stage, K::asleep(Role::Sender), alive);
+            assert_eq!(rx.try_recv().unwrap().to_vec(), [1; 100]);
+        },
+    );
+    let found = drain(&mut rx);
+    let rest = vec![Some(vec![1; 100]); count - 1];
+    if stage.noted(SENT) == 1 {
+        assert_eq!(found, [rest, vec![Some(vec![2; 100])]].concat());
+    } else {
+        assert_found(&found, &rest, rest.len(), &[Some(vec![2; 100])]);
+    }
+    drop(rx);
+    finish::<K>(stage);
+}
+
+/// Somebody dies in its sleep.
+fn die_asleep<K: Kind>(stage: &Stage, role: Role) {
+    let Some(sleeper) = fork() else {
+        end_after(|| match role {
+            Role::Sender => sender::<K>(stage).send(&[4; 100]).unwrap(),
+            _ => drop(receiver::<K>(stage).recv().unwrap()),
+        })
+    };
+    until_asleep(stage, K::asleep(role), &|| true);
+    kill(sleeper.0, Signal::SIGKILL).expect("our child");
+    sleeper.ended();
+}
+
+fn wake_a_dead_receiver<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    die_asleep::<K>(stage, Role::Receiver);
+    stage.victim(
+        || sender::<K>(stage),
+        |tx| {
+            tx.try_send(b"message")?;
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    sender::<K>(stage).try_send(b"after").unwrap();
+    let found = drain(&mut receiver::<K>(stage));
+    assert!(stage.noted(SENT) == 0 || found.len() == 2, "what was acknowledged is there");
+    assert_found(&found, &[text("after")], 0, &[text("message")]);
+    finish::<K>(stage);
+}
+
+fn wake_a_dead_sender<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let count = fill(&mut sender::<K>(stage), &[1; 100]);
+    die_asleep::<K>(stage, Role::Sender);
+    stage.victim(
+        || receiver::<K>(stage),
+        |rx| {
+            rx.try_recv().map(drop)?;
+            stage.note(RELEASED);
+            Ok(())
+        },
+    );
+    let found = drain(&mut receiver::<K>(stage));
+    assert!(stage.noted(RELEASED) == 0 || found.len() == count - 1, "what was released is gone");
+    assert_found(&found, &vec![Some(vec![1; 100]); count - 1], 0, &[Some(vec![1; 100])]);
+    finish::<K>(stage);
+}
+
+/// The sender may die between its store and its wake-up: the receiver sees the message all
+/// the same, since no sleep is without bound.
+fn wake_a_receiver<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let Some(sleeper) = fork() else {
+        end_after(|| {
+            let mut rx = receiver::<K>(stage);
+            let message = rx.recv_timeout(Duration::from_secs(2));
+            if message.is_ok_and(|message| *message == *b"message") {
+                stage.note(RELEASED);
+            }
+        })
+    };
+    until_asleep(stage, K::asleep(Role::Receiver), &|| true);
+    stage.victim(
+        || sender::<K>(stage),
+        |tx| {
+            tx.try_send(b"message")?;
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    // A look around is due every quarter of a second.
+    let enough = Instant::now() + Duration::from_millis(700);
+    eventually("it sees the message, or there is none", || {
+        stage.noted(RELEASED) == 1 || Instant::now() > enough
+    });
+    assert!(stage.noted(RELEASED) == 1 || stage.noted(SENT) == 0, "what was acknowledged has arrived");
+    let _ = kill(sleeper.0, Signal::SIGKILL);
+    sleeper.ended();
+    let rest = drain(&mut receiver::<K>(stage));
+    assert!(rest.is_empty() || stage.noted(RELEASED) == 1, "there was a message that nobody saw");
+    finish::<K>(stage);
+}
+
+fn receive<K: Kind>(stage: &Stage, count: usize) {
+    create(stage, &K::config());
+    go_round::<K>(stage);
+    let sent: Found = (0..4_u8).map(|number| Some(vec![number; 700])).collect();
+    let mut tx = sender::<K>(stage);
+    for message in sent.iter().flatten() {
+        tx.try_send(message).unwrap();
+    }
+    stage.victim(
+        || receiver::<K>(stage),
+        |rx| {
+            rx.advance_batch(count, Wait::Never)?;
+            match count {
+                1 => drop(rx.held()),
+                _ => rx.held_batch().release_all(),
+            }
+            stage.note(RELEASED);
+            Ok(())
+        },
+    );
+    // The sender that was there all the time sees the room that there is, and no more.
+    let mut rx = receiver::<K>(stage);
+    let room = fill(&mut tx, &[99; 700]);
+    let found = drain(&mut rx);
+    let (old, new) = found.split_at(found.len() - room);
+    assert_eq!(new, vec![Some(vec![99; 700]); room]);
+    if stage.noted(RELEASED) == 1 {
+        assert_eq!(old, &sent[count..], "what was released is gone");
+    } else {
+        assert_found(old, &sent[count..], 0, &sent[..count]);
+    }
+    assert_eq!(room, 1 + sent.len() - old.len());
+    drop((tx, rx));
+    finish::<K>(stage);
+}
+
+fn receive_end<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let mut tx = sender::<K>(stage);
+    tx.send_end(Wait::Never).unwrap();
+    tx.try_send(b"after").unwrap();
+    drop(tx);
+    stage.victim(
+        || receiver::<K>(stage),
+        |rx| match rx.try_recv().map(drop) {
+            Err(RecvError::End) => {
+                stage.note(RELEASED);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => panic!("there is no message"),
+        },
+    );
+    let found = drain(&mut receiver::<K>(stage));
+    assert!(stage.noted(RELEASED) == 0 || found.len() == 1);
+    assert_found(&found, &[text("after")], 0, &[None]);
+    finish::<K>(stage);
+}
+
+fn wait_for_a_message<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    stage.victim(
+        || receiver::<K>(stage),
+        |rx| match rx.recv_timeout(BRIEFLY).map(drop) {
+            Err(RecvError::TimedOut) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => panic!("there is no message"),
+        },
+    );
+    sender::<K>(stage).try_send(b"after").unwrap();
+    assert_eq!(drain(&mut receiver::<K>(stage)), [text("after")]);
+    finish::<K>(stage);
+}
+
+/// The one that was woken is killed before it takes the message: the next one has it.
+fn wait_for_a_message_and_be_woken<K: Kind>(stage: &Stage) {
+    create(stage, &K::config());
+    let mut tx = sender::<K>(stage);
+    stage.victim_while(
+        || receiver::<K>(stage),
+        |rx| {
+            rx.recv().map(Message::keep)?;
+            Ok(())
+        },
+        |alive| {
+            until_asleep(stage, K::asleep(Role::Receiver), alive);
+            tx.try_send(b"message").unwrap();
+        },
+    );
+    assert_eq!(drain(&mut receiver::<K>(stage)), [text("message")]);
+    drop(tx);
+    finish::<K>(stage);
+}
+
+/// A channel, and one endpoint of it at the most.
+struct Visitor<K: Kind> {
+    channel: Option<ShmChannel>,
+    tx: Option<K::Sender>,
+    rx: Option<K::Receiver>,
+}
+
+impl<K: Kind> Visitor<K> {
+    fn of(channel: ShmChannel) -> Self {
+        Self { channel: Some(channel), tx: None, rx: None }
+    }
+
+    fn take(&mut self, role: Role) -> Result<(), ipc_shm::ChannelError> {
+        let channel = self.channel.as_ref().expect("not gone yet");
+        match role {
+            Role::Sender => self.tx = Some(K::sender(channel, Waiting::Block)?),
+            _ => self.rx = Some(K::receiver(channel, Waiting::Block)?),
+        }
+        Ok(())
+    }
+}
+
+fn come<K: Kind>(stage: &Stage, role: Role) {
+    create(stage, &K::config());
+    sender::<K>(stage).try_send(b"there").unwrap();
+    stage.victim(|| Visitor::<K>::of(open(stage)), |visitor| Ok(visitor.take(role)?));
+    assert_eq!(drain(&mut receiver::<K>(stage)), [text("there")]);
+    finish::<K>(stage);
+}
+
+fn go<K: Kind>(stage: &Stage, role: Role) {
+    create(stage, &K::config());
+    sender::<K>(stage).try_send(b"there").unwrap();
+    let come = || {
+        let mut visitor = Visitor::<K>::of(open(stage));
+        visitor.take(role).unwrap();
+        visitor
+    };
+    stage.victim(come, |visitor| {
+        drop((visitor.tx.take(), visitor.rx.take(), visitor.channel.take()));
+        Ok(())
+    });
+    assert_eq!(drain(&mut receiver::<K>(stage)), [text("there")]);
+    finish::<K>(stage);
+}
+
+fn go_last<K: Kind>(stage: &Stage, role: Role, full: bool) {
+    let come = || {
+        let channel = stage.arena.shm().create(&name("x"), &K::config().transient()).unwrap();
+        if full {
+            K::sender(&channel, Waiting::Block).unwrap().try_send(b"there").unwrap();
+        }
+        let mut visitor = Visitor::<K>::of(channel);
+        visitor.take(role).unwrap();
+        visitor
+    };
+    stage.victim(come, |visitor| {
+        drop((visitor.tx.take(), visitor.rx.take(), visitor.channel.take()));
+        Ok(())
+    });
+    // The next one to come sweeps it away, unless something is in it.
+    match stage.arena.shm().open(&name("x")) {
+        Err(ipc_shm::ChannelError::NotFound) => assert!(!full, "what holds something stays"),
+        Ok(channel) => {
+            assert!(full, "what is empty is gone");
+            let mut rx = K::receiver(&channel, Waiting::Block).unwrap();
+            assert_eq!(drain(&mut rx), [text("there")]);
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn repair_a_sender<K: Kind>(stage: &Stage, point: usize) {
+    create(stage, &K::config());
+    go_round::<K>(stage);
+    stage.dies_at(point, || sender::<K>(stage), |tx| Ok(tx.try_send(&[7; 900])?));
+    let message = Some(vec![7; 900]);
+    let was_sent = {
+        // Looked at without taking part: the repair is the victim's.
+        stage.victim(|| Visitor::<K>::of(open(stage)), |visitor| Ok(visitor.take(Role::Sender)?));
+        sender::<K>(stage).try_send(b"after").unwrap();
+        let found = drain(&mut receiver::<K>(stage));
+        assert_found(&found, &[text("after")], 0, &[message]);
+        found.len() == 2
+    };
+    assert!(was_sent || point > 0 || stage.noted(SENT) == 0);
+    finish::<K>(stage);
+}
+
+fn repair_a_receiver<K: Kind>(stage: &Stage, point: usize) {
+    create(stage, &K::config());
+    go_round::<K>(stage);
+    let sent: Found = (0..4_u8).map(|number| Some(vec![number; 700])).collect();
+    let mut tx = sender::<K>(stage);
+    for message in sent.iter().flatten() {
+        tx.try_send(message).unwrap();
+    }
+    let release = |rx: &mut K::Receiver| {
+        rx.advance_batch(2, Wait::Never)?;
+        rx.held_batch().release_all();
+        Ok(())
+    };
+    stage.dies_at(point, || receiver::<K>(stage), release);
+    stage.victim(|| Visitor::<K>::of(open(stage)), |visitor| Ok(visitor.take(Role::Receiver)?));
+    let mut rx = receiver::<K>(stage);
+    let room = fill(&mut tx, &[99; 700]);
+    let found = drain(&mut rx);
+    let (old, new) = found.split_at(found.len() - room);
+    assert_eq!(new, vec![Some(vec![99; 700]); room]);
+    assert_found(old, &sent[2..], 0, &sent[..2]);
+    assert_eq!(room, 1 + sent.len() - old.len());
+    drop((tx, rx));
+    finish::<K>(stage);
+}
