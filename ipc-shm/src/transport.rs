@@ -44,8 +44,7 @@ impl Namespace {
         let settings = config.settings(ident::page_size_bytes()?)?;
         let place = self.place(name);
         let window = Window::open();
-        let made = segment::create(&place, &settings, &window)?;
-        Anchored::new(place, made, &window)
+        segment::create(&place, &settings, &window)
     }
 
     /// Opens a channel, of this kind if one is given.
@@ -82,8 +81,7 @@ impl Namespace {
             match segment::create(&place, settings, &window) {
                 // Somebody was faster: theirs is as good.
                 Err(ChannelError::AlreadyExists) => {}
-                Err(error) => return Err(error),
-                Ok(made) => return Anchored::new(place, made, &window),
+                answer => return answer,
             }
         }
     }

@@ -42,7 +42,12 @@ impl Anchored {
     /// Keeps an opened segment's presence and lets its descriptor go.
     pub(crate) fn new(place: Place, opened: Opened, _window: &Window) -> Result<Self, ChannelError> {
         let anchor = Anchor::new(&opened.file, opened.header.page as usize)?;
-        Ok(Self { place, header: opened.header, anchor: Some(anchor), generation: fork::generation() })
+        Ok(Self::kept(place, opened.header, anchor))
+    }
+
+    /// A segment whose presence is kept already.
+    pub(super) fn kept(place: Place, header: Header, anchor: Anchor) -> Self {
+        Self { place, header, anchor: Some(anchor), generation: fork::generation() }
     }
 
     /// Returns when all that was stored before is on the disk.

@@ -1,8 +1,8 @@
 //! Making a segment: unnamed, allocated, filled, and only then given its name.
 
 use super::{
-    FenceMode, Header, PRESENCE_BYTE, Place,
-    file::{Opened, lock_directory, refusal},
+    Anchored, FenceMode, Header, PRESENCE_BYTE, Place,
+    file::{lock_directory, refusal},
     open::open_in,
     remove::turn_away,
 };
@@ -14,13 +14,13 @@ use crate::{
         fork::Window,
         ident,
         lock::{self, Mode},
-        map,
+        map::{self, Anchor},
     },
 };
 use ipc_core::{ChannelError, OsError};
 
 /// Makes a segment, whole, and gives it its name.
-pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Result<Opened, ChannelError> {
+pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Result<Anchored, ChannelError> {
     let directory = place.home.open_or_make()?;
     // What a dead transient channel left is swept away; anything else is in the way.
     match open_in(&directory, place, window) {
@@ -40,20 +40,19 @@ pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Res
         other => other,
     })?;
     let answer = fill(&made, place, settings).and_then(|header| {
+        // Nothing may fail once it has its name.
+        let anchor = Anchor::new(&made.file, header.page as usize)?;
         let _lock = lock_directory(&directory, place)?;
         let published = directory.publish(&mut made, place.name.as_str());
         match published.map_err(|error| refusal(place, error))? {
-            true => Ok(header),
+            true => Ok(Anchored::kept(place.clone(), header, anchor)),
             false => Err(ChannelError::AlreadyExists),
         }
     });
-    match answer {
-        Ok(header) => Ok(Opened { metadata: file::metadata(&made.file)?, file: made.file, header }),
-        Err(error) => {
-            made.abandon(&directory);
-            Err(error)
-        }
+    if answer.is_err() {
+        made.abandon(&directory);
     }
+    answer
 }
 
 /// A file that nobody finds, with our presence on it.
