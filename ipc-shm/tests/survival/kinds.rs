@@ -1,82 +1,78 @@
 //! What the proofs need to know of each kind of channel.
 
-use crate::{
-    common::layout,
-    scenario::Scenario,
-    {places, queues},
-};
-use ipc_shm::{
-    BatchReceiver, Channel, ChannelError, EndMark, Role, Sender, ShmChannel, ShmConfig, SpscReceiver,
-    SpscSender, Waiting,
-};
+use crate::{common::layout, mpmc, places, queues, scenario::Scenario};
+use ipc_shm::{Channel, ChannelError, Kind, Role, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Waiting};
 
 /// A kind of channel that messages are sent through, each to one receiver.
-pub(crate) trait Kind: 'static {
-    /// As `--kind` has it.
-    const NAME: &'static str;
-    /// What its names say, whatever its own kind: its smallest channel.
+pub(crate) trait Queue: 'static {
+    const KIND: Kind;
+    /// Whether what a dead receiver held comes again in its place, and a batch is released
+    /// all at once.
+    const IN_ORDER: bool;
+
+    /// A small channel: for five messages of 700 bytes, and not six; or one of 1000.
     fn config() -> ShmConfig;
-
-    type Sender: Sender + EndMark;
-    fn sender(channel: &ShmChannel, waiting: Waiting) -> Result<Self::Sender, ChannelError>;
-
-    type Receiver: BatchReceiver;
-    fn receiver(channel: &ShmChannel, waiting: Waiting) -> Result<Self::Receiver, ChannelError>;
 
     /// Where in the file the flag of a sleeper of this role is.
     fn asleep(role: Role) -> u64;
-    /// The byte of the file that the holder of this role has locked, where there is one.
-    fn role_byte(role: Role) -> u64;
 }
+
+/// How many messages of 700 bytes each kind's small channel holds.
+pub(crate) const ROOM_FOR_700: usize = 5;
 
 /// One sender and one receiver at a time.
 pub(crate) struct Spsc;
 
-impl Kind for Spsc {
-    const NAME: &'static str = "spsc";
+impl Queue for Spsc {
+    const KIND: Kind = Kind::Spsc;
+    const IN_ORDER: bool = true;
 
     fn config() -> ShmConfig {
-        ShmConfig::new().kind(ipc_shm::Kind::Spsc).capacity_bytes(layout::PAGE)
-    }
-
-    type Sender = SpscSender;
-
-    fn sender(channel: &ShmChannel, waiting: Waiting) -> Result<SpscSender, ChannelError> {
-        let mut tx = channel.sender()?;
-        tx.set_waiting(waiting);
-        Ok(tx)
-    }
-
-    type Receiver = SpscReceiver;
-
-    fn receiver(channel: &ShmChannel, waiting: Waiting) -> Result<SpscReceiver, ChannelError> {
-        let mut rx = channel.receiver()?;
-        rx.set_waiting(waiting);
-        Ok(rx)
+        ShmConfig::new().kind(Kind::Spsc).capacity_bytes(layout::PAGE)
     }
 
     fn asleep(role: Role) -> u64 {
-        page(role) + layout::ASLEEP
-    }
-
-    fn role_byte(role: Role) -> u64 {
-        match role {
-            Role::Sender => 1,
-            _ => 2,
-        }
+        let page = if role == Role::Sender { layout::SENDER } else { layout::RECEIVER };
+        page + layout::ASLEEP
     }
 }
 
-fn page(role: Role) -> u64 {
-    match role {
-        Role::Sender => layout::SENDER,
-        _ => layout::RECEIVER,
+/// Any number of senders and receivers.
+pub(crate) struct Mpmc;
+
+impl Queue for Mpmc {
+    const KIND: Kind = Kind::Mpmc;
+    const IN_ORDER: bool = false;
+
+    fn config() -> ShmConfig {
+        ShmConfig::new().kind(Kind::Mpmc).depth(ROOM_FOR_700 as u64).max_message_len(1000)
     }
+
+    fn asleep(role: Role) -> u64 {
+        layout::PAGE + if role == Role::Sender { 256 } else { 128 }
+    }
+}
+
+/// A sending end that sleeps at once when it has to wait.
+pub(crate) fn sender(channel: &ShmChannel) -> Result<ShmSender, ChannelError> {
+    let mut tx = channel.sender()?;
+    tx.set_waiting(Waiting::Block);
+    Ok(tx)
+}
+
+/// A receiving end that sleeps at once when it has to wait.
+pub(crate) fn receiver(channel: &ShmChannel) -> Result<ShmReceiver, ChannelError> {
+    let mut rx = channel.receiver()?;
+    rx.set_waiting(Waiting::Block);
+    Ok(rx)
 }
 
 /// Every scene of every kind.
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = places::scenarios::<Spsc>();
     all.extend(queues::scenarios::<Spsc>());
+    all.extend(places::scenarios::<Mpmc>());
+    all.extend(queues::scenarios::<Mpmc>());
+    all.extend(mpmc::scenarios());
     all
 }

@@ -14,6 +14,7 @@ mod common;
 #[cfg(feature = "crash-points")]
 mod faults;
 mod kinds;
+mod mpmc;
 mod places;
 #[cfg(feature = "crash-points")]
 mod points;

@@ -4,17 +4,17 @@
 
 use crate::{
     common::{end_after, fork, name},
-    kinds::Kind,
+    kinds::{Queue, receiver, sender},
     queues::finish,
     scenario::Scenario,
     stage::Stage,
 };
-use ipc_shm::{ChannelError, Collected, Shm, ShmChannel, Transport, Waiting};
+use ipc_shm::{ChannelError, Collected, Receiver, Sender, Shm, ShmChannel, Transport};
 use nix::errno::Errno;
 use std::mem;
 
-pub(crate) fn scenarios<K: Kind>() -> Vec<Scenario> {
-    let scene = |name: &str, scene: fn(&Stage)| Scenario::new(K::NAME, name, scene);
+pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
+    let scene = |name: &str, scene: fn(&Stage)| Scenario::new(K::KIND.as_str(), name, scene);
     let mut all = vec![
         scene("creator", |stage| create::<K>(stage, false, false)),
         scene("creator, or opener", |stage| create::<K>(stage, true, false)),
@@ -22,7 +22,7 @@ pub(crate) fn scenarios<K: Kind>() -> Vec<Scenario> {
         scene("opener", open::<K>),
         scene("opener, of what is no longer needed", sweep::<K>),
         scene("opener, of a transient channel with another's settings", turn_away::<K>),
-        scene("second sender", second_sender::<K>),
+        scene("second sender", second_sender::<K>).varying(),
         scene("remover", remove::<K>),
         scene("remover, of what is in use", remove_in_vain::<K>),
         scene("collector, of what is no longer needed", |stage| collect::<K>(stage, false)),
@@ -42,18 +42,17 @@ pub(crate) fn scenarios<K: Kind>() -> Vec<Scenario> {
 
 const NO_UNNAMED_FILES: (&str, Errno) = ("open(O_TMPFILE)", Errno::EOPNOTSUPP);
 
-fn make<K: Kind>(stage: &Stage) -> ShmChannel {
-    stage.arena.shm().create(&name("x"), &K::config()).expect("it can be made")
+fn make<K: Queue>(stage: &Stage) -> ShmChannel {
+    stage.shm().create(&name("x"), &K::config()).expect("it can be made")
 }
 
 /// A transient channel whose users are dead.
-fn make_and_die<K: Kind>(stage: &Stage, full: bool) {
+fn make_and_die<K: Queue>(stage: &Stage, full: bool) {
     let Some(user) = fork() else {
         end_after(|| {
-            let channel = stage.arena.shm().create(&name("x"), &K::config().transient()).unwrap();
+            let channel = stage.shm().create(&name("x"), &K::config().transient()).unwrap();
             if full {
-                use ipc_shm::Sender;
-                K::sender(&channel, Waiting::Block).unwrap().try_send(b"there").unwrap();
+                sender(&channel).unwrap().try_send(b"there").unwrap();
             }
             mem::forget(channel);
         })
@@ -62,11 +61,11 @@ fn make_and_die<K: Kind>(stage: &Stage, full: bool) {
     assert_eq!(stage.arena.entries(), ["x"]);
 }
 
-fn create<K: Kind>(stage: &Stage, or_open: bool, named: bool) {
+fn create<K: Queue>(stage: &Stage, or_open: bool, named: bool) {
     if named {
         stage.lack(NO_UNNAMED_FILES.0, NO_UNNAMED_FILES.1);
     }
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(
         || None,
         |channel| {
@@ -82,13 +81,13 @@ fn create<K: Kind>(stage: &Stage, or_open: bool, named: bool) {
         Err(ChannelError::NotFound) => drop(make::<K>(stage)),
         Err(error) => panic!("half-made: {error:?}"),
     }
-    finish::<K>(stage);
+    finish(stage);
     sweep_temporary_names::<K>(stage);
 }
 
 /// Where there are no unnamed files, a killed creator leaves a temporary name, until the
 /// next one that needs one.
-fn sweep_temporary_names<K: Kind>(stage: &Stage) {
+fn sweep_temporary_names<K: Queue>(stage: &Stage) {
     let left = stage.arena.entries();
     assert!(left.iter().all(|entry| entry.starts_with(".making-")), "{left:?}");
     if left.is_empty() {
@@ -98,14 +97,14 @@ fn sweep_temporary_names<K: Kind>(stage: &Stage) {
     assert!(!stage.dies_at(
         usize::MAX,
         || (),
-        |()| Ok(stage.arena.shm().create(&name("x"), &K::config()).map(drop)?)
+        |()| Ok(stage.shm().create(&name("x"), &K::config()).map(drop)?)
     ));
-    stage.arena.shm().remove(&name("x")).unwrap();
+    stage.shm().remove(&name("x")).unwrap();
 }
 
-fn create_and_sweep<K: Kind>(stage: &Stage) {
+fn create_and_sweep<K: Queue>(stage: &Stage) {
     stage.lack(NO_UNNAMED_FILES.0, NO_UNNAMED_FILES.1);
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     let make = |channel: &mut Option<ShmChannel>| {
         *channel = Some(shm.create(&name("x"), &K::config())?);
         Ok(())
@@ -121,13 +120,13 @@ fn create_and_sweep<K: Kind>(stage: &Stage) {
     if !stage.arena.entries().contains(&"x".to_owned()) {
         assert!(!stage.dies_at(usize::MAX, || None, make));
     }
-    finish::<K>(stage);
+    finish(stage);
     sweep_temporary_names::<K>(stage);
 }
 
-fn create_too_much<K: Kind>(stage: &Stage) {
+fn create_too_much<K: Queue>(stage: &Stage) {
     stage.lack("posix_fallocate", Errno::ENOSPC);
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(
         || (),
         |()| match shm.create(&name("x"), &K::config()) {
@@ -136,11 +135,11 @@ fn create_too_much<K: Kind>(stage: &Stage) {
         },
     );
     drop(make::<K>(stage));
-    finish::<K>(stage);
+    finish(stage);
 }
 
 /// The directory is there before and after; to the victim it seems missing, once.
-fn create_at_home<K: Kind>(stage: &Stage) {
+fn create_at_home<K: Queue>(stage: &Stage) {
     let shm = Shm::new();
     let own = name(&format!("survival-{}", std::process::id()));
     stage.lack_once("open", Errno::ENOENT);
@@ -157,9 +156,9 @@ fn create_at_home<K: Kind>(stage: &Stage) {
     }
 }
 
-fn create_in_vain<K: Kind>(stage: &Stage) {
+fn create_in_vain<K: Queue>(stage: &Stage) {
     drop(make::<K>(stage));
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(
         || (),
         |()| match shm.create(&name("x"), &K::config()) {
@@ -168,12 +167,12 @@ fn create_in_vain<K: Kind>(stage: &Stage) {
             Ok(_) => panic!("there is one already"),
         },
     );
-    finish::<K>(stage);
+    finish(stage);
 }
 
-fn open<K: Kind>(stage: &Stage) {
+fn open<K: Queue>(stage: &Stage) {
     drop(make::<K>(stage));
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(
         || None,
         |channel| {
@@ -181,17 +180,17 @@ fn open<K: Kind>(stage: &Stage) {
             Ok(())
         },
     );
-    finish::<K>(stage);
+    finish(stage);
 }
 
 fn assert_swept(stage: &Stage) {
-    assert!(matches!(stage.arena.shm().open(&name("x")), Err(ChannelError::NotFound)));
+    assert!(matches!(stage.shm().open(&name("x")), Err(ChannelError::NotFound)));
     assert_eq!(stage.arena.entries(), [""; 0]);
 }
 
-fn sweep<K: Kind>(stage: &Stage) {
+fn sweep<K: Queue>(stage: &Stage) {
     make_and_die::<K>(stage, false);
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(
         || (),
         |()| match shm.open(&name("x")) {
@@ -206,59 +205,56 @@ fn sweep<K: Kind>(stage: &Stage) {
 
 /// Who comes with other wishes mustn't be taken for a user by the last one, who goes
 /// meanwhile.
-fn turn_away<K: Kind>(stage: &Stage) {
+fn turn_away<K: Queue>(stage: &Stage) {
     make_and_die::<K>(stage, true);
-    let shm = stage.arena.shm();
-    let larger = K::config().capacity_bytes(1 << 20).transient();
+    let shm = stage.shm();
+    let other = K::config().mode(0o640).transient();
     stage.victim(
         || (),
-        |()| match shm.open_or_create(&name("x"), &larger) {
+        |()| match shm.open_or_create(&name("x"), &other) {
             Err(ChannelError::Mismatch { .. }) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => panic!("it is another one"),
         },
     );
     let channel = shm.open(&name("x")).unwrap();
-    let mut rx = K::receiver(&channel, Waiting::Block).unwrap();
-    {
-        use ipc_shm::Receiver;
-        assert_eq!(*rx.try_recv().unwrap(), *b"there");
-    }
+    let mut rx = receiver(&channel).unwrap();
+    assert_eq!(*rx.try_recv().unwrap(), *b"there");
     drop((rx, channel));
 }
 
-fn second_sender<K: Kind>(stage: &Stage) {
+fn second_sender<K: Queue>(stage: &Stage) {
     let channel = make::<K>(stage);
-    let first = K::sender(&channel, Waiting::Block).unwrap();
-    let shm = stage.arena.shm();
+    let first = sender(&channel).unwrap();
+    let shm = stage.shm();
     stage.victim(
         || shm.open(&name("x")).unwrap(),
-        |channel| match K::sender(channel, Waiting::Block) {
+        |channel| match sender(channel) {
             // With company, if the kind permits it.
             Ok(_) | Err(ChannelError::Busy { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         },
     );
     drop((first, channel));
-    finish::<K>(stage);
+    finish(stage);
 }
 
-fn remove<K: Kind>(stage: &Stage) {
+fn remove<K: Queue>(stage: &Stage) {
     drop(make::<K>(stage));
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(|| (), |()| Ok(shm.remove(&name("x"))?));
     match shm.open(&name("x")) {
         Ok(channel) => drop(channel),
         Err(ChannelError::NotFound) => drop(make::<K>(stage)),
         Err(error) => panic!("half-removed: {error:?}"),
     }
-    finish::<K>(stage);
+    finish(stage);
 }
 
-fn remove_in_vain<K: Kind>(stage: &Stage) {
+fn remove_in_vain<K: Queue>(stage: &Stage) {
     let channel = make::<K>(stage);
-    let rx = K::receiver(&channel, Waiting::Block).unwrap();
-    let shm = stage.arena.shm();
+    let rx = receiver(&channel).unwrap();
+    let shm = stage.shm();
     stage.victim(
         || (),
         |()| match shm.remove(&name("x")) {
@@ -268,12 +264,12 @@ fn remove_in_vain<K: Kind>(stage: &Stage) {
         },
     );
     drop((rx, channel));
-    finish::<K>(stage);
+    finish(stage);
 }
 
-fn collect<K: Kind>(stage: &Stage, full: bool) {
+fn collect<K: Queue>(stage: &Stage, full: bool) {
     make_and_die::<K>(stage, full);
-    let shm = stage.arena.shm();
+    let shm = stage.shm();
     stage.victim(
         || (),
         |()| {
@@ -289,19 +285,18 @@ fn collect<K: Kind>(stage: &Stage, full: bool) {
     );
     if full {
         let channel = shm.open(&name("x")).unwrap();
-        let mut rx = K::receiver(&channel, Waiting::Block).unwrap();
-        use ipc_shm::Receiver;
+        let mut rx = receiver(&channel).unwrap();
         assert_eq!(*rx.try_recv().unwrap(), *b"there");
     } else {
         assert_swept(stage);
     }
 }
 
-fn look<K: Kind>(stage: &Stage) {
+fn look<K: Queue>(stage: &Stage) {
     let channel = make::<K>(stage);
-    let tx = K::sender(&channel, Waiting::Block).unwrap();
-    let shm = stage.arena.shm();
+    let tx = sender(&channel).unwrap();
+    let shm = stage.shm();
     stage.victim(|| (), |()| Ok(shm.stat(&name("x")).map(drop)?));
     drop((tx, channel));
-    finish::<K>(stage);
+    finish(stage);
 }

@@ -40,13 +40,13 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
             if !try_play(&mut tally, &stage, scenario, Stop::Point(number)) {
                 break;
             }
-            // In company, it may have gone another way, or come to its end.
+            // It may have gone another way, or come to its end.
             let trace = stage.record().points;
             if let Some(last) = trace.get(number).filter(|_| trace.len() == number + 1) {
                 died_at.insert(*last);
                 kills += 1;
             } else {
-                tally.check(scenario.has_company, || format!("{}: not killed at {number}", scenario.title()));
+                tally.check(scenario.varies, || format!("{}: not killed at {number}", scenario.title()));
             }
         }
     }

@@ -11,13 +11,13 @@ pub(crate) struct Scenario {
     pub(crate) scene: Box<dyn Fn(&Stage)>,
     /// Short enough to be killed after each of its instructions.
     pub(crate) is_short: bool,
-    /// The victim isn't alone: where it is killed differs from play to play.
-    pub(crate) has_company: bool,
+    /// The victim isn't alone, or watches the clock: its way differs from play to play.
+    pub(crate) varies: bool,
 }
 
 impl Scenario {
     pub(crate) fn new(kind: &'static str, name: impl Into<String>, scene: impl Fn(&Stage) + 'static) -> Self {
-        Self { kind, name: name.into(), scene: Box::new(scene), is_short: false, has_company: false }
+        Self { kind, name: name.into(), scene: Box::new(scene), is_short: false, varies: false }
     }
 
     /// What it is called in reports.
@@ -30,7 +30,8 @@ impl Scenario {
         Self { is_short: true, ..self }
     }
 
-    pub(crate) fn in_company(self) -> Self {
-        Self { has_company: true, ..self }
+    /// Has it differ from play to play.
+    pub(crate) fn varying(self) -> Self {
+        Self { varies: true, ..self }
     }
 }

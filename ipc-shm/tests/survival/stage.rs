@@ -5,6 +5,7 @@
 //! down in a page of its own, outside of any segment, which outlives it.
 
 use crate::common::{self, Arena, Forked, end_after, fork, trace};
+use ipc_shm::Shm;
 use nix::{
     errno::Errno,
     libc,
@@ -152,6 +153,11 @@ impl Stage {
         self.page.notes.iter().for_each(|note| note.store(0, Ordering::Relaxed));
         scene(self);
         assert_eq!(self.arena.entries(), [""; 0], "left behind");
+    }
+
+    /// The channels on the stage.
+    pub(crate) fn shm(&self) -> Shm {
+        Shm::at(self.arena.path())
     }
 
     /// Takes a system call away from the victim.
