@@ -17,8 +17,16 @@ pub struct Capabilities {
     pub zero_copy: bool,
     /// At most one sender and one receiver at a time; another one is told `Busy`.
     pub exclusive: bool,
-    /// Each message goes to every receiver, not to one.
+    /// Each message goes to every receiver that exists when it is sent, not to one. Each
+    /// sender's messages stay in order; those of several come in any order.
     pub broadcasts: bool,
+    /// A full channel forgets its oldest messages and doesn't make its sender wait. Where it
+    /// broadcasts, who missed them is told how many
+    /// ([`RecvError::Lagged`](crate::RecvError::Lagged)).
+    pub lossy: bool,
+    /// The channel holds the newest message only, and sending doesn't wait. Each receiver
+    /// gets what is the newest when it looks, once.
+    pub conflates: bool,
     /// Endpoints of different processes meet.
     pub cross_process: bool,
 }
@@ -31,6 +39,8 @@ impl Capabilities {
         zero_copy: false,
         exclusive: false,
         broadcasts: false,
+        lossy: false,
+        conflates: false,
         cross_process: false,
     };
 
@@ -64,6 +74,18 @@ impl Capabilities {
         Self { broadcasts: true, ..self }
     }
 
+    /// A full channel forgets its oldest messages.
+    #[must_use]
+    pub const fn with_lossy(self) -> Self {
+        Self { lossy: true, ..self }
+    }
+
+    /// The channel holds the newest message only.
+    #[must_use]
+    pub const fn with_conflates(self) -> Self {
+        Self { conflates: true, ..self }
+    }
+
     /// Endpoints of different processes meet.
     #[must_use]
     pub const fn with_cross_process(self) -> Self {
@@ -89,8 +111,11 @@ pub trait EndMark: Sender {
 /// Senders that publish several messages with one commit and one wake-up.
 pub trait BatchSender: Sender {
     /// Waits for room for the first of `messages`, as long as `wait` says, then sends copies
-    /// of as many as there is room for now, and publishes them together. Returns how many:
-    /// none only if there are none.
+    /// of the first and of as many of those behind it as there is room for now. Returns how
+    /// many it sent: none only if there are none, which takes no waiting.
+    ///
+    /// They are published together: who receives in batches finds all of them or none. What
+    /// [`reserve`](Sender::reserve) saw to is given up, as by [`Sender::send`].
     ///
     /// ```
     /// # use ipc_core::{Channel, ChannelName, Receiver, Transport, local::Local};
@@ -111,56 +136,80 @@ pub trait BatchSender: Sender {
     ///
     /// # Errors
     ///
-    /// As [`Sender::send`] for the first message; none of them was sent then. A later one
-    /// that can't be sent ends the batch before it.
+    /// As [`Sender::send`] for the first message; nothing was sent then. A later one that
+    /// can't be sent ends the batch before it, and is refused when it comes first.
     fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError>;
 }
 
 /// Receivers whose messages are numbered, so that none is missed unnoticed.
 pub trait Sequenced: Receiver {
-    /// The message's number among those of the channel, or of the publisher it came from
+    /// The message's number among those of the channel, or among those of its publisher
     /// where each of several has its own. The first is 0, and each is one more than the one
-    /// before; a number that is skipped was dropped, aborted or given to somebody else.
+    /// before. A number that a receiver doesn't see was somebody else's message, dropped,
+    /// overwritten, or given up before it was sent.
+    ///
+    /// A message has the same number however often it is kept or delivered. The channel
+    /// counts, not the endpoint: a new sender goes on where the last one stopped.
     fn sequence_of(message: &Self::Message<'_>) -> u64;
 }
 
-/// Receivers that can tell how often a message was delivered before, to somebody who died
-/// with it or gave it back.
+/// Receivers that can tell how often a message was delivered before.
 pub trait Redelivered: Receiver {
-    /// Earlier deliveries of this message: 0 at the first.
+    /// How many receivers held this message before and went away with it, dropped or dead:
+    /// 0 at the first delivery. Keeping it doesn't count, nor does it matter whether they
+    /// looked at it.
     fn attempts_of(message: &Self::Message<'_>) -> u32;
 }
 
 /// Receivers to be waited for together with other things, by `poll(2)`, `epoll(7)` or an
 /// asynchronous runtime.
 ///
-/// ```text
-/// loop {
-///     while let Some(message) = next_or_none(rx.try_recv())? { … }
-///     if !rx.arm()? {
-///         poll(&mut [rx.descriptor()?, …])?;   // readable: there may be something
+/// ```
+/// use ipc_core::{Pollable, RecvError, Wait};
+/// use std::{error::Error, io, os::fd::BorrowedFd};
+///
+/// /// `poll` waits until this descriptor is readable, or another one.
+/// fn serve<R: Pollable>(
+///     rx: &mut R,
+///     handle: impl Fn(&[u8]),
+///     poll: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
+/// ) -> Result<(), Box<dyn Error>> {
+///     loop {
+///         match rx.advance(Wait::Never) {
+///             Ok(()) => handle(&rx.held()),
+///             Err(RecvError::WouldBlock) => {
+///                 if !rx.arm()? {
+///                     poll(rx.descriptor()?)?;
+///                 }
+///             }
+///             Err(error) => return Err(error.into()),
+///         }
 ///     }
 /// }
 /// ```
 #[cfg(unix)]
 pub trait Pollable: Receiver {
-    /// A descriptor that becomes readable when there may be something to receive, after
-    /// [`arm`](Pollable::arm) said that there was nothing. It is made at the first call and
-    /// lives as long as the endpoint. Don't read from it.
+    /// The descriptor to wait on. It is made at the first call, stays the same one and lives
+    /// as long as the endpoint. Wait until it is readable, at a level or at an edge; don't
+    /// read from it.
     ///
     /// # Errors
     ///
     /// [`OsError`] if the system has no more of what it is made of.
     fn descriptor(&mut self) -> Result<std::os::fd::BorrowedFd<'_>, OsError>;
 
-    /// To be called before each wait on the descriptor: has it become readable at the next
-    /// change. True if there is something to receive already; don't wait then. Readiness
-    /// may turn out to be false, and the descriptor becomes readable now and then without a
-    /// reason.
+    /// To be called before each wait: says whether there is something to receive already,
+    /// a message, an end mark or a gap. If there isn't, the descriptor becomes readable once
+    /// there is something, or an error to be told, and stays so until the next call.
+    ///
+    /// Readable means: look again. There may be nothing, as when another receiver was
+    /// faster, and the descriptor becomes readable now and then without a reason. Any other
+    /// call is allowed in between, waiting ones too.
     ///
     /// # Errors
     ///
-    /// As [`Receiver::advance`], and if the descriptor can't be made.
+    /// As [`Receiver::advance`], and if the descriptor can't be made. There is nothing to
+    /// wait for then.
     fn arm(&mut self) -> Result<bool, RecvError>;
 }
 

@@ -312,7 +312,8 @@ pub trait BatchReceiver: Receiver {
     /// already count; if there are any it doesn't wait, and it gives none of them back.
     /// Returns how many are held now.
     ///
-    /// An end mark ends the batch before it; the next call, with nothing held, reports it.
+    /// An end mark or a gap ends the batch before it; the next call, with nothing held,
+    /// reports it.
     ///
     /// # Errors
     ///
