@@ -4,9 +4,13 @@
 //! It is what the examples of these docs run on, a test double for programs, and the
 //! plainest reading of what the traits mean.
 
+#[cfg(unix)]
+pub(crate) mod bell;
+
 use crate::{
     Batch, BatchReceiver, BatchSender, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName,
-    EndMark, Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Unready, Wait,
+    EndMark, Loan, Message, Receiver, RecvError, Redelivered, Rejected, SendError, Sender, Sequenced,
+    Transport, Unready, Wait,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -100,7 +104,10 @@ impl Transport for Local {
 
     fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
         let shared = self.channels().remove(name).ok_or(ChannelError::NotFound)?;
-        shared.queue().removed = true;
+        let mut queue = shared.queue();
+        queue.removed = true;
+        queue.ring();
+        drop(queue);
         shared.wake_all();
         Ok(())
     }
@@ -117,6 +124,8 @@ impl Transport for Local {
         let queue = shared.queue();
         let messages = queue.items.iter().filter(|item| matches!(item, Item::Message(_))).count();
         info.queued_messages = Some((messages + queue.held) as u64);
+        info.sent_messages = Some(queue.sent);
+        info.redelivered_messages = Some(queue.redelivered);
         Ok(info)
     }
 }
@@ -150,7 +159,12 @@ impl Channel for LocalChannel {
     }
 
     fn receiver(&self) -> Result<LocalReceiver, ChannelError> {
-        Ok(LocalReceiver { shared: Arc::clone(&self.shared), held: VecDeque::new() })
+        Ok(LocalReceiver {
+            shared: Arc::clone(&self.shared),
+            held: VecDeque::new(),
+            #[cfg(unix)]
+            bell: None,
+        })
     }
 }
 
@@ -168,13 +182,45 @@ struct Queue {
     items: VecDeque<Item>,
     /// Messages that receivers hold; they still take up room.
     held: usize,
+    /// Messages that were ever sent: the next one's number.
+    sent: u64,
+    redelivered: u64,
     removed: bool,
+    /// Of receivers that want to be told of the next change.
+    #[cfg(unix)]
+    bells: Vec<bell::Ringer>,
+}
+
+impl Queue {
+    fn push(&mut self, bytes: Vec<u8>) {
+        self.items.push_back(Item::Message(Numbered { bytes, sequence: self.sent, attempts: 0 }));
+        self.sent += 1;
+        self.ring();
+    }
+
+    fn push_end(&mut self) {
+        self.items.push_back(Item::End);
+        self.ring();
+    }
+
+    fn ring(&mut self) {
+        #[cfg(unix)]
+        self.bells.drain(..).for_each(|bell| bell.ring());
+    }
 }
 
 #[derive(Debug)]
 enum Item {
-    Message(Vec<u8>),
+    Message(Numbered),
     End,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    bytes: Vec<u8>,
+    sequence: u64,
+    /// Earlier deliveries.
+    attempts: u32,
 }
 
 impl Shared {
@@ -259,18 +305,19 @@ pub struct LocalSender {
 }
 
 impl LocalSender {
-    fn push(&self, wait: Wait<'_>, mut item: impl FnMut() -> Item) -> Result<(), SendError> {
+    /// Waits for room, then has `push` use it; it is told for how many messages there is.
+    fn push<T>(&self, wait: Wait<'_>, mut push: impl FnMut(&mut Queue, usize) -> T) -> Result<T, SendError> {
         let depth = self.shared.depth;
-        self.shared.until(
+        let pushed = self.shared.until(
             |shared| &shared.not_full,
             wait,
             |queue| {
-                let room = !queue.removed && queue.items.len() + queue.held < depth;
-                room.then(|| queue.items.push_back(item()))
+                let room = depth - queue.items.len() - queue.held;
+                (room > 0 && !queue.removed).then(|| push(queue, room))
             },
         )?;
-        self.shared.not_empty.notify_one();
-        Ok(())
+        self.shared.not_empty.notify_all();
+        Ok(pushed)
     }
 }
 
@@ -297,16 +344,26 @@ impl Sender for LocalSender {
 
 impl EndMark for LocalSender {
     fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
-        self.push(wait, || Item::End)
+        self.push(wait, |queue, _| queue.push_end())
     }
 }
 
 impl BatchSender for LocalSender {
     fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
-        let Some((first, rest)) = messages.split_first() else { return Ok(0) };
-        self.send_wait(first.as_ref(), wait)?;
-        let more = rest.iter().take_while(|message| self.try_send(message.as_ref()).is_ok());
-        Ok(1 + more.count())
+        let max = self.shared.max_message_len;
+        let fit = |message: &&M| message.as_ref().len() <= max;
+        match messages.first() {
+            None => return Ok(0),
+            Some(first) if !fit(&first) => {
+                return Err(SendError::TooLong { len: first.as_ref().len(), max });
+            }
+            Some(_) => self.space.clear(),
+        }
+        // Under one lock, so that nobody sees a part of them.
+        self.push(wait, |queue, room| {
+            let sent = messages.iter().take(room).take_while(fit);
+            sent.map(|message| queue.push(message.as_ref().to_vec())).count()
+        })
     }
 }
 
@@ -323,7 +380,7 @@ impl Loan for LocalLoan<'_> {
 
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
         let message = self.sender.space.clone();
-        match self.sender.push(wait, || Item::Message(message.clone())) {
+        match self.sender.push(wait, |queue, _| queue.push(message.clone())) {
             Ok(()) => {
                 self.sender.space.clear();
                 Ok(())
@@ -352,7 +409,9 @@ impl DerefMut for LocalLoan<'_> {
 #[derive(Debug)]
 pub struct LocalReceiver {
     shared: Arc<Shared>,
-    held: VecDeque<Vec<u8>>,
+    held: VecDeque<Numbered>,
+    #[cfg(unix)]
+    bell: Option<bell::Bell>,
 }
 
 impl LocalReceiver {
@@ -418,13 +477,28 @@ impl BatchReceiver for LocalReceiver {
     }
 }
 
+impl Sequenced for LocalReceiver {
+    fn sequence_of(message: &LocalMessage<'_>) -> u64 {
+        message.numbered().sequence
+    }
+}
+
+impl Redelivered for LocalReceiver {
+    fn attempts_of(message: &LocalMessage<'_>) -> u32 {
+        message.numbered().attempts
+    }
+}
+
 impl Drop for LocalReceiver {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
         queue.held -= self.held.len();
-        while let Some(message) = self.held.pop_back() {
+        queue.redelivered += self.held.len() as u64;
+        while let Some(mut message) = self.held.pop_back() {
+            message.attempts += 1;
             queue.items.push_front(Item::Message(message));
         }
+        queue.ring();
         drop(queue);
         self.shared.not_empty.notify_all();
     }
@@ -437,6 +511,12 @@ pub struct LocalMessage<'a> {
     release: bool,
 }
 
+impl LocalMessage<'_> {
+    fn numbered(&self) -> &Numbered {
+        &self.receiver.held[0]
+    }
+}
+
 impl Message for LocalMessage<'_> {
     fn keep(mut self) {
         self.release = false;
@@ -447,7 +527,7 @@ impl Deref for LocalMessage<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.receiver.held[0]
+        &self.numbered().bytes
     }
 }
 
@@ -471,7 +551,7 @@ impl Batch for LocalBatch<'_> {
     }
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.receiver.held.iter().map(Vec::as_slice)
+        self.receiver.held.iter().map(|message| &*message.bytes)
     }
 
     fn release(self, count: usize) {
