@@ -19,4 +19,16 @@ impl Fixture for InProcess {
     }
 }
 
-ipc_core::conformance_main!(InProcess(Local::new()), end_mark);
+#[cfg(unix)]
+ipc_core::conformance_main!(
+    InProcess(Local::new()),
+    end_mark,
+    batch_sender,
+    sequenced,
+    redelivered,
+    pollable,
+    pollable_end_mark,
+);
+
+#[cfg(not(unix))]
+ipc_core::conformance_main!(InProcess(Local::new()), end_mark, batch_sender, sequenced, redelivered);

@@ -2,14 +2,18 @@
 //! the way.
 
 use super::{
-    Case, Fixture, cases,
+    Capabilities, Case, Fixture, cases,
     payload::Stamp,
     stage::{LEN, Stage, assert_empty},
 };
 use crate::{Batch, BatchReceiver, Message, Receiver, RecvError, Sender, Wait};
 
-pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
-    cases![
+pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
+    let mut all = cases![an_empty_channel_gives_no_batch];
+    if promised.conflates {
+        return all;
+    }
+    all.extend(cases![
         a_batch_takes_what_is_there_up_to_its_limit,
         a_batch_is_held_until_it_is_released,
         a_batch_released_in_part_keeps_the_rest,
@@ -17,10 +21,12 @@ pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
         a_batch_of_at_most_none_is_one_message,
         a_kept_message_begins_the_next_batch,
         a_batch_in_hand_is_lent_one_by_one_too,
-        an_empty_channel_gives_no_batch,
         a_released_batch_makes_room,
-        batches_of_all_sizes_keep_order,
-    ]
+    ]);
+    if promised.fills() {
+        all.extend(cases![batches_of_all_sizes_keep_order]);
+    }
+    all
 }
 
 fn a_batch_takes_what_is_there_up_to_its_limit<F: Fixture>(stage: &Stage<F>) {
@@ -167,7 +173,7 @@ fn send_numbered<F: Fixture>(stage: &Stage<F>, tx: &mut impl Sender, numbers: st
 
 /// The messages of these numbers are in hand, and no others.
 #[track_caller]
-fn assert_held<R: BatchReceiver>(rx: &mut R, numbers: std::ops::Range<u64>) {
+pub(super) fn assert_held<R: BatchReceiver>(rx: &mut R, numbers: std::ops::Range<u64>) {
     let batch = rx.held_batch();
     let held: Vec<u64> = batch.iter().map(|message| Stamp::of(message).sequence).collect();
     assert!(held.iter().copied().eq(numbers.clone()), "in hand: {held:?}, not {numbers:?}");

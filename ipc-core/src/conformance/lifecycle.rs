@@ -1,15 +1,14 @@
 //! Channels come, are shared and go; endpoints come and go, and what was sent stays.
 
 use super::{
-    Case, Fixture, cases,
+    Capabilities, Case, Fixture, cases,
     payload::Stamp,
     stage::{DEPTH, LEN, Stage, assert_empty, unused_name},
 };
 use crate::{Batch, BatchReceiver, Channel, ChannelError, Message, Receiver, Role, Sender, Transport};
 use std::thread;
 
-pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
-    let promised = F::Transport::CAPABILITIES;
+pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     let mut all = cases![
         creating_twice_is_refused_and_harms_nothing,
         what_is_missing_is_not_found,
@@ -17,18 +16,20 @@ pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
         open_or_create_makes_one_channel_for_all_who_race,
         open_or_create_refuses_other_settings,
         the_list_names_what_exists,
-        stat_counts_what_is_queued,
         a_receiver_may_come_first,
         names_tell_channels_apart,
     ];
-    if promised.stores {
+    if !promised.conflates {
+        all.extend(cases![stat_counts_what_is_queued]);
+    }
+    if promised.stores && promised.shares() {
         all.extend(cases![
             messages_outlive_their_sender,
             messages_outlive_every_endpoint,
             a_new_receiver_goes_on_where_the_old_one_stopped,
         ]);
     }
-    if promised.redelivers {
+    if promised.redelivers && promised.shares() {
         all.extend(cases![
             what_a_dropped_receiver_held_is_delivered_to_the_next,
             a_batch_of_a_dropped_receiver_is_delivered_to_the_next,

@@ -30,12 +30,29 @@
 //!     }
 //! }
 //!
-//! ipc_core::conformance_main!(InProcess(Local::new()), end_mark);
+//! ipc_core::conformance_main!(InProcess(Local::new()), end_mark, batch_sender, sequenced);
 //! ```
 //!
-//! What a transport's [`Capabilities`](crate::Capabilities) don't promise is not tested;
-//! cases for sub-traits are asked for by name (`end_mark`, `priority`), and asking for one
-//! that the transport lacks doesn't compile.
+//! What a transport's [`Capabilities`] don't promise is not tested. Cases for sub-traits are
+//! asked for by name, and asking for one that the transport lacks doesn't compile:
+//!
+//! | name | tests |
+//! |---|---|
+//! | `end_mark` | [`EndMark`] |
+//! | `priority` | [`PrioritySender`], [`PriorityReceiver`] |
+//! | `batch_sender` | [`BatchSender`] |
+//! | `sequenced` | [`Sequenced`] |
+//! | `redelivered` | [`Redelivered`] |
+//! | `pollable` | [`Pollable`], on Unix |
+//! | `pollable_end_mark` | both of them together |
+//!
+//! # Broadcasts, losses, newest values
+//!
+//! Where each message goes to every receiver, a receiver gets what is sent after it was
+//! made; so in every case the receivers are there before the sending begins, in other
+//! processes too. A lossy channel refuses nothing, so the cases of full channels aren't for
+//! it, and the others stay within the room that [`Fixture::config`] sees to. A channel that
+//! conflates has cases of its own beside those that send one message at a time.
 //!
 //! # Processes
 //!
@@ -48,21 +65,34 @@
 //! Every wait has a deadline ([`Fixture::patience`]), every child is killed by a guard, and
 //! a case that doesn't end is reported as failed while the others go on.
 
+mod batch_sender;
 mod batches;
+mod broadcasts;
 mod child;
+mod conflates;
 mod harness;
 mod lifecycle;
 mod loans;
+mod losses;
 #[cfg(test)]
 mod mutants;
 mod order;
 mod payload;
+#[cfg(unix)]
+mod pollable;
 mod processes;
+mod redelivered;
+mod sequenced;
 mod stage;
 mod subtraits;
 mod waits;
 
-use crate::{Channel, EndMark, PriorityReceiver, PrioritySender, Transport};
+#[cfg(unix)]
+use crate::Pollable;
+use crate::{
+    BatchSender, Capabilities, Channel, EndMark, PriorityReceiver, PrioritySender, Redelivered, Sequenced,
+    Transport,
+};
 use child::Part;
 use stage::Stage;
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -84,7 +114,18 @@ pub trait Fixture: Send + Sync + 'static {
     /// of up to `max_message_len` bytes at once, and not for very many more: tests fill it.
     /// Both are asked for explicitly, in the sense of
     /// [`Transport::open_or_create`].
+    ///
+    /// Where `depth` means nothing (a channel of the newest value), it is ignored. A channel
+    /// that broadcasts must allow for 4 senders and 4 receivers at a time, one that
+    /// conflates for a sender and 4 receivers; one that redelivers, for 4 deliveries of a
+    /// message.
     fn config(&self, depth: usize, max_message_len: usize) -> <Self::Transport as Transport>::Config;
+
+    /// What the channels made by [`config`](Fixture::config) promise, where the transport
+    /// has several kinds and promises only what they have in common.
+    fn capabilities(&self) -> Capabilities {
+        Self::Transport::CAPABILITIES
+    }
 
     /// A long message by this transport's measure, in bytes: channels of depth 2 are made
     /// for it.
@@ -113,13 +154,19 @@ pub struct Suite<F: Fixture> {
 impl<F: Fixture> Suite<F> {
     /// All cases that the transport's capabilities promise.
     pub fn new(fixture: F) -> Self {
-        let mut cases = order::cases();
-        cases.extend(waits::cases());
-        cases.extend(loans::cases());
-        cases.extend(batches::cases());
-        cases.extend(lifecycle::cases());
-        cases.extend(processes::cases());
-        Self { fixture: Arc::new(fixture), cases, parts: processes::parts() }
+        let promised = fixture.capabilities();
+        let mut suite = Self { fixture: Arc::new(fixture), cases: Vec::new(), parts: Vec::new() };
+        suite.cases.extend(order::cases(promised));
+        suite.cases.extend(waits::cases(promised));
+        suite.cases.extend(loans::cases(promised));
+        suite.cases.extend(batches::cases(promised));
+        suite.cases.extend(lifecycle::cases(promised));
+        suite.cases.extend(processes::cases(promised));
+        suite.cases.extend(broadcasts::cases(promised));
+        suite.cases.extend(losses::cases(promised));
+        suite.cases.extend(conflates::cases(promised));
+        suite.parts.extend(processes::parts());
+        suite
     }
 
     /// Plays a part if this process is a child, else runs the cases that the command line
@@ -140,7 +187,7 @@ where
     /// Adds the cases for [`EndMark`].
     #[must_use]
     pub fn end_mark(mut self) -> Self {
-        self.cases.extend(subtraits::end_mark_cases());
+        self.cases.extend(subtraits::end_mark_cases(self.fixture.capabilities()));
         self
     }
 }
@@ -158,8 +205,87 @@ where
     }
 }
 
+impl<F: Fixture> Suite<F>
+where
+    SenderOf<F>: BatchSender,
+{
+    /// Adds the cases for [`BatchSender`].
+    #[must_use]
+    pub fn batch_sender(mut self) -> Self {
+        self.cases.extend(batch_sender::cases(self.fixture.capabilities()));
+        self.parts.extend(batch_sender::parts());
+        self
+    }
+}
+
+impl<F: Fixture> Suite<F>
+where
+    ReceiverOf<F>: Sequenced,
+{
+    /// Adds the cases for [`Sequenced`].
+    #[must_use]
+    pub fn sequenced(mut self) -> Self {
+        self.cases.extend(sequenced::cases(self.fixture.capabilities()));
+        self
+    }
+}
+
+impl<F: Fixture> Suite<F>
+where
+    ReceiverOf<F>: Redelivered,
+{
+    /// Adds the cases for [`Redelivered`].
+    #[must_use]
+    pub fn redelivered(mut self) -> Self {
+        self.cases.extend(redelivered::cases(self.fixture.capabilities()));
+        self
+    }
+}
+
+#[cfg(unix)]
+impl<F: Fixture> Suite<F>
+where
+    ReceiverOf<F>: Pollable,
+{
+    /// Adds the cases for [`Pollable`].
+    #[must_use]
+    pub fn pollable(mut self) -> Self {
+        self.cases.extend(pollable::cases(self.fixture.capabilities()));
+        self.parts.extend(pollable::parts());
+        self
+    }
+
+    /// Adds the cases for [`Pollable`] receivers of an [`EndMark`].
+    #[must_use]
+    pub fn pollable_end_mark(mut self) -> Self
+    where
+        SenderOf<F>: EndMark,
+    {
+        self.cases.extend(pollable::end_mark_cases());
+        self
+    }
+}
+
+/// What the selection of cases asks for.
+impl Capabilities {
+    /// A full channel makes its sender wait, so that nothing is dropped.
+    const fn fills(self) -> bool {
+        !self.lossy && !self.conflates
+    }
+
+    /// Each message goes to one receiver; what nobody has received waits for somebody.
+    const fn shares(self) -> bool {
+        !self.broadcasts && !self.conflates
+    }
+
+    /// What one receiver gets comes in the order of sending, whoever sent it.
+    const fn keeps_one_order(self) -> bool {
+        !self.broadcasts
+    }
+}
+
 /// The `main` of a backend's conformance test: a [`Fixture`], then the sub-traits to be
-/// tested (`end_mark`, `priority`). See the [module](crate::conformance).
+/// tested (`end_mark`, `priority`, …). See the [module](crate::conformance).
 #[macro_export]
 macro_rules! conformance_main {
     ($fixture:expr $(, $capability:ident)* $(,)?) => {

@@ -1,11 +1,11 @@
 //! What is sent arrives: whole, in order, once, and no more of it than there is room for.
 
 use super::{
-    Case, Fixture, SenderOf, cases,
+    Capabilities, Case, Fixture, ReceiverOf, SenderOf, cases,
     payload::{MIN_LEN, Stamp, mix, scribble},
     stage::{DEPTH, LEN, Stage, assert_empty},
 };
-use crate::{Receiver, SendError, Sender, Transport, Wait};
+use crate::{Receiver, SendError, Sender, Wait};
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
@@ -15,27 +15,35 @@ use std::{
 /// So many that a small channel is gone round often.
 const MANY: u64 = 10_000;
 
-pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
+pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     let mut all = cases![
-        delivers_in_order,
-        an_empty_message_is_a_message,
         every_length_arrives_whole,
-        one_byte_too_long_is_refused_and_nothing_is_lost,
         a_length_beyond_all_memory_is_refused,
         an_empty_channel_would_block,
-        the_promised_room_is_there,
-        full_channel_refuses_without_losing_messages,
-        full_channel_takes_again_after_a_release,
-        many_rounds_of_uneven_fill_keep_order_and_content,
-        large_messages_arrive_whole,
         recv_into_replaces_what_the_buffer_held,
-        endpoints_work_on_threads_of_their_own,
     ];
-    if !F::Transport::CAPABILITIES.exclusive {
+    if !promised.conflates {
         all.extend(cases![
-            several_senders_keep_the_order_of_each,
-            several_receivers_share_without_loss_or_duplicates,
+            delivers_in_order,
+            an_empty_message_is_a_message,
+            one_byte_too_long_is_refused_and_nothing_is_lost,
+            the_promised_room_is_there,
+            large_messages_arrive_whole,
         ]);
+    }
+    if promised.fills() {
+        all.extend(cases![
+            full_channel_refuses_without_losing_messages,
+            full_channel_takes_again_after_a_release,
+            many_rounds_of_uneven_fill_keep_order_and_content,
+            endpoints_work_on_threads_of_their_own,
+        ]);
+    }
+    if promised.fills() && !promised.exclusive {
+        all.extend(cases![several_senders_keep_the_order_of_each]);
+    }
+    if promised.fills() && promised.shares() && !promised.exclusive {
+        all.extend(cases![several_receivers_share_without_loss_or_duplicates]);
     }
     all
 }
@@ -244,15 +252,8 @@ fn several_senders_keep_the_order_of_each<F: Fixture>(stage: &Stage<F>) {
         for (round, mut tx) in (0..).zip(senders) {
             threads.spawn(move || send_stamped(stage, &mut tx, round, EACH));
         }
-        let mut next = [0; SENDERS as usize];
-        for _ in 0..u64::from(SENDERS) * EACH {
-            let stamp = stage.recv_stamp(&mut rx);
-            let expected = &mut next[stamp.round as usize];
-            assert_eq!(stamp.sequence, *expected, "from sender {}", stamp.round);
-            *expected += 1;
-        }
+        expect_from_each(stage, &mut rx, SENDERS, EACH);
     });
-    assert_empty(&mut rx);
 }
 
 fn several_receivers_share_without_loss_or_duplicates<F: Fixture>(stage: &Stage<F>) {
@@ -283,10 +284,28 @@ fn several_receivers_share_without_loss_or_duplicates<F: Fixture>(stage: &Stage<
 }
 
 /// Sends this many stamped messages of varied length.
-fn send_stamped<F: Fixture>(stage: &Stage<F>, tx: &mut SenderOf<F>, round: u32, count: u64) {
+pub(super) fn send_stamped<F: Fixture>(stage: &Stage<F>, tx: &mut SenderOf<F>, round: u32, count: u64) {
     for sequence in 0..count {
         stage.send(tx, &Stamp::new(round, sequence).message_up_to(LEN));
     }
+}
+
+/// Receives this many messages of each of several senders, in the order of each, and no
+/// more.
+pub(super) fn expect_from_each<F: Fixture>(
+    stage: &Stage<F>,
+    rx: &mut ReceiverOf<F>,
+    senders: u32,
+    count: u64,
+) {
+    let mut next = vec![0; senders as usize];
+    for _ in 0..u64::from(senders) * count {
+        let stamp = stage.recv_stamp(rx);
+        let expected = &mut next[stamp.round as usize];
+        assert_eq!(stamp.sequence, *expected, "from sender {}", stamp.round);
+        *expected += 1;
+    }
+    assert_empty(rx);
 }
 
 /// Short ones, those around powers of two, and the longest.
@@ -297,7 +316,7 @@ fn interesting_lengths(max: usize) -> BTreeSet<usize> {
 }
 
 #[track_caller]
-fn assert_too_long(answer: Result<(), SendError>, asked: usize, longest: usize) {
+pub(super) fn assert_too_long(answer: Result<(), SendError>, asked: usize, longest: usize) {
     match answer {
         Err(SendError::TooLong { len, max }) => assert_eq!((len, max), (asked, longest)),
         other => panic!("{asked} bytes where {longest} is the longest: {other:?}"),

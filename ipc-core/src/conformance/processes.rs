@@ -2,13 +2,13 @@
 //! and what was acknowledged arrives.
 
 use super::{
-    Case, Fixture, ReceiverOf, cases,
+    Capabilities, Case, Fixture, ReceiverOf, cases,
     child::{Child, Cue, Part, say, wait_to_be_killed},
     payload::{MIN_LEN, Stamp, mix},
     stage::{BRIEF, DEPTH, LEN, Made, Stage, assert_empty, unless_busy},
 };
 use crate::{
-    Batch, BatchReceiver, Capabilities, Channel, ChannelError, Receiver, RecvError, Role, SendError, Sender,
+    Batch, BatchReceiver, Channel, ChannelError, ChannelName, Receiver, RecvError, Role, SendError, Sender,
     Transport,
 };
 use std::{
@@ -19,40 +19,47 @@ use std::{
 };
 
 const MANY: u64 = 12_000;
-const KILLS: u32 = 12;
+pub(super) const KILLS: u32 = 12;
 /// The round of the message after which there is nothing more to come.
-const LAST: u32 = u32::MAX;
+pub(super) const LAST: u32 = u32::MAX;
 /// How many messages the part `receive` takes at once.
-const BATCH: usize = 3;
+pub(super) const BATCH: usize = 3;
 /// A dead process's role is free at once; the kernel and this test's processor may take a
 /// moment.
-const AT_ONCE: Duration = Duration::from_secs(1);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 
-pub(super) fn cases<F: Fixture>() -> Vec<Case<F>> {
-    let promised: Capabilities = F::Transport::CAPABILITIES;
+pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     if !promised.cross_process {
         return Vec::new();
     }
-    let mut all = cases![
-        a_waiting_process_gets_what_another_sends,
-        many_messages_of_all_lengths_pass_between_processes,
-        the_largest_messages_pass_between_processes,
-        requests_and_replies_go_round_between_processes,
-        processes_that_race_to_create_meet_in_one_channel,
-        a_sender_killed_in_mid_stream_loses_nothing_acknowledged,
-        a_sender_killed_with_an_open_loan_sends_nothing_of_it,
-        a_receiver_killed_in_mid_stream_leaves_the_rest_to_the_next,
-    ];
-    if cfg!(unix) {
+    let mut all = cases![requests_and_replies_go_round_between_processes];
+    if !promised.conflates {
+        all.extend(cases![
+            processes_that_race_to_create_meet_in_one_channel,
+            a_sender_killed_with_an_open_loan_sends_nothing_of_it,
+        ]);
+    }
+    if promised.fills() {
+        all.extend(cases![
+            a_waiting_process_gets_what_another_sends,
+            many_messages_of_all_lengths_pass_between_processes,
+            the_largest_messages_pass_between_processes,
+            a_sender_killed_in_mid_stream_loses_nothing_acknowledged,
+        ]);
+    }
+    if promised.fills() && promised.shares() {
+        all.extend(cases![a_receiver_killed_in_mid_stream_leaves_the_rest_to_the_next]);
+    }
+    if promised.fills() && cfg!(unix) {
         all.extend(cases![
             a_paused_receiver_makes_the_sender_time_out_and_then_goes_on,
             a_paused_sender_makes_the_receiver_time_out_and_then_goes_on,
         ]);
     }
-    if promised.stores {
+    if promised.stores && promised.shares() {
         all.extend(cases![a_process_receives_what_was_sent_before_it_existed]);
     }
-    if promised.redelivers {
+    if promised.redelivers && promised.shares() {
         all.extend(cases![what_a_killed_receiver_held_is_delivered_to_the_next]);
     }
     if promised.exclusive {
@@ -107,11 +114,19 @@ fn hold_a_loan<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
 }
 
 /// Part: receives stamped messages until the last one. It reports each, as round and
-/// sequence number, before it releases it. Argument: channel.
+/// sequence number, before it releases it, and what it missed. Argument: channel.
 fn receive<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     let mut rx = stage.receiver_of(&cue.name(0));
+    say("ready");
     loop {
-        rx.advance_batch(BATCH, stage.patiently()).expect("a batch");
+        match rx.advance_batch(BATCH, stage.patiently()) {
+            Ok(_) => {}
+            Err(RecvError::Lagged { missed }) => {
+                say(format_args!("missed {missed}"));
+                continue;
+            }
+            Err(error) => panic!("no batch: {error}"),
+        }
         let batch = rx.held_batch();
         let stamps: Vec<Stamp> = batch.iter().map(Stamp::of).collect();
         for stamp in &stamps {
@@ -127,6 +142,7 @@ fn receive<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
 /// Part: holds a batch. Argument: channel.
 fn hold_messages<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     let mut rx = stage.receiver_of(&cue.name(0));
+    say("ready");
     say(rx.advance_batch(BATCH, stage.patiently()).expect("a batch"));
     wait_to_be_killed()
 }
@@ -136,6 +152,7 @@ fn hold_messages<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
 fn reply<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     let mut requests = stage.receiver_of(&cue.name(0));
     let mut replies = stage.sender_of(&cue.name(1));
+    say("ready");
     loop {
         let mut message = stage.recv(&mut requests);
         message.reverse();
@@ -146,14 +163,16 @@ fn reply<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     }
 }
 
-/// Part: opens or creates the channel at the word, sends one message. Arguments: channel,
-/// round.
+/// Part: opens or creates the channel at the word, sends one message at the next. Arguments:
+/// channel, round.
 fn create_and_send<F: Fixture>(stage: &Stage<F>, cue: &Cue) {
     let (transport, name) = (stage.transport(), cue.name(0));
     let config = stage.fixture().config(DEPTH, LEN);
     say("ready");
     cue.wait_for_go();
     let channel = transport.open_or_create(&name, &config).expect("a channel");
+    say("open");
+    cue.wait_for_go();
     let mut tx = unless_busy(stage.patience(), || channel.sender()).expect("a sender");
     stage.send(&mut tx, &Stamp::new(cue.number(1) as u32, 0).message(LEN));
 }
@@ -173,13 +192,13 @@ fn a_process_receives_what_was_sent_before_it_existed<F: Fixture>(stage: &Stage<
     // As many as surely fit, the last one included.
     let count = DEPTH as u64 - 1;
     stage.start("send", &[&channel.name, &0, &count, &LEN]).finish();
-    let report = stage.start("receive", &[&channel.name]).finish();
+    let report = stage.start_receiver(&channel.name).finish();
     assert_complete(&report, 0, count);
 }
 
 fn a_waiting_process_gets_what_another_sends<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel();
-    let receiver = stage.start("receive", &[&channel.name]);
+    let receiver = stage.start_receiver(&channel.name);
     thread::sleep(2 * BRIEF);
     stage.start("send", &[&channel.name, &0, &20, &LEN]).finish();
     assert_complete(&receiver.finish(), 0, 20);
@@ -188,7 +207,7 @@ fn a_waiting_process_gets_what_another_sends<F: Fixture>(stage: &Stage<F>) {
 fn many_messages_of_all_lengths_pass_between_processes<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel();
     let max = channel.sender().max_message_len();
-    let receiver = stage.start("receive", &[&channel.name]);
+    let receiver = stage.start_receiver(&channel.name);
     let sender = stage.start("send", &[&channel.name, &7, &MANY, &max]);
     assert_complete(&receiver.finish(), 7, MANY);
     sender.finish();
@@ -196,7 +215,7 @@ fn many_messages_of_all_lengths_pass_between_processes<F: Fixture>(stage: &Stage
 
 fn the_largest_messages_pass_between_processes<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel_of(2, stage.fixture().large_message_len());
-    let receiver = stage.start("receive", &[&channel.name]);
+    let receiver = stage.start_receiver(&channel.name);
     let mut tx = channel.sender();
     let max = tx.max_message_len();
     for sequence in 0..50 {
@@ -208,7 +227,8 @@ fn the_largest_messages_pass_between_processes<F: Fixture>(stage: &Stage<F>) {
 
 fn requests_and_replies_go_round_between_processes<F: Fixture>(stage: &Stage<F>) {
     let (requests, replies) = (stage.channel(), stage.channel());
-    let server = stage.start("reply", &[&requests.name, &replies.name]);
+    let mut server = stage.start("reply", &[&requests.name, &replies.name]);
+    server.expect_line("ready");
     let (mut tx, mut rx) = (requests.sender(), replies.receiver());
     for sequence in 0..500 {
         let mut message = Stamp::new(0, sequence).message_up_to(LEN);
@@ -228,8 +248,10 @@ fn processes_that_race_to_create_meet_in_one_channel<F: Fixture>(stage: &Stage<F
         let mut racers: Vec<Child> = (0..DEPTH).map(start).collect();
         racers.iter_mut().for_each(|racer| racer.expect_line("ready"));
         racers.iter_mut().for_each(Child::go);
-        racers.into_iter().for_each(|racer| drop(racer.finish()));
+        racers.iter_mut().for_each(|racer| racer.expect_line("open"));
         let mut rx = channel.receiver();
+        racers.iter_mut().for_each(Child::go);
+        racers.into_iter().for_each(|racer| drop(racer.finish()));
         let rounds: BTreeSet<u32> = (0..DEPTH).map(|_| stage.recv_stamp(&mut rx).round).collect();
         assert!(rounds.into_iter().eq(0..DEPTH as u32), "some sent into a channel of their own");
         assert_empty(&mut rx);
@@ -237,35 +259,7 @@ fn processes_that_race_to_create_meet_in_one_channel<F: Fixture>(stage: &Stage<F
 }
 
 fn a_sender_killed_in_mid_stream_loses_nothing_acknowledged<F: Fixture>(stage: &Stage<F>) {
-    let channel = stage.channel();
-    let mut rx = channel.receiver();
-    let (received, acknowledged) = thread::scope(|threads| {
-        let receiver = threads.spawn(|| receive_until_last(stage, &mut rx));
-        let kill = |round| {
-            let mut sender = stage.start("send until killed", &[&channel.name, &round]);
-            sender.expect_line("0");
-            thread::sleep(at_some_point());
-            1 + sender.kill().len() as u64
-        };
-        let acknowledged: Vec<u64> = (0..KILLS).map(kill).collect();
-        let mut successor = unless_busy(AT_ONCE, || channel.channel().sender()).expect("the role is free");
-        stage.send(&mut successor, &Stamp::new(LAST, 0).message(LEN));
-        (receiver.join().expect("all went well"), acknowledged)
-    });
-    let mut received = received.into_iter().peekable();
-    for (round, acknowledged) in (0..).zip(acknowledged) {
-        let mut count = 0;
-        while received.next_if_eq(&Stamp::new(round, count)).is_some() {
-            count += 1;
-        }
-        // The one that it was just sending may have arrived: whole, or not at all.
-        assert!(
-            count == acknowledged || count == acknowledged + 1,
-            "round {round}: {acknowledged} acknowledged, {count} received in order, then {:?}",
-            received.peek()
-        );
-    }
-    assert_eq!(received.next(), None);
+    assert_killed_senders_lose_nothing(stage, "send until killed", 1);
 }
 
 fn a_sender_killed_with_an_open_loan_sends_nothing_of_it<F: Fixture>(stage: &Stage<F>) {
@@ -283,7 +277,7 @@ fn a_sender_killed_with_an_open_loan_sends_nothing_of_it<F: Fixture>(stage: &Sta
 }
 
 fn a_receiver_killed_in_mid_stream_leaves_the_rest_to_the_next<F: Fixture>(stage: &Stage<F>) {
-    let promised = F::Transport::CAPABILITIES;
+    let promised = stage.promised();
     let channel = stage.channel();
     let mut tx = channel.sender();
     let enough = AtomicBool::new(false);
@@ -299,13 +293,13 @@ fn a_receiver_killed_in_mid_stream_leaves_the_rest_to_the_next<F: Fixture>(stage
         let stop = SetOnDrop(&enough);
         let mut reports: Vec<Vec<String>> = Vec::new();
         for _ in 0..KILLS {
-            let mut receiver = stage.start("receive", &[&channel.name]);
+            let mut receiver = stage.start_receiver(&channel.name);
             let first = receiver.line();
             thread::sleep(at_some_point());
             reports.push([vec![first], receiver.kill()].concat());
         }
         drop(stop);
-        reports.push(stage.start("receive", &[&channel.name]).finish());
+        reports.push(stage.start_receiver(&channel.name).finish());
         (sender.join().expect("all went well"), reports)
     });
     let outputs: Vec<Vec<u64>> = reports.iter().map(|report| sequences(report, 0)).collect();
@@ -335,9 +329,7 @@ fn what_a_killed_receiver_held_is_delivered_to_the_next<F: Fixture>(stage: &Stag
         stage.send(&mut tx, &Stamp::new(0, sequence).message(LEN));
     }
     for _ in 0..3 {
-        let mut receiver = stage.start("hold messages", &[&channel.name]);
-        receiver.expect_line(&BATCH.to_string());
-        receiver.kill();
+        stage.start_holder(&channel.name).kill();
     }
     let mut rx = unless_busy(AT_ONCE, || channel.channel().receiver()).expect("the role is free");
     stage.drain(&mut rx, 0..DEPTH as u64);
@@ -346,7 +338,7 @@ fn what_a_killed_receiver_held_is_delivered_to_the_next<F: Fixture>(stage: &Stag
 fn a_paused_receiver_makes_the_sender_time_out_and_then_goes_on<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel();
     let mut tx = channel.sender();
-    let mut receiver = stage.start("receive", &[&channel.name]);
+    let mut receiver = stage.start_receiver(&channel.name);
     stage.send(&mut tx, &Stamp::new(0, 0).message(LEN));
     receiver.expect_line("0 0");
     receiver.pause();
@@ -360,7 +352,7 @@ fn a_paused_receiver_makes_the_sender_time_out_and_then_goes_on<F: Fixture>(stag
     assert!(matches!(refused, SendError::TimedOut), "a paused receiver was taken for {refused:?}");
     let again = tx.send_timeout(&Stamp::new(0, sent).message(LEN), 2 * BRIEF);
     assert!(matches!(again, Err(SendError::TimedOut)), "a paused receiver was taken for {again:?}");
-    assert_still_busy(&channel, Role::Receiver);
+    assert_still_busy(stage, &channel, Role::Receiver);
     receiver.resume();
     for sequence in sent..sent + 20 {
         stage.send(&mut tx, &Stamp::new(0, sequence).message(LEN));
@@ -387,7 +379,7 @@ fn a_paused_sender_makes_the_receiver_time_out_and_then_goes_on<F: Fixture>(stag
     assert!(matches!(empty, RecvError::TimedOut), "a paused sender was taken for {empty:?}");
     let again = rx.advance(crate::Wait::timeout(2 * BRIEF));
     assert!(matches!(again, Err(RecvError::TimedOut)), "a paused sender was taken for {again:?}");
-    assert_still_busy(&channel, Role::Sender);
+    assert_still_busy(stage, &channel, Role::Sender);
     sender.resume();
     for sequence in received..received + 20 {
         assert_eq!(stage.recv_stamp(&mut rx), Stamp::new(0, sequence));
@@ -401,7 +393,7 @@ fn a_role_is_free_at_once_after_a_kill<F: Fixture>(stage: &Stage<F>) {
         for _ in 0..5 {
             let mut owner = stage.start("take a role", &[&channel.name, &number]);
             owner.expect_line("ready");
-            assert_still_busy(&channel, role);
+            assert_still_busy(stage, &channel, role);
             owner.kill();
             let taken = match role {
                 Role::Sender => unless_busy(AT_ONCE, || channel.channel().sender()).map(drop),
@@ -414,8 +406,8 @@ fn a_role_is_free_at_once_after_a_kill<F: Fixture>(stage: &Stage<F>) {
 
 /// Where a role is one process's at a time, nobody else gets it.
 #[track_caller]
-fn assert_still_busy<F: Fixture>(channel: &Made<F>, taken: Role) {
-    if !F::Transport::CAPABILITIES.exclusive {
+fn assert_still_busy<F: Fixture>(stage: &Stage<F>, channel: &Made<F>, taken: Role) {
+    if !stage.promised().exclusive {
         return;
     }
     let answer = match taken {
@@ -428,16 +420,87 @@ fn assert_still_busy<F: Fixture>(channel: &Made<F>, taken: Role) {
     }
 }
 
-/// All stamps up to the last one's.
-fn receive_until_last<F: Fixture>(stage: &Stage<F>, rx: &mut ReceiverOf<F>) -> Vec<Stamp> {
+impl<F: Fixture> Stage<F> {
+    /// A child that plays `receive`; it has its receiver.
+    #[track_caller]
+    pub(super) fn start_receiver(&self, channel: &ChannelName) -> Child {
+        let mut receiver = self.start("receive", &[channel]);
+        receiver.expect_line("ready");
+        receiver
+    }
+
+    /// A child that holds a batch of the messages that are there.
+    #[track_caller]
+    pub(super) fn start_holder(&self, channel: &ChannelName) -> Child {
+        let mut holder = self.start("hold messages", &[channel]);
+        holder.expect_line("ready");
+        holder.expect_line(&BATCH.to_string());
+        holder
+    }
+}
+
+/// Kills one child after the other that plays `part`, which reports the numbers of what was
+/// acknowledged, and receives all of that; of what it was just sending, at most this many.
+#[track_caller]
+pub(super) fn assert_killed_senders_lose_nothing<F: Fixture>(
+    stage: &Stage<F>,
+    part: &'static str,
+    in_flight: u64,
+) {
+    let channel = stage.channel();
+    let mut rx = channel.receiver();
+    let (mut received, acknowledged) = thread::scope(|threads| {
+        let receiver = threads.spawn(|| receive_until_last(stage, &mut rx));
+        let kill = |round| {
+            let mut sender = stage.start(part, &[&channel.name, &round]);
+            let first = sender.line();
+            thread::sleep(at_some_point());
+            let last = sender.kill().pop().unwrap_or(first);
+            1 + last.parse::<u64>().expect("a number")
+        };
+        let acknowledged: Vec<u64> = (0..KILLS).map(kill).collect();
+        let mut successor = unless_busy(AT_ONCE, || channel.channel().sender()).expect("the role is free");
+        stage.send(&mut successor, &Stamp::new(LAST, 0).message(LEN));
+        (receiver.join().expect("all went well"), acknowledged)
+    });
+    if !stage.promised().keeps_one_order() {
+        // Stable, so that the order of each sender shows.
+        received.sort_by_key(|stamp| stamp.round);
+    }
+    let mut received = received.into_iter().peekable();
+    for (round, acknowledged) in (0..).zip(acknowledged) {
+        let mut count = 0;
+        while received.next_if_eq(&Stamp::new(round, count)).is_some() {
+            count += 1;
+        }
+        // What it was just sending may have arrived: each message whole, or not at all.
+        assert!(
+            (acknowledged..=acknowledged + in_flight).contains(&count),
+            "round {round}: {acknowledged} acknowledged, {count} received in order, then {:?}",
+            received.peek()
+        );
+    }
+    assert_eq!(received.next(), None);
+}
+
+/// All stamps up to the last one's, and what comes behind it: what others sent before, where
+/// there is no one order.
+pub(super) fn receive_until_last<F: Fixture>(stage: &Stage<F>, rx: &mut ReceiverOf<F>) -> Vec<Stamp> {
     let stamps = std::iter::repeat_with(|| stage.recv_stamp(rx));
-    stamps.take_while(|stamp| stamp.round != LAST).collect()
+    let mut stamps: Vec<Stamp> = stamps.take_while(|stamp| stamp.round != LAST).collect();
+    loop {
+        match rx.try_recv() {
+            Ok(message) => stamps.push(Stamp::of(&message)),
+            Err(RecvError::WouldBlock) => return stamps,
+            Err(error) => panic!("behind the last one: {error}"),
+        }
+    }
 }
 
 /// A receiver's report tells of exactly `count` messages of this round, in order, and of the
 /// last one.
 #[track_caller]
-fn assert_complete(report: &[String], round: u32, count: u64) {
+pub(super) fn assert_complete(report: &[String], round: u32, count: u64) {
     let received = sequences(report, round);
     let wrong = (0..).zip(&received).find(|(expected, sequence)| expected != *sequence);
     assert!(wrong.is_none(), "place and number of the first that is out of order: {wrong:?}");
@@ -457,12 +520,12 @@ fn sequences(report: &[String], round: u32) -> Vec<u64> {
 }
 
 /// A moment of up to 20 ms, another one each time.
-fn at_some_point() -> Duration {
+pub(super) fn at_some_point() -> Duration {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Duration::from_micros(mix(now.as_nanos() as u64) % 20_000)
 }
 
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub(super) struct SetOnDrop<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {

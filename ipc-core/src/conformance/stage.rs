@@ -2,7 +2,9 @@
 //! receiving that can't hang.
 
 use super::{ChannelOf, Fixture, ReceiverOf, SenderOf, payload::Stamp};
-use crate::{Channel, ChannelError, ChannelName, Receiver, RecvError, SendError, Sender, Transport, Wait};
+use crate::{
+    Capabilities, Channel, ChannelError, ChannelName, Receiver, RecvError, SendError, Sender, Transport, Wait,
+};
 use std::{
     process,
     sync::{
@@ -39,6 +41,10 @@ impl<F: Fixture> Stage<F> {
 
     pub(super) fn transport(&self) -> F::Transport {
         self.fixture.transport()
+    }
+
+    pub(super) fn promised(&self) -> Capabilities {
+        self.fixture.capabilities()
     }
 
     /// A new channel of [`DEPTH`] and [`LEN`].
@@ -92,10 +98,27 @@ impl<F: Fixture> Stage<F> {
         assert!(received == message, "received {}, not {}", Shown(&received), Shown(message));
     }
 
+    /// Receives two messages: in the order of sending if they had one sender, or if there is
+    /// one order for all.
+    #[track_caller]
+    pub(super) fn expect_from_two(&self, rx: &mut ReceiverOf<F>, messages: [&[u8]; 2]) {
+        let mut received = [self.recv(rx), self.recv(rx)];
+        if !self.promised().keeps_one_order() && received[0] == messages[1] {
+            received.reverse();
+        }
+        for (received, message) in received.iter().zip(messages) {
+            assert!(received == message, "received {}, not {}", Shown(received), Shown(message));
+        }
+    }
+
     /// Fills a channel with stamped messages of [`LEN`] bytes until it refuses; how many it
-    /// took.
+    /// took. Where it refuses nothing, these are the [`DEPTH`] messages that it has room for.
     #[track_caller]
     pub(super) fn fill(&self, tx: &mut SenderOf<F>) -> u64 {
+        if !self.promised().fills() {
+            (0..DEPTH as u64).for_each(|sequence| self.send(tx, &Stamp::new(0, sequence).message(LEN)));
+            return DEPTH as u64;
+        }
         for sequence in 0..FULL_AT_LATEST {
             match tx.try_send(&Stamp::new(0, sequence).message(LEN)) {
                 Ok(()) => {}

@@ -1,27 +1,31 @@
 //! Capabilities that are traits: a backend that has them asks for their cases by name.
 
 use super::{
-    Case, Fixture, ReceiverOf, SenderOf, cases,
+    Capabilities, Case, Fixture, ReceiverOf, SenderOf, cases,
     payload::Stamp,
     stage::{BRIEF, LEN, Stage, assert_empty},
 };
 use crate::{
     Batch, BatchReceiver, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh, Receiver, RecvError,
-    SendError, Transport, Wait,
+    SendError, Wait,
 };
 
-pub(super) fn end_mark_cases<F: Fixture>() -> Vec<Case<F>>
+pub(super) fn end_mark_cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>>
 where
     SenderOf<F>: EndMark,
 {
-    let mut all = cases![
-        an_end_mark_arrives_in_order_and_once,
-        an_end_mark_is_not_an_empty_message,
-        an_end_mark_wakes_a_waiting_receiver,
-        a_batch_ends_before_an_end_mark,
-        end_marks_fill_a_channel_without_losing_messages,
-    ];
-    if F::Transport::CAPABILITIES.stores {
+    let mut all = cases![an_end_mark_wakes_a_waiting_receiver];
+    if !promised.conflates {
+        all.extend(cases![
+            an_end_mark_arrives_in_order_and_once,
+            an_end_mark_is_not_an_empty_message,
+            a_batch_ends_before_an_end_mark,
+        ]);
+    }
+    if promised.fills() {
+        all.extend(cases![end_marks_fill_a_channel_without_losing_messages]);
+    }
+    if promised.stores && promised.shares() {
         all.extend(cases![an_end_mark_outlives_its_sender]);
     }
     all
@@ -207,6 +211,6 @@ where
 }
 
 #[track_caller]
-fn assert_end(answer: Result<(), RecvError>) {
+pub(super) fn assert_end(answer: Result<(), RecvError>) {
     assert!(matches!(answer, Err(RecvError::End)), "an end mark was due: {answer:?}");
 }
