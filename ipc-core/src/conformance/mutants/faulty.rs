@@ -1,14 +1,18 @@
 //! The reference transport with a fault.
 
 use crate::{
-    Batch, BatchReceiver, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark,
-    Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Wait,
+    Batch, BatchReceiver, BatchSender, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName,
+    EndMark, Loan, Message, Receiver, RecvError, Redelivered, Rejected, SendError, Sender, Sequenced,
+    Transport, Wait,
     local::{Local, LocalBatch, LocalChannel, LocalConfig, LocalMessage, LocalReceiver, LocalSender},
 };
 use std::{
     mem,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -33,6 +37,15 @@ pub(super) enum Fault {
     SendsOnDrop,
     RejectsByWiping,
     EndIsEmpty,
+    SendsBatchOneByOne,
+    SendsBatchBackwards,
+    SendsBatchWithoutLast,
+    SendsBatchWaitingForEach,
+    SendsBatchWithoutWaiting,
+    SendsBatchLessTooLong,
+    RefusesBatchForLater,
+    EmptyBatchIsEmptyMessage,
+    BatchKeepsReservation,
     // Receiving.
     AppendsInto,
     ForgetsKeep,
@@ -44,6 +57,21 @@ pub(super) enum Fault {
     BatchReleasesAll,
     BatchMayBeEmpty,
     BatchTakesTwo,
+    NumbersByThrees,
+    NumbersPerReceiver,
+    NumbersSkipPerSender,
+    NumbersCountLoans,
+    AttemptsStayZero,
+    AttemptsCountLoans,
+    AttemptsForEverybody,
+    // Polling.
+    NeverReadable,
+    AlwaysReadable,
+    ArmingSaysNo,
+    ArmingSaysYes,
+    ArmingLooksTooEarly,
+    ArmedIsDeaf,
+    ManyDescriptors,
     // Waiting.
     NeverWaitsABit,
     TimesOutEarly,
@@ -113,7 +141,7 @@ impl Faulty {
     }
 
     fn channel(&self, local: LocalChannel) -> FaultyChannel {
-        FaultyChannel { local, fault: self.fault, had_sender: AtomicBool::new(false) }
+        FaultyChannel { local, fault: self.fault, had_sender: AtomicBool::new(false), gone: Arc::default() }
     }
 }
 
@@ -188,6 +216,14 @@ pub(super) struct FaultyChannel {
     local: LocalChannel,
     fault: Fault,
     had_sender: AtomicBool,
+    gone: Arc<Gone>,
+}
+
+/// How many endpoints there were and are no more.
+#[derive(Default)]
+struct Gone {
+    senders: AtomicU64,
+    receivers: AtomicU32,
 }
 
 impl Channel for FaultyChannel {
@@ -197,15 +233,25 @@ impl Channel for FaultyChannel {
     fn sender(&self) -> Result<FaultySender, ChannelError> {
         self.had_sender.store(true, Ordering::Relaxed);
         let (local, channel) = (self.local.sender()?, self.local.clone());
-        let (space, held_back) = (Vec::new(), None);
-        Ok(FaultySender { local, channel, fault: self.fault, space, held_back, commits: 0 })
+        let (space, held_back, gone) = (Vec::new(), None, Arc::clone(&self.gone));
+        Ok(FaultySender { local, channel, fault: self.fault, space, held_back, commits: 0, gone })
     }
 
     fn receiver(&self) -> Result<FaultyReceiver, ChannelError> {
         if self.fault == Fault::ReceiverComesSecond && !self.had_sender.load(Ordering::Relaxed) {
             return Err(ChannelError::NotFound);
         }
-        Ok(FaultyReceiver { local: self.local.receiver()?, fault: self.fault, kept: true })
+        Ok(FaultyReceiver {
+            local: self.local.receiver()?,
+            fault: self.fault,
+            kept: true,
+            lent: 0,
+            released: 0,
+            armed: false,
+            #[cfg(unix)]
+            sockets: Vec::new(),
+            gone: Arc::clone(&self.gone),
+        })
     }
 }
 
@@ -217,6 +263,7 @@ pub(super) struct FaultySender {
     space: Vec<u8>,
     held_back: Option<Vec<u8>>,
     commits: u64,
+    gone: Arc<Gone>,
 }
 
 impl FaultySender {
@@ -290,8 +337,60 @@ impl EndMark for FaultySender {
     }
 }
 
+impl BatchSender for FaultySender {
+    fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
+        let max = self.max_message_len();
+        let Some(first) = messages.first() else {
+            if self.fault == Fault::EmptyBatchIsEmptyMessage {
+                self.local.send_wait(b"", wait)?;
+            }
+            return Ok(0);
+        };
+        if first.as_ref().len() <= max && self.fault != Fault::BatchKeepsReservation {
+            self.space.clear();
+        }
+        match self.fault {
+            Fault::SendsBatchOneByOne => {
+                self.local.send_wait(first.as_ref(), wait)?;
+                let rest = messages[1..].iter().take_while(|message| {
+                    thread::sleep(Duration::from_millis(1));
+                    self.local.try_send(message.as_ref()).is_ok()
+                });
+                Ok(1 + rest.count())
+            }
+            Fault::SendsBatchBackwards => {
+                let backwards: Vec<_> = messages.iter().rev().collect();
+                self.local.send_batch(&backwards, wait)
+            }
+            Fault::SendsBatchWithoutLast => {
+                self.local.send_batch(&messages[..messages.len() - 1], wait)?;
+                Ok(messages.len())
+            }
+            Fault::SendsBatchWaitingForEach => {
+                for message in messages {
+                    self.local.send_wait(message.as_ref(), wait)?;
+                }
+                Ok(messages.len())
+            }
+            Fault::SendsBatchWithoutWaiting => self.local.send_batch(messages, Wait::Never),
+            Fault::SendsBatchLessTooLong => {
+                let fit: Vec<_> = messages.iter().filter(|message| message.as_ref().len() <= max).collect();
+                self.local.send_batch(&fit, wait)
+            }
+            Fault::RefusesBatchForLater => {
+                match messages.iter().map(|message| message.as_ref().len()).find(|&len| len > max) {
+                    Some(len) => Err(SendError::TooLong { len, max }),
+                    None => self.local.send_batch(messages, wait),
+                }
+            }
+            _ => self.local.send_batch(messages, wait),
+        }
+    }
+}
+
 impl Drop for FaultySender {
     fn drop(&mut self) {
+        self.gone.senders.fetch_add(1, Ordering::Relaxed);
         if self.fault == Fault::SendsOnDrop && !self.space.is_empty() {
             let _ = self.local.try_send(&self.space);
         }
@@ -357,11 +456,23 @@ pub(super) struct FaultyReceiver {
     fault: Fault,
     /// Nothing is held but what was kept.
     kept: bool,
+    lent: u32,
+    released: u64,
+    armed: bool,
+    /// To be polled instead.
+    #[cfg(unix)]
+    sockets: Vec<[std::os::unix::net::UnixStream; 2]>,
+    gone: Arc<Gone>,
 }
 
 impl FaultyReceiver {
     fn begin<'c>(&mut self, wait: Wait<'c>) -> Result<Wait<'c>, RecvError> {
         if self.fault.gives_up(wait) {
+            return Err(RecvError::TimedOut);
+        }
+        if self.fault == Fault::ArmedIsDeaf && self.armed {
+            let until = wait.deadline().unwrap_or_else(Instant::now);
+            thread::sleep(until.saturating_duration_since(Instant::now()));
             return Err(RecvError::TimedOut);
         }
         if self.fault == Fault::AdvanceReleases && !mem::replace(&mut self.kept, false) {
@@ -386,7 +497,24 @@ impl Receiver for FaultyReceiver {
     fn held(&mut self) -> FaultyMessage<'_> {
         let nothing = self.fault == Fault::LendsNothing && self.local.held_batch().is_empty();
         let local = if nothing { None } else { Some(self.local.held()) };
-        FaultyMessage { local, fault: self.fault, kept: &mut self.kept }
+        self.lent += 1;
+        let sequence = local.as_ref().map_or(0, LocalReceiver::sequence_of);
+        let sequence = match self.fault {
+            Fault::NumbersByThrees => 3 * sequence,
+            Fault::NumbersPerReceiver => self.released,
+            Fault::NumbersSkipPerSender => sequence + 10 * self.gone.senders.load(Ordering::Relaxed),
+            Fault::NumbersCountLoans => u64::from(self.lent - 1),
+            _ => sequence,
+        };
+        let attempts = local.as_ref().map_or(0, LocalReceiver::attempts_of);
+        let attempts = match self.fault {
+            Fault::AttemptsStayZero => 0,
+            Fault::AttemptsCountLoans => self.lent - 1,
+            Fault::AttemptsForEverybody => self.gone.receivers.load(Ordering::Relaxed),
+            _ => attempts,
+        };
+        let (kept, released) = (&mut self.kept, &mut self.released);
+        FaultyMessage { local, fault: self.fault, sequence, attempts, kept, released }
     }
 
     fn recv_into(&mut self, buffer: &mut Vec<u8>, wait: Wait<'_>) -> Result<usize, RecvError> {
@@ -419,8 +547,60 @@ impl BatchReceiver for FaultyReceiver {
     }
 }
 
+impl Sequenced for FaultyReceiver {
+    fn sequence_of(message: &FaultyMessage<'_>) -> u64 {
+        message.sequence
+    }
+}
+
+impl Redelivered for FaultyReceiver {
+    fn attempts_of(message: &FaultyMessage<'_>) -> u32 {
+        message.attempts
+    }
+}
+
+#[cfg(unix)]
+impl crate::Pollable for FaultyReceiver {
+    fn descriptor(&mut self) -> Result<std::os::fd::BorrowedFd<'_>, crate::OsError> {
+        let another = match self.fault {
+            Fault::NeverReadable | Fault::AlwaysReadable => self.sockets.is_empty(),
+            Fault::ManyDescriptors => true,
+            _ => return self.local.descriptor(),
+        };
+        if another {
+            let (heard, rung) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+            if self.fault == Fault::AlwaysReadable {
+                std::io::Write::write_all(&mut &rung, &[0]).expect("written");
+            }
+            self.sockets.push([heard, rung]);
+        }
+        Ok(std::os::fd::AsFd::as_fd(&self.sockets[self.sockets.len() - 1][0]))
+    }
+
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        match self.fault {
+            Fault::ArmingSaysNo => self.local.arm().map(|_| false),
+            Fault::ArmingSaysYes => Ok(true),
+            Fault::ArmingLooksTooEarly => match self.local.advance(Wait::Never) {
+                Ok(()) => Ok(true),
+                Err(RecvError::WouldBlock) => {
+                    thread::sleep(Duration::from_millis(1));
+                    self.local.arm().map(|_| false)
+                }
+                Err(error) => Err(error),
+            },
+            _ => {
+                let there = self.local.arm()?;
+                self.armed = true;
+                Ok(there)
+            }
+        }
+    }
+}
+
 impl Drop for FaultyReceiver {
     fn drop(&mut self) {
+        self.gone.receivers.fetch_add(1, Ordering::Relaxed);
         match self.fault {
             Fault::LosesHeld => self.local.held_batch().release_all(),
             Fault::ReceiverTakesAlong => drop(self.local.try_recv()),
@@ -432,7 +612,10 @@ impl Drop for FaultyReceiver {
 pub(super) struct FaultyMessage<'a> {
     local: Option<LocalMessage<'a>>,
     fault: Fault,
+    sequence: u64,
+    attempts: u32,
     kept: &'a mut bool,
+    released: &'a mut u64,
 }
 
 impl Message for FaultyMessage<'_> {
@@ -456,7 +639,10 @@ impl Drop for FaultyMessage<'_> {
     fn drop(&mut self) {
         match self.local.take() {
             Some(message) if self.fault == Fault::NeverReleases => message.keep(),
-            released => *self.kept |= released.is_some(),
+            released => {
+                *self.kept |= released.is_some();
+                *self.released += u64::from(released.is_some());
+            }
         }
     }
 }
