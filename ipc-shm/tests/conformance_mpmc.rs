@@ -53,4 +53,4 @@ impl Fixture for Segments {
     }
 }
 
-ipc_core::conformance_main!(Segments::new(), end_mark);
+ipc_core::conformance_main!(Segments::new(), end_mark, batch_sender, sequenced, redelivered);

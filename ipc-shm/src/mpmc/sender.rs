@@ -29,6 +29,8 @@ pub struct MpmcSender {
     when_full: WhenFull,
     /// The slot that is claimed, and the length that was asked for.
     reserved: Option<(Slot, usize)>,
+    /// The slots of the batch that is being sent.
+    batch: Vec<Slot>,
     party: Party,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the place is.
@@ -44,6 +46,7 @@ impl MpmcSender {
             max_message_len: geometry.max_message_len,
             when_full: settings.when_full,
             reserved: None,
+            batch: Vec::new(),
             party: Party::new(&attachment),
             waiter: Waiter::new(&attachment, Bed::Shared(senders_asleep(&attachment))),
             attachment,
@@ -211,7 +214,9 @@ impl EndMark for MpmcSender {
 }
 
 impl BatchSender for MpmcSender {
-    /// The messages become visible one by one, and the receivers are woken once.
+    /// The first message is committed last, and receivers pass no slot that is claimed: they
+    /// get nothing of the batch before all of it is there. If the sender is killed in between,
+    /// those that were committed are there.
     fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
         let Some(first) = messages.first() else { return Ok(0) };
         self.check(first.as_ref().len())?;
@@ -219,32 +224,35 @@ impl BatchSender for MpmcSender {
             Some((slot, _)) => slot,
             None => self.claim(wait)?,
         };
-        let mut next = Some(slot);
-        let mut sent = 0;
-        let mut answer = Ok(());
-        for message in messages {
-            let message = message.as_ref();
-            if message.len() > self.max_message_len {
+        self.batch.clear();
+        self.batch.push(slot);
+        for message in messages[1..].iter().take(MOST_CLAIMS - 1) {
+            if message.as_ref().len() > self.max_message_len {
                 break;
             }
-            let Some(slot) = next.take() else { break };
-            let space = self.space(&slot, message.len());
+            // What is corrupt is found again by the next call.
+            let Ok(Some(slot)) = self.claim_now() else { break };
+            self.batch.push(slot);
+        }
+        for (slot, message) in self.batch.iter().zip(messages) {
+            let message = message.as_ref();
+            let space = self.space(slot, message.len());
             // SAFETY: the slot's payload, mapped as long as the sender lives and at least
             // `max_message_len` long; ours alone since it was claimed.
             unsafe { space.copy_from_nonoverlapping(NonNull::from(message).cast(), message.len()) };
-            answer = self.ring.commit(&slot, message.len()).map_err(SendError::from);
-            if answer.is_err() {
-                break;
-            }
-            sent += 1;
-            if sent < messages.len() && messages[sent].as_ref().len() <= self.max_message_len {
-                next = self.claim_now().unwrap_or(None);
-            }
+        }
+        let sent = self.batch.len();
+        while let Some(slot) = self.batch.pop() {
+            let len = messages[self.batch.len()].as_ref().len();
+            self.ring.commit(&slot, len)?;
         }
         self.party.receivers.ring(self.ring.memory());
-        if sent == 0 { answer.map(|()| 0) } else { Ok(sent) }
+        Ok(sent)
     }
 }
+
+/// Slots claimed at once: what is claimed keeps receivers waiting.
+const MOST_CLAIMS: usize = 64;
 
 impl Drop for MpmcSender {
     fn drop(&mut self) {
