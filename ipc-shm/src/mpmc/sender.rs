@@ -234,16 +234,16 @@ impl BatchSender for MpmcSender {
             let Ok(Some(slot)) = self.claim_now() else { break };
             self.batch.push(slot);
         }
-        for (slot, message) in self.batch.iter().zip(messages) {
+        let sent = self.batch.len();
+        for (slot, message) in self.batch.drain(..).zip(&messages[..sent]).rev() {
             let message = message.as_ref();
-            let space = self.space(slot, message.len());
+            // What was short enough before may be long now: nothing obliges `as_ref` to be
+            // the same twice.
+            let len = message.len().min(self.max_message_len);
+            let space = self.ring.memory().bytes(self.ring.payload(&slot), len);
             // SAFETY: the slot's payload, mapped as long as the sender lives and at least
             // `max_message_len` long; ours alone since it was claimed.
-            unsafe { space.copy_from_nonoverlapping(NonNull::from(message).cast(), message.len()) };
-        }
-        let sent = self.batch.len();
-        while let Some(slot) = self.batch.pop() {
-            let len = messages[self.batch.len()].as_ref().len();
+            unsafe { space.copy_from_nonoverlapping(NonNull::from(message).cast(), len) };
             self.ring.commit(&slot, len)?;
         }
         self.party.receivers.ring(self.ring.memory());
