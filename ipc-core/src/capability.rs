@@ -114,7 +114,9 @@ pub trait BatchSender: Sender {
     /// of the first and of as many of those behind it as there is room for now. Returns how
     /// many it sent: none only if there are none, which takes no waiting.
     ///
-    /// They are published together: who receives in batches finds all of them or none. What
+    /// They are published together: who receives in batches finds all of them or none. Only
+    /// if the sender dies meanwhile may some of them be there, each whole and in order, though
+    /// not always the first ones. A transport may bound how many it takes at a time. What
     /// [`reserve`](Sender::reserve) saw to is given up, as by [`Sender::send`].
     ///
     /// ```
