@@ -792,11 +792,11 @@ pub(crate) fn survey(
             held[word.owner() as usize] += 1;
         }
     }
-    let (mut lost, mut redelivered) = (0, 0);
+    let (mut lost, mut redelivered) = (0_u64, 0_u64);
     for id in geometry.ids() {
         let Ok(state) = State::load(memory, geometry, id) else { continue };
         let (_, dropped) = Ledger::open(memory, geometry.ledger(id));
-        lost += state.lost + dropped.count;
+        lost = state.lost.saturating_add(dropped.count).saturating_add(lost);
         redelivered += state.redelivered;
     }
     for (id, participant) in participants {
