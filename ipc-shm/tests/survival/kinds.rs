@@ -1,6 +1,10 @@
 //! What the proofs need to know of each kind of channel.
 
-use crate::{common::layout, mpmc, places, queues, scenario::Scenario};
+use crate::{
+    common::{Dice, layout},
+    mpmc, places, queues,
+    scenario::Scenario,
+};
 use ipc_shm::{Channel, ChannelError, Kind, Role, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Waiting};
 
 /// A kind of channel that messages are sent through, each to one receiver.
@@ -12,6 +16,13 @@ pub(crate) trait Queue: 'static {
 
     /// A small channel: for five messages of 700 bytes, and not six; or one of 1000.
     fn config() -> ShmConfig;
+
+    /// A channel for messages of at most 1000 bytes, of whatever size.
+    fn varied_config(dice: &mut Dice) -> ShmConfig;
+
+    /// The places of participants: the byte that each has locked, and where in the file its
+    /// process id is.
+    fn seats() -> Vec<(u64, u64)>;
 
     /// Where in the file the flag of a sleeper of this role is.
     fn asleep(role: Role) -> u64;
@@ -31,6 +42,14 @@ impl Queue for Spsc {
         ShmConfig::new().kind(Kind::Spsc).capacity_bytes(layout::PAGE)
     }
 
+    fn varied_config(dice: &mut Dice) -> ShmConfig {
+        Self::config().capacity_bytes(layout::PAGE << dice.below(5))
+    }
+
+    fn seats() -> Vec<(u64, u64)> {
+        vec![(1, layout::SENDER), (2, layout::RECEIVER)]
+    }
+
     fn asleep(role: Role) -> u64 {
         let page = if role == Role::Sender { layout::SENDER } else { layout::RECEIVER };
         page + layout::ASLEEP
@@ -46,6 +65,14 @@ impl Queue for Mpmc {
 
     fn config() -> ShmConfig {
         ShmConfig::new().kind(Kind::Mpmc).depth(ROOM_FOR_700 as u64).max_message_len(1000)
+    }
+
+    fn varied_config(dice: &mut Dice) -> ShmConfig {
+        ShmConfig::new().kind(Kind::Mpmc).depth(1 + dice.below(64)).max_message_len(1000)
+    }
+
+    fn seats() -> Vec<(u64, u64)> {
+        (1..=64).map(|id| (id, 2 * layout::PAGE + (id - 1) * 256)).collect()
     }
 
     fn asleep(role: Role) -> u64 {

@@ -23,11 +23,15 @@ mod report;
 mod scenario;
 #[cfg(feature = "crash-points")]
 mod sites;
+mod soak;
 mod stage;
 mod step;
 
 use report::Tally;
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::{self, ExitCode},
+    time::{Duration, Instant},
+};
 
 /// A proof, by its name.
 struct Proof {
@@ -40,6 +44,7 @@ const PROOFS: &[Proof] = &[
     Proof { name: "points", run: points },
     #[cfg(feature = "crash-points")]
     Proof { name: "faults", run: faults },
+    Proof { name: "soak", run: |options| soak::run(options.time(), options.seed) },
     Proof { name: "step", run: |options| step::run(&options.scenarios(), options.smoke) },
 ];
 
@@ -59,17 +64,22 @@ struct Options {
     smoke: bool,
     /// A part of the names of the scenarios to play.
     only: Option<String>,
+    minutes: u64,
+    seed: u64,
 }
 
 impl Options {
     /// What the arguments say; those of the usual test harness are taken for nothing.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { proof: None, smoke: false, only: None };
+        let mut options =
+            Self { proof: None, smoke: false, only: None, minutes: 10, seed: process::id().into() };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} takes a value"));
             match argument.as_str() {
                 "--smoke" => options.smoke = true,
                 "--only" => options.only = Some(value()?),
+                "--minutes" => options.minutes = number(&value()?)?,
+                "--seed" => options.seed = number(&value()?)?,
                 other if !other.starts_with('-') && options.proof.is_none() => options.proof = Some(argument),
                 _ => {}
             }
@@ -78,11 +88,19 @@ impl Options {
         Ok(options)
     }
 
+    fn time(&self) -> Duration {
+        Duration::from_secs(if self.smoke { 8 } else { self.minutes * 60 })
+    }
+
     fn scenarios(&self) -> Vec<scenario::Scenario> {
         let mut all = kinds::scenarios();
         all.retain(|scenario| self.only.as_ref().is_none_or(|part| scenario.title().contains(part)));
         all
     }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("not a number: {text}"))
 }
 
 fn main() -> ExitCode {
@@ -96,7 +114,6 @@ fn main() -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
     let started = Instant::now();
     for proof in PROOFS.iter().filter(|proof| options.proof.as_ref().is_none_or(|name| name == proof.name)) {
-        // A process of its own, since it forks and sets things up for good.
         let tally = (proof.run)(&options);
         let word = if tally.is_clean() { "ok" } else { "FAILED" };
         println!("test {} ... {word}", proof.name);
