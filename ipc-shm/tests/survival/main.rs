@@ -55,7 +55,7 @@ fn points(options: &Options) -> Tally {
 
 #[cfg(feature = "crash-points")]
 fn faults(options: &Options) -> Tally {
-    faults::run(&options.scenarios())
+    faults::run(&options.scenarios(), options.smoke)
 }
 
 /// What was asked for.

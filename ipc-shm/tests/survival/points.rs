@@ -51,7 +51,7 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
         }
     }
     let hit = keys.iter().filter(|(key, ..)| died_at.contains(key)).count();
-    println!("crash points: {hit}/{} hit, {kills} kills in {} scenarios", keys.len(), scenarios.len());
+    println!("proof: crash points: {hit}/{} hit, {kills} kills in {} scenarios", keys.len(), scenarios.len());
     let strange = died_at.iter().filter(|point| !keys.iter().any(|(key, ..)| key == *point)).count();
     tally.check(strange == 0, || format!("{strange} points were hit that the sources don't show"));
     if is_whole {

@@ -58,21 +58,14 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         }),
     ];
     // Who dies first has come to at most so many points; then it was done.
+    let after = |whom: &str, point: usize, scene: fn(&Stage, usize)| {
+        let name = format!("repairer, after a {whom} that died at point {point}");
+        let scenario = Scenario::new(K::KIND.as_str(), name, move |stage: &Stage| scene(stage, point));
+        scenario.variation(point % (FIRST_DEATHS / 2) == 0)
+    };
     for point in 0..FIRST_DEATHS {
-        all.push(Scenario::new(
-            K::KIND.as_str(),
-            format!("repairer, after a sender that died at point {point}"),
-            move |stage| {
-                repair_a_sender::<K>(stage, point);
-            },
-        ));
-        all.push(Scenario::new(
-            K::KIND.as_str(),
-            format!("repairer, after a receiver that died at point {point}"),
-            move |stage| {
-                repair_a_receiver::<K>(stage, point);
-            },
-        ));
+        all.push(after("sender", point, repair_a_sender::<K>));
+        all.push(after("receiver", point, repair_a_receiver::<K>));
     }
     all.retain(|scenario| Stage::can_lack() || !scenario.name.starts_with("repairer"));
     all

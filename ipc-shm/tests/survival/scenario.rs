@@ -13,11 +13,20 @@ pub(crate) struct Scenario {
     pub(crate) is_short: bool,
     /// The victim isn't alone, or watches the clock: its way differs from play to play.
     pub(crate) varies: bool,
+    /// Much like another one: a smoke of what doesn't depend on the difference leaves it out.
+    pub(crate) is_variation: bool,
 }
 
 impl Scenario {
     pub(crate) fn new(kind: &'static str, name: impl Into<String>, scene: impl Fn(&Stage) + 'static) -> Self {
-        Self { kind, name: name.into(), scene: Box::new(scene), is_short: false, varies: false }
+        Self {
+            kind,
+            name: name.into(),
+            scene: Box::new(scene),
+            is_short: false,
+            varies: false,
+            is_variation: false,
+        }
     }
 
     /// What it is called in reports.
@@ -28,6 +37,11 @@ impl Scenario {
     /// Has it stepped through.
     pub(crate) fn short(self) -> Self {
         Self { is_short: true, ..self }
+    }
+
+    /// Has it left out of smokes, unless `is_first`.
+    pub(crate) fn variation(self, is_first: bool) -> Self {
+        Self { is_variation: !is_first, ..self }
     }
 
     /// Has it differ from play to play.

@@ -1,13 +1,17 @@
 //! `cargo xtask matrix`: every backend × every scenario, with the real `ipc` binary.
 
-use super::Command;
+use super::{Command, Given};
 use crate::{isolation::Isolation, report::Report, stages};
 use std::process::ExitCode;
 
-pub(crate) const COMMAND: Command =
-    Command { name: "matrix", summary: "drive the `ipc` binary: every backend in every scenario", run };
+pub(crate) const COMMAND: Command = Command {
+    name: "matrix",
+    summary: "drive the `ipc` binary: every backend in every scenario",
+    options: &[],
+    run,
+};
 
-fn run() -> ExitCode {
+fn run(_given: &Given) -> ExitCode {
     println!("isolation: {}", Isolation::enter());
     let mut report = Report::default();
     report.run(stages::MATRIX.name, stages::MATRIX.run);

@@ -1,6 +1,9 @@
 //! The commands: what they are called, and which one is meant.
 
+mod crash;
 mod matrix;
+mod soak;
+mod survival;
 mod test_all;
 
 use crate::isolation;
@@ -10,10 +13,55 @@ use std::process::ExitCode;
 pub(crate) struct Command {
     pub(crate) name: &'static str,
     pub(crate) summary: &'static str,
-    pub(crate) run: fn() -> ExitCode,
+    pub(crate) options: &'static [Opt],
+    pub(crate) run: fn(&Given) -> ExitCode,
 }
 
-const COMMANDS: [&Command; 2] = [&test_all::COMMAND, &matrix::COMMAND];
+/// What a command can be told.
+pub(crate) struct Opt {
+    pub(crate) name: &'static str,
+    /// What its value is called, if it has one.
+    pub(crate) value: Option<&'static str>,
+    pub(crate) summary: &'static str,
+}
+
+impl Opt {
+    fn usage(&self) -> String {
+        self.value.map_or_else(|| self.name.into(), |value| format!("{} {value}", self.name))
+    }
+}
+
+/// What a command was told: its own options, and their values.
+#[derive(Debug)]
+pub(crate) struct Given(Vec<(&'static str, String)>);
+
+impl Given {
+    fn parse(options: &'static [Opt], arguments: &[String]) -> Result<Self, String> {
+        let mut given = Vec::new();
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let Some(option) = options.iter().find(|option| option.name == argument) else {
+                return Err(format!("unexpected argument: {argument}"));
+            };
+            let value = match option.value {
+                None => String::new(),
+                Some(_) => arguments.next().ok_or(format!("{argument} takes a value"))?.clone(),
+            };
+            given.push((option.name, value));
+        }
+        Ok(Self(given))
+    }
+
+    pub(crate) fn has(&self, option: &str) -> bool {
+        self.value(option).is_some()
+    }
+
+    pub(crate) fn value(&self, option: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(name, _)| *name == option).map(|(_, value)| value.as_str())
+    }
+}
+
+const COMMANDS: [&Command; 4] = [&test_all::COMMAND, &matrix::COMMAND, &crash::COMMAND, &soak::COMMAND];
 
 const USAGE_ERROR: u8 = 2;
 
@@ -26,11 +74,13 @@ pub(crate) fn dispatch(arguments: &[String]) -> ExitCode {
             ExitCode::SUCCESS
         }
         [probe] if probe == isolation::PROBE => isolation::probe(),
-        [name] => match COMMANDS.iter().find(|command| command.name == name) {
-            Some(command) => (command.run)(),
+        [name, rest @ ..] => match COMMANDS.iter().find(|command| command.name == name) {
+            Some(command) => match Given::parse(command.options, rest) {
+                Ok(given) => (command.run)(&given),
+                Err(what) => usage_error(&what),
+            },
             None => usage_error(&format!("unknown command: {name}")),
         },
-        [_, excess, ..] => usage_error(&format!("unexpected argument: {excess}")),
     }
 }
 
@@ -40,14 +90,21 @@ fn usage_error(what: &str) -> ExitCode {
 }
 
 fn usage() -> String {
-    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
-    let lines = COMMANDS.iter().map(|command| format!("  {:width$}  {}\n", command.name, command.summary));
-    format!("Usage: cargo xtask COMMAND\n\nCommands:\n{}", lines.collect::<String>())
+    let options = |command: &Command| -> Vec<(String, &'static str)> {
+        command.options.iter().map(|option| (format!("  {}", option.usage()), option.summary)).collect()
+    };
+    let entries: Vec<(String, &str)> = COMMANDS
+        .iter()
+        .flat_map(|command| [vec![(command.name.into(), command.summary)], options(command)].concat())
+        .collect();
+    let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = entries.iter().map(|(name, summary)| format!("  {name:width$}  {summary}\n"));
+    format!("Usage: cargo xtask COMMAND [OPTION…]\n\nCommands:\n{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{COMMANDS, dispatch, usage};
+    use super::{COMMANDS, Given, dispatch, usage};
     use std::process::ExitCode;
 
     fn run(arguments: &[&str]) -> ExitCode {
@@ -56,7 +113,8 @@ mod tests {
 
     #[test]
     fn unknown_commands_and_arguments_are_usage_errors() {
-        for arguments in [&[][..], &["no-such-chore"], &["matrix", "--no-such-option"]] {
+        let wrong = [&["matrix", "--no-such-option"][..], &["soak", "--minutes"], &["crash", "soak"]];
+        for arguments in [&[][..], &["no-such-chore"]].into_iter().chain(wrong) {
             assert_eq!(run(arguments), ExitCode::from(2), "{arguments:?}");
         }
     }
@@ -66,6 +124,20 @@ mod tests {
         assert_eq!(run(&["--help"]), ExitCode::SUCCESS);
         for command in COMMANDS {
             assert!(usage().contains(command.name));
+            assert!(command.options.iter().all(|option| usage().contains(&option.usage())));
         }
+    }
+
+    #[test]
+    fn options_are_given_with_their_values_and_the_last_one_counts() {
+        let options = crate::commands::soak::COMMAND.options;
+        let given = |arguments: &[&str]| {
+            let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+            Given::parse(options, &arguments)
+        };
+        let both = given(&["--minutes", "3", "--seed", "7", "--minutes", "4"]).unwrap();
+        assert_eq!((both.value("--minutes"), both.value("--seed")), (Some("4"), Some("7")));
+        assert!(!given(&[]).unwrap().has("--seed"));
+        assert!(given(&["--seed"]).is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! A failed stage doesn't keep the next ones from running, except that nothing more can be
 //! said when the workspace doesn't build. The last line is always `N passed, N failed`.
 
-use super::Command;
+use super::{Command, Given};
 use crate::{
     isolation::Isolation,
     leftovers::Watch,
@@ -16,10 +16,11 @@ use std::process::ExitCode;
 pub(crate) const COMMAND: Command = Command {
     name: "test-all",
     summary: "check and test everything; `N passed, N failed` is its last line",
+    options: &[],
     run,
 };
 
-fn run() -> ExitCode {
+fn run(_given: &Given) -> ExitCode {
     let isolation = Isolation::enter();
     println!("isolation: {isolation}");
     let watch = Watch::start(isolation);

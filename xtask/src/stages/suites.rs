@@ -25,8 +25,16 @@ fn evaluate(finished: &Finished) -> Outcome {
     if ignored > 0 {
         note.push_str(&format!(", {ignored} ignored"));
     }
-    let details = if failed == 0 { String::new() } else { of_failed_programs(&finished.output) };
+    let mut details = figures(&finished.output);
+    if failed > 0 {
+        details.push_str(&of_failed_programs(&finished.output));
+    }
     Outcome { passed, failed, note, details }
+}
+
+/// What the proofs came to.
+fn figures(output: &str) -> String {
+    output.lines().filter_map(|line| line.strip_prefix("proof: ")).map(|line| format!("{line}\n")).collect()
 }
 
 /// What one test program says at its end.
@@ -105,9 +113,11 @@ test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; fini
     }
 
     #[test]
-    fn success_shows_no_details() {
+    fn success_shows_no_details_but_the_figures_of_proofs() {
         let line = "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(evaluate(&finished(true, line)).details, "");
+        let proven = format!("proof: 3 of 3 points\ntest points ... ok\n{line}");
+        assert_eq!(evaluate(&finished(true, &proven)).details, "3 of 3 points\n");
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub(crate) fn run(time: Duration, seed: u64) -> Tally {
 fn report(kind: &str, sums: &mut Sums) {
     let account = &sums.account;
     println!(
-        "soak: {kind}: {} rounds, {} killed, {} stopped; {} acknowledged, {} delivered ({} never acknowledged), \
+        "proof: soak: {kind}: {} rounds, {} killed, {} stopped; {} acknowledged, {} delivered ({} never acknowledged), \
          {} redelivered as promised; lost {}, duplicated {}, reordered {}, invented {}, hung {}, left behind {}",
         sums.rounds,
         sums.kills,
@@ -159,7 +159,7 @@ fn report(kind: &str, sums: &mut Sums) {
     };
     if let (Some(p50), Some(p99), Some(max)) = (rank(0.5), rank(0.99), rank(1.0)) {
         println!(
-            "soak: {kind}: recovery from the release of the dead one's lock to the next success, of {}: \
+            "proof: soak: {kind}: recovery from the release of the dead one's lock to the next success, of {}: \
              p50 {p50} µs, p99 {p99} µs, max {max} µs",
             sums.recoveries.len()
         );
