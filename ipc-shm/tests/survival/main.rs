@@ -8,6 +8,8 @@
 //! Without a proof's name, all of them run briefly. `cargo xtask crash` and `cargo xtask
 //! soak` are shorter to type.
 
+#![cfg_attr(not(feature = "crash-points"), allow(dead_code, reason = "nobody dies at points then"))]
+
 #[path = "../common/mod.rs"]
 mod common;
 

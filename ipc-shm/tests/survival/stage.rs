@@ -8,7 +8,6 @@ use crate::common::{self, Arena, Forked, end_after, fork, trace};
 use ipc_shm::Shm;
 use nix::{
     errno::Errno,
-    libc,
     sys::{
         mman::{MapFlags, ProtFlags, mmap_anonymous},
         signal::Signal,
@@ -383,8 +382,7 @@ fn observe(point: &ipc_shm::hooks::Point) -> Option<i32> {
 fn die() -> ! {
     let _ = nix::sys::signal::raise(Signal::SIGKILL);
     loop {
-        // SAFETY: waits for a signal, which is on its way.
-        unsafe { libc::pause() };
+        nix::unistd::pause();
     }
 }
 
