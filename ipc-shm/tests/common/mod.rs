@@ -42,10 +42,19 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
+    /// In memory, where channels usually are.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let parent = Path::new("/dev/shm");
-        let parent = if parent.is_dir() { parent.to_owned() } else { env::temp_dir() };
+        Self::within(if parent.is_dir() { parent } else { Path::new(env!("CARGO_TARGET_TMPDIR")) })
+    }
+
+    /// Beneath what cargo makes, which is on a disk unless somebody has put it elsewhere.
+    pub(crate) fn on_disk() -> Self {
+        Self::within(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    fn within(parent: &Path) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("ipc-test-{}-{number}", process::id()));
         fs::create_dir(&path).expect("the test's directory can be made");

@@ -64,12 +64,13 @@ fn drop_the_oldest(stage: &Stage) {
     finish(stage);
 }
 
-/// Each message is there or not; they become visible in order.
+/// Each message is there or not, in order; the last ones are there first, so that all of
+/// them become visible together.
 fn send_a_batch(stage: &Stage) {
     drop(stage.shm().create(&name("x"), &Mpmc::config()).unwrap());
     let batch: Vec<Vec<u8>> = (0..3_u8).map(|number| vec![number; 700]).collect();
     let come = || -> MpmcSender {
-        ipc_shm::Mpmc::at(stage.arena.path()).open(&name("x")).unwrap().sender().unwrap()
+        ipc_shm::Mpmc::at(stage.arena().path()).open(&name("x")).unwrap().sender().unwrap()
     };
     stage.victim(come, |tx| {
         assert_eq!(tx.send_batch(&batch, Wait::Never)?, batch.len());
@@ -78,7 +79,7 @@ fn send_a_batch(stage: &Stage) {
     });
     let found = drain(&mut receiver(&open(stage)).unwrap());
     assert!(found.len() == batch.len() || stage.noted(SENT) == 0, "what was acknowledged is there");
-    assert!(found.iter().eq(batch.iter().take(found.len()).cloned().map(Some).collect::<Vec<_>>().iter()));
+    assert_eq!(found, batch[batch.len() - found.len()..].iter().cloned().map(Some).collect::<Vec<_>>());
     finish(stage);
 }
 
@@ -110,7 +111,7 @@ const DATA: u64 = 2 * layout::PAGE + 64 * 256;
 
 fn receive_what_is_damaged(stage: &Stage) {
     create(stage, &Mpmc::config());
-    let file = stage.arena.file("x");
+    let file = stage.arena().file("x");
     // The word behind the first slot's: what its message is like.
     let good = 700_u64 << 8 | 1;
     assert_eq!(crate::common::read_word(&file, DATA + 8), good);

@@ -5,11 +5,11 @@
 use crate::{
     common::{end_after, fork, name},
     kinds::{Queue, receiver, sender},
-    queues::finish,
+    queues::{come, finish, go},
     scenario::Scenario,
     stage::Stage,
 };
-use ipc_shm::{ChannelError, Collected, Receiver, Sender, Shm, ShmChannel, Transport};
+use ipc_shm::{ChannelError, Collected, Receiver, Role, Sender, Shm, ShmChannel, ShmConfig, Transport};
 use nix::errno::Errno;
 use std::mem;
 
@@ -19,7 +19,23 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("creator", |stage| create::<K>(stage, false, false)),
         scene("creator, or opener", |stage| create::<K>(stage, true, false)),
         scene("creator, in the way of another", create_in_vain::<K>),
+        scene("creator, of huge pages", create_huge::<K>).varying(),
+        scene("creator, on a disk", |stage| {
+            stage.move_to_disk();
+            create::<K>(stage, false, false);
+        }),
+        scene("sender, comes, on a disk", |stage| {
+            stage.move_to_disk();
+            come::<K>(stage, Role::Sender);
+        }),
+        scene("sender, goes last, on a disk", |stage| {
+            stage.move_to_disk();
+            go::<K>(stage, Role::Sender);
+        }),
+        scene("recoverer", recover::<K>),
+        scene("saver", save::<K>),
         scene("opener", open::<K>),
+        scene("opener, who maps all pages", open_and_prefault::<K>),
         scene("opener, of what is no longer needed", sweep::<K>),
         scene("opener, of a transient channel with another's settings", turn_away::<K>),
         scene("second sender", second_sender::<K>).varying(),
@@ -58,7 +74,7 @@ fn make_and_die<K: Queue>(stage: &Stage, full: bool) {
         })
     };
     user.ends_well();
-    assert_eq!(stage.arena.entries(), ["x"]);
+    assert_eq!(stage.arena().entries(), ["x"]);
 }
 
 fn create<K: Queue>(stage: &Stage, or_open: bool, named: bool) {
@@ -88,7 +104,7 @@ fn create<K: Queue>(stage: &Stage, or_open: bool, named: bool) {
 /// Where there are no unnamed files, a killed creator leaves a temporary name, until the
 /// next one that needs one.
 fn sweep_temporary_names<K: Queue>(stage: &Stage) {
-    let left = stage.arena.entries();
+    let left = stage.arena().entries();
     assert!(left.iter().all(|entry| entry.starts_with(".making-")), "{left:?}");
     if left.is_empty() {
         return;
@@ -111,13 +127,13 @@ fn create_and_sweep<K: Queue>(stage: &Stage) {
     };
     // The first point at which there is something to sweep away.
     let mut point = 0;
-    while stage.arena.entries().is_empty() {
+    while stage.arena().entries().is_empty() {
         assert!(stage.dies_at(point, || None, make), "it leaves something somewhere");
         point += 1;
     }
-    assert!(stage.arena.entries()[0].starts_with(".making-"));
+    assert!(stage.arena().entries()[0].starts_with(".making-"));
     stage.victim(|| None, make);
-    if !stage.arena.entries().contains(&"x".to_owned()) {
+    if !stage.arena().entries().contains(&"x".to_owned()) {
         assert!(!stage.dies_at(usize::MAX, || None, make));
     }
     finish(stage);
@@ -183,9 +199,62 @@ fn open<K: Queue>(stage: &Stage) {
     finish(stage);
 }
 
+/// Whether or not the system has huge pages to give.
+fn create_huge<K: Queue>(stage: &Stage) {
+    let config = ShmConfig::new().kind(K::KIND).capacity_bytes(2 << 20).huge_pages(true);
+    let shm = stage.shm();
+    stage.victim(
+        || None,
+        |channel| match shm.create(&name("x"), &config) {
+            Ok(made) => {
+                *channel = Some(made);
+                Ok(())
+            }
+            Err(ChannelError::Limit(_) | ChannelError::Unsupported(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+    );
+    match shm.remove(&name("x")) {
+        Ok(()) | Err(ChannelError::NotFound) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn open_and_prefault<K: Queue>(stage: &Stage) {
+    let shm = stage.shm();
+    drop(shm.create(&name("x"), &K::config().prefault(true)).unwrap());
+    stage.victim(
+        || None,
+        |endpoint| {
+            *endpoint = Some(sender(&shm.open(&name("x"))?)?);
+            Ok(())
+        },
+    );
+    finish(stage);
+}
+
+fn recover<K: Queue>(stage: &Stage) {
+    stage.move_to_disk();
+    drop(make::<K>(stage));
+    let shm = stage.shm();
+    stage.victim(|| (), |()| Ok(shm.recover(&name("x"))?));
+    finish(stage);
+}
+
+fn save<K: Queue>(stage: &Stage) {
+    stage.move_to_disk();
+    let channel = make::<K>(stage);
+    let mut tx = sender(&channel).unwrap();
+    tx.try_send(b"there").unwrap();
+    stage.victim(|| stage.shm().open(&name("x")).unwrap(), |channel| Ok(channel.sync()?));
+    drop((tx, channel));
+    assert_eq!(*receiver(&stage.shm().open(&name("x")).unwrap()).unwrap().try_recv().unwrap(), *b"there");
+    finish(stage);
+}
+
 fn assert_swept(stage: &Stage) {
     assert!(matches!(stage.shm().open(&name("x")), Err(ChannelError::NotFound)));
-    assert_eq!(stage.arena.entries(), [""; 0]);
+    assert_eq!(stage.arena().entries(), [""; 0]);
 }
 
 fn sweep<K: Queue>(stage: &Stage) {

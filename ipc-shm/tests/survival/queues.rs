@@ -37,7 +37,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("sender, into the last room", send_into_the_last_room::<K>),
         scene("sender, an end mark", send_end::<K>).short(),
         scene("sender, thinks better of it", send_nothing::<K>).short(),
-        scene("sender, waits for room in vain", wait_for_room::<K>),
+        scene("sender, waits for room in vain", wait_for_room::<K>).varying(),
         scene("sender, waits for room and is woken", wait_for_room_and_be_woken::<K>).varying(),
         scene("sender, wakes a receiver that is dead", wake_a_dead_receiver::<K>),
         scene("sender, wakes a receiver", wake_a_receiver::<K>).varying(),
@@ -48,7 +48,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("receiver, one message", |stage| receive::<K>(stage, 1)).short(),
         scene("receiver, a batch", |stage| receive::<K>(stage, 3)).short(),
         scene("receiver, an end mark", receive_end::<K>).short(),
-        scene("receiver, waits for a message in vain", wait_for_a_message::<K>),
+        scene("receiver, waits for a message in vain", wait_for_a_message::<K>).varying(),
         scene("receiver, waits for a message and is woken", wait_for_a_message_and_be_woken::<K>).varying(),
         scene("receiver, wakes a sender that is dead", wake_a_dead_sender::<K>),
         scene("receiver, comes", |stage| come::<K>(stage, Role::Receiver)),
@@ -506,7 +506,7 @@ impl Visitor {
     }
 }
 
-fn come<K: Queue>(stage: &Stage, role: Role) {
+pub(super) fn come<K: Queue>(stage: &Stage, role: Role) {
     create(stage, &K::config());
     sender(stage).try_send(b"there").unwrap();
     stage.victim(|| Visitor::of(open(stage)), |visitor| Ok(visitor.take(role)?));
@@ -514,7 +514,7 @@ fn come<K: Queue>(stage: &Stage, role: Role) {
     finish(stage);
 }
 
-fn go<K: Queue>(stage: &Stage, role: Role) {
+pub(super) fn go<K: Queue>(stage: &Stage, role: Role) {
     create(stage, &K::config());
     sender(stage).try_send(b"there").unwrap();
     let come = || {

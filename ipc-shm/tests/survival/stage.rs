@@ -117,7 +117,9 @@ pub(crate) struct Record {
 
 /// The scene of one scenario after the other.
 pub(crate) struct Stage {
-    pub(crate) arena: Arena,
+    memory: Arena,
+    disk: Arena,
+    is_on_disk: Cell<bool>,
     stop: Cell<Stop>,
     lacking: Cell<Option<Lack>>,
     record: RefCell<Record>,
@@ -137,7 +139,9 @@ impl Stage {
         #[cfg(feature = "crash-points")]
         observe_once();
         Self {
-            arena: Arena::new(),
+            memory: Arena::new(),
+            disk: Arena::on_disk(),
+            is_on_disk: Cell::new(false),
             stop: Cell::new(Stop::Never),
             lacking: Cell::new(None),
             record: RefCell::default(),
@@ -149,14 +153,25 @@ impl Stage {
     pub(crate) fn play(&self, stop: Stop, scene: &dyn Fn(&Self)) {
         self.stop.set(stop);
         self.lacking.set(None);
+        self.is_on_disk.set(false);
         self.page.notes.iter().for_each(|note| note.store(0, Ordering::Relaxed));
         scene(self);
-        assert_eq!(self.arena.entries(), [""; 0], "left behind");
+        assert_eq!(self.arena().entries(), [""; 0], "left behind");
+    }
+
+    /// Has the scene play on a disk.
+    pub(crate) fn move_to_disk(&self) {
+        self.is_on_disk.set(true);
+    }
+
+    /// Where the channels are.
+    pub(crate) fn arena(&self) -> &Arena {
+        if self.is_on_disk.get() { &self.disk } else { &self.memory }
     }
 
     /// The channels on the stage.
     pub(crate) fn shm(&self) -> Shm {
-        Shm::at(self.arena.path())
+        Shm::at(self.arena().path())
     }
 
     /// Takes a system call away from the victim.
@@ -223,9 +238,9 @@ impl Stage {
             return child;
         }
         end_after(|| {
-            let before = Resources::of_this_process(&self.arena);
+            let before = Resources::of_this_process(self.arena());
             let mut prepared = prepare();
-            let between = Resources::of_this_process(&self.arena);
+            let between = Resources::of_this_process(self.arena());
             let plan = Plan { stop, lacking: self.lacking.get(), page: self.page };
             assert!(PLAN.set(plan).is_ok(), "a victim acts once");
             let answer = act(&mut prepared);
@@ -238,12 +253,12 @@ impl Stage {
             if let Err(error) = answer {
                 assert!(failed, "an error of no call: {error}");
                 assert_eq!(fault, Fault::Shortage, "interrupted and not tried again: {error}");
-                let after = Resources::of_this_process(&self.arena);
+                let after = Resources::of_this_process(self.arena());
                 assert_eq!(after, between, "leaked after: {error}");
                 act(&mut prepared).expect("it works when nothing fails");
             }
             drop(prepared);
-            assert_eq!(Resources::of_this_process(&self.arena), before, "leaked");
+            assert_eq!(Resources::of_this_process(self.arena()), before, "leaked");
         })
     }
 
@@ -283,8 +298,8 @@ impl Stage {
 
     /// Sweeps away what a scene that failed has left.
     pub(crate) fn clean_up(&self) {
-        for entry in self.arena.entries() {
-            let _ = fs::remove_file(self.arena.file(&entry));
+        for entry in self.arena().entries() {
+            let _ = fs::remove_file(self.arena().file(&entry));
         }
     }
 
@@ -388,6 +403,6 @@ fn die() -> ! {
 
 /// Waits until the endpoint whose flag this is has gone to sleep, or `alive` says no.
 pub(crate) fn until_asleep(stage: &Stage, flag: u64, alive: &dyn Fn() -> bool) {
-    let file = stage.arena.file("x");
+    let file = stage.arena().file("x");
     common::eventually("it sleeps", || !alive() || common::read_word(&file, flag) & u64::from(u32::MAX) != 0);
 }
