@@ -88,13 +88,13 @@ impl<'a> HalfWord<'a> {
     }
 
     #[cfg_attr(feature = "crash-points", track_caller)]
-    pub(crate) fn store(self, value: u32, order: Ordering) {
-        hooks::access("store", || self.0.store(value, order));
+    pub(crate) fn fetch_or(self, bits: u32, order: Ordering) -> u32 {
+        hooks::access("fetch_or", || self.0.fetch_or(bits, order))
     }
 
     #[cfg_attr(feature = "crash-points", track_caller)]
-    pub(crate) fn swap(self, value: u32, order: Ordering) -> u32 {
-        hooks::access("swap", || self.0.swap(value, order))
+    pub(crate) fn fetch_and(self, bits: u32, order: Ordering) -> u32 {
+        hooks::access("fetch_and", || self.0.fetch_and(bits, order))
     }
 }
 

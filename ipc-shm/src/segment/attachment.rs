@@ -17,6 +17,7 @@ use crate::{
         ident,
         lock::{self, Mode},
         map::{Anchor, Mapping},
+        notice::Spot,
     },
 };
 use ipc_core::{ChannelError, Role};
@@ -154,6 +155,8 @@ pub(crate) struct Attachment {
     /// Gone only while it is being dropped.
     mapping: Option<Arc<Mapping>>,
     pub(super) place: Place,
+    /// What is touched for those who poll.
+    spot: Arc<Spot>,
     header: Header,
     layout: Layout,
     pub(super) identity: Identity,
@@ -180,6 +183,7 @@ impl Attachment {
         let mapping = Arc::new(Mapping::new(&opened.file, areas)?);
         let attachment = Self {
             mapping: Some(mapping),
+            spot: Arc::new(Spot::new(place.path())?),
             place,
             identity: opened.metadata.identity,
             header: opened.header,
@@ -219,6 +223,11 @@ impl Attachment {
     /// Where things are.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Where the segment is touched and watched.
+    pub(crate) fn spot(&self) -> &Arc<Spot> {
+        &self.spot
     }
 
     /// Which participant we are.

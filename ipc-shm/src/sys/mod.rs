@@ -9,6 +9,7 @@
 //! - [`disk`]: what survives the machine;
 //! - [`lock`]: byte locks that go exactly when their process is gone;
 //! - [`futex`]: sleeping on a word of shared memory;
+//! - [`notice`]: a descriptor that becomes readable when a file is touched;
 //! - [`fence`]: the fence that the sleeper pays for;
 //! - [`fork`]: what a forked child must not do with its parent's endpoints;
 //! - [`ident`]: who and where we are.
@@ -17,7 +18,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{disk, fence, file, fork, futex, ident, lock, map};
+pub(crate) use linux::{disk, fence, file, fork, futex, ident, lock, map, notice};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

@@ -1,42 +1,52 @@
-//! The agreement between who is about to sleep and who may have to wake it.
+//! The agreement between who is about to wait and who may have to wake it.
 //!
 //! ```text
-//! sleeper                         waker
-//!   flag = ASLEEP                   change the ring
-//!   heavy fence                     light fence
-//!   look at the ring; changed?      flag ASLEEP?
-//!   sleep while flag is ASLEEP      flag = AWAKE, wake all
+//! sleeper, poller                       waker
+//!   poller: forget the touches so far     change the ring
+//!   flag |= ASLEEP or POLLED              light fence
+//!   heavy fence                           flag = 0; what was it?
+//!   look at the ring; changed?            ASLEEP: wake all
+//!   sleep while flag is as it was,        POLLED: touch
+//!     or poll for a touch
 //! ```
 //!
 //! With the fences, at least one of the two sees what the other did. The heavy one may be
-//! the sleeper's alone (`sys::fence`), which turns the light one into nothing but an order
-//! to the compiler. It is a flag and not a count, which a killed sleeper would leave wrong;
-//! the waker takes it back with a swap, so that one of several wakes.
+//! the waiting side's alone (`sys::fence`), which turns the light one into nothing but an
+//! order to the compiler. The flag's bits are no counts, which the killed would leave wrong;
+//! the waker looks first, and takes them back all at once, so that one of several wakes.
+//! Those who share a flag add their bits and don't take away each other's.
 
 use std::time::Duration;
 
+/// Nobody waits.
 pub(super) const AWAKE: u32 = 0;
+/// Somebody sleeps on the flag or is about to.
 pub(super) const ASLEEP: u32 = 1;
+/// Somebody polls for a touch or is about to.
+pub(super) const POLLED: u32 = 2;
 
-/// A flag in shared memory and the means to sleep on it.
+/// A flag in shared memory and the means to wait for a change of it.
 pub(super) trait Flag {
     /// Loads the flag, in no particular order.
     fn load(&self) -> u32;
-    /// Stores to the flag, before any fence that follows.
-    fn store(&self, value: u32);
-    /// Swaps the flag, in one total order with the cancellation of a wait.
-    fn swap(&self, value: u32) -> u32;
+    /// Adds bits to the flag, before any fence that follows.
+    fn add(&self, bits: u32);
+    /// Takes bits away and returns what the flag was, in one total order with the
+    /// cancellation of a wait.
+    fn take(&self, bits: u32) -> u32;
     /// Orders the waker's change of the ring before its look at the flag.
     fn light_fence(&self);
-    /// Orders the sleeper's flag before its look at the ring. False if it can't.
+    /// Orders the waiting side's bit before its look at the ring. False if it can't.
     fn heavy_fence(&self) -> bool;
-    /// Sleeps while the flag is `ASLEEP`, for at most `time`; may return early.
-    fn sleep(&self, time: Duration);
+    /// Sleeps while the flag is `seen`, for at most `time`; may return early.
+    fn sleep(&self, seen: u32, time: Duration);
     /// Wakes all who sleep.
     fn wake_all(&self);
+    /// Tells all who poll.
+    fn touch(&self);
 }
 
-/// The waker's part, after each change of the ring that a sleeper may wait for.
+/// The waker's part, after each change of the ring that somebody may wait for.
 #[inline]
 pub(super) fn ring(flag: &impl Flag) {
     flag.light_fence();
@@ -45,42 +55,59 @@ pub(super) fn ring(flag: &impl Flag) {
     }
 }
 
-/// Wakes whoever sleeps or is about to.
+/// Wakes whoever waits or is about to.
 #[cold]
-pub(super) fn wake(flag: &impl Flag) {
-    if flag.swap(AWAKE) != AWAKE {
+fn wake(flag: &impl Flag) {
+    let waiting = flag.take(u32::MAX);
+    if waiting & !POLLED != 0 {
+        flag.wake_all();
+    }
+    if waiting & POLLED != 0 {
+        flag.touch();
+    }
+}
+
+/// Wakes whoever sleeps or is about to, and nobody else: nothing has changed in the ring.
+#[cold]
+pub(super) fn interrupt(flag: &impl Flag) {
+    if flag.take(ASLEEP) & ASLEEP != 0 {
         flag.wake_all();
     }
 }
 
-/// The sleeper's part before its last look at the ring. False if the waker may overlook it.
-pub(super) fn announce(flag: &impl Flag) -> bool {
-    flag.store(ASLEEP);
+/// The waiting side's part before its last look at the ring: `bit` says how it waits. False
+/// if the waker may overlook it.
+pub(super) fn announce(flag: &impl Flag, bit: u32) -> bool {
+    flag.add(bit);
     flag.heavy_fence()
 }
 
 /// The sleeper's part after its last look at the ring. False if nobody woke it.
 pub(super) fn sleep(flag: &impl Flag, time: Duration) -> bool {
-    flag.sleep(time);
-    flag.load() == AWAKE
+    let seen = flag.load();
+    if seen & ASLEEP != 0 {
+        flag.sleep(seen, time);
+    }
+    flag.load() & ASLEEP == 0
 }
 
-/// The sleeper's part when it doesn't sleep after all.
+/// The sleeper's part when it doesn't sleep after all. Only where nobody else sleeps on the
+/// flag.
 pub(super) fn withdraw(flag: &impl Flag) {
-    flag.store(AWAKE);
+    flag.take(ASLEEP);
 }
 
 #[cfg(test)]
 mod model {
-    //! All schedules: nobody sleeps for ever. Sleeps have no bound here, so that a lost
-    //! wake-up is a deadlock, which the checker finds; both fences are real ones, as the
-    //! heavy one makes them.
+    //! All schedules: nobody sleeps or polls for ever. Waits have no bound here, so that a
+    //! lost wake-up is a deadlock, which the checker finds; both fences are real ones, as
+    //! the heavy one makes them.
 
-    use super::{ASLEEP, Flag, announce, ring, sleep, withdraw};
+    use super::{ASLEEP, Flag, POLLED, announce, interrupt, ring, sleep, withdraw};
     use loom::{
         sync::{
-            Notify,
-            atomic::{AtomicU32, AtomicU64, fence},
+            Condvar, Mutex, Notify,
+            atomic::{AtomicBool, AtomicU32, AtomicU64, fence},
         },
         thread,
     };
@@ -101,13 +128,72 @@ mod model {
         LightFence,
         HeavyFence,
         LastLook,
+        /// The flag is stored to.
+        AddingBits,
+        /// What is taken back is everything.
+        TakingBits,
+        /// Touches are forgotten after the last look.
+        ForgettingFirst,
+        WakingAll,
+        Touching,
+    }
+
+    /// Before what a waker is killed. The timers of those who wait fire later.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Killed {
+        Swap,
+        WakeUp,
+        Touch,
+    }
+
+    /// Who takes part, besides the waker.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Cast {
+        messages: u64,
+        sleeper: bool,
+        pollers: usize,
+        /// Somebody announces this and is killed.
+        victim: Option<u32>,
+        /// The first message's waker.
+        killed: Option<Killed>,
+        /// The sleeper's wait is cancelled.
+        cancelled: bool,
+        /// As many switches of threads that need not be are explored; all, if it isn't set.
+        switches: Option<usize>,
+    }
+
+    /// A descriptor that watches for touches.
+    #[derive(Default)]
+    struct Watch {
+        touched: Mutex<bool>,
+        readable: Condvar,
+    }
+
+    impl Watch {
+        fn touch(&self) {
+            *self.touched.lock().unwrap() = true;
+            self.readable.notify_all();
+        }
+
+        fn forget(&self) {
+            *self.touched.lock().unwrap() = false;
+        }
+
+        fn poll(&self) {
+            let mut touched = self.touched.lock().unwrap();
+            while !*touched {
+                touched = self.readable.wait(touched).unwrap();
+            }
+        }
     }
 
     struct Modelled {
         flag: AtomicU32,
         /// The ring: how many messages were sent.
         sent: AtomicU64,
+        cancelled: AtomicBool,
         bell: Notify,
+        watches: Vec<Watch>,
         without: Without,
     }
 
@@ -116,12 +202,18 @@ mod model {
             self.flag.load(Ordering::Relaxed)
         }
 
-        fn store(&self, value: u32) {
-            self.flag.store(value, Ordering::SeqCst);
+        fn add(&self, bits: u32) {
+            match self.without {
+                Without::AddingBits => self.flag.store(bits, Ordering::SeqCst),
+                _ => {
+                    self.flag.fetch_or(bits, Ordering::SeqCst);
+                }
+            }
         }
 
-        fn swap(&self, value: u32) -> u32 {
-            self.flag.swap(value, Ordering::SeqCst)
+        fn take(&self, bits: u32) -> u32 {
+            let kept = if self.without == Without::TakingBits { 0 } else { !bits };
+            self.flag.fetch_and(kept, Ordering::SeqCst)
         }
 
         fn light_fence(&self) {
@@ -138,22 +230,56 @@ mod model {
         }
 
         /// As a futex: a wake-up between comparing and falling asleep isn't lost.
-        fn sleep(&self, _time: Duration) {
-            if self.load() == ASLEEP {
+        fn sleep(&self, seen: u32, _time: Duration) {
+            if self.load() == seen {
                 self.bell.wait();
             }
         }
 
         fn wake_all(&self) {
-            self.bell.notify();
+            if self.without != Without::WakingAll {
+                self.bell.notify();
+            }
+        }
+
+        fn touch(&self) {
+            if self.without != Without::Touching {
+                self.watches.iter().for_each(Watch::touch);
+            }
         }
     }
 
-    fn receive(shared: &Modelled, messages: u64) {
-        let there = || shared.sent.load(Ordering::Acquire) >= messages;
-        while !there() {
-            announce(shared);
-            if shared.without != Without::LastLook && there() {
+    impl Modelled {
+        fn has(&self, messages: u64) -> bool {
+            self.sent.load(Ordering::Acquire) >= messages
+        }
+
+        fn is_over(&self, messages: u64) -> bool {
+            self.has(messages) || self.cancelled.load(Ordering::SeqCst)
+        }
+
+        fn send(&self, number: u64, killed: Option<Killed>) {
+            self.sent.store(number, Ordering::Release);
+            match killed {
+                None => return ring(self),
+                Some(Killed::Swap) => {}
+                Some(Killed::WakeUp) => {
+                    self.take(u32::MAX);
+                }
+                Some(Killed::Touch) => {
+                    self.take(u32::MAX);
+                    self.wake_all();
+                }
+            }
+            self.bell.notify();
+            self.watches.iter().for_each(Watch::touch);
+        }
+    }
+
+    fn receive_asleep(shared: &Modelled, messages: u64) {
+        while !shared.is_over(messages) {
+            announce(shared, ASLEEP);
+            if shared.without != Without::LastLook && shared.is_over(messages) {
                 withdraw(shared);
                 break;
             }
@@ -161,44 +287,147 @@ mod model {
         }
     }
 
-    fn explore(without: Without, messages: u64) -> usize {
+    fn receive_polling(shared: &Modelled, number: usize, messages: u64) {
+        let watch = &shared.watches[number];
+        while !shared.has(messages) {
+            if shared.without != Without::ForgettingFirst {
+                watch.forget();
+            }
+            announce(shared, POLLED);
+            if shared.without != Without::LastLook && shared.has(messages) {
+                break;
+            }
+            if shared.without == Without::ForgettingFirst {
+                watch.forget();
+            }
+            watch.poll();
+        }
+    }
+
+    fn explore(without: Without, cast: Cast) -> usize {
         let runs = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&runs);
-        loom::model(move || {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = cast.switches;
+        model.check(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let shared = Arc::new(Modelled {
                 flag: AtomicU32::new(0),
                 sent: AtomicU64::new(0),
+                cancelled: AtomicBool::new(false),
                 bell: Notify::new(),
+                watches: (0..cast.pollers).map(|_| Watch::default()).collect(),
                 without,
             });
-            let sender = thread::spawn({
-                let shared = Arc::clone(&shared);
-                move || {
-                    for number in 1..=messages {
-                        shared.sent.store(number, Ordering::Release);
-                        ring(&*shared);
-                    }
-                }
-            });
-            receive(&shared, messages);
-            sender.join().expect("no panic");
+            play(&shared, cast);
         });
         runs.load(Ordering::Relaxed)
     }
 
+    fn play(shared: &Arc<Modelled>, cast: Cast) {
+        let mut others = Vec::new();
+        let mut start = |part: Box<dyn FnOnce(&Modelled)>| {
+            let shared = Arc::clone(shared);
+            others.push(thread::spawn(move || part(&shared)));
+        };
+        if let Some(bit) = cast.victim {
+            start(Box::new(move |shared| {
+                announce(shared, bit);
+            }));
+        }
+        if cast.cancelled {
+            start(Box::new(|shared| {
+                shared.cancelled.store(true, Ordering::SeqCst);
+                interrupt(shared);
+            }));
+        }
+        for number in 0..cast.pollers {
+            start(Box::new(move |shared| receive_polling(shared, number, cast.messages)));
+        }
+        if cast.sleeper && cast.messages > 0 {
+            start(Box::new(move |shared| receive_asleep(shared, cast.messages)));
+        }
+        for number in 1..=cast.messages {
+            shared.send(number, cast.killed.filter(|_| number == 1));
+        }
+        if cast.messages == 0 {
+            receive_asleep(shared, 1);
+        }
+        for other in others {
+            other.join().expect("no panic");
+        }
+    }
+
+    const SLEEPER: Cast = Cast {
+        messages: 1,
+        sleeper: true,
+        pollers: 0,
+        victim: None,
+        killed: None,
+        cancelled: false,
+        switches: None,
+    };
+    const POLLER: Cast = Cast { sleeper: false, pollers: 1, ..SLEEPER };
+    const BOTH: Cast = Cast { pollers: 1, switches: Some(3), ..SLEEPER };
+    const POLLERS: Cast = Cast { pollers: 2, switches: Some(3), ..POLLER };
+    const CANCELLED: Cast = Cast { messages: 0, cancelled: true, ..SLEEPER };
+    const CANCELLED_BESIDE_A_POLLER: Cast = Cast { cancelled: true, ..BOTH };
+
     #[rstest]
-    fn nobody_sleeps_for_ever(#[values(1, 2)] messages: u64) {
-        let runs = explore(Without::Nothing, messages);
+    #[case::a_sleeper(SLEEPER)]
+    #[case::a_sleeper_twice(Cast { messages: 2, ..SLEEPER })]
+    #[case::a_poller(POLLER)]
+    #[case::a_poller_twice(Cast { messages: 2, ..POLLER })]
+    #[case::both_on_one_flag(BOTH)]
+    #[case::both_twice(Cast { messages: 2, switches: Some(2), ..BOTH })]
+    #[case::two_pollers(POLLERS)]
+    #[case::a_sleeper_that_is_cancelled(CANCELLED)]
+    #[case::a_sleeper_that_is_cancelled_beside_a_poller(CANCELLED_BESIDE_A_POLLER)]
+    fn nobody_waits_for_ever(#[case] cast: Cast) {
+        let runs = explore(Without::Nothing, cast);
         println!("{runs} schedules");
         assert!(runs > 10);
     }
 
     #[rstest]
-    fn every_part_is_needed(
-        #[values(Without::LightFence, Without::HeavyFence, Without::LastLook)] without: Without,
+    fn those_who_are_killed_hold_up_nobody(
+        #[values(SLEEPER, POLLER)] cast: Cast,
+        #[values(ASLEEP, POLLED)] bit: u32,
+        #[values(1, 2)] messages: u64,
     ) {
-        let noticed = catch_unwind(move || explore(without, 1));
+        let runs = explore(Without::Nothing, Cast { victim: Some(bit), messages, switches: Some(3), ..cast });
+        println!("{runs} schedules");
+        assert!(runs > 10);
+    }
+
+    #[rstest]
+    fn after_a_killed_waker_the_next_one_wakes(
+        #[values(SLEEPER, POLLER, BOTH)] cast: Cast,
+        #[values(Killed::Swap, Killed::WakeUp, Killed::Touch)] killed: Killed,
+    ) {
+        let runs =
+            explore(Without::Nothing, Cast { killed: Some(killed), messages: 2, switches: Some(2), ..cast });
+        println!("{runs} schedules");
+        assert!(runs > 10);
+    }
+
+    #[rstest]
+    #[case::a_sleepers_light_fence(Without::LightFence, SLEEPER)]
+    #[case::a_sleepers_heavy_fence(Without::HeavyFence, SLEEPER)]
+    #[case::a_sleepers_last_look(Without::LastLook, SLEEPER)]
+    #[case::waking(Without::WakingAll, SLEEPER)]
+    #[case::waking_beside_a_poller(Without::WakingAll, BOTH)]
+    #[case::a_pollers_light_fence(Without::LightFence, POLLER)]
+    #[case::a_pollers_heavy_fence(Without::HeavyFence, POLLER)]
+    #[case::a_pollers_last_look(Without::LastLook, POLLER)]
+    #[case::forgetting_before_the_look(Without::ForgettingFirst, POLLER)]
+    #[case::touching(Without::Touching, POLLER)]
+    #[case::touching_beside_a_sleeper(Without::Touching, BOTH)]
+    #[case::bits_beside_each_other(Without::AddingBits, BOTH)]
+    #[case::bits_that_stay_when_a_sleeper_withdraws(Without::TakingBits, BOTH)]
+    #[case::bits_that_stay_when_a_sleeper_is_cancelled(Without::TakingBits, CANCELLED_BESIDE_A_POLLER)]
+    fn every_part_is_needed(#[case] without: Without, #[case] cast: Cast) {
+        let noticed = catch_unwind(move || explore(without, cast));
         assert!(noticed.is_err(), "nobody misses {without:?}");
     }
 }

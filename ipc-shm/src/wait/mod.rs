@@ -1,21 +1,25 @@
 //! Waiting for a peer: spin briefly, yield, then sleep on a word of the segment.
 //!
 //! How sleeper and waker agree is in `flag`. Every sleep is bounded, because a peer may be
-//! killed between its store and its wake-up.
+//! killed between its store and its wake-up. Who would rather wait for a descriptor has a
+//! `doorbell`.
 
+mod doorbell;
 mod flag;
 
 use crate::{
     ring::memory::{HalfWord, Memory, Words},
     segment::{Attachment, FenceMode, Reach},
-    sys::{fence as barrier, futex, ident},
+    sys::{fence as barrier, futex, ident, notice::Spot},
 };
 use crossbeam_utils::Backoff;
+use doorbell::Doorbell;
 use flag::Flag;
-use ipc_core::{Cancel, Unready, Wait};
+use ipc_core::{Cancel, OsError, Unready, Wait};
 use parking_lot::Mutex;
 use std::{
     hint,
+    os::fd::BorrowedFd,
     sync::{
         Arc, OnceLock,
         atomic::{self, Ordering},
@@ -58,6 +62,7 @@ const LOOK_AROUND_BURSTS: u32 = 1 << 14;
 struct SegmentFlag<'a> {
     word: HalfWord<'a>,
     fences: FenceMode,
+    spot: &'a Arc<Spot>,
 }
 
 impl Flag for SegmentFlag<'_> {
@@ -66,14 +71,14 @@ impl Flag for SegmentFlag<'_> {
         self.word.load(Ordering::Relaxed)
     }
 
-    fn store(&self, value: u32) {
-        self.word.store(value, Ordering::SeqCst);
+    fn add(&self, bits: u32) {
+        self.word.fetch_or(bits, Ordering::SeqCst);
     }
 
-    fn swap(&self, value: u32) -> u32 {
+    fn take(&self, bits: u32) -> u32 {
         // SeqCst: a cancellation was stored before; either we see the flag here, or its
         // owner, who announced itself later, sees the cancellation.
-        self.word.swap(value, Ordering::SeqCst)
+        self.word.fetch_and(!bits, Ordering::SeqCst)
     }
 
     #[inline]
@@ -96,12 +101,16 @@ impl Flag for SegmentFlag<'_> {
         }
     }
 
-    fn sleep(&self, time: Duration) {
-        futex::wait(self.word.get(), flag::ASLEEP, time);
+    fn sleep(&self, seen: u32, time: Duration) {
+        futex::wait(self.word.get(), seen, time);
     }
 
     fn wake_all(&self) {
         futex::wake_all(self.word.get());
+    }
+
+    fn touch(&self) {
+        self.spot.touch();
     }
 }
 
@@ -137,23 +146,29 @@ impl<T, E: From<Unready>, F: FnMut() -> Result<Option<T>, E>> Awaited for F {
     }
 }
 
-/// Wakes who sleeps on a flag.
-#[derive(Debug)]
+/// Wakes who sleeps on a flag, or polls.
+#[derive(Clone, Debug)]
 pub(crate) struct Bell {
     flag: usize,
     fences: FenceMode,
+    spot: Arc<Spot>,
 }
 
 impl Bell {
-    /// The bell of those who sleep on the flag at this offset.
+    /// The bell of those who wait at the flag at this offset.
     pub(crate) fn of(attachment: &Attachment, flag: usize) -> Self {
-        Self { flag, fences: attachment.header().fences }
+        Self { flag, fences: attachment.header().fences, spot: Arc::clone(attachment.spot()) }
     }
 
     /// To be called after each change of the ring that the peer may wait for.
     #[inline]
     pub(crate) fn ring(&self, words: &Words) {
-        flag::ring(&SegmentFlag { word: words.half_word(self.flag), fences: self.fences });
+        flag::ring(&self.flag(words));
+    }
+
+    #[inline]
+    fn flag<'a>(&'a self, words: &'a Words) -> SegmentFlag<'a> {
+        SegmentFlag { word: words.half_word(self.flag), fences: self.fences, spot: &self.spot }
     }
 }
 
@@ -163,7 +178,8 @@ pub(crate) enum Bed {
     /// On the flag at this offset, alone.
     Own(usize),
     /// On the flag at this offset, perhaps with others. Who doesn't sleep after all leaves
-    /// the flag as it is, which costs a needless wake-up and loses nobody's.
+    /// the flag as it is, which costs a needless wake-up and loses nobody's. Who polls always
+    /// does.
     Shared(usize),
 }
 
@@ -180,14 +196,18 @@ impl Bed {
 pub(crate) struct Waiter {
     pub(crate) waiting: Waiting,
     bed: Bed,
-    fences: FenceMode,
     /// Made at the first sleep that can be cancelled, then kept.
     alarm: Option<Arc<Alarm>>,
+    /// Made when the endpoint is first polled, then kept.
+    doorbell: Option<Box<Doorbell>>,
+    /// What wakes us.
+    bell: Bell,
 }
 
 impl Waiter {
     pub(crate) fn new(attachment: &Attachment, bed: Bed) -> Self {
-        Self { waiting: Waiting::default(), bed, fences: attachment.header().fences, alarm: None }
+        let bell = Bell::of(attachment, bed.flag());
+        Self { waiting: Waiting::default(), bed, alarm: None, doorbell: None, bell }
     }
 
     /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
@@ -218,6 +238,22 @@ impl Waiter {
         self.sleep(attachment, wait, awaited)
     }
 
+    /// For [`Pollable::descriptor`](ipc_core::Pollable::descriptor).
+    pub(crate) fn descriptor(&mut self, attachment: &Attachment) -> Result<BorrowedFd<'_>, OsError> {
+        Ok(doorbell(&mut self.doorbell, attachment)?.descriptor())
+    }
+
+    /// For [`Pollable::arm`](ipc_core::Pollable::arm), of an endpoint that is ours and holds
+    /// nothing. What is awaited is that there is something: it isn't to be taken, since who
+    /// arms may never come for it.
+    pub(crate) fn arm<A: Awaited<Answer = ()>>(
+        &mut self,
+        attachment: &Attachment,
+        awaited: A,
+    ) -> Result<bool, A::Error> {
+        doorbell(&mut self.doorbell, attachment).map_err(Unready::Os)?.arm(attachment, &self.bell, awaited)
+    }
+
     fn sleep<A: Awaited>(
         &mut self,
         attachment: &Attachment,
@@ -225,15 +261,15 @@ impl Waiter {
         mut awaited: A,
     ) -> Result<A::Answer, A::Error> {
         let words = attachment.words();
-        let mine = SegmentFlag { word: words.half_word(self.bed.flag()), fences: self.fences };
+        let mine = self.bell.flag(&words);
         let withdraw = || {
             if matches!(self.bed, Bed::Own(_)) {
                 flag::withdraw(&mine);
             }
         };
-        let _armed = wait.cancel().map(|cancel| arm(&mut self.alarm, self.bed, self.fences, &words, cancel));
+        let _armed = wait.cancel().map(|cancel| arm(&mut self.alarm, &self.bell, &words, cancel));
         loop {
-            let is_heard = announce(attachment, &words, &mine);
+            let is_heard = announce(attachment, &words, &mine, flag::ASLEEP);
             let answer = awaited.poll();
             if !matches!(answer, Ok(None)) {
                 withdraw();
@@ -243,11 +279,7 @@ impl Waiter {
                 withdraw();
                 return Err(unready.into());
             }
-            let bound = match (is_heard, awaited.is_obstructed()) {
-                (false, _) => DOUBTFUL_SLEEP,
-                (true, true) => OBSTRUCTED_SLEEP,
-                (true, false) => SLEEP,
-            };
+            let bound = longest_sleep(is_heard, awaited.is_obstructed());
             let time = time_left(wait).map_or(bound, |left| left.min(bound));
             // Nobody woke us: a good time to look around.
             if !flag::sleep(&mine, time) {
@@ -260,25 +292,38 @@ impl Waiter {
     }
 }
 
-/// False if a peer may overlook that we sleep.
-fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>) -> bool {
+/// The doorbell, made at need.
+fn doorbell<'a>(
+    made: &'a mut Option<Box<Doorbell>>,
+    attachment: &Attachment,
+) -> Result<&'a mut Doorbell, OsError> {
+    if made.is_none() {
+        *made = Some(Box::new(Doorbell::new(attachment)?));
+    }
+    Ok(made.as_mut().expect("made above"))
+}
+
+/// How long we may wait without a look around.
+fn longest_sleep(is_heard: bool, is_obstructed: bool) -> Duration {
+    match (is_heard, is_obstructed) {
+        (false, _) => DOUBTFUL_SLEEP,
+        (true, true) => OBSTRUCTED_SLEEP,
+        (true, false) => SLEEP,
+    }
+}
+
+/// Says how we wait. False if a peer may overlook it.
+fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>, bit: u32) -> bool {
     // Reach is looked at after the fence: a peer that came without hearing it, and fenced
     // when it came, has seen the flag, or is seen here.
     let layout = attachment.layout();
     let hears = |id| words.load(layout.entry(id).reach(), Ordering::Relaxed) == Reach::Reached as u64;
-    flag::announce(mine) && (mine.fences == FenceMode::Full || layout.ids().all(hears))
+    flag::announce(mine, bit) && (mine.fences == FenceMode::Full || layout.ids().all(hears))
 }
 
-/// Has a cancellation wake who sleeps in `bed`, until the guard is dropped.
-fn arm<'c>(
-    alarm: &mut Option<Arc<Alarm>>,
-    bed: Bed,
-    fences: FenceMode,
-    words: &Words,
-    cancel: &'c Cancel,
-) -> Armed<'c> {
-    let alarm =
-        alarm.get_or_insert_with(|| Arc::new(Alarm { flag: bed.flag(), fences, target: Mutex::new(None) }));
+/// Has a cancellation ring `bell`, until the guard is dropped.
+fn arm<'c>(alarm: &mut Option<Arc<Alarm>>, bell: &Bell, words: &Words, cancel: &'c Cancel) -> Armed<'c> {
+    let alarm = alarm.get_or_insert_with(|| Arc::new(Alarm { bell: bell.clone(), target: Mutex::new(None) }));
     *alarm.target.lock() = Some(words.clone());
     let registration = cancel.register(Arc::clone(alarm).into());
     Armed { alarm: Arc::clone(alarm), _registration: registration }
@@ -287,8 +332,7 @@ fn arm<'c>(
 /// Wakes an endpoint of this process when its wait is cancelled.
 #[derive(Debug)]
 struct Alarm {
-    flag: usize,
-    fences: FenceMode,
+    bell: Bell,
     /// The memory to ring in, while its owner is in the wait. Used under the lock only, so
     /// that it is never what keeps a mapping alive.
     target: Mutex<Option<Words>>,
@@ -297,7 +341,7 @@ struct Alarm {
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         if let Some(words) = &*self.target.lock() {
-            flag::wake(&SegmentFlag { word: words.half_word(self.flag), fences: self.fences });
+            flag::interrupt(&self.bell.flag(words));
         }
     }
 }

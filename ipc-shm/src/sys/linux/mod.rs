@@ -1,4 +1,4 @@
-//! Linux: open-file-description locks, futexes, `membarrier`, `O_TMPFILE`.
+//! Linux: open-file-description locks, futexes, `membarrier`, `O_TMPFILE`, `inotify`.
 
 pub(crate) mod disk;
 pub(crate) mod fence;
@@ -8,6 +8,7 @@ pub(crate) mod futex;
 pub(crate) mod ident;
 pub(crate) mod lock;
 pub(crate) mod map;
+pub(crate) mod notice;
 
 use crate::hooks;
 use ipc_core::OsError;
