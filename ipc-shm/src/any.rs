@@ -17,10 +17,11 @@ use crate::{
 };
 use ipc_core::{
     Batch, BatchReceiver, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, EndMark, Loan,
-    Message, Receiver, RecvError, Rejected, SendError, Sender, Transport, Wait,
+    Message, OsError, Pollable, Receiver, RecvError, Rejected, SendError, Sender, Transport, Wait,
 };
 use std::{
     ops::{Deref, DerefMut},
+    os::fd::BorrowedFd,
     path::PathBuf,
 };
 
@@ -273,6 +274,16 @@ impl BatchReceiver for ShmReceiver {
 
     fn held_batch(&mut self) -> ShmBatch<'_> {
         map_each!(Self, self, receiver => ShmBatch(receiver.held_batch()))
+    }
+}
+
+impl Pollable for ShmReceiver {
+    fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        each!(Self, self, receiver => receiver.descriptor())
+    }
+
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        each!(Self, self, receiver => receiver.arm())
     }
 }
 

@@ -4,15 +4,16 @@ use super::{CONTENDED_TRIES, Party, receivers_asleep, troubled};
 use crate::{
     ring::{
         memory::Words,
-        mpmc::{Geometry, Held, Reader, Take},
+        mpmc::{Geometry, Held, Look, Reader, Take},
     },
     segment::Attachment,
     wait::{Awaited, Bed, Waiter, Waiting},
 };
 use ipc_core::{
-    Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Redelivered, Sequenced, Wait,
+    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Redelivered,
+    Sequenced, Wait,
 };
-use std::{collections::VecDeque, ops::Deref, slice};
+use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 
 /// A receiving end of a work queue in shared memory.
 ///
@@ -147,6 +148,32 @@ impl Awaited for Next<'_> {
     }
 }
 
+/// Anything at all, awaited by who doesn't come for it yet.
+struct Anything<'a>(Next<'a>);
+
+impl Awaited for Anything<'_> {
+    type Answer = ();
+    type Error = RecvError;
+
+    fn poll(&mut self) -> Result<Option<()>, RecvError> {
+        match self.0.ring.look()? {
+            Look::Ready => Ok(Some(())),
+            Look::Empty { owner } => {
+                self.0.is_obstructed = owner != 0;
+                Ok(None)
+            }
+        }
+    }
+
+    fn is_obstructed(&self) -> bool {
+        self.0.is_obstructed
+    }
+
+    fn look_around(&mut self) -> Result<(), RecvError> {
+        self.0.look_around()
+    }
+}
+
 impl Receiver for MpmcReceiver {
     type Message<'a> = MpmcMessage<'a>;
 
@@ -212,6 +239,29 @@ impl Sequenced for MpmcReceiver {
 impl Redelivered for MpmcReceiver {
     fn attempts_of(message: &MpmcMessage<'_>) -> u32 {
         message.held.attempts()
+    }
+}
+
+impl Pollable for MpmcReceiver {
+    fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        self.waiter.descriptor(&self.attachment)
+    }
+
+    /// True doesn't take the message: another receiver may come for it first.
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.front.is_some() {
+            return Ok(true);
+        }
+        let next = Next {
+            ring: &mut self.ring,
+            party: &mut self.party,
+            attachment: &self.attachment,
+            is_obstructed: false,
+        };
+        self.waiter.arm(&self.attachment, Anything(next))
     }
 }
 

@@ -432,6 +432,22 @@ pub(crate) enum Take {
     Again,
 }
 
+/// What a look at the queue found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Something was ready; or it can't be told, since others are at it.
+    Ready,
+    /// Nothing is ready; `owner` has the slot that would be next, 0 if nobody has.
+    Empty { owner: u32 },
+}
+
+/// Where a walk over the slots ended.
+enum Walk {
+    At(usize, Word),
+    Empty { owner: u32 },
+    Again,
+}
+
 /// A message that was taken: where, and its words, which were loaded once and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -519,13 +535,39 @@ impl<M: Memory> Reader<M> {
         self.taken(at, word)
     }
 
+    /// Whether there is something to take, an end mark included. It stays where it is, for
+    /// whoever comes for it.
+    pub(crate) fn look(&mut self) -> Result<Look, Corrupt> {
+        let at = self.geometry.slot(self.cursor.index);
+        let word = self.geometry.word(&self.memory, at)?;
+        Ok(match self.walk(at, word, |_, _, _| Ok(0))? {
+            Walk::At(..) | Walk::Again => Look::Ready,
+            Walk::Empty { owner } => Look::Empty { owner },
+        })
+    }
+
     #[inline(never)]
-    fn walk_to_take(&mut self, mut at: usize, mut word: Word) -> Result<Take, Corrupt> {
+    fn walk_to_take(&mut self, at: usize, word: Word) -> Result<Take, Corrupt> {
+        match self.walk(at, word, Self::swap)? {
+            Walk::At(at, word) => self.taken(at, word),
+            Walk::Empty { owner } => Ok(Take::Empty { owner }),
+            Walk::Again => Ok(Take::Again),
+        }
+    }
+
+    /// Walks to the oldest message that is ready and that `meet` agrees to.
+    #[inline]
+    fn walk(
+        &mut self,
+        mut at: usize,
+        mut word: Word,
+        meet: impl Fn(&Self, usize, Word) -> Result<u64, u64>,
+    ) -> Result<Walk, Corrupt> {
         for _ in 0..self.geometry.most_visits() {
             let lap = self.cursor.lap;
             if word.lap() == lap && word.is_ready() {
-                match self.swap(at, word) {
-                    Ok(_) => return self.taken(at, word),
+                match meet(self, at, word) {
+                    Ok(_) => return Ok(Walk::At(at, word)),
                     Err(found) => word = self.geometry.check(at, Word(found))?,
                 }
                 continue;
@@ -538,7 +580,7 @@ impl<M: Memory> Reader<M> {
                 // Acquire: pairs with the Release in `repair`, after the slots it changed.
                 let generation = self.memory.load(self.geometry.generation, Acquire);
                 if generation == self.seen {
-                    return Ok(Take::Empty { owner: word.owner() });
+                    return Ok(Walk::Empty { owner: word.owner() });
                 }
                 // Somebody's messages were made ready again: back over the whole ring.
                 self.seen = generation;
@@ -555,7 +597,7 @@ impl<M: Memory> Reader<M> {
             word = self.geometry.word(&self.memory, at)?;
         }
         check_laps(&self.memory, &self.geometry)?;
-        Ok(Take::Again)
+        Ok(Walk::Again)
     }
 
     #[inline]

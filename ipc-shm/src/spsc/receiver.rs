@@ -8,8 +8,8 @@ use crate::{
     segment::{Attachment, SENDER},
     wait::{Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Wait};
-use std::{collections::VecDeque, ops::Deref, slice};
+use ipc_core::{Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Wait};
+use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 
 /// The receiving end of a channel in shared memory.
 ///
@@ -148,6 +148,26 @@ impl BatchReceiver for SpscReceiver {
     fn held_batch(&mut self) -> SpscBatch<'_> {
         assert!(self.attachment.is_ours(), "held_batch() in a forked child");
         SpscBatch { receiver: self }
+    }
+}
+
+impl Pollable for SpscReceiver {
+    fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        self.waiter.descriptor(&self.attachment)
+    }
+
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.front.is_some() {
+            return Ok(true);
+        }
+        let ring = &mut self.ring;
+        self.waiter.arm(&self.attachment, || {
+            let next = ring.next()?;
+            Ok::<_, RecvError>(next.map(|record| ring.unread(&record)))
+        })
     }
 }
 
