@@ -1,10 +1,7 @@
 //! The command line.
 
-use crate::{
-    link::Touch,
-    transports::{TransportId, Waiting},
-};
-use clap::{Args, Parser, Subcommand};
+use crate::spec::{Experiment, Touch, TransportId, Waiting};
+use clap::{Args, Parser, Subcommand, value_parser};
 use std::time::Duration;
 
 /// Measures what each model of interprocess communication costs on this machine.
@@ -22,10 +19,28 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Round trips, one at a time: there over one channel and back over another
-    Latency(Options),
+    Latency {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        messages: Messages,
+    },
     /// One way as fast as it goes, the receiver checking the sequence
-    Throughput(Options),
-    /// The near or the far process of a measurement
+    Throughput {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        messages: Messages,
+        #[command(flatten)]
+        streams: Streams,
+    },
+    /// Making a channel of 1 MiB, and opening one up to its first message, beside the bare
+    /// system calls
+    Open {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// One of the processes of a measurement
     #[command(name = "measuring-process", hide = true)]
     Peer {
         /// What it takes part in
@@ -33,59 +48,135 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct Options {
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
     /// Transports to measure, separated by commas [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) transport: Vec<TransportId>,
+    transport: Vec<TransportId>,
 
-    /// Message lengths in bytes, separated by commas: 8, 1K, 1M [default: 8,1K,8K, and with
-    /// --loan 8,64K,1M]
+    /// One JSON object a line instead of the table
+    #[arg(long)]
+    json: bool,
+
+    /// Rounds too short to mean anything: for testing the rig
+    #[arg(long, hide = true)]
+    quick: bool,
+
+    /// Seconds without a sign of life after which a measurement has failed
+    #[arg(long, hide = true, default_value_t = 20)]
+    watchdog_s: u64,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Messages {
+    /// Message lengths in bytes, separated by commas: 8, 1K, 1M [default: 8,1K,8K, with
+    /// --loan 8,64K,1M, with --copy 64K,1M]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size)]
-    pub(crate) size: Vec<usize>,
+    size: Vec<usize>,
 
     /// How a process waits for the other one, separated by commas [default: each way that a
     /// transport has]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) wait: Vec<Waiting>,
+    #[arg(long, alias = "waiting", value_name = "LIST", value_delimiter = ',')]
+    wait: Vec<Waiting>,
 
     /// Touch only the first byte of each message on each side, as programs do that build
     /// and use large messages in place
     #[arg(long)]
-    pub(crate) loan: bool,
+    loan: bool,
 
-    /// One JSON object a line instead of the table
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    /// Rounds too short to mean anything: for testing the rig
-    #[arg(long, hide = true)]
-    pub(crate) quick: bool,
-
-    /// Seconds without a sign of life after which a measurement has failed
-    #[arg(long, hide = true, default_value_t = 20)]
-    pub(crate) watchdog_s: u64,
+    /// Copy each message in from memory of the sender's own and out to memory of the
+    /// receiver's own, as programs do whose data is elsewhere
+    #[arg(long, conflicts_with = "loan")]
+    copy: bool,
 }
 
-impl Options {
-    pub(crate) fn transports(&self) -> Vec<TransportId> {
-        or_default(&self.transport, TransportId::ALL)
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Streams {
+    /// How many processes send on the one channel, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(1..=8))]
+    senders: u8,
+
+    /// How many processes receive from it, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(1..=8))]
+    receivers: u8,
+
+    /// Send and receive so many messages at a time, 1 to 4096
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = value_parser!(u16).range(1..=4096),
+        conflicts_with_all = ["loan", "copy"]
+    )]
+    batch: u16,
+}
+
+/// What is to be measured, as it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) experiment: Experiment,
+    pub(crate) transports: Vec<TransportId>,
+    /// Whether they were named, not just all that there are.
+    pub(crate) transports_named: bool,
+    pub(crate) sizes_bytes: Vec<usize>,
+    pub(crate) waits: Vec<Waiting>,
+    pub(crate) touch: Touch,
+    pub(crate) senders: usize,
+    pub(crate) receivers: usize,
+    /// How many messages are sent with one commit; 1 is one by one.
+    pub(crate) batch: usize,
+    pub(crate) json: bool,
+    pub(crate) quick: bool,
+    pub(crate) watchdog: Duration,
+}
+
+impl Asked {
+    pub(crate) fn latency(common: &Common, messages: &Messages) -> Self {
+        Self::new(Experiment::Latency, common).with_messages(messages)
     }
 
-    pub(crate) fn sizes_bytes(&self) -> Vec<usize> {
-        or_default(&self.size, if self.loan { &[8, 64 << 10, 1 << 20] } else { &[8, 1 << 10, 8 << 10] })
+    pub(crate) fn throughput(common: &Common, messages: &Messages, streams: &Streams) -> Self {
+        Self {
+            senders: streams.senders.into(),
+            receivers: streams.receivers.into(),
+            batch: streams.batch.into(),
+            ..Self::new(Experiment::Throughput, common).with_messages(messages)
+        }
     }
 
-    pub(crate) fn waits(&self) -> Vec<Waiting> {
-        or_default(&self.wait, Waiting::ALL)
+    pub(crate) fn open(common: &Common) -> Self {
+        Self::new(Experiment::Open, common)
     }
 
-    pub(crate) fn touch(&self) -> Touch {
-        if self.loan { Touch::First } else { Touch::All }
+    fn new(experiment: Experiment, common: &Common) -> Self {
+        Self {
+            experiment,
+            transports: or_default(&common.transport, TransportId::ALL),
+            transports_named: !common.transport.is_empty(),
+            sizes_bytes: vec![8],
+            waits: Vec::new(),
+            touch: Touch::All,
+            senders: 1,
+            receivers: 1,
+            batch: 1,
+            json: common.json,
+            quick: common.quick,
+            watchdog: Duration::from_secs(common.watchdog_s),
+        }
     }
 
-    pub(crate) fn watchdog(&self) -> Duration {
-        Duration::from_secs(self.watchdog_s)
+    fn with_messages(self, messages: &Messages) -> Self {
+        let (touch, sizes_bytes): (_, &[_]) = match (messages.loan, messages.copy) {
+            (true, _) => (Touch::First, &[8, 64 << 10, 1 << 20]),
+            (_, true) => (Touch::Copied, &[64 << 10, 1 << 20]),
+            _ => (Touch::All, &[8, 1 << 10, 8 << 10]),
+        };
+        Self {
+            sizes_bytes: or_default(&messages.size, sizes_bytes),
+            waits: or_default(&messages.wait, Waiting::ALL),
+            touch,
+            ..self
+        }
     }
 }
 
@@ -120,16 +211,20 @@ fn parse_size(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, Command, Options, parse_size};
-    use crate::transports::{TransportId, Waiting};
+    use super::{Asked, Cli, Command, parse_size};
+    use crate::spec::{Touch, TransportId, Waiting};
     use clap::{CommandFactory, Parser};
     use rstest::rstest;
 
-    fn latency(arguments: &[&str]) -> Result<Options, clap::Error> {
-        let all = ["ipc-bench", "latency"].iter().chain(arguments);
+    fn asked(arguments: &[&str]) -> Result<Asked, clap::Error> {
+        let all = ["ipc-bench"].iter().chain(arguments);
         Cli::try_parse_from(all).map(|cli| match cli.command {
-            Command::Latency(options) => options,
-            other => panic!("not latency: {other:?}"),
+            Command::Latency { common, messages } => Asked::latency(&common, &messages),
+            Command::Throughput { common, messages, streams } => {
+                Asked::throughput(&common, &messages, &streams)
+            }
+            Command::Open { common } => Asked::open(&common),
+            Command::Peer { .. } => panic!("no experiment"),
         })
     }
 
@@ -164,20 +259,42 @@ mod tests {
 
     #[test]
     fn lists_are_separated_by_commas_and_each_value_counts_once() {
-        let options =
-            latency(&["--transport", "raw:mq,floor:cache-line,raw:mq", "--size", "8,1K,8"]).unwrap();
-        assert_eq!(options.transports(), [TransportId::RawMq, TransportId::CacheLine]);
-        assert_eq!(options.sizes_bytes(), [8, 1024]);
-        assert_eq!(options.waits(), Waiting::ALL);
+        let asked =
+            asked(&["latency", "--transport", "raw:mq,floor:cache-line,raw:mq", "--size", "8,1K,8"]).unwrap();
+        assert_eq!(asked.transports, [TransportId::RawMq, TransportId::CacheLine]);
+        assert_eq!(asked.sizes_bytes, [8, 1024]);
+        assert_eq!(asked.waits, Waiting::ALL);
     }
 
     #[rstest]
-    #[case::transport(&["--transport", "pigeon"], "floor:fixed-ring")]
-    #[case::empty_transport(&["--transport", "raw:mq,"], "floor:fixed-ring")]
-    #[case::wait(&["--wait", "patiently"], "adaptive")]
-    #[case::size(&["--size", "big"], "0 to 16M")]
+    #[case::in_place(&[], Touch::All, &[8, 1 << 10, 8 << 10])]
+    #[case::lent(&["--loan"], Touch::First, &[8, 64 << 10, 1 << 20])]
+    #[case::copied(&["--copy"], Touch::Copied, &[64 << 10, 1 << 20])]
+    #[case::copied_at_a_size(&["--copy", "--size", "8"], Touch::Copied, &[8])]
+    fn default_sizes_suit_how_messages_are_used(
+        #[case] arguments: &[&str],
+        #[case] touch: Touch,
+        #[case] sizes_bytes: &[usize],
+    ) {
+        let asked = asked(&[&["throughput"], arguments].concat()).unwrap();
+        assert_eq!((asked.touch, &asked.sizes_bytes[..]), (touch, sizes_bytes));
+        assert_eq!((asked.senders, asked.receivers, asked.batch), (1, 1, 1));
+    }
+
+    #[rstest]
+    #[case::transport(&["latency", "--transport", "pigeon"], "floor:fixed-ring")]
+    #[case::empty_transport(&["latency", "--transport", "raw:mq,"], "floor:fixed-ring")]
+    #[case::wait(&["latency", "--wait", "patiently"], "adaptive")]
+    #[case::size(&["latency", "--size", "big"], "0 to 16M")]
+    #[case::no_senders(&["throughput", "--senders", "0"], "1..=8")]
+    #[case::too_many_receivers(&["throughput", "--receivers", "9"], "1..=8")]
+    #[case::no_batch(&["throughput", "--batch", "0"], "1..=4096")]
+    #[case::batch_in_place(&["throughput", "--batch", "16", "--loan"], "--loan")]
+    #[case::copy_and_in_place(&["latency", "--copy", "--loan"], "--loan")]
+    #[case::many_in_a_round_trip(&["latency", "--senders", "2"], "--senders")]
+    #[case::size_of_an_opening(&["open", "--size", "8"], "--size")]
     fn bad_values_are_usage_errors_that_list_what_exists(#[case] arguments: &[&str], #[case] listed: &str) {
-        let error = latency(arguments).unwrap_err();
+        let error = asked(arguments).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(listed), "{error}");
     }

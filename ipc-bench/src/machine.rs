@@ -1,6 +1,10 @@
 //! The machine: which processors to use, what the clock costs, what might disturb.
 
-use crate::{Fallible, stats::clock_step_ns};
+use crate::{
+    spec::{Member, Side},
+    stats::clock_step_ns,
+    trouble::Fallible,
+};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -13,8 +17,8 @@ pub(crate) struct Machine {
     model: String,
     kernel: String,
     usable_processors: usize,
-    /// The processors of the near and the far process; `None` if there is only one.
-    pub(crate) pinned: Option<[usize; 2]>,
+    /// The processors of the measuring processes; `None` if there is only one.
+    pub(crate) pinned: Option<Placement>,
     clock: Clock,
     /// What makes the figures doubtful.
     warnings: Vec<String>,
@@ -30,17 +34,18 @@ struct Clock {
 }
 
 impl Machine {
-    /// Looks around.
-    pub(crate) fn observe() -> Fallible<Self> {
+    /// Looks around, for so many near and far processes.
+    pub(crate) fn observe(sides: [usize; 2]) -> Fallible<Self> {
         let usable = usable_processors()?;
-        let pinned = two_processors(&usable, |processor| read(&topology(processor, "thread_siblings_list")));
+        let spread = spread(&usable, |processor| read(&topology(processor, "thread_siblings_list")));
+        let pinned = Placement::new(&spread, sides);
         Ok(Self {
             model: processor_model().unwrap_or_else(|| std::env::consts::ARCH.into()),
             kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "of unknown version".into()),
             usable_processors: usable.len(),
-            pinned,
             clock: Clock::observe(),
-            warnings: warnings(usable.len(), pinned),
+            warnings: warnings(usable.len(), pinned.as_ref()),
+            pinned,
         })
     }
 
@@ -59,10 +64,8 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, kernel, usable_processors, clock, .. } = self;
         writeln!(f, "machine  {model}, usable processors: {usable_processors}, Linux {kernel}")?;
-        match self.pinned {
-            Some([near, far]) => {
-                write!(f, "pinned   near process to processor {near}, far process to {far}")?
-            }
+        match &self.pinned {
+            Some(pinned) => write!(f, "pinned   {pinned}")?,
             None => write!(f, "pinned   not at all")?,
         }
         let Clock { source, cost_ns, step_ns } = clock;
@@ -109,6 +112,37 @@ impl Clock {
     }
 }
 
+/// The processors that the near and the far processes stay on, taken in turns where there
+/// are fewer of them than processes; a near and a far process never share one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placement([Vec<usize>; 2]);
+
+impl Placement {
+    /// Of `processors`, the best first, those for so many near and far processes; `None` if
+    /// there is only one.
+    fn new(processors: &[usize], [near, far]: [usize; 2]) -> Option<Self> {
+        let used = &processors[..processors.len().min(near + far.max(1))];
+        let most = used.len().checked_sub(1).filter(|&most| most > 0)?;
+        let for_the_near = (used.len() * near / (near + far.max(1))).clamp(1, most);
+        let (near, far) = used.split_at(for_the_near);
+        Some(Self([near.into(), far.into()]))
+    }
+
+    /// The processor of a process.
+    pub(crate) fn of(&self, member: Member) -> usize {
+        let its = &self.0[member.side as usize];
+        its[member.index % its.len()]
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [near, far] = [Side::Near, Side::Far]
+            .map(|side| self.0[side as usize].iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        write!(f, "near to processor {near}, far to processor {far}")
+    }
+}
+
 /// Keeps this process on one processor.
 pub(crate) fn pin_to(processor: usize) -> Fallible<()> {
     let mut set = CpuSet::new();
@@ -122,26 +156,32 @@ fn usable_processors() -> Fallible<Vec<usize>> {
     Ok((0..CpuSet::count()).filter(|&processor| set.is_set(processor).unwrap_or(false)).collect())
 }
 
-/// The first usable processor and the next one that isn't a thread of the same core, or the
-/// next one at all.
-fn two_processors(usable: &[usize], core: impl Fn(usize) -> Option<String>) -> Option<[usize; 2]> {
-    let (&near, others) = usable.split_first()?;
-    let on_another_core = others.iter().find(|&&other| core(other) != core(near));
-    on_another_core.or(others.first()).map(|&far| [near, far])
+/// The usable processors, one thread of each core before the other threads of any.
+fn spread(usable: &[usize], core: impl Fn(usize) -> Option<String>) -> Vec<usize> {
+    let (mut firsts, mut others) = (Vec::new(), Vec::new());
+    let mut cores = Vec::new();
+    for &processor in usable {
+        let its_core = core(processor);
+        let known = cores.contains(&its_core);
+        cores.push(its_core);
+        if known { others.push(processor) } else { firsts.push(processor) }
+    }
+    firsts.extend(others);
+    firsts
 }
 
-fn warnings(usable_processors: usize, pinned: Option<[usize; 2]>) -> Vec<String> {
+fn warnings(usable_processors: usize, pinned: Option<&Placement>) -> Vec<String> {
     let mut warnings = Vec::new();
     if pinned.is_none() {
         warnings.push(
-            "one usable processor: both processes take turns on it, spinning makes no sense there".into(),
+            "one usable processor: all processes take turns on it, spinning makes no sense there".into(),
         );
     }
     let load = read("/proc/loadavg").and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
     if let Some(load) = load.filter(|&load| load > 0.5 * usable_processors as f64) {
         warnings.push(format!("the load average is {load}: other programs disturb the measurement"));
     }
-    for processor in pinned.into_iter().flatten() {
+    for processor in pinned.iter().flat_map(|pinned| pinned.0.iter().flatten()) {
         let governor = format!("/sys/devices/system/cpu/cpu{processor}/cpufreq/scaling_governor");
         if let Some(governor) = read(&governor).filter(|governor| governor != "performance") {
             warnings.push(format!("processor {processor} changes its frequency (governor `{governor}`)"));
@@ -166,16 +206,41 @@ fn read(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::two_processors;
+    use super::{Placement, spread};
+    use crate::spec::{Member, Side};
     use rstest::rstest;
 
     #[rstest]
-    #[case::one_only(&[3], None)]
-    #[case::separate_cores(&[0, 2], Some([0, 2]))]
-    #[case::the_thread_of_the_same_core_is_passed_over(&[0, 1, 2, 3], Some([0, 2]))]
-    #[case::better_than_nothing(&[2, 3], Some([2, 3]))]
-    fn two_cores_if_there_are_two(#[case] usable: &[usize], #[case] chosen: Option<[usize; 2]>) {
+    #[case::separate_cores(&[0, 2], &[0, 2])]
+    #[case::threads_of_the_same_core_come_later(&[0, 1, 2, 3], &[0, 2, 1, 3])]
+    #[case::better_than_nothing(&[2, 3], &[2, 3])]
+    fn cores_come_before_their_other_threads(#[case] usable: &[usize], #[case] expected: &[usize]) {
         let core = |processor: usize| Some((processor / 2).to_string());
-        assert_eq!(two_processors(usable, core), chosen);
+        assert_eq!(spread(usable, core), expected);
+    }
+
+    #[rstest]
+    #[case::one_only(&[3], [1, 1], None)]
+    #[case::two(&[0, 2], [1, 1], Some([&[0][..], &[2]]))]
+    #[case::more_than_needed(&[0, 2, 1, 3], [1, 1], Some([&[0][..], &[2]]))]
+    #[case::one_each(&[0, 1, 2, 3], [1, 3], Some([&[0][..], &[1, 2, 3]]))]
+    #[case::shared_by_each_side(&[0, 1], [8, 3], Some([&[0][..], &[1]]))]
+    #[case::shared_in_proportion(&[0, 1, 2, 3], [2, 6], Some([&[0][..], &[1, 2, 3]]))]
+    #[case::one_side_alone(&[0, 1], [1, 0], Some([&[0][..], &[1]]))]
+    fn near_and_far_processes_share_no_processor(
+        #[case] processors: &[usize],
+        #[case] sides: [usize; 2],
+        #[case] expected: Option<[&[usize]; 2]>,
+    ) {
+        let expected = expected.map(|sides| Placement(sides.map(Into::into)));
+        assert_eq!(Placement::new(processors, sides), expected);
+    }
+
+    #[test]
+    fn processes_take_turns_on_too_few_processors() {
+        let placement = Placement::new(&[4, 5, 6], [2, 4]).unwrap();
+        let far = (0..4).map(|index| placement.of(Member { side: Side::Far, index }));
+        assert_eq!(far.collect::<Vec<_>>(), [5, 6, 5, 6]);
+        assert_eq!(placement.to_string(), "near to processor 4, far to processor 5 6");
     }
 }

@@ -2,41 +2,43 @@
 //!
 //! Every figure stands beside the physical floor of the same moment, since that floor
 //! moves: a bare cache-line ping-pong between the same two processors, interleaved with
-//! what is measured. The figure that counts is the ratio of the two.
+//! what is measured. The figure that counts is the ratio of the two. Where something else
+//! is the fairer measure, it is in the same rounds as well: a fixed-slot ring for streams,
+//! the bare system calls beneath a kernel queue or an opening, a bare futex ping-pong for
+//! who sleeps, two copies for what is copied, one sender and one receiver for several.
 //!
-//! Three processes take part. The *coordinator* (the one the user starts) plans, sleeps and
-//! evaluates; the *near* and the *far* one do the work, each pinned to a processor of its
-//! own. Nothing but the measured loop runs in those two meanwhile, and whatever becomes of
-//! them, the coordinator is there to notice and to clean up.
+//! At least three processes take part. The *coordinator* (the one the user starts) plans,
+//! sleeps and evaluates; the *near* and the *far* ones do the work, each pinned, a near and
+//! a far one never to the same processor. Nothing but the measured loop runs in those
+//! meanwhile, and whatever becomes of them, the coordinator is there to notice and to clean
+//! up.
+//!
+//! The modules build on each other in this order, and never the other way: `spec` (plain
+//! types), `links` (what carries messages), `jobs` (the timed loops), `rig` (the
+//! processes), `measure` (plan, rounds, figures, report).
 
-mod backends;
 mod cli;
-mod experiment;
-mod figures;
-mod floor;
-mod latency;
-mod link;
+mod jobs;
+mod links;
 mod machine;
-mod peer;
-mod raw_mq;
-mod report;
+mod measure;
 mod rig;
-mod rounds;
-mod shared;
+mod spec;
 mod stats;
-mod throughput;
-mod transports;
+mod trouble;
 
 use clap::Parser;
-use std::{error::Error, process::ExitCode};
-
-/// The result of what can fail for reasons that are only told to the user.
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use cli::{Asked, Cli, Command};
+use measure::experiment;
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().command {
-        cli::Command::Latency(options) => latency::EXPERIMENT.run(&options),
-        cli::Command::Throughput(options) => throughput::EXPERIMENT.run(&options),
-        cli::Command::Peer { spec } => peer::main(&spec),
+    match Cli::parse().command {
+        Command::Latency { common, messages } => experiment::run(&Asked::latency(&common, &messages)),
+        Command::Throughput { common, messages, streams } => {
+            experiment::run(&Asked::throughput(&common, &messages, &streams))
+        }
+        Command::Open { common } => experiment::run(&Asked::open(&common)),
+        Command::Peer { spec } => rig::peer::main(&spec),
     }
 }

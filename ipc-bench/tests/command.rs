@@ -76,7 +76,7 @@ fn the_table_keeps_ways_of_waiting_apart_and_fits_100_columns() {
     let output = bench(&["latency", "--quick", "--size", "8,16K"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    for heading in ["wait: spin", "wait: adaptive", "wait: block", "floor ns", "pinned"] {
+    for heading in ["wait: spin", "wait: adaptive", "wait: block", "x floor", "pinned"] {
         assert!(text.contains(heading), "no {heading} in {text}");
     }
     let table_lines =
@@ -97,8 +97,102 @@ fn lent_messages_are_measured_up_to_a_mebibyte() {
     assert_eq!(lens, [8, 64 << 10, 1 << 20]);
 }
 
+#[test]
+fn whoever_is_blocked_is_compared_with_a_bare_futex() {
+    let arguments = ["latency", "--quick", "--json", "--size", "8", "--wait", "block"];
+    let output = bench(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert!(rows.iter().any(|row| row["transport"] == "floor:futex"), "{rows:?}");
+    for row in rows.iter().filter(|row| row["transport"] != "floor:futex") {
+        assert!(row["futex_ratio"].as_f64().unwrap() > 0.0, "{row}");
+    }
+}
+
+#[rstest]
+#[case::latency("latency")]
+#[case::throughput("throughput")]
+fn copied_messages_are_compared_with_two_bare_copies(#[case] experiment: &str) {
+    let arguments = [experiment, "--quick", "--json", "--copy", "--transport", "floor:memcpy,shm:spsc"];
+    let output = bench(&[&arguments[..], &["--wait", "spin"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    let lens: Vec<_> = rows.iter().map(|row| row["message_len_bytes"].as_u64().unwrap()).collect();
+    assert_eq!(lens, [64 << 10, 1 << 20, 64 << 10, 1 << 20]);
+    for row in &rows {
+        assert_eq!(row["touched"], "copied");
+        assert!(row["memcpy_ratio"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["fixed_ring_ratio"].is_null(), "{row}");
+    }
+}
+
+#[test]
+fn openings_are_compared_with_the_bare_calls() {
+    let output = bench(&["open", "--quick", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    for transport in ["raw:file", "shm:spsc"] {
+        let operations: Vec<_> =
+            rows.iter().filter(|row| row["transport"] == transport).map(|row| &row["operation"]).collect();
+        assert_eq!(operations, ["create", "open+send", "open+receive"]);
+    }
+    for row in &rows {
+        assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+        let (p50, p99, max) = ("p50_ns", "p99_ns", "max_ns");
+        assert!(row[p50].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row[p50].as_f64().unwrap() <= row[p99].as_f64().unwrap() + 1.0, "{row}");
+        assert!(row[p99].as_f64().unwrap() <= row[max].as_f64().unwrap(), "{row}");
+        assert_eq!(row["raw_ratio"].is_null(), row["transport"] == "raw:file", "{row}");
+        assert_eq!(row["capacity_bytes"], 1 << 20);
+        assert!(row["wait"].is_null() && row["floor_ratio"].is_null(), "{row}");
+    }
+}
+
+#[rstest]
+#[case::many_to_one(4, 1)]
+#[case::one_to_many(1, 3)]
+#[case::many_to_many(2, 2)]
+fn several_processes_share_one_queue_and_nothing_is_lost(#[case] senders: usize, #[case] receivers: usize) {
+    let (n, m) = (senders.to_string(), receivers.to_string());
+    let arguments = ["throughput", "--quick", "--json", "--transport", "mq", "--size", "8,100"];
+    let output = bench(&[&arguments[..], &["--senders", &n, "--receivers", &m]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        assert_eq!((&row["senders"], &row["receivers"]), (&senders.into(), &receivers.into()));
+        for key in ["messages_per_second", "alone_ratio", "raw_ratio", "fixed_ring_ratio"] {
+            assert!(row[key].as_f64().unwrap() > 0.0, "{key}: {row}");
+        }
+        for key in ["senders_fairness", "receivers_fairness"] {
+            assert!((0.0..=1.0).contains(&row[key].as_f64().unwrap()), "{key}: {row}");
+        }
+        assert!(row["sent_messages"].as_u64().unwrap() > 0, "{row}");
+        assert_eq!(row["received_messages"], row["sent_messages"], "{row}");
+        assert_eq!(row["lost_messages"], 0, "{row}");
+    }
+}
+
+#[test]
+fn the_table_of_several_names_them_and_explains_its_columns() {
+    let arguments = ["throughput", "--quick", "--senders", "2", "--receivers", "2", "--size", "8"];
+    let output = bench(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for shown in ["2 to 2 processes", "2 x 2", "x 1to1", "fair s/r", "left out  shm:spsc"] {
+        assert!(text.contains(shown), "no {shown} in {text}");
+    }
+}
+
 #[rstest]
 #[case::transport(&["latency", "--transport", "pigeon"], "shm:spsc")]
+#[case::several_senders(&["throughput", "--senders", "2", "--transport", "shm:spsc"], "shm:spsc is measured with one sender")]
+#[case::several_receivers(&["throughput", "--receivers", "8", "--transport", "shm:spsc"], "not with 1 and 8")]
+#[case::batches(&["throughput", "--batch", "8", "--transport", "mq"], "mq sends no batches")]
+#[case::too_many(&["throughput", "--senders", "9"], "1..=8")]
+#[case::copies(&["latency", "--transport", "floor:memcpy"], "add --copy")]
+#[case::openings(&["open", "--transport", "mq"], "mq has no channel in a file")]
+#[case::numbers(&["throughput", "--senders", "2", "--transport", "mq", "--size", "7"], "numbers of 8 bytes")]
 #[case::size(&["latency", "--size", "huge"], "0 to 16M")]
 #[case::wait(&["throughput", "--wait", "never"], "adaptive")]
 #[case::way_of_waiting_that_it_lacks(&["latency", "--transport", "raw:mq", "--wait", "spin"], "block only")]
@@ -174,7 +268,7 @@ fn a_killed_process_fails_its_block_and_the_run_goes_on(#[case] victim: usize) {
         stderr(&output)
     );
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().any(|line| line.starts_with("shm:spsc               16")), "{text}");
+    assert!(text.lines().any(|line| line.split_whitespace().take(2).eq(["shm:spsc", "16"])), "{text}");
     assert_nothing_stays(coordinator, peers);
 }
 
@@ -185,7 +279,7 @@ fn a_stopped_process_is_given_up_after_the_watchdogs_time() {
     kill(peers[1], Signal::SIGSTOP).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("neither process was heard of for 1 s"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no measuring process was heard of for 1 s"), "{}", stderr(&output));
     assert_nothing_stays(coordinator, peers);
 }
 

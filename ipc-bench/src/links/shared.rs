@@ -1,4 +1,5 @@
-//! Memory of two processes, and the fixed-slot ring on it: all unsafe code of the rig.
+//! Memory of two processes, the fixed-slot ring and the futex words on it: all unsafe code
+//! of the rig.
 //!
 //! The ring is Lamport's single-producer single-consumer queue with the peer's index cached
 //! on each side, so that a line moves only when the cached one has run out (Giacomoni et
@@ -10,15 +11,18 @@
 //! peer follows the protocol or is dead.
 
 use memmap2::{MmapOptions, MmapRaw};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::{
+    libc,
+    sys::memfd::{MFdFlags, memfd_create},
+};
 use std::{
     fs::File,
     hint::black_box,
     io,
     os::fd::{AsRawFd, OwnedFd, RawFd},
-    ptr::copy_nonoverlapping,
+    ptr::{self, copy_nonoverlapping},
     slice,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// What keeps two words from sharing a line: two lines, since processors fetch in pairs.
@@ -54,6 +58,66 @@ impl Region {
         // SAFETY: aligned (mappings are, and the offset is), inside the mapping, which stays
         // until the process ends, and used as atomics only, by the peer as well.
         unsafe { slice::from_raw_parts(first.cast(), count) }
+    }
+}
+
+/// A file mapped for reading and writing until it is dropped, and nothing else done: what a
+/// channel in shared memory can't do without.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    map: MmapRaw,
+}
+
+impl MappedFile {
+    /// Maps the first `len_bytes` of `file`, at least a word of them.
+    pub(crate) fn new(file: &File, len_bytes: usize) -> io::Result<Self> {
+        Ok(Self { map: MmapOptions::new().len(len_bytes.max(8)).map_raw(file)? })
+    }
+
+    /// Its first word.
+    pub(crate) fn first_word(&self) -> &AtomicU64 {
+        // SAFETY: mappings are aligned, this one is at least a word long and stays as long as
+        // `self`; the word is used as an atomic only, by whoever else maps the file as well.
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().cast()) }
+    }
+}
+
+/// A word that processes sleep on: see futex(2). Not the private kind, since they are two.
+#[derive(Debug)]
+pub(crate) struct FutexWord(&'static AtomicU32);
+
+impl FutexWord {
+    /// The one at `offset_bytes`, zero at first.
+    pub(crate) fn at(region: &'static Region, offset_bytes: usize) -> Self {
+        let word = region.words(offset_bytes, 1)[0].as_ptr();
+        // SAFETY: half of a word that `words` has checked, which stays until the process ends;
+        // all of this program, the peer too, uses it as these 32 bits only.
+        Self(unsafe { AtomicU32::from_ptr(word.cast()) })
+    }
+
+    /// Stores `value` and wakes whoever sleeps here.
+    #[inline]
+    pub(crate) fn set_and_wake(&self, value: u32) {
+        // Release: pairs with the Acquire in `sleep_until`.
+        self.0.store(value, Ordering::Release);
+        // SAFETY: FUTEX_WAKE uses the address of a live, aligned word, and nothing else.
+        unsafe { libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+    }
+
+    /// Sleeps until `value` is here.
+    #[inline]
+    pub(crate) fn sleep_until(&self, value: u32) {
+        loop {
+            // Acquire: pairs with the Release in `set_and_wake`.
+            let seen = self.0.load(Ordering::Acquire);
+            if seen == value {
+                return;
+            }
+            let for_ever = ptr::null::<libc::timespec>();
+            // SAFETY: FUTEX_WAIT compares a live, aligned word with `seen`, whatever the peer
+            // stores meanwhile, and takes no time-out. It may return for any reason: the loop.
+            unsafe { libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAIT, seen, for_ever) };
+        }
     }
 }
 
@@ -196,9 +260,9 @@ fn bytes_of(slot: &'static [AtomicU64]) -> *mut u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Region, RingLayout, RingReceiver, RingSender, create};
+    use super::{FutexWord, MappedFile, Region, RingLayout, RingReceiver, RingSender, create};
     use rstest::rstest;
-    use std::{os::fd::AsRawFd, thread};
+    use std::{fs::File, os::fd::AsRawFd, sync::atomic::Ordering, thread};
 
     #[rstest]
     #[case::word(8, 2 * 128 + 1024 * 8)]
@@ -229,5 +293,32 @@ mod tests {
             assert_eq!(message, vec![n; message_bytes]);
         }
         sending.join().unwrap();
+    }
+
+    #[test]
+    fn sleepers_on_a_word_see_every_value_that_waits_for_an_answer() {
+        let memory = create(256).unwrap();
+        let [near, far] = [(); 2].map(|()| Region::map(memory.as_raw_fd()).unwrap());
+        let answering = thread::spawn(move || {
+            let (there, back) = (FutexWord::at(far, 0), FutexWord::at(far, 128));
+            for value in 1..=500 {
+                there.sleep_until(value);
+                back.set_and_wake(value);
+            }
+        });
+        let (there, back) = (FutexWord::at(near, 0), FutexWord::at(near, 128));
+        for value in 1..=500 {
+            there.set_and_wake(value);
+            back.sleep_until(value);
+        }
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn two_mappings_of_a_file_are_the_same_memory() {
+        let file = File::from(create(4096).unwrap());
+        let [one, other] = [(); 2].map(|()| MappedFile::new(&file, 4096).unwrap());
+        one.first_word().store(7, Ordering::Relaxed);
+        assert_eq!(other.first_word().load(Ordering::Relaxed), 7);
     }
 }

@@ -3,14 +3,17 @@
 //! `mq_send` and `mq_receive`, blocking, of the same depth and message size as the `mq`
 //! transport gets here: see mq_overview(7).
 
+use super::{
+    link::Link,
+    site::{DIRECTIONS, Site},
+};
 use crate::{
-    Fallible,
-    link::{Link, Payload, Side},
-    transports::{DIRECTIONS, LaneSpec, Site},
+    spec::{LaneSpec, Payload, Side},
+    trouble::Fallible,
 };
 use nix::{
     errno::Errno,
-    mqueue::{MQ_OFlag, MqAttr, MqdT, mq_open, mq_receive, mq_send, mq_unlink},
+    mqueue::{MQ_OFlag, MqAttr, MqdT, mq_open, mq_receive, mq_send},
     sys::stat::Mode,
 };
 use std::fs;
@@ -70,12 +73,6 @@ fn open(name: &str, side: Side, message_len_bytes: usize) -> Fallible<MqdT> {
             .into(),
         _ => format!("mq_open failed: {error}").into(),
     })
-}
-
-/// Removes a queue if it is there.
-pub(crate) fn remove(name: &str) {
-    // Not there is as good as removed, and there is nothing to be done about other answers.
-    let _ = mq_unlink(format!("/{name}").as_str());
 }
 
 /// The most messages that any user may ask for, at most 10: four queues of 8 KiB messages

@@ -1,14 +1,15 @@
-//! The near and the far process of a block: attach, then do what the coordinator says.
+//! A measuring process: attach, then do what the coordinator says.
 //!
 //! Orders come as lines of JSON on standard input, replies go to standard output. While a
 //! job runs, this process does nothing else, not even look for signals: it is the
 //! coordinator's to end it, and the kernel's if the coordinator dies.
 
 use crate::{
-    Fallible,
-    link::{AnyLane, Job, Outcome, Side},
+    jobs::{lane::AnyLane, transports::attach},
+    links::site::Site,
     machine,
-    transports::{self, LaneSpec, Site},
+    spec::{Job, LaneSpec, Member, Outcome},
+    trouble::Fallible,
 };
 use nix::sys::{prctl, signal::Signal};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use std::{
 /// What a measuring process is to be.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct PeerSpec {
-    pub(crate) side: Side,
+    pub(crate) member: Member,
     /// The processor to stay on.
     pub(crate) processor: Option<usize>,
     pub(crate) site: Site,
@@ -67,17 +68,22 @@ fn serve(spec: &str) -> Fallible<()> {
     if let Some(processor) = spec.processor {
         machine::pin_to(processor)?;
     }
-    let mut lanes: Vec<Box<dyn AnyLane>> = Vec::new();
+    // For each lane, this process's part in it.
+    let mut lanes: Vec<Option<Box<dyn AnyLane>>> = Vec::new();
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?)? {
             Order::Attach => {
                 for lane in &spec.lanes {
-                    lanes.push(transports::attach(lane, spec.side, &spec.site)?);
+                    let takes_part = lane.shape.includes(spec.member);
+                    lanes.push(takes_part.then(|| attach(lane, spec.member, &spec.site)).transpose()?);
                 }
                 say(&Reply::Attached)?;
             }
             Order::Run { lane, job, count } => {
-                let lane = lanes.get_mut(lane).ok_or("an order for a lane that isn't attached")?;
+                let lane = lanes
+                    .get_mut(lane)
+                    .and_then(Option::as_mut)
+                    .ok_or("an order for a lane that isn't attached")?;
                 say(&Reply::Ready)?;
                 say(&Reply::Done(lane.run(job, count)?))?;
             }

@@ -1,14 +1,22 @@
-//! The floors: what the hardware allows, and a fair opponent written for the purpose.
+//! The floors: what the hardware and the kernel allow, and a fair opponent written for the
+//! purpose.
 //!
-//! `floor:cache-line` is the least that two processors can do: each polls a word on a line
-//! of its own and answers on the other's. Nothing else happens, not even a pause in the
-//! loop. `floor:fixed-ring` moves real payloads, copied in and out of 1,024 fixed slots.
+//! - `floor:cache-line` is the least that two processors can do: each polls a word on a
+//!   line of its own and answers on the other's. Nothing else happens, not even a pause in
+//!   the loop.
+//! - `floor:futex` is the same between processes that sleep: each stores a word and wakes
+//!   the other one. It is what waking whoever is blocked costs.
+//! - `floor:fixed-ring` moves real payloads, copied in and out of 1,024 fixed slots.
+//! - `floor:memcpy` is that ring with payloads of which only the ends are written and read,
+//!   so that the two copies are all it does: `--copy` compares with it.
 
+use super::{
+    link::Link,
+    shared::{FutexWord, LINE_BYTES, Region, RingLayout, RingReceiver, RingSender},
+};
 use crate::{
-    Fallible,
-    link::{Link, Payload, Side},
-    shared::{LINE_BYTES, Region, RingLayout, RingReceiver, RingSender},
-    transports::{LaneSpec, messages_in_flight},
+    spec::{LaneSpec, Payload, Side},
+    trouble::Fallible,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,6 +55,48 @@ impl Link for CacheLine {
         while self.back.load(Ordering::Acquire) != number {}
         Ok(())
     }
+}
+
+/// Bare ping-pong of two processes that sleep while they wait, a futex word each way. Like
+/// the cache line's, it carries the number of the message and nothing else.
+pub(crate) struct Futex {
+    there: FutexWord,
+    back: FutexWord,
+}
+
+impl Futex {
+    /// The memory that it takes.
+    pub(crate) const LEN_BYTES: usize = 2 * LINE_BYTES;
+
+    pub(crate) fn attach(region: &'static Region, side: Side) -> Self {
+        let (near, far) = (FutexWord::at(region, 0), FutexWord::at(region, LINE_BYTES));
+        match side {
+            Side::Near => Self { there: near, back: far },
+            Side::Far => Self { there: far, back: near },
+        }
+    }
+}
+
+impl Link for Futex {
+    #[inline]
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        self.there.set_and_wake(number as u32);
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, number: u64) -> Fallible<()> {
+        self.back.sleep_until(number as u32);
+        Ok(())
+    }
+}
+
+/// How many messages a ring holds: 1,024 as long as that is 16 MiB at most, for the floor
+/// and its opponents alike.
+pub(crate) fn messages_in_flight(message_len_bytes: usize) -> usize {
+    const MOST_BYTES: usize = 16 << 20;
+    let fitting = MOST_BYTES / message_len_bytes.max(1);
+    if fitting >= 1024 { 1024 } else { (fitting.max(16) + 1).next_power_of_two() / 2 }
 }
 
 /// A fixed-slot ring each way; the payload is written to private memory, copied in, copied

@@ -4,52 +4,32 @@
 //! of this one and the start of the next. So each includes one reading, the floor's as well
 //! as any other's.
 
-use crate::{
-    Fallible,
-    experiment::Experiment,
-    figures::{histogram, recorded},
-    link::{Job, Link, Outcome},
-};
+use super::clock::{Samples, sample_ns};
+use crate::{links::link::Link, spec::Outcome, trouble::Fallible};
 use std::{ops::Range, time::Instant};
 
 /// Round trips before the timed ones of each run: the peer was asleep, caches are cold.
 pub(crate) const WARM_UP: u64 = 32;
 
-/// The experiment.
-pub(crate) const EXPERIMENT: Experiment =
-    Experiment { name: "latency", near: Job::Ping, far: Job::Echo, against_ring: false };
-
 /// Sends each of `numbers` and waits for it to come back.
-pub(crate) fn ping(
-    link: &mut impl Link,
-    numbers: Range<u64>,
-    samples_ns: &mut Vec<u32>,
-) -> Fallible<Outcome> {
+pub(crate) fn ping(link: &mut impl Link, numbers: Range<u64>, samples: &mut Samples) -> Fallible<Outcome> {
     let timed = numbers.start + WARM_UP..numbers.end;
-    // Written, not just reserved: the pages are there before the clock runs.
-    samples_ns.clear();
-    samples_ns.resize(usize::try_from(timed.end - timed.start)?, u32::MAX);
-
+    let samples_ns = samples.start(timed.end - timed.start)?;
     for number in numbers.start..timed.start {
         link.send(number)?;
         link.receive(number)?;
     }
     let outcome = Outcome::begin()?;
     let mut before = Instant::now();
-    for (number, sample_ns) in timed.zip(samples_ns.iter_mut()) {
+    for (number, sample) in timed.zip(samples_ns) {
         link.send(number)?;
         link.receive(number)?;
         let after = Instant::now();
-        *sample_ns = u32::try_from((after - before).as_nanos()).unwrap_or(u32::MAX);
+        *sample = sample_ns(after - before);
         before = after;
     }
     let outcome = outcome.end()?;
-
-    let mut histogram = histogram();
-    for &sample_ns in &*samples_ns {
-        histogram.record(u64::from(sample_ns))?;
-    }
-    Ok(Outcome { latencies_ns: recorded(&histogram), ..outcome })
+    Ok(Outcome { latencies_ns: samples.counted()?, ..outcome })
 }
 
 /// Sends back each of `numbers`.

@@ -1,0 +1,138 @@
+//! From the name of a transport to what can be done with it.
+//!
+//! To add a transport of the toolkit: a variant of [`TransportId`] with its line in
+//! [`TransportId::traits`], a [`Backend`] of some ten lines, and its line in [`attach`].
+
+use super::{
+    crowd::{Board, Crowd, CrowdReceiver, CrowdSender},
+    lane::{AnyLane, Lane},
+    opening::{Opening, RawFile},
+};
+use crate::{
+    links::{
+        backends::{self, Backend, ReceiverOf, SenderOf, crowd_channel},
+        ends::{BatchedReceiver, BatchedSender, Copying, InPlace, ReceivingEnd, SendingEnd},
+        floor::{CacheLine, FixedRing, Futex},
+        link::{EndsLink, Link},
+        raw_mq::{self, RawMq},
+        shared::Region,
+        site::Site,
+    },
+    spec::{LaneSpec, Member, Shape, Side, Touch, TransportId},
+    trouble::Fallible,
+};
+use ipc_core::{BatchSender, Channel};
+
+/// Why messages of this length can't be measured there; `None` if they can.
+pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Option<String> {
+    match transport {
+        TransportId::RawMq | TransportId::Mq => raw_mq::refuses(message_len_bytes),
+        _ => None,
+    }
+}
+
+/// The memory that the coordinator has to make for a connection.
+pub(crate) fn region_bytes(spec: &LaneSpec) -> Option<usize> {
+    match (spec.shape, spec.transport) {
+        (Shape::Crowd { .. }, _) => Some(Board::LEN_BYTES),
+        (_, TransportId::CacheLine) => Some(CacheLine::LEN_BYTES),
+        (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
+        (_, TransportId::FixedRing | TransportId::Memcpy) => {
+            Some(FixedRing::len_bytes(spec.message_len_bytes))
+        }
+        _ => None,
+    }
+}
+
+/// Attaches this process to a connection. The first near process attaches first and
+/// creates.
+pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    match spec.transport {
+        TransportId::CacheLine => Ok(between_two(CacheLine::attach(region(spec)?, member.side))),
+        TransportId::Futex => Ok(between_two(Futex::attach(region(spec)?, member.side))),
+        // What tells the two apart is how much of the payload is touched.
+        TransportId::FixedRing | TransportId::Memcpy => {
+            Ok(between_two(FixedRing::attach(region(spec)?, member.side, spec)))
+        }
+        TransportId::RawMq => Ok(between_two(RawMq::attach(spec, member.side, site)?)),
+        TransportId::RawFile => Ok(Box::new(RawFile::new(spec, site)?)),
+        TransportId::Mq => one_by_one::<backends::Mq>(spec, member, site),
+        TransportId::ShmSpsc if spec.shape == Shape::Solo => {
+            Ok(Box::new(Opening::<backends::ShmSpsc>::new(spec, site)?))
+        }
+        TransportId::ShmSpsc => one_by_one::<backends::ShmSpsc>(spec, member, site),
+    }
+}
+
+fn region(spec: &LaneSpec) -> Fallible<&'static Region> {
+    let inherited = spec.region.ok_or("the coordinator made no memory for this connection")?;
+    Ok(Region::map(inherited)?)
+}
+
+fn between_two(link: impl Link + 'static) -> Box<dyn AnyLane> {
+    Box::new(Lane::new(link))
+}
+
+/// Any backend, a message at a time.
+fn one_by_one<B: Backend>(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    match spec.touch {
+        Touch::All | Touch::First => {
+            with_ends::<B, _, _>(spec, member, site, |tx| InPlace::new(tx, spec), |rx| InPlace::new(rx, spec))
+        }
+        Touch::Copied => {
+            with_ends::<B, _, _>(spec, member, site, |tx| Copying::new(tx, spec), |rx| Copying::new(rx, spec))
+        }
+    }
+}
+
+/// Any backend that knows batches, in batches if that is what is to be measured.
+fn by_batches<B: Backend>(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>>
+where
+    SenderOf<B>: BatchSender,
+{
+    let receiver = |rx| BatchedReceiver::new(rx, spec);
+    match (spec.batch, spec.message_len_bytes) {
+        (1, _) => one_by_one::<B>(spec, member, site),
+        // What a program sends many of at a time is in an array, not each on its own.
+        (_, 8) => {
+            with_ends::<B, _, _>(spec, member, site, |tx| BatchedSender::new(tx, spec, [0; 8]), receiver)
+        }
+        (_, len_bytes) => with_ends::<B, _, _>(
+            spec,
+            member,
+            site,
+            |tx| BatchedSender::new(tx, spec, vec![0; len_bytes]),
+            receiver,
+        ),
+    }
+}
+
+/// The lane of this process on a backend's channels, its ends used in a certain way.
+fn with_ends<B: Backend, S: SendingEnd + 'static, R: ReceivingEnd + 'static>(
+    spec: &LaneSpec,
+    member: Member,
+    site: &Site,
+    sending: impl FnOnce(SenderOf<B>) -> S,
+    receiving: impl FnOnce(ReceiverOf<B>) -> R,
+) -> Fallible<Box<dyn AnyLane>> {
+    let payload = spec.payload();
+    let Shape::Crowd { senders, receivers } = spec.shape else {
+        let (tx, rx) = backends::pair::<B>(spec, member.side, site)?;
+        return Ok(between_two(EndsLink { tx: sending(tx), rx: receiving(rx), payload }));
+    };
+    let delivery = spec.transport.traits().delivery;
+    let crowd = Crowd { senders, receivers, delivery, payload, board: Board::at(region(spec)?) };
+    let channel = crowd_channel::<B>(spec, member == Member::NEAR, site)?;
+    Ok(match member.side {
+        Side::Near => {
+            let mut tx = channel.sender()?;
+            B::set_sender_waiting(&mut tx, spec.waiting);
+            Box::new(CrowdSender::new(sending(tx), crowd, member.index))
+        }
+        Side::Far => {
+            let mut rx = channel.receiver()?;
+            B::set_receiver_waiting(&mut rx, spec.waiting);
+            Box::new(CrowdReceiver::new(receiving(rx), crowd))
+        }
+    })
+}

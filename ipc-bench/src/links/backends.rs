@@ -1,0 +1,139 @@
+//! The transports of the toolkit, as they are measured.
+
+use super::{
+    floor::messages_in_flight,
+    raw_mq,
+    site::{DIRECTIONS, Site},
+};
+use crate::{
+    spec::{LaneSpec, Side, Waiting},
+    trouble::Fallible,
+};
+use ipc_core::{Channel, ChannelName, Transport};
+use ipc_mq::MqConfig;
+use ipc_shm::ShmConfig;
+
+/// What the rig has to know of a transport beyond the traits.
+pub(crate) trait Backend {
+    type Transport: Transport;
+
+    /// Where its channels live.
+    fn transport(site: &Site) -> Self::Transport;
+
+    /// How they are made.
+    fn config(spec: &LaneSpec) -> <Self::Transport as Transport>::Config;
+
+    /// Sets how the sending end waits, where there is a choice.
+    fn set_sender_waiting(_tx: &mut SenderOf<Self>, _waiting: Waiting) {}
+
+    /// Sets how the receiving end waits, where there is a choice.
+    fn set_receiver_waiting(_rx: &mut ReceiverOf<Self>, _waiting: Waiting) {}
+}
+
+/// A backend whose channels live in files, so that making and opening them can be compared
+/// with what bare system calls take.
+pub(crate) trait Opens: Backend {
+    /// How a channel of this capacity is made that is kept until it is removed.
+    fn kept(capacity_bytes: u64) -> <Self::Transport as Transport>::Config;
+}
+
+/// A channel of a backend's transport.
+pub(crate) type ChannelOf<B> = <<B as Backend>::Transport as Transport>::Channel;
+/// Its sending end.
+pub(crate) type SenderOf<B> = <ChannelOf<B> as Channel>::Sender;
+/// Its receiving end.
+pub(crate) type ReceiverOf<B> = <ChannelOf<B> as Channel>::Receiver;
+
+/// `mq`: POSIX message queues, of the depth and message size that `raw:mq` has.
+pub(crate) struct Mq;
+
+impl Backend for Mq {
+    type Transport = ipc_mq::Mq;
+
+    fn transport(_: &Site) -> ipc_mq::Mq {
+        ipc_mq::Mq::new()
+    }
+
+    fn config(spec: &LaneSpec) -> MqConfig {
+        MqConfig::new()
+            .depth(raw_mq::depth())
+            .max_message_len(raw_mq::max_message_len_bytes(spec.message_len_bytes))
+    }
+}
+
+/// `shm:spsc`: one sender, one receiver, a byte ring with about as many messages in it as
+/// `floor:fixed-ring` has slots.
+pub(crate) struct ShmSpsc;
+
+impl Backend for ShmSpsc {
+    type Transport = ipc_shm::Spsc;
+
+    fn transport(site: &Site) -> ipc_shm::Spsc {
+        ipc_shm::Spsc::at(&site.directory)
+    }
+
+    fn config(spec: &LaneSpec) -> ShmConfig {
+        const RECORD_BYTES: usize = 16;
+        let record_bytes = (spec.message_len_bytes + RECORD_BYTES) as u64;
+        let messages = messages_in_flight(spec.message_len_bytes) as u64;
+        ShmConfig::new().transient().capacity_bytes((messages * record_bytes).next_power_of_two())
+    }
+
+    fn set_sender_waiting(tx: &mut ipc_shm::SpscSender, waiting: Waiting) {
+        tx.set_waiting(shm_waiting(waiting));
+    }
+
+    fn set_receiver_waiting(rx: &mut ipc_shm::SpscReceiver, waiting: Waiting) {
+        rx.set_waiting(shm_waiting(waiting));
+    }
+}
+
+impl Opens for ShmSpsc {
+    fn kept(capacity_bytes: u64) -> ShmConfig {
+        ShmConfig::new().capacity_bytes(capacity_bytes)
+    }
+}
+
+fn shm_waiting(waiting: Waiting) -> ipc_shm::Waiting {
+    match waiting {
+        Waiting::Spin => ipc_shm::Waiting::Spin,
+        Waiting::Adaptive => ipc_shm::Waiting::Adaptive,
+        Waiting::Block => ipc_shm::Waiting::Block,
+    }
+}
+
+/// Attaches to a pair of channels of any backend: one there and one back.
+pub(crate) fn pair<B: Backend>(
+    spec: &LaneSpec,
+    side: Side,
+    site: &Site,
+) -> Fallible<(SenderOf<B>, ReceiverOf<B>)> {
+    let [there, back] = DIRECTIONS.map(|direction| channel::<B>(spec, side == Side::Near, site, direction));
+    let (there, back) = (there?, back?);
+    let (mut tx, mut rx) = match side {
+        Side::Near => (there.sender()?, back.receiver()?),
+        Side::Far => (back.sender()?, there.receiver()?),
+    };
+    B::set_sender_waiting(&mut tx, spec.waiting);
+    B::set_receiver_waiting(&mut rx, spec.waiting);
+    Ok((tx, rx))
+}
+
+/// Attaches to the one channel of a crowd, or makes it.
+pub(crate) fn crowd_channel<B: Backend>(
+    spec: &LaneSpec,
+    creates: bool,
+    site: &Site,
+) -> Fallible<ChannelOf<B>> {
+    channel::<B>(spec, creates, site, DIRECTIONS[0])
+}
+
+fn channel<B: Backend>(
+    spec: &LaneSpec,
+    creates: bool,
+    site: &Site,
+    direction: &str,
+) -> Fallible<ChannelOf<B>> {
+    let (transport, name) = (B::transport(site), ChannelName::new(&site.channel(spec, direction))?);
+    Ok(if creates { transport.create(&name, &B::config(spec))? } else { transport.open(&name)? })
+}

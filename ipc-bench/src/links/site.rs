@@ -1,0 +1,63 @@
+//! Where the channels of a measurement live, and that nothing of them stays.
+
+use crate::spec::{LaneSpec, TransportId};
+use nix::mqueue::mq_unlink;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// Where the channels of a block live, and that nothing of them stays.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Site {
+    /// Names of kernel queues begin with this.
+    pub(crate) prefix: String,
+    /// A directory of the block's own, for segments.
+    pub(crate) directory: PathBuf,
+}
+
+impl Site {
+    /// A new one, unlike any other at this time.
+    pub(crate) fn new() -> io::Result<Self> {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        let number = SITES.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("ipc-bench-{}-{number}", process::id());
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
+        let directory = base.join(&prefix);
+        fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        Ok(Self { prefix, directory })
+    }
+
+    /// The name of one of a lane's channels.
+    pub(crate) fn channel(&self, spec: &LaneSpec, direction: &str) -> String {
+        format!("{}-{}-{direction}", self.prefix, spec.tag)
+    }
+
+    /// Takes away the names that are no longer needed once both sides are attached, so that
+    /// the channels go with their processes, however those end.
+    pub(crate) fn forget_names(&self, lanes: &[LaneSpec]) {
+        let in_the_kernel = |spec: &&LaneSpec| matches!(spec.transport, TransportId::RawMq | TransportId::Mq);
+        for spec in lanes.iter().filter(in_the_kernel) {
+            for direction in DIRECTIONS {
+                // Not there is as good as removed, and there is nothing to be done about other
+                // answers.
+                let _ = mq_unlink(format!("/{}", self.channel(spec, direction)).as_str());
+            }
+        }
+    }
+
+    /// Takes away everything.
+    pub(crate) fn clear(&self, lanes: &[LaneSpec]) {
+        self.forget_names(lanes);
+        // There is nobody to tell, and an error here must not hide the one that led here.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// From the near to the far process, and back.
+pub(crate) const DIRECTIONS: [&str; 2] = ["there", "back"];

@@ -1,0 +1,379 @@
+//! What the rounds of a block amount to.
+//!
+//! Ratios are taken within each round, where both sides had the machine in the same state,
+//! and the median of them counts.
+
+use super::{
+    plan::{Against, Block, Contender},
+    report::Row,
+    rounds::{Round, Series},
+};
+use crate::{
+    jobs::opening::CAPACITY_BYTES,
+    spec::{Delivery, Experiment, Outcome, Shape, TransportId},
+    stats::{histogram, median, median_ns, recorded},
+    trouble::Trouble,
+};
+use hdrhistogram::Histogram;
+
+/// One run of one contender, as all its processes saw it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Messages; a round trip is two.
+    pub(crate) messages: u64,
+    pub(crate) elapsed_ns: u64,
+    pub(crate) cpu_ns: u64,
+    /// The median of what was timed one by one, finer than the clock's step.
+    pub(crate) p50_ns: f64,
+    latencies_ns: Histogram<u64>,
+    crowd: Option<CrowdRun>,
+}
+
+/// What is known of a run among several.
+#[derive(Debug)]
+struct CrowdRun {
+    received: u64,
+    missed: u64,
+    /// Messages per second of the slowest sender over those of the fastest.
+    senders_fairness: f64,
+    /// Messages of the receiver that got least over those of the one that got most.
+    receivers_fairness: f64,
+}
+
+impl Run {
+    /// From what the near and the far processes saw of `count` iterations.
+    pub(crate) fn new(
+        contender: &Contender,
+        [near, far]: &[Vec<Outcome>; 2],
+        count: u64,
+        clocks_step_ns: f64,
+    ) -> Result<Self, Trouble> {
+        let Some(starter) = near.first() else {
+            return Err(Trouble::Failed("no near process has answered".into()));
+        };
+        let mut latencies_ns = histogram();
+        for &(value_ns, count) in &starter.latencies_ns {
+            latencies_ns.record_n(value_ns, count)?;
+        }
+        let all = || near.iter().chain(far);
+        let started_ns = near.iter().map(|outcome| outcome.started_ns).min().unwrap_or(0);
+        let ended_ns = all().map(|outcome| outcome.ended_ns).max().unwrap_or(0);
+        let crowd = match contender.lane.shape {
+            Shape::Crowd { .. } => Some(CrowdRun::new(contender, near, far, count)?),
+            Shape::Solo | Shape::Pair => None,
+        };
+        Ok(Self {
+            messages: contender.messages(count),
+            elapsed_ns: ended_ns.saturating_sub(started_ns).max(1),
+            cpu_ns: all().map(|outcome| outcome.cpu_ns).sum(),
+            p50_ns: median_ns(&starter.latencies_ns, clocks_step_ns).unwrap_or(f64::NAN),
+            latencies_ns,
+            crowd,
+        })
+    }
+
+    fn messages_per_second(&self) -> f64 {
+        self.messages as f64 * 1e9 / self.elapsed_ns as f64
+    }
+}
+
+impl CrowdRun {
+    /// # Errors
+    ///
+    /// If what was received isn't what was sent.
+    fn new(contender: &Contender, near: &[Outcome], far: &[Outcome], count: u64) -> Result<Self, Trouble> {
+        let total = |side: &[Outcome]| {
+            let add = |(messages, sum): (u64, u64), outcome: &Outcome| {
+                (messages + outcome.messages, sum.wrapping_add(outcome.sum))
+            };
+            side.iter().fold((0, 0), add)
+        };
+        let ((sent, sent_sum), (received, received_sum)) = (total(near), total(far));
+        let complete = match contender.lane.transport.traits().delivery {
+            Delivery::One => (sent, sent_sum) == (received, received_sum),
+        };
+        if !complete || sent != contender.messages(count) {
+            return Err(Trouble::Failed(format!(
+                "{sent} messages were sent and {received} received, or others than those"
+            )));
+        }
+        let rate = |outcome: &Outcome| count as f64 / (outcome.ended_ns - outcome.started_ns).max(1) as f64;
+        Ok(Self {
+            received,
+            missed: far.iter().map(|outcome| outcome.missed).sum(),
+            senders_fairness: least_over_most(near.iter().map(rate)),
+            receivers_fairness: least_over_most(far.iter().map(|outcome| outcome.messages as f64)),
+        })
+    }
+}
+
+/// 1 if all are alike, 0 if one is nothing.
+fn least_over_most(figures: impl Iterator<Item = f64> + Clone) -> f64 {
+    let (least, most) = (figures.clone().fold(f64::INFINITY, f64::min), figures.fold(0.0, f64::max));
+    if most > 0.0 { least / most } else { 1.0 }
+}
+
+/// The rounds of a block, to be evaluated. Each holds the subject's run, then those of the
+/// opponents.
+#[derive(Debug)]
+pub(crate) struct Figures<'a> {
+    pub(crate) block: &'a Block,
+    pub(crate) series: &'a Series<Vec<Run>>,
+    /// What a reading of the clock costs.
+    pub(crate) clock_ns: f64,
+    pub(crate) clocks_step_ns: f64,
+}
+
+impl Figures<'_> {
+    /// The block's line in the report.
+    pub(crate) fn row(&self, experiment: Experiment) -> Row {
+        let row = Row { experiment: experiment.name(), ..self.common() };
+        match experiment {
+            Experiment::Latency => self.round_trips(row),
+            Experiment::Throughput => self.one_way(row),
+            Experiment::Open => self.openings(row),
+        }
+    }
+
+    /// What every experiment has.
+    fn common(&self) -> Row {
+        let subject = &self.block.subject;
+        let (mut cpu_ns, mut messages) = (0, 0);
+        for run in self.subjects() {
+            cpu_ns += run.cpu_ns;
+            messages += run.messages;
+        }
+        let [senders, receivers] = subject.lane.shape.sides();
+        Row {
+            transport: subject.lane.transport.name(),
+            wait: Some(subject.lane.waiting.name()),
+            message_len_bytes: subject.lane.message_len_bytes,
+            touched: subject.lane.touch,
+            clock_ns: Some(self.clock_ns),
+            floor_ns: self.median_of(|round| round.floor_ns),
+            cpu_ns_per_message: Some(cpu_ns as f64 / messages as f64),
+            senders,
+            receivers,
+            batch: subject.lane.batch,
+            rounds: self.series.rounds.len(),
+            remeasured: self.series.remeasured,
+            unsettled: self.series.unsettled,
+            ..Row::default()
+        }
+    }
+
+    /// Adds what is timed one by one, and the ratios of that.
+    fn one_by_one(&self, row: Row) -> Row {
+        let mut all_ns = histogram();
+        for run in self.subjects() {
+            all_ns.add(&run.latencies_ns).expect("a histogram that grows takes any other");
+        }
+        Row {
+            p50_ns: median_ns(&recorded(&all_ns), self.clocks_step_ns),
+            p99_ns: Some(all_ns.value_at_quantile(0.99)),
+            p999_ns: Some(all_ns.value_at_quantile(0.999)),
+            max_ns: Some(all_ns.max()),
+            ..self.ratios(row, |run| run.p50_ns)
+        }
+    }
+
+    /// Adds what round trips have.
+    fn round_trips(&self, row: Row) -> Row {
+        let net = |time_ns: f64| (time_ns - self.clock_ns).max(1.0);
+        Row {
+            floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
+            floor_ratio_net: self.median_of(|round| net(round.measured[0].p50_ns) / net(round.floor_ns)),
+            ..self.one_by_one(row)
+        }
+    }
+
+    /// Adds what openings have. They wait for nobody, and the cache line is no measure of
+    /// them.
+    fn openings(&self, row: Row) -> Row {
+        let row = self.one_by_one(row);
+        Row {
+            wait: None,
+            operation: self.block.subject.operation(),
+            capacity_bytes: Some(CAPACITY_BYTES),
+            // It is of the whole run, what isn't timed included.
+            cpu_ns_per_message: None,
+            ..row
+        }
+    }
+
+    /// Adds what a stream has. There the fixed ring is the floor, its own one, too; for
+    /// copies it is the two copies.
+    fn one_way(&self, row: Row) -> Row {
+        let messages_per_second = self.median_of(|round| round.measured[0].messages_per_second());
+        let row = self.ratios(row, Run::messages_per_second);
+        let floor_ratio = row.memcpy_ratio.or(row.fixed_ring_ratio);
+        let row = Row {
+            messages_per_second,
+            bytes_per_second: messages_per_second.map(|rate| rate * row.message_len_bytes as f64),
+            floor_ratio,
+            ..row
+        };
+        self.among_several(row)
+    }
+
+    /// Adds what is known only of several.
+    fn among_several(&self, row: Row) -> Row {
+        if !matches!(self.block.subject.lane.shape, Shape::Crowd { .. }) {
+            return row;
+        }
+        let crowds = || self.subjects().filter_map(|run| run.crowd.as_ref());
+        Row {
+            senders_fairness: median(crowds().map(|crowd| crowd.senders_fairness)),
+            receivers_fairness: median(crowds().map(|crowd| crowd.receivers_fairness)),
+            sent_messages: Some(self.subjects().map(|run| run.messages).sum()),
+            received_messages: Some(crowds().map(|crowd| crowd.received).sum()),
+            lost_messages: Some(crowds().map(|crowd| crowd.missed).sum()),
+            ..row
+        }
+    }
+
+    /// Adds the ratios to all opponents.
+    fn ratios(&self, row: Row, figure: fn(&Run) -> f64) -> Row {
+        let itself = |id| (self.block.subject.lane.transport == id).then_some(1.0);
+        Row {
+            fixed_ring_ratio: self
+                .against(Against::FixedRing, figure)
+                .or_else(|| itself(TransportId::FixedRing).filter(|_| row.experiment == "throughput")),
+            raw_ratio: self.against(Against::Raw, figure),
+            futex_ratio: self.against(Against::Futex, figure),
+            memcpy_ratio: self.against(Against::Memcpy, figure).or_else(|| itself(TransportId::Memcpy)),
+            alone_ratio: self.against(Against::Alone, figure),
+            ..row
+        }
+    }
+
+    fn subjects(&self) -> impl Iterator<Item = &Run> {
+        self.series.rounds.iter().map(|round| &round.measured[0])
+    }
+
+    fn median_of(&self, figure: impl Fn(&Round<Vec<Run>>) -> f64) -> Option<f64> {
+        median(self.series.rounds.iter().map(figure))
+    }
+
+    /// The subject's figure over an opponent's; `None` if that one didn't take part.
+    fn against(&self, opponent: Against, figure: fn(&Run) -> f64) -> Option<f64> {
+        let index = 1 + self.block.opponents.iter().position(|&(other, _)| other == opponent)?;
+        self.median_of(|round| figure(&round.measured[0]) / figure(&round.measured[index]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CrowdRun, Figures, Run};
+    use crate::{
+        cli::Asked,
+        measure::{
+            plan::{Block, plan},
+            report::Row,
+            rounds::{Round, Series},
+        },
+        spec::{Experiment, Outcome, Touch, TransportId, Waiting},
+    };
+    use std::time::Duration;
+
+    fn block(experiment: Experiment, transport: TransportId, senders: usize, receivers: usize) -> Block {
+        let asked = Asked {
+            experiment,
+            transports: vec![transport],
+            transports_named: true,
+            sizes_bytes: vec![8],
+            waits: vec![Waiting::Block],
+            touch: Touch::All,
+            senders,
+            receivers,
+            batch: 1,
+            json: false,
+            quick: true,
+            watchdog: Duration::from_secs(1),
+        };
+        plan(&asked).0.remove(0)
+    }
+
+    fn run(block: &Block, latency_ns: u64, elapsed_ns: u64) -> Run {
+        let near =
+            Outcome { ended_ns: 1, cpu_ns: 300, latencies_ns: vec![(latency_ns, 10)], ..Outcome::default() };
+        let far = Outcome { ended_ns: elapsed_ns, cpu_ns: 100, ..Outcome::default() };
+        Run::new(&block.subject, &[vec![near], vec![far]], 20, 1.0).unwrap()
+    }
+
+    /// Three rounds; in the second the whole machine is four times as slow.
+    fn series(block: &Block) -> Series<Vec<Run>> {
+        let rounds = [(100, 1), (400, 4), (110, 1)].map(|(floor_ns, slow)| Round {
+            floor_ns: floor_ns as f64,
+            measured: vec![run(block, 150 * slow, 2_000 * slow), run(block, 300 * slow, 1_000 * slow)],
+        });
+        Series { rounds: rounds.into(), remeasured: 2, unsettled: 1 }
+    }
+
+    fn row(block: &Block, experiment: Experiment) -> Row {
+        Figures { block, series: &series(block), clock_ns: 20.0, clocks_step_ns: 1.0 }.row(experiment)
+    }
+
+    fn near(figure: Option<f64>, expected: f64) -> bool {
+        figure.is_some_and(|figure| (figure - expected).abs() < 0.01)
+    }
+
+    #[test]
+    fn round_trips_are_compared_within_their_round() {
+        let row = row(&block(Experiment::Latency, TransportId::ShmSpsc, 1, 1), Experiment::Latency);
+        assert!(near(row.floor_ratio, 1.5), "{row:?}");
+        assert!(near(row.floor_ratio_net, 1.526), "{row:?}");
+        assert!(near(row.futex_ratio, 0.5), "{row:?}");
+        assert!(near(row.p50_ns, 150.25), "{row:?}");
+        assert!(near(row.cpu_ns_per_message, 10.0), "{row:?}");
+        assert_eq!((row.max_ns, row.raw_ratio, row.messages_per_second), (Some(600), None, None));
+        assert_eq!((row.rounds, row.remeasured, row.unsettled), (3, 2, 1));
+    }
+
+    #[test]
+    fn streams_are_compared_by_their_rate() {
+        let row = row(&block(Experiment::Throughput, TransportId::ShmSpsc, 1, 1), Experiment::Throughput);
+        assert!(near(row.messages_per_second, 1e7), "{row:?}");
+        assert!(near(row.bytes_per_second, 8e7), "{row:?}");
+        assert!(near(row.floor_ratio, 0.5), "{row:?}");
+        assert!(near(row.cpu_ns_per_message, 20.0), "{row:?}");
+        assert_eq!((row.p50_ns, row.max_ns, row.receivers_fairness), (None, None, None));
+    }
+
+    #[test]
+    fn openings_are_compared_with_the_bare_calls_only() {
+        let row = row(&block(Experiment::Open, TransportId::ShmSpsc, 1, 1), Experiment::Open);
+        assert!(near(row.raw_ratio, 0.5) && near(row.p50_ns, 150.25), "{row:?}");
+        assert_eq!((row.operation, row.wait, row.floor_ratio), (Some("create"), None, None));
+    }
+
+    fn one_of_several(messages: u64, sum: u64, ended_ns: u64) -> Outcome {
+        Outcome { messages, sum, ended_ns, ..Outcome::default() }
+    }
+
+    #[test]
+    fn fairness_is_the_least_over_the_most() {
+        let block = block(Experiment::Throughput, TransportId::Mq, 2, 2);
+        let near = [one_of_several(20, 50, 100), one_of_several(20, u64::MAX, 400)];
+        let far = [one_of_several(10, 9, 1), one_of_several(30, 40, 1)];
+        let crowd = CrowdRun::new(&block.subject, &near, &far, 20).unwrap();
+        assert!(
+            near_enough(crowd.senders_fairness, 0.25) && near_enough(crowd.receivers_fairness, 1.0 / 3.0)
+        );
+        assert_eq!((crowd.received, crowd.missed), (40, 0));
+    }
+
+    fn near_enough(figure: f64, expected: f64) -> bool {
+        near(Some(figure), expected)
+    }
+
+    #[test]
+    fn a_message_lost_or_taken_for_another_one_is_no_figure() {
+        let block = block(Experiment::Throughput, TransportId::Mq, 2, 1);
+        let near = [one_of_several(20, 50, 100), one_of_several(20, 70, 100)];
+        for far in [one_of_several(39, 120, 1), one_of_several(40, 121, 1)] {
+            assert!(CrowdRun::new(&block.subject, &near, &[far], 20).is_err());
+        }
+        assert!(CrowdRun::new(&block.subject, &near, &[one_of_several(40, 120, 1)], 20).is_ok());
+    }
+}

@@ -1,0 +1,468 @@
+//! What people and programs read: a table, or JSON lines.
+
+use super::table::{Table, decimals, ratio};
+use crate::{
+    cli::Asked,
+    machine::Machine,
+    spec::{Experiment, Touch, Waiting},
+    trouble::Trouble,
+};
+use serde::{Serialize, Serializer};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+/// One measurement. The fields up to `cpu_ns_per_message` are fixed, programs rely on them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Row {
+    pub(crate) experiment: &'static str,
+    pub(crate) transport: &'static str,
+    /// Null for `open`, where nobody waits.
+    pub(crate) wait: Option<&'static str>,
+    pub(crate) message_len_bytes: usize,
+    /// Round trips, or openings, of all rounds that count; null for throughput.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) p50_ns: Option<f64>,
+    pub(crate) p99_ns: Option<u64>,
+    pub(crate) p999_ns: Option<u64>,
+    pub(crate) max_ns: Option<u64>,
+    /// The cache line's round trip, the median over the rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ns: Option<f64>,
+    /// Latency: round trip over the cache line's, less is better. Throughput: messages per
+    /// second over the fixed ring's (for copies, over those of `floor:memcpy`), more is
+    /// better. The median of the rounds' ratios.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ratio: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) messages_per_second: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) bytes_per_second: Option<f64>,
+    /// Processor time of all processes; a round trip is two messages.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) cpu_ns_per_message: Option<f64>,
+    /// Latency: `floor_ratio` with the clock's reading taken off both times.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ratio_net: Option<f64>,
+    /// The same ratio against `floor:fixed-ring`, where it was in the same rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) fixed_ring_ratio: Option<f64>,
+    /// The same ratio against the bare calls (`raw:mq`, `raw:file`).
+    #[serde(serialize_with = "rounded")]
+    pub(crate) raw_ratio: Option<f64>,
+    /// The same ratio against `floor:futex`.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) futex_ratio: Option<f64>,
+    /// The same ratio against `floor:memcpy`.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) memcpy_ratio: Option<f64>,
+    /// The same ratio against the same transport with one sender and one receiver.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) alone_ratio: Option<f64>,
+    /// What is done, where it isn't sending messages.
+    pub(crate) operation: Option<&'static str>,
+    /// The capacity of the channels that are made and opened.
+    pub(crate) capacity_bytes: Option<u64>,
+    /// Processes that send, and that receive.
+    pub(crate) senders: usize,
+    pub(crate) receivers: usize,
+    /// Messages sent with one commit, and taken together.
+    pub(crate) batch: usize,
+    /// Among several: the slowest sender's rate over the fastest one's, the median of the
+    /// rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) senders_fairness: Option<f64>,
+    /// Among several: messages of the receiver that got least over those of the one that got
+    /// most, the median of the rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) receivers_fairness: Option<f64>,
+    /// Among several, over all rounds that count: what was sent, what all receivers together
+    /// got, and what they were told that they had missed.
+    pub(crate) sent_messages: Option<u64>,
+    pub(crate) received_messages: Option<u64>,
+    pub(crate) lost_messages: Option<u64>,
+    /// How much of the payload was written and read.
+    pub(crate) touched: Touch,
+    /// What one reading of the clock costs: part of each round trip, the floor's too.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) clock_ns: Option<f64>,
+    pub(crate) rounds: usize,
+    /// Rounds measured again, since the floor moved.
+    pub(crate) remeasured: usize,
+    /// Rounds that count although the floor moved.
+    pub(crate) unsettled: usize,
+}
+
+/// Three decimals: no figure here knows more.
+fn rounded<S: Serializer>(figure: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    figure.map(|figure| (figure * 1e3).round() / 1e3).serialize(serializer)
+}
+
+/// A report that is being made.
+#[derive(Debug)]
+pub(crate) struct Report {
+    json: bool,
+    /// Whether somebody watches standard error.
+    watched: bool,
+    experiment: Experiment,
+    rows: Vec<Row>,
+    notes: Vec<String>,
+    any_failed: bool,
+}
+
+impl Report {
+    /// Says what is measured and where.
+    pub(crate) fn begin(asked: &Asked, machine: &Machine) -> Result<Self, Trouble> {
+        let &Asked { experiment, json, .. } = asked;
+        let heading = format!("{}\n{machine}", heading(asked));
+        // Standard output has nothing but objects then.
+        if json {
+            eprintln!("{heading}")
+        } else {
+            print(&heading)?
+        }
+        let watched = io::stderr().is_terminal();
+        Ok(Self { json, watched, experiment, rows: Vec::new(), notes: Vec::new(), any_failed: false })
+    }
+
+    /// Says on a terminal what is under way.
+    pub(crate) fn progress(&self, done: usize, all: usize, label: &str) {
+        if self.watched {
+            eprint!("\r\x1b[K[{}/{all}] {label}", done + 1);
+        }
+    }
+
+    /// Takes a measurement; as JSON it is out at once.
+    pub(crate) fn add(&mut self, row: Row) -> Result<(), Trouble> {
+        if self.json {
+            self.clear_progress();
+            print(&serde_json::to_string(&row)?)?;
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Something that the reader should know.
+    pub(crate) fn note(&mut self, what: String) {
+        if self.json {
+            self.clear_progress();
+            eprintln!("ipc-bench: left out: {what}");
+        } else {
+            self.notes.push(what);
+        }
+    }
+
+    /// A block that yields no figures.
+    pub(crate) fn failed(&mut self, what: &str) {
+        self.any_failed = true;
+        self.clear_progress();
+        eprintln!("ipc-bench: failed: {what}");
+    }
+
+    /// Finishes, and says whether all went well.
+    pub(crate) fn end(self) -> Result<bool, Trouble> {
+        self.clear_progress();
+        if !self.json {
+            print(&self.tables())?;
+        }
+        Ok(!self.any_failed)
+    }
+
+    fn clear_progress(&self) {
+        if self.watched {
+            eprint!("\r\x1b[K");
+        }
+    }
+
+    /// A table for each way of waiting: what spins and what sleeps can't be compared.
+    fn tables(&self) -> String {
+        let mut text = String::new();
+        for wait in Waiting::ALL.iter().map(|wait| Some(wait.name())).chain([None]) {
+            let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.wait == wait).collect();
+            rows.sort_by_key(|row| row.message_len_bytes);
+            if !rows.is_empty() {
+                let heading = wait.map_or_else(String::new, |wait| format!("wait: {wait}\n"));
+                let _ = write!(text, "\n{heading}{}", table(self.experiment, &rows));
+            }
+        }
+        text.push('\n');
+        text.push_str(&legend(self.experiment, &text));
+        let (again, moved) = self
+            .rows
+            .iter()
+            .fold((0, 0), |(again, moved), row| (again + row.remeasured, moved + row.unsettled));
+        let rounds: usize = self.rows.iter().map(|row| row.rounds).sum();
+        let _ = write!(text, "rounds    {rounds} count");
+        if moved > 0 {
+            let _ = write!(text, ", {moved} of them although the floor moved");
+        }
+        let _ = write!(text, "; {again} were measured again because it did");
+        for note in &self.notes {
+            let _ = write!(text, "\nleft out  {note}");
+        }
+        text
+    }
+}
+
+/// What is measured, and on which bytes.
+fn heading(asked: &Asked) -> String {
+    let &Asked { experiment, touch, senders, receivers, batch, .. } = asked;
+    let what = match (experiment, senders, receivers) {
+        (Experiment::Latency, ..) => {
+            "latency: round trips, there over one channel and back over another, one at a time".into()
+        }
+        (Experiment::Throughput, 1, 1) => "throughput: one way, the receiver checks every message".into(),
+        (Experiment::Throughput, ..) => format!(
+            "throughput: {senders} to {receivers} processes on one channel, the receivers check every message"
+        ),
+        (Experiment::Open, ..) => {
+            return "open: a channel of 1 MiB is made; one that exists is opened and its first message, \
+                    8 bytes,\n         sent or received; warm, one at a time"
+                .into();
+        }
+    };
+    let payload = match touch {
+        Touch::All => "every byte written and read",
+        Touch::First => "lent: only the first byte written and read",
+        Touch::Copied => "copied in and out; of the copies only the first and the last word written and read",
+    };
+    let batches = match batch {
+        1 => String::new(),
+        _ => format!("\nbatch    {batch} messages with one commit, copied in, read in place"),
+    };
+    format!("{what}\npayload  {payload}{batches}")
+}
+
+/// The rows of one way of waiting.
+fn table(experiment: Experiment, rows: &[&Row]) -> String {
+    let mut table = Table::new();
+    let mut column = |title, cell: &dyn Fn(&Row) -> Option<String>| {
+        table.column(title, rows.iter().map(|row| cell(row)));
+    };
+    let several = |row: &Row| row.senders_fairness.is_some();
+    column("transport", &|row| Some(row.transport.into()));
+    match experiment {
+        Experiment::Open => column("operation", &|row| row.operation.map(Into::into)),
+        Experiment::Latency | Experiment::Throughput => {
+            column("bytes", &|row| Some(size(row.message_len_bytes)));
+        }
+    }
+    column("N x M", &|row| several(row).then(|| format!("{} x {}", row.senders, row.receivers)));
+    match experiment {
+        Experiment::Latency => {
+            column("p50 ns", &|row| decimals(row.p50_ns, 0));
+            column("p99 ns", &|row| whole(row.p99_ns));
+            column("p99.9 ns", &|row| whole(row.p999_ns));
+            column("max us", &|row| micros(row.max_ns.map(|ns| ns as f64), 0));
+        }
+        Experiment::Throughput => {
+            column("M msg/s", &|row| decimals(row.messages_per_second.map(|rate| rate / 1e6), 3));
+            column("MB/s", &|row| decimals(row.bytes_per_second.map(|rate| rate / 1e6), 1));
+        }
+        Experiment::Open => {
+            column("p50 us", &|row| micros(row.p50_ns, 1));
+            column("p99 us", &|row| micros(row.p99_ns.map(|ns| ns as f64), 1));
+            column("max us", &|row| micros(row.max_ns.map(|ns| ns as f64), 1));
+        }
+    }
+    column("floor", &|row| decimals(row.floor_ns, 0));
+    if experiment == Experiment::Latency {
+        column("x floor", &|row| ratio(row.floor_ratio));
+    }
+    column("x ring", &|row| ratio(row.fixed_ring_ratio));
+    column("x memcpy", &|row| ratio(row.memcpy_ratio));
+    column("x raw", &|row| ratio(row.raw_ratio));
+    column("x futex", &|row| ratio(row.futex_ratio));
+    column("x 1to1", &|row| ratio(row.alone_ratio));
+    column("fair s/r", &|row| {
+        Some(format!("{}/{}", ratio(row.senders_fairness)?, ratio(row.receivers_fairness)?))
+    });
+    let cpu_decimals = usize::from(experiment == Experiment::Throughput);
+    column("cpu ns", &|row| decimals(row.cpu_ns_per_message, cpu_decimals));
+    column("again", &|row| Some(row.remeasured.to_string()));
+    table.text()
+}
+
+/// What the columns mean; only those that are there.
+fn legend(experiment: Experiment, tables: &str) -> String {
+    let what = match experiment {
+        Experiment::Latency => "p50 over the p50 of",
+        Experiment::Throughput => "messages per second over those of",
+        Experiment::Open => "p50 over the p50 of",
+    };
+    let bare = match experiment {
+        Experiment::Open => "raw:file, the bare system calls",
+        Experiment::Latency | Experiment::Throughput => "raw:mq, the bare calls",
+    };
+    let better = match experiment {
+        Experiment::Throughput => "more is better",
+        Experiment::Latency | Experiment::Open => "less is better",
+    };
+    let ratios = [
+        ("x floor", "a bare cache-line ping-pong"),
+        ("x ring", "floor:fixed-ring"),
+        ("x memcpy", "floor:memcpy, two bare copies"),
+        ("x raw", bare),
+        ("x futex", "floor:futex, a bare futex ping-pong"),
+        ("x 1to1", "the same with one sender and one receiver"),
+    ];
+    let mut lines: Vec<String> = ratios
+        .into_iter()
+        .filter(|(title, _)| tables.contains(title))
+        .map(|(title, of)| format!("{title:<8}  {what} {of}"))
+        .collect();
+    if !lines.is_empty() {
+        lines.push(format!("          in the same round each, median of the rounds; {better}"));
+    }
+    let others = [
+        ("fair s/r", "slowest over fastest sender; least over most messages of a receiver"),
+        ("cpu ns", "of all processes for a message; a round trip is two messages"),
+        ("floor", "nanoseconds of a round trip of a bare cache line"),
+        ("again", "rounds measured again, since the floor moved"),
+    ];
+    let there = others.into_iter().filter(|(title, _)| tables.contains(title));
+    lines.extend(there.map(|(title, what)| format!("{title:<8}  {what}")));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// As `--size` takes it.
+fn size(bytes: usize) -> String {
+    match bytes {
+        mega if mega >= 1 << 20 && mega % (1 << 20) == 0 => format!("{}M", mega >> 20),
+        kilo if kilo >= 1 << 10 && kilo % (1 << 10) == 0 => format!("{}K", kilo >> 10),
+        bytes => bytes.to_string(),
+    }
+}
+
+fn micros(figure_ns: Option<f64>, digits: usize) -> Option<String> {
+    decimals(figure_ns.map(|ns| ns / 1e3), digits)
+}
+
+fn whole(figure: Option<u64>) -> Option<String> {
+    figure.map(|figure| figure.to_string())
+}
+
+fn print(text: &str) -> Result<(), Trouble> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Trouble::ReaderGone),
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Row, legend, size, table};
+    use crate::spec::Experiment;
+    use rstest::rstest;
+
+    const FIXED_KEYS: [&str; 13] = [
+        "experiment",
+        "transport",
+        "wait",
+        "message_len_bytes",
+        "p50_ns",
+        "p99_ns",
+        "p999_ns",
+        "max_ns",
+        "floor_ns",
+        "floor_ratio",
+        "messages_per_second",
+        "bytes_per_second",
+        "cpu_ns_per_message",
+    ];
+
+    #[test]
+    fn the_fixed_keys_are_there_in_order_even_if_nothing_is_known() {
+        let json = serde_json::to_string(&Row::default()).unwrap();
+        let positions = FIXED_KEYS.map(|key| json.find(&format!("\"{key}\":")).expect(key));
+        assert!(positions.is_sorted(), "{json}");
+        assert!(json.contains("\"p50_ns\":null"), "{json}");
+    }
+
+    #[test]
+    fn figures_have_three_decimals() {
+        let row = Row { floor_ratio: Some(1.234_567), ..Row::default() };
+        assert!(serde_json::to_string(&row).unwrap().contains("\"floor_ratio\":1.235,"));
+    }
+
+    fn wide() -> Row {
+        Row {
+            transport: "shm:broadcast-reliable",
+            wait: Some("adaptive"),
+            message_len_bytes: 16 << 20,
+            floor_ns: Some(1_234.5),
+            cpu_ns_per_message: Some(999_999.4),
+            remeasured: 7,
+            ..Row::default()
+        }
+    }
+
+    fn wide_round_trip() -> Row {
+        Row {
+            p50_ns: Some(99_999_999.0),
+            p99_ns: Some(99_999_999),
+            p999_ns: Some(99_999_999),
+            max_ns: Some(999_999_999),
+            floor_ratio: Some(123_456.7),
+            futex_ratio: Some(99.1),
+            ..wide()
+        }
+    }
+
+    fn wide_stream() -> Row {
+        Row {
+            messages_per_second: Some(199e6),
+            bytes_per_second: Some(99e9),
+            fixed_ring_ratio: Some(1.2),
+            raw_ratio: Some(99_999.0),
+            alone_ratio: Some(1.0),
+            senders: 8,
+            receivers: 8,
+            senders_fairness: Some(0.5),
+            receivers_fairness: Some(0.5),
+            cpu_ns_per_message: Some(9_999.4),
+            ..wide()
+        }
+    }
+
+    fn wide_opening() -> Row {
+        Row { wait: None, operation: Some("open+receive"), raw_ratio: Some(1.1), ..wide_round_trip() }
+    }
+
+    #[rstest]
+    #[case::latency(Experiment::Latency, wide_round_trip())]
+    #[case::throughput(Experiment::Throughput, wide_stream())]
+    #[case::open(Experiment::Open, wide_opening())]
+    fn the_widest_rows_fit_100_columns(#[case] experiment: Experiment, #[case] row: Row) {
+        let table = table(experiment, &[&row]);
+        let legend = legend(experiment, &table);
+        for line in table.lines().chain(legend.lines()) {
+            assert!(line.chars().count() <= 100, "{table}{legend}");
+        }
+    }
+
+    #[rstest]
+    #[case(0, "0")]
+    #[case(1023, "1023")]
+    #[case(1024, "1K")]
+    #[case(65_536, "64K")]
+    #[case(1 << 20, "1M")]
+    #[case((1 << 20) + 1024, "1025K")]
+    fn sizes_are_shown_as_they_are_asked_for(#[case] bytes: usize, #[case] shown: &str) {
+        assert_eq!(size(bytes), shown);
+    }
+
+    #[test]
+    fn every_column_is_explained_and_none_that_isnt_there() {
+        let stream = table(Experiment::Throughput, &[&wide_stream()]);
+        let explained = legend(Experiment::Throughput, &stream);
+        for title in ["x ring", "x raw", "x 1to1", "fair s/r", "cpu ns", "floor", "again"] {
+            assert!(stream.contains(title) && explained.contains(title), "{title}: {stream}{explained}");
+        }
+        for title in ["x futex", "x memcpy", "p50"] {
+            assert!(!explained.contains(title), "{title}: {explained}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The measuring processes of a block, as the coordinator sees them.
+//!
+//! Everything that can happen arrives at one place: replies, the end of a process, a signal
+//! to the coordinator, or nothing for too long. So no wait here is for ever, and whichever
+//! way a block ends, dropping its [`Team`] ends all processes and takes away what they had in
+//! the system.
+
+use super::peer::{Order, PeerSpec, Reply};
+use crate::{
+    jobs::transports::region_bytes,
+    links::{shared, site::Site},
+    machine::Placement,
+    spec::{Job, LaneSpec, Member, Outcome, Side},
+    trouble::Trouble,
+};
+use nix::sys::signal::{SigSet, Signal};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+#[derive(Debug)]
+enum Event {
+    Said { team: u64, member: Member, line: String },
+    Ended { team: u64, member: Member },
+    Signal(Signal),
+}
+
+/// What is needed to start teams of measuring processes.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    events: mpsc::Receiver<Event>,
+    report: mpsc::Sender<Event>,
+    /// The processors of the near and the far processes.
+    pinned: Option<Placement>,
+    /// How long a team may be silent.
+    watchdog: Duration,
+    teams: u64,
+}
+
+impl Rig {
+    /// Takes over the signals that end programs. Call it before there are other threads:
+    /// they, and the measuring processes, inherit that these signals are blocked.
+    pub(crate) fn new(pinned: Option<Placement>, watchdog: Duration) -> Result<Self, Trouble> {
+        let (report, events) = mpsc::channel();
+        let mut ending = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            ending.add(signal);
+        }
+        ending.thread_block()?;
+        let to_coordinator = report.clone();
+        thread::spawn(move || {
+            while let Ok(signal) = ending.wait() {
+                if to_coordinator.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { events, report, pinned, watchdog, teams: 0 })
+    }
+
+    /// Starts the processes that `lanes` are for and has them attach.
+    pub(crate) fn start(&mut self, mut lanes: Vec<LaneSpec>) -> Result<Team<'_>, Trouble> {
+        let mut regions = Vec::new();
+        for lane in &mut lanes {
+            if let Some(len_bytes) = region_bytes(lane) {
+                let region = shared::create(len_bytes)?;
+                lane.region = Some(region.as_raw_fd());
+                regions.push(region);
+            }
+        }
+        self.teams += 1;
+        let members = everybody(&lanes);
+        let mut team =
+            Team { number: self.teams, rig: self, processes: Vec::new(), site: Site::new()?, lanes, regions };
+        // The first near one creates, so it goes first.
+        for member in members {
+            team.spawn(member)?;
+            team.order(member, &Order::Attach);
+            while !matches!(team.hear()?, (_, Reply::Attached)) {}
+        }
+        team.site.forget_names(&team.lanes);
+        team.regions.clear();
+        Ok(team)
+    }
+}
+
+/// All who take part in any of the lanes, the near ones first.
+fn everybody(lanes: &[LaneSpec]) -> Vec<Member> {
+    let most = |side| lanes.iter().map(|lane| lane.shape.sides()[side as usize]).max().unwrap_or(0);
+    let of = |side| (0..most(side)).map(move |index| Member { side, index });
+    of(Side::Near).chain(of(Side::Far)).collect()
+}
+
+/// Measuring processes, attached to their lanes.
+#[derive(Debug)]
+pub(crate) struct Team<'rig> {
+    number: u64,
+    rig: &'rig Rig,
+    processes: Vec<Process>,
+    site: Site,
+    lanes: Vec<LaneSpec>,
+    /// Kept until all have inherited and mapped them.
+    regions: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Process {
+    member: Member,
+    child: Child,
+    orders: Option<ChildStdin>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Team<'_> {
+    /// Has the near processes of a lane do one job and the far ones the other, and returns
+    /// what they saw. The far ones are ready before the near ones begin.
+    pub(crate) fn run(&mut self, lane: usize, jobs: [Job; 2], count: u64) -> Result<Outcomes, Trouble> {
+        let mut members: Vec<Member> = self.lanes[lane].shape.members().collect();
+        let mut outcomes = Outcomes::default();
+        for (side, job) in [(Side::Far, jobs[1]), (Side::Near, jobs[0])] {
+            let its: Vec<Member> = members.iter().copied().filter(|member| member.side == side).collect();
+            for &member in &its {
+                self.order(member, &Order::Run { lane, job, count });
+            }
+            let mut unready = its.len();
+            while unready > 0 {
+                match self.hear()? {
+                    (member, Reply::Ready) => unready -= usize::from(member.side == side),
+                    (member, Reply::Done(outcome)) => outcomes.add(&mut members, member, outcome)?,
+                    (_, Reply::Attached) => {}
+                }
+            }
+        }
+        while !members.is_empty() {
+            if let (member, Reply::Done(outcome)) = self.hear()? {
+                outcomes.add(&mut members, member, outcome)?;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn spawn(&mut self, member: Member) -> Result<(), Trouble> {
+        let processor = self.rig.pinned.as_ref().map(|pinned| pinned.of(member));
+        let (site, lanes) = (self.site.clone(), self.lanes.clone());
+        let spec = serde_json::to_string(&PeerSpec { member, processor, site, lanes })?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["measuring-process", &spec])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (report, team) = (self.rig.report.clone(), self.number);
+        thread::spawn(move || {
+            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+                let Ok(line) = line else { break };
+                // Nobody listens any more when the run is over.
+                let _ = report.send(Event::Said { team, member, line });
+            }
+            let _ = report.send(Event::Ended { team, member });
+        });
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            // What could be read is what there is to tell.
+            let _ = stderr.map(|mut stderr| stderr.read_to_end(&mut text));
+            String::from_utf8_lossy(&text).trim().to_owned()
+        });
+        let orders = child.stdin.take();
+        self.processes.push(Process { member, child, orders, stderr: Some(stderr) });
+        Ok(())
+    }
+
+    /// Tells a process what to do. If it is gone, the next [`hear`](Self::hear) says so.
+    fn order(&mut self, member: Member, order: &Order) {
+        if let Some(orders) = self.process(member).and_then(|process| process.orders.as_mut()) {
+            let line = serde_json::to_string(order).expect("orders are plain data");
+            let _ = writeln!(orders, "{line}");
+        }
+    }
+
+    fn process(&mut self, member: Member) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|process| process.member == member)
+    }
+
+    /// The next reply of any process.
+    fn hear(&mut self) -> Result<(Member, Reply), Trouble> {
+        loop {
+            match self.rig.events.recv_timeout(self.rig.watchdog) {
+                Ok(Event::Signal(signal)) => return Err(Trouble::Interrupted(signal)),
+                Ok(Event::Said { team, member, line }) if team == self.number => {
+                    return Ok((member, serde_json::from_str(&line)?));
+                }
+                Ok(Event::Ended { team, member }) if team == self.number => {
+                    let what = self.process(member).map_or_else(String::new, |process| process.end(false));
+                    return Err(Trouble::Failed(format!("the {member} {what}")));
+                }
+                // Of an earlier team, whose processes were ended.
+                Ok(Event::Said { .. } | Event::Ended { .. }) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let seconds = self.rig.watchdog.as_secs();
+                    return Err(Trouble::Failed(format!(
+                        "no measuring process was heard of for {seconds} s: all were ended"
+                    )));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Team<'_> {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            process.end(true);
+        }
+        self.site.clear(&self.lanes);
+    }
+}
+
+/// What the processes of a run saw: the near ones, then the far ones.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes(pub(crate) [Vec<Outcome>; 2]);
+
+impl Outcomes {
+    fn add(
+        &mut self,
+        waiting_for: &mut Vec<Member>,
+        member: Member,
+        outcome: Outcome,
+    ) -> Result<(), Trouble> {
+        let at = waiting_for
+            .iter()
+            .position(|&other| other == member)
+            .ok_or_else(|| Trouble::Failed(format!("the {member} answered what nobody had asked")))?;
+        waiting_for.swap_remove(at);
+        self.0[member.side as usize].push(outcome);
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Ends the process (by force, or because it is ending by itself), and says how it
+    /// went.
+    fn end(&mut self, force: bool) -> String {
+        self.orders = None;
+        if force {
+            // It fails only if the process has ended by itself.
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let stderr = self.stderr.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        match stderr.as_str() {
+            "" => format!("ended early ({status})"),
+            said => format!("ended early ({status}): {said}"),
+        }
+    }
+}

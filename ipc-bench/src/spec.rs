@@ -1,0 +1,347 @@
+//! The plain types at the bottom: what is measured, by whom, and what the processes of a
+//! measurement tell each other. Everything else builds on them; they build on nothing.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::{fmt, os::fd::RawFd};
+
+/// A way of moving messages between processes, or what such ways are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+pub(crate) enum TransportId {
+    /// The physical floor: a bare cache-line ping-pong
+    #[value(name = "floor:cache-line")]
+    #[serde(rename = "floor:cache-line")]
+    CacheLine,
+    /// A fixed-slot ring written for the purpose, payload copied in and out
+    #[value(name = "floor:fixed-ring")]
+    #[serde(rename = "floor:fixed-ring")]
+    FixedRing,
+    /// A bare futex ping-pong: what waking a blocked process costs
+    #[value(name = "floor:futex")]
+    #[serde(rename = "floor:futex")]
+    Futex,
+    /// A copy in by one process and a copy out by the other (with --copy)
+    #[value(name = "floor:memcpy")]
+    #[serde(rename = "floor:memcpy")]
+    Memcpy,
+    /// Bare mq_send and mq_receive
+    #[value(name = "raw:mq")]
+    #[serde(rename = "raw:mq")]
+    RawMq,
+    /// Bare system calls that make and map a file (with `open`)
+    #[value(name = "raw:file")]
+    #[serde(rename = "raw:file")]
+    RawFile,
+    /// Kernel queues by the toolkit
+    #[value(name = "mq")]
+    #[serde(rename = "mq")]
+    Mq,
+    /// Shared memory by the toolkit: one sender, one receiver
+    #[value(name = "shm:spsc")]
+    #[serde(rename = "shm:spsc")]
+    ShmSpsc,
+}
+
+/// What the plan has to know about a transport.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traits {
+    pub(crate) name: &'static str,
+    /// The ways of waiting that it has.
+    pub(crate) waits: &'static [Waiting],
+    /// Whether it is a stream of messages, so that one way makes sense.
+    pub(crate) streams: bool,
+    /// Whether it takes part in `--copy` only.
+    pub(crate) copies_only: bool,
+    /// Whether several may send and several receive.
+    pub(crate) crowds: bool,
+    /// Whether several messages can be sent with one commit.
+    pub(crate) batches: bool,
+    /// Whether making and opening a channel of it can be measured.
+    pub(crate) opens: bool,
+    /// Who gets a message.
+    pub(crate) delivery: Delivery,
+    /// The bare calls beneath it when it carries messages, measured in the same rounds.
+    pub(crate) raw: Option<TransportId>,
+}
+
+/// Who gets a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// One receiver.
+    One,
+}
+
+impl TransportId {
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::CacheLine,
+        Self::FixedRing,
+        Self::Futex,
+        Self::Memcpy,
+        Self::RawMq,
+        Self::RawFile,
+        Self::Mq,
+        Self::ShmSpsc,
+    ];
+
+    pub(crate) fn traits(self) -> Traits {
+        // A stream between two.
+        let plain = |name, waits| Traits {
+            name,
+            waits,
+            streams: true,
+            copies_only: false,
+            crowds: false,
+            batches: false,
+            opens: false,
+            delivery: Delivery::One,
+            raw: None,
+        };
+        match self {
+            Self::CacheLine => Traits { streams: false, ..plain("floor:cache-line", &[Waiting::Spin]) },
+            Self::FixedRing => plain("floor:fixed-ring", &[Waiting::Spin]),
+            Self::Futex => Traits { streams: false, ..plain("floor:futex", &[Waiting::Block]) },
+            Self::Memcpy => Traits { copies_only: true, ..plain("floor:memcpy", &[Waiting::Spin]) },
+            Self::RawMq => plain("raw:mq", &[Waiting::Block]),
+            Self::RawFile => Traits { streams: false, opens: true, ..plain("raw:file", &[]) },
+            Self::Mq => Traits { crowds: true, raw: Some(Self::RawMq), ..plain("mq", &[Waiting::Block]) },
+            Self::ShmSpsc => Traits { opens: true, ..plain("shm:spsc", Waiting::ALL) },
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.traits().name
+    }
+}
+
+impl fmt::Display for TransportId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A question to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Experiment {
+    /// Round trips, one at a time.
+    Latency,
+    /// One way as fast as it goes.
+    Throughput,
+    /// What comes before the first message.
+    Open,
+}
+
+impl Experiment {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Throughput => "throughput",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// How a process waits for the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Waiting {
+    /// Never leaves the processor
+    Spin,
+    /// Spins for a while, then sleeps
+    Adaptive,
+    /// Sleeps at once
+    Block,
+}
+
+impl Waiting {
+    pub(crate) const ALL: &'static [Self] = &[Self::Spin, Self::Adaptive, Self::Block];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Spin => "spin",
+            Self::Adaptive => "adaptive",
+            Self::Block => "block",
+        }
+    }
+}
+
+/// How much of a payload is written and read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Touch {
+    /// Every byte, in place.
+    #[default]
+    All,
+    /// The first byte, in place.
+    First,
+    /// Every byte, by a copy in from memory of the sender's own, and a copy out.
+    Copied,
+}
+
+/// What is in the messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payload {
+    pub(crate) len_bytes: usize,
+    pub(crate) touch: Touch,
+}
+
+/// Which of the two sides of a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Side {
+    /// The one that starts: it sends first.
+    Near,
+    /// The one that answers or receives.
+    Far,
+}
+
+/// One of the measuring processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Member {
+    pub(crate) side: Side,
+    /// Which one of its side, from 0.
+    pub(crate) index: usize,
+}
+
+impl Member {
+    /// The first of the near side: it creates what all use.
+    pub(crate) const NEAR: Self = Self { side: Side::Near, index: 0 };
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.side {
+            Side::Near => "near process",
+            Side::Far => "far process",
+        })?;
+        match self.index {
+            0 => Ok(()),
+            others => write!(f, " {}", others + 1),
+        }
+    }
+}
+
+/// Who takes part in a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Shape {
+    /// The first near process alone.
+    Solo,
+    /// The first of each side, with a channel there and another one back.
+    Pair,
+    /// That many near processes send and that many far ones receive, on one channel.
+    Crowd { senders: usize, receivers: usize },
+}
+
+impl Shape {
+    /// How many of each side: near, far.
+    pub(crate) fn sides(self) -> [usize; 2] {
+        match self {
+            Self::Solo => [1, 0],
+            Self::Pair => [1, 1],
+            Self::Crowd { senders, receivers } => [senders, receivers],
+        }
+    }
+
+    /// Who takes part, the near ones first.
+    pub(crate) fn members(self) -> impl Iterator<Item = Member> {
+        let [near, far] = self.sides();
+        let of = |side, count| (0..count).map(move |index| Member { side, index });
+        of(Side::Near, near).chain(of(Side::Far, far))
+    }
+
+    pub(crate) fn includes(self, member: Member) -> bool {
+        member.index < self.sides()[member.side as usize]
+    }
+}
+
+/// One connection of measuring processes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LaneSpec {
+    pub(crate) transport: TransportId,
+    pub(crate) waiting: Waiting,
+    pub(crate) message_len_bytes: usize,
+    pub(crate) touch: Touch,
+    /// How many messages are sent with one commit, and taken together; 1 is one by one.
+    pub(crate) batch: usize,
+    pub(crate) shape: Shape,
+    /// Tells the names of this connection from those of the others of its block.
+    pub(crate) tag: String,
+    /// The descriptor of the memory that the coordinator made for it.
+    pub(crate) region: Option<RawFd>,
+}
+
+impl LaneSpec {
+    pub(crate) fn payload(&self) -> Payload {
+        Payload { len_bytes: self.message_len_bytes, touch: self.touch }
+    }
+}
+
+/// What one process does in a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Job {
+    /// Sends one at a time and waits for each to come back.
+    Ping,
+    /// Sends back what comes.
+    Echo,
+    /// Sends as fast as it goes.
+    Stream,
+    /// Receives as fast as it goes.
+    Drain,
+    /// Makes a channel.
+    Create,
+    /// Opens a channel that exists and sends a message.
+    OpenToSend,
+    /// Opens a channel that exists and receives the message that is in it.
+    OpenToReceive,
+}
+
+/// What one process saw in a measurement.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Outcome {
+    /// When the timed part began and ended, by the clock that all processes share.
+    pub(crate) started_ns: u64,
+    pub(crate) ended_ns: u64,
+    /// Processor time of the timed part.
+    pub(crate) cpu_ns: u64,
+    /// Round trips, or what else was timed one by one: how long, and how many took that
+    /// long.
+    pub(crate) latencies_ns: Vec<(u64, u64)>,
+    /// Messages sent or received, where there are several who do.
+    pub(crate) messages: u64,
+    /// The sum of their numbers, wrapping: all that was sent must have been received.
+    pub(crate) sum: u64,
+    /// Messages that this receiver was told it had missed.
+    pub(crate) missed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Member, Shape, Side, TransportId};
+    use clap::ValueEnum;
+
+    const FAR: Member = Member { side: Side::Far, index: 0 };
+
+    #[test]
+    fn every_transport_is_in_the_list_and_has_one_name() {
+        assert_eq!(TransportId::ALL, TransportId::value_variants());
+        for id in TransportId::ALL {
+            assert_eq!(id.to_possible_value().unwrap().get_name(), id.name());
+            assert_eq!(serde_json::to_value(id).unwrap(), id.name());
+        }
+    }
+
+    #[test]
+    fn who_takes_part_follows_from_the_shape() {
+        let crowd = Shape::Crowd { senders: 2, receivers: 1 };
+        let second = Member { side: Side::Near, index: 1 };
+        assert_eq!(crowd.members().collect::<Vec<_>>(), [Member::NEAR, second, FAR]);
+        assert!(crowd.includes(second) && !Shape::Pair.includes(second));
+        assert_eq!(Shape::Solo.members().collect::<Vec<_>>(), [Member::NEAR]);
+    }
+
+    #[test]
+    fn members_are_told_apart_once_there_are_several() {
+        let third = Member { side: Side::Far, index: 2 };
+        assert_eq!([FAR, third].map(|member| member.to_string()), ["far process", "far process 3"]);
+    }
+}
