@@ -4,14 +4,15 @@
 //! predicts.
 
 use crate::{
+    broadcast::{BroadcastBatch, BroadcastLoan, BroadcastMessage, BroadcastPublisher, BroadcastSubscriber},
     config::ShmConfig,
     kind::Kind,
     mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender},
     segment::Anchored,
     spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender},
     transport::{
-        MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels, namespace, open_channel,
-        sealed::Anchor,
+        BroadcastKind, MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels, namespace,
+        open_channel, sealed::Anchor,
     },
     wait::Waiting,
 };
@@ -104,6 +105,7 @@ impl Channel for ShmChannel {
         Ok(match self.kind() {
             Kind::Spsc => ShmSender::Spsc(SpscKind::sender(&self.anchor)?),
             Kind::Mpmc => ShmSender::Mpmc(MpmcKind::sender(&self.anchor)?),
+            Kind::Broadcast => ShmSender::Broadcast(BroadcastKind::sender(&self.anchor)?),
         })
     }
 
@@ -111,6 +113,7 @@ impl Channel for ShmChannel {
         Ok(match self.kind() {
             Kind::Spsc => ShmReceiver::Spsc(SpscKind::receiver(&self.anchor)?),
             Kind::Mpmc => ShmReceiver::Mpmc(MpmcKind::receiver(&self.anchor)?),
+            Kind::Broadcast => ShmReceiver::Broadcast(BroadcastKind::receiver(&self.anchor)?),
         })
     }
 }
@@ -121,6 +124,7 @@ macro_rules! each {
         match $value {
             $any::Spsc($one) => $result,
             $any::Mpmc($one) => $result,
+            $any::Broadcast($one) => $result,
         }
     };
 }
@@ -131,6 +135,7 @@ macro_rules! map_each {
         match $value {
             $any::Spsc($one) => $to::Spsc($result),
             $any::Mpmc($one) => $to::Mpmc($result),
+            $any::Broadcast($one) => $to::Broadcast($result),
         }
     };
 }
@@ -143,6 +148,8 @@ pub enum ShmSender {
     Spsc(SpscSender),
     /// One of [`Kind::Mpmc`].
     Mpmc(MpmcSender),
+    /// One of [`Kind::Broadcast`].
+    Broadcast(BroadcastPublisher),
 }
 
 impl ShmSender {
@@ -190,6 +197,8 @@ pub enum ShmLoan<'a> {
     Spsc(SpscLoan<'a>),
     /// One of [`Kind::Mpmc`].
     Mpmc(MpmcLoan<'a>),
+    /// One of [`Kind::Broadcast`].
+    Broadcast(BroadcastLoan<'a>),
 }
 
 impl Loan for ShmLoan<'_> {
@@ -209,6 +218,7 @@ impl Loan for ShmLoan<'_> {
         match self {
             Self::Spsc(loan) => commit!(Spsc, loan),
             Self::Mpmc(loan) => commit!(Mpmc, loan),
+            Self::Broadcast(loan) => commit!(Broadcast, loan),
         }
     }
 }
@@ -237,6 +247,8 @@ pub enum ShmReceiver {
     Spsc(SpscReceiver),
     /// One of [`Kind::Mpmc`].
     Mpmc(MpmcReceiver),
+    /// One of [`Kind::Broadcast`].
+    Broadcast(BroadcastSubscriber),
 }
 
 impl ShmReceiver {
@@ -295,6 +307,8 @@ pub enum ShmMessage<'a> {
     Spsc(SpscMessage<'a>),
     /// One of [`Kind::Mpmc`].
     Mpmc(MpmcMessage<'a>),
+    /// One of [`Kind::Broadcast`].
+    Broadcast(BroadcastMessage<'a>),
 }
 
 impl Message for ShmMessage<'_> {
@@ -320,6 +334,8 @@ pub enum ShmBatch<'a> {
     Spsc(SpscBatch<'a>),
     /// Some of [`Kind::Mpmc`].
     Mpmc(MpmcBatch<'a>),
+    /// Some of [`Kind::Broadcast`].
+    Broadcast(BroadcastBatch<'a>),
 }
 
 impl Batch for ShmBatch<'_> {
@@ -331,7 +347,9 @@ impl Batch for ShmBatch<'_> {
         // One type for all: an option for each kind, of which one is there.
         let spsc = if let Self::Spsc(batch) = self { Some(batch.iter()) } else { None };
         let mpmc = if let Self::Mpmc(batch) = self { Some(batch.iter()) } else { None };
-        spsc.into_iter().flatten().chain(mpmc.into_iter().flatten())
+        let broadcast = if let Self::Broadcast(batch) = self { Some(batch.iter()) } else { None };
+        let queues = spsc.into_iter().flatten().chain(mpmc.into_iter().flatten());
+        queues.chain(broadcast.into_iter().flatten())
     }
 
     fn release(self, count: usize) {

@@ -19,7 +19,7 @@ use ipc_core::ChannelError;
 /// |---|---|---|---|---|---|
 /// | `capacity_bytes` | 1 MiB | 1 MiB | 1 MiB for each publisher | | |
 /// | `depth` | | as fits | | 4 | 64 |
-/// | `max_message_len` | capacity − 16 | 8 KiB, or as fits | capacity − 16 | 4 KiB | 8 KiB |
+/// | `max_message_len` | capacity − 16 | 8 KiB, or as fits | capacity − 32 | 4 KiB | 8 KiB |
 /// | `participants` | 2 | 64 | 64 | 64 | 64 |
 /// | `publishers` | | | 4 | | |
 /// | `max_deliveries` | | 255 | | | |
@@ -47,6 +47,8 @@ impl ShmConfig {
     pub const MAX_CAPACITY_BYTES: u64 = 1 << 40;
     /// The most endpoints that a channel can be made for.
     pub const MAX_PARTICIPANTS: u32 = 4096;
+    /// The most publishers that a channel can be made for.
+    pub const MAX_PUBLISHERS: u32 = 256;
     /// Deliveries of a message unless another number is given, and the most that are counted.
     pub const MAX_DELIVERIES: u32 = 255;
     const DEFAULT_MODE: u32 = 0o600;
@@ -82,7 +84,8 @@ impl ShmConfig {
         Self { participants: Some(endpoints), ..self }
     }
 
-    /// How many publishers there can be at once, each with a ring of its own: 1 to 256.
+    /// How many publishers there can be at once, each with a ring of its own: 1 to 256. They
+    /// are among the participants; the others are places for subscribers.
     #[must_use]
     pub fn publishers(self, publishers: u32) -> Self {
         Self { publishers: Some(publishers), ..self }
@@ -224,6 +227,7 @@ impl ShmConfig {
         };
         match kind {
             Kind::Spsc => config.capacity_bytes(geometry.capacity_bytes),
+            Kind::Broadcast => config.capacity_bytes(geometry.capacity_bytes).publishers(geometry.lanes),
             Kind::Mpmc => config
                 .depth(geometry.depth)
                 .max_message_len(geometry.max_message_len)

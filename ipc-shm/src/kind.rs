@@ -19,17 +19,30 @@ pub enum Kind {
     /// 64 (to 32, if it has 16 bytes at most).
     #[default]
     Mpmc,
+    /// Every subscriber sees every message: any number of publishers, each with a ring of
+    /// variable-length records, and of subscribers, each with positions of its own. A record
+    /// takes up its length, rounded up to a multiple of 8, and 16 bytes more.
+    ///
+    /// With [`WhenFull::DropOldest`], the default, publishers never wait, and a subscriber
+    /// that was too slow is told how many messages it missed; with the others, publishers
+    /// keep within a ring of the slowest subscriber that lives.
+    ///
+    /// In bytes, a channel is 8192, 256 for each participant, and for each that isn't a
+    /// publisher 16 times `publishers`, rounded up to a multiple of 128, each of the two sums
+    /// in whole pages; then `capacity_bytes` for each publisher.
+    Broadcast,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc];
+    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc, Self::Broadcast];
 
     /// The kind as text, as in `--kind spsc`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Spsc => "spsc",
             Self::Mpmc => "mpmc",
+            Self::Broadcast => "broadcast",
         }
     }
 
@@ -38,6 +51,7 @@ impl Kind {
         match self {
             Self::Spsc => 1,
             Self::Mpmc => 2,
+            Self::Broadcast => 3,
         }
     }
 
@@ -46,6 +60,7 @@ impl Kind {
         match self {
             Self::Spsc => resolve_spsc(config, page),
             Self::Mpmc => resolve_mpmc(config, page),
+            Self::Broadcast => resolve_broadcast(config, page),
         }
     }
 
@@ -54,6 +69,10 @@ impl Kind {
         match self {
             Self::Spsc => Layout::of_two(page, geometry.capacity_bytes),
             Self::Mpmc => Layout::of_many(page, geometry.participants, geometry.capacity_bytes),
+            Self::Broadcast => {
+                let table = ring::broadcast::table_bytes(geometry.participants, geometry.lanes);
+                Layout::of_lanes(page, geometry.participants, table, geometry.lanes, geometry.capacity_bytes)
+            }
         }
     }
 }
@@ -90,6 +109,28 @@ fn resolve_mpmc(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError>
             ShmConfig::MAX_DELIVERIES,
         )?,
         when_full: config.when_full.unwrap_or_default(),
+        ..Geometry::default()
+    })
+}
+
+fn resolve_broadcast(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+    use Setting::{Depth, MaxDeliveries, MaxMessageLen};
+    config.refuse(Kind::Broadcast, &[Depth, MaxMessageLen, MaxDeliveries])?;
+    let capacity_bytes = rounded(config.capacity_bytes.unwrap_or(ShmConfig::DEFAULT_CAPACITY_BYTES), page)?;
+    let lanes = ranged("publishers", config.publishers.unwrap_or(4), ShmConfig::MAX_PUBLISHERS)?;
+    let participants = config.participants_or(64.max(2 * lanes))?;
+    if participants <= lanes {
+        return invalid(format!(
+            "{participants} participants leave no place for a subscriber beside {lanes} publishers: give at least {}",
+            lanes + 1
+        ));
+    }
+    Ok(Geometry {
+        capacity_bytes,
+        max_message_len: capacity_bytes - ring::broadcast::OVERHEAD_BYTES,
+        participants,
+        lanes,
+        when_full: config.when_full.unwrap_or(WhenFull::DropOldest),
         ..Geometry::default()
     })
 }

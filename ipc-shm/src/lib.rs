@@ -99,6 +99,7 @@
 //! `sys` makes the system calls. No arrow goes back.
 
 mod any;
+mod broadcast;
 mod config;
 #[cfg(feature = "crash-points")]
 pub mod hooks;
@@ -114,6 +115,9 @@ mod transport;
 mod wait;
 
 pub use any::{Shm, ShmBatch, ShmChannel, ShmLoan, ShmMessage, ShmReceiver, ShmSender};
+pub use broadcast::{
+    BroadcastBatch, BroadcastLoan, BroadcastMessage, BroadcastPublisher, BroadcastSubscriber,
+};
 pub use config::ShmConfig;
 pub use ipc_core::*;
 pub use kind::{Kind, Lifetime, WhenFull};
@@ -121,7 +125,8 @@ pub use mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender};
 pub use segment::Collected;
 pub use spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender};
 pub use transport::{
-    ChannelOf, Mpmc, MpmcChannel, MpmcKind, Of, QueueKind, Spsc, SpscChannel, SpscKind, Verdict,
+    Broadcast, BroadcastChannel, BroadcastKind, ChannelOf, Mpmc, MpmcChannel, MpmcKind, Of, QueueKind, Spsc,
+    SpscChannel, SpscKind, Verdict,
 };
 pub use wait::Waiting;
 

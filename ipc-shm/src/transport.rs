@@ -1,6 +1,7 @@
 //! Namespaces of segments: of one kind each, whose endpoints the compiler knows, or of any.
 
 use crate::{
+    broadcast::{BroadcastPublisher, BroadcastSubscriber},
     config::ShmConfig,
     kind::Kind,
     mpmc::{MpmcReceiver, MpmcSender},
@@ -227,6 +228,30 @@ impl QueueKind for MpmcKind {
     }
 }
 
+/// [`Kind::Broadcast`], as a type.
+#[derive(Debug)]
+pub enum BroadcastKind {}
+
+impl sealed::Sealed for BroadcastKind {}
+
+impl QueueKind for BroadcastKind {
+    const KIND: Kind = Kind::Broadcast;
+    const CAPABILITIES: Capabilities = Capabilities::NONE.with_broadcasts().with_cross_process();
+    type Sender = BroadcastPublisher;
+    type Receiver = BroadcastSubscriber;
+
+    fn sender(channel: &Anchor) -> Result<BroadcastPublisher, ChannelError> {
+        let publishers = channel.0.header.geometry.lanes;
+        BroadcastPublisher::new(channel.0.attach(Role::Publisher, Seat::Within(1, publishers))?)
+    }
+
+    fn receiver(channel: &Anchor) -> Result<BroadcastSubscriber, ChannelError> {
+        let geometry = &channel.0.header.geometry;
+        let seat = Seat::Within(geometry.lanes + 1, geometry.participants);
+        BroadcastSubscriber::new(channel.0.attach(Role::Subscriber, seat)?)
+    }
+}
+
 /// The methods that every namespace has.
 macro_rules! namespace {
     () => {
@@ -302,6 +327,10 @@ pub struct Of<K> {
 pub type Spsc = Of<SpscKind>;
 /// Work queues with any number of senders and receivers: [`Kind::Mpmc`].
 pub type Mpmc = Of<MpmcKind>;
+/// Broadcasts with any number of publishers and subscribers: [`Kind::Broadcast`].
+pub type Broadcast = Of<BroadcastKind>;
+/// A channel of [`Broadcast`].
+pub type BroadcastChannel = ChannelOf<BroadcastKind>;
 /// A channel of [`Spsc`].
 pub type SpscChannel = ChannelOf<SpscKind>;
 /// A channel of [`Mpmc`].

@@ -5,7 +5,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{self, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -20,6 +20,12 @@ pub(crate) trait Memory {
     fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64>;
     /// Adds to the word at `offset`, wrapping; what it held before.
     fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64;
+
+    /// A fence among accesses to any words.
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        atomic::fence(order);
+    }
 }
 
 /// The words of a mapped segment, without a check at each access: an offset is a constant

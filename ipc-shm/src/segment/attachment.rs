@@ -103,7 +103,6 @@ pub(crate) enum Seat {
     /// Any.
     Any,
     /// Any from the first to the last of these.
-    #[expect(dead_code, reason = "for kinds with places of several sorts")]
     Within(u32, u32),
 }
 

@@ -76,6 +76,8 @@ pub(super) fn is_empty(opened: &Opened) -> bool {
     let memory = FileMemory(&opened.file);
     match opened.header.kind {
         Kind::Spsc => is_empty_ring(&memory, &layout),
+        // What nobody subscribed to is nobody's.
+        Kind::Broadcast => true,
         Kind::Mpmc => mpmc::is_empty(&memory, &mpmc::Geometry::of(&layout, &opened.header.geometry)),
     }
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::Settings,
     kind::Kind,
-    ring::{Survey, ledger::Ledger, memory::Memory, mpmc},
+    ring::{Survey, broadcast, ledger::Ledger, memory::Memory, mpmc},
     sys::{file, fork::Window, lock},
 };
 use ipc_core::{ChannelError, Participant};
@@ -74,6 +74,10 @@ fn survey(file: &File, header: &Header, layout: &Layout, participants: &mut [(u3
                 sent: Some(sent.count),
                 ..Survey::default()
             }
+        }
+        Kind::Broadcast => {
+            let geometry = broadcast::Geometry::of_file(layout, &header.geometry);
+            broadcast::survey(&memory, &geometry, participants)
         }
         Kind::Mpmc => mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants),
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! of two:   header | what the sender writes | what the receiver writes | data, mapped twice
 //! of many:  header | shared words | entries of the participants … | data
+//! of lanes: header | shared words | entries … | a table | data of each lane, mapped twice
 //! ```
 //!
 //! Everything follows from the settings in the header, and is computed, never read.
@@ -62,6 +63,20 @@ impl Layout {
             lanes: 1,
             mirrored: false,
         }
+    }
+
+    /// Many participants around rings of their own, and a table of `table_bytes` that ends
+    /// where the data begins.
+    pub(crate) fn of_lanes(
+        page: u64,
+        participants: u32,
+        table_bytes: u64,
+        lanes: u32,
+        capacity_bytes: u64,
+    ) -> Self {
+        let many = Self::of_many(page, participants, capacity_bytes);
+        let data = many.data + table_bytes.next_multiple_of(page);
+        Self { data, lanes: u64::from(lanes), mirrored: true, ..many }
     }
 
     /// The whole file, in bytes; `None` if that can't be.
@@ -139,6 +154,11 @@ impl Entry {
         self.0 + 32
     }
 
+    /// Broadcast: up to where it is going to overwrite; on a line that is mostly read.
+    pub(crate) fn intent(self) -> usize {
+        self.0 + 64
+    }
+
     /// How far it has come, for its successor.
     pub(crate) fn ledger(self) -> usize {
         self.0 + 128
@@ -147,6 +167,11 @@ impl Entry {
     /// Two: how far the receiver has come, for the sender; on the ledger's line.
     pub(crate) fn released(self) -> usize {
         self.0 + 168
+    }
+
+    /// Broadcast: eight of its earlier positions, up to the next entry.
+    pub(crate) fn checkpoints(self) -> usize {
+        self.0 + 192
     }
 
     /// Two: not 0 while it sleeps or is about to; on a line that is mostly read.

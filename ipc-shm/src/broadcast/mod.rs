@@ -1,0 +1,19 @@
+//! Every subscriber sees every message: endpoints over the rings of `ring::broadcast`.
+
+mod publisher;
+mod subscriber;
+
+pub use publisher::{BroadcastLoan, BroadcastPublisher};
+pub use subscriber::{BroadcastBatch, BroadcastMessage, BroadcastSubscriber};
+
+use crate::segment::Attachment;
+
+/// Where the two flags are in the page of shared words: behind the two that are mostly read,
+/// on lines of their own.
+fn subscribers_asleep(attachment: &Attachment) -> usize {
+    attachment.layout().shared() + 128
+}
+
+fn publishers_asleep(attachment: &Attachment) -> usize {
+    attachment.layout().shared() + 256
+}
