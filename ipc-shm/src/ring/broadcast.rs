@@ -293,8 +293,8 @@ impl<M: Memory> Writer<M> {
     pub(crate) fn attach(memory: M, geometry: Geometry, id: u32) -> Result<Self, Corrupt> {
         let head = geometry.of_entry(geometry.heads, id);
         let intent = geometry.of_entry(geometry.intents, id);
-        // Acquire: pairs with the Release in `record`.
-        let position = geometry.check(id, memory.load(head, Acquire))?;
+        // Relaxed, here and below: the last one is dead, and the kernel's lock orders.
+        let position = geometry.check(id, memory.load(head, Relaxed))?;
         let cursor = Cursor::at(&geometry, &memory, id, position);
         let checkpoints = geometry.of_entry(geometry.checkpoints, id);
         let noted_at = |slot: usize| memory.load(checkpoints + slot * WORD as usize, Relaxed);
@@ -324,8 +324,7 @@ impl<M: Memory> Writer<M> {
         let start = self.cursor.position;
         loop {
             let place = self.cursor.place;
-            // Acquire: the walk is on what a dead process stored; nothing else pairs.
-            let word = self.memory.load(self.ring + place as usize, Acquire);
+            let word = self.memory.load(self.ring + place as usize, Relaxed);
             let number = self.memory.load(self.ring + (place + WORD) as usize, Relaxed);
             if number != self.cursor.number {
                 return Err(bad_number(self.id, self.cursor.number, number));
@@ -387,11 +386,10 @@ impl<M: Memory> Writer<M> {
     /// The subscribers that are entered, and how far they have released of this ring.
     fn subscribers(&self) -> impl Iterator<Item = (u32, u64)> {
         let geometry = self.geometry;
-        // Relaxed: stored before the fence in `Reader::attach`.
+        // Relaxed: stored before the fence in `enter`.
         let highest = self.memory.load(geometry.highest, Relaxed);
         geometry.subscribers_to(highest).filter_map(move |id| {
-            // Acquire: pairs with the Release in `enter`, so that a row isn't its last
-            // owner's.
+            // Acquire: pairs with the Release in `leave`.
             let state = self.memory.load(geometry.of_entry(geometry.states, id), Acquire);
             // Acquire: pairs with the Release in `Reader::release`; what the subscriber read
             // is read before we overwrite it.
@@ -587,12 +585,6 @@ impl<M: Memory> Batch<'_, M> {
 /// stays entered, once its ring was used.
 const CLEAN: u64 = 0;
 const ENTERED: u64 = 1;
-
-/// Whether subscriber `id` is there, or was killed.
-#[cfg(test)]
-pub(crate) fn is_entered(memory: &impl Memory, geometry: &Geometry, id: u32) -> bool {
-    memory.load(geometry.of_entry(geometry.states, id), Acquire) != CLEAN
-}
 
 /// Lets nobody wait for subscriber `id` any more. The caller has the lock of its byte, or is
 /// itself the subscriber, about to leave.
@@ -940,7 +932,7 @@ impl<M: Memory> Reader<M> {
 fn enter(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corrupt> {
     for publisher in geometry.publishers() {
         // Not where the last one with this id was: that would hold publishers up meanwhile.
-        let head = memory.load(geometry.of_entry(geometry.heads, publisher), Acquire);
+        let head = memory.load(geometry.of_entry(geometry.heads, publisher), Relaxed);
         memory.store(geometry.row(id, publisher), head, Relaxed);
     }
     let mut highest = memory.load(geometry.highest, Relaxed);
@@ -954,8 +946,7 @@ fn enter(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corru
             Err(found) => highest = found,
         }
     }
-    // Release: pairs with the Acquire in `Writer::subscribers`.
-    memory.store(geometry.of_entry(geometry.states, id), ENTERED, Release);
+    memory.store(geometry.of_entry(geometry.states, id), ENTERED, Relaxed);
     // SeqCst: that we are entered was stored before it, where publishers are is loaded
     // behind it. With the fence in `Writer::look_for_room`: see the module.
     memory.fence(SeqCst);
@@ -984,8 +975,7 @@ fn start_of(memory: &impl Memory, geometry: &Geometry, publisher: u32) -> Result
 /// Says how far subscriber `id` is with this publisher.
 fn store_row(memory: &impl Memory, geometry: &Geometry, id: u32, publisher: u32, cursor: Cursor) {
     let row = geometry.row(id, publisher);
-    // Release: pairs with the Acquire in `Writer::subscribers`.
-    memory.store(row, cursor.position, Release);
+    memory.store(row, cursor.position, Relaxed);
     memory.store(row + WORD as usize, cursor.number, Relaxed);
 }
 

@@ -24,6 +24,7 @@ pub(super) trait Checker: Sized + Send + Sync + 'static {
         failure: Ordering,
     ) -> Result<u64, u64>;
     fn fetch_add(word: &Self::Word, value: u64, order: Ordering) -> u64;
+    fn fence(order: Ordering);
 
     fn payload() -> Self::Payload;
     fn write(payload: &Self::Payload, value: u64);
@@ -79,6 +80,11 @@ impl Checker for Loom {
     #[track_caller]
     fn fetch_add(word: &Self::Word, value: u64, order: Ordering) -> u64 {
         word.fetch_add(value, order)
+    }
+
+    #[track_caller]
+    fn fence(order: Ordering) {
+        loom::sync::atomic::fence(order);
     }
 
     fn payload() -> LoomPayload {
@@ -159,6 +165,10 @@ impl Checker for Shuttle {
 
     fn fetch_add(word: &Self::Word, value: u64, order: Ordering) -> u64 {
         word.fetch_add(value, order)
+    }
+
+    fn fence(order: Ordering) {
+        shuttle::sync::atomic::fence(order);
     }
 
     fn payload() -> Self::Payload {

@@ -13,6 +13,7 @@
 //! With `IPC_SHM_LONG_RUN` set, more is explored (`cargo xtask model`). Each test prints
 //! what it has explored, in lines that start with `model`.
 
+mod broadcast;
 mod checker;
 mod spsc;
 
@@ -45,6 +46,8 @@ enum Half {
     Release,
     /// The Acquire of a compare-and-swap that fails.
     FailureAcquire,
+    /// What a fence has beyond both, in one order for all.
+    Total,
 }
 
 /// An ordering, by the place in the source where it is asked for.
@@ -110,6 +113,17 @@ impl Orderings {
     /// The ordering of a compare-and-swap that fails.
     fn apply_to_failure(&self, access: Access) -> Ordering {
         if self.keeps(access, Half::FailureAcquire) { Ordering::Acquire } else { Ordering::Relaxed }
+    }
+
+    /// What comes of a fence, if anything does.
+    fn apply_to_fence(&self, place: &'static Location<'static>, order: Ordering) -> Option<Ordering> {
+        let access = Access { place, offset: usize::MAX, stored: None };
+        match order {
+            Ordering::Acquire => self.keeps(access, Half::Acquire).then_some(order),
+            Ordering::Release => self.keeps(access, Half::Release).then_some(order),
+            Ordering::SeqCst if self.keeps(access, Half::Total) => Some(order),
+            _ => Some(Ordering::AcqRel),
+        }
     }
 
     fn keeps(&self, access: Access, half: Half) -> bool {
@@ -196,6 +210,13 @@ impl<C: Checker> Memory for Words<C> {
         let access = Access { place: Location::caller(), offset, stored: Some(value) };
         C::fetch_add(self.word(offset), value, self.0.orderings.apply(access, order))
     }
+
+    #[track_caller]
+    fn fence(&self, order: Ordering) {
+        if let Some(order) = self.0.orderings.apply_to_fence(Location::caller(), order) {
+            C::fence(order);
+        }
+    }
 }
 
 /// What an endpoint throws when its time has come.
@@ -267,6 +288,11 @@ impl<C: Checker> Memory for Mortal<C> {
     fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
         self.step();
         self.words.fetch_add(offset, value, order)
+    }
+
+    #[track_caller]
+    fn fence(&self, order: Ordering) {
+        self.words.fence(order);
     }
 }
 
@@ -349,7 +375,9 @@ fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case
 fn orderings_in(source: &str) -> impl Iterator<Item = u32> + '_ {
     let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
     (1..).zip(code).filter_map(|(number, code)| {
-        let asks = [", Acquire)", ", Release)", ", AcqRel)"].iter().any(|end| code.contains(end));
+        let ends =
+            [", Acquire)", ", Release)", ", AcqRel)", "fence(Acquire)", "fence(Release)", "fence(SeqCst)"];
+        let asks = ends.iter().any(|end| code.contains(end));
         asks.then_some(number)
     })
 }
