@@ -2,7 +2,7 @@
 //! transport must do.
 
 use ipc_core::conformance::Fixture;
-use ipc_shm::{Broadcast, ShmConfig, WhenFull};
+use ipc_shm::{Broadcast, Capabilities, ShmConfig, Transport, WhenFull};
 use std::{env, fs, path::PathBuf};
 
 /// Hands the directory over to child processes.
@@ -47,6 +47,10 @@ impl Fixture for Segments {
         ShmConfig::new().capacity_bytes(bytes as u64).when_full(WhenFull::Wait)
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Broadcast::CAPABILITIES.with_zero_copy()
+    }
+
     fn large_message_len(&self) -> usize {
         1 << 20
     }
@@ -56,4 +60,4 @@ impl Fixture for Segments {
     }
 }
 
-ipc_core::conformance_main!(Segments::new(), end_mark);
+ipc_core::conformance_main!(Segments::new(), end_mark, batch_sender, sequenced);
