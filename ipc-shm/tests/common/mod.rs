@@ -210,6 +210,11 @@ impl Child {
         }
     }
 
+    /// What a child that has ended said, a line at a time.
+    pub(crate) fn last_words(&mut self) -> Option<String> {
+        self.lines.recv_timeout(PATIENCE).ok()
+    }
+
     /// Waits for the child to say just this.
     pub(crate) fn says(&mut self, expected: &str) {
         assert_eq!(self.line(), expected, "from the child {}", self.what);

@@ -201,7 +201,12 @@ impl<C: Checker> Memory for Words<C> {
     fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
         let access = Access { place: Location::caller(), offset, stored: Some(new) };
         let orderings = &self.0.orderings;
-        let (success, failure) = (orderings.apply(access, order), orderings.apply_to_failure(access));
+        let success = orderings.apply(access, order);
+        // Whoever asks for nothing relies on nothing when it fails, either.
+        let failure = match order {
+            Ordering::Relaxed => Ordering::Relaxed,
+            _ => orderings.apply_to_failure(access),
+        };
         C::compare_exchange(self.word(offset), current, new, success, failure)
     }
 
