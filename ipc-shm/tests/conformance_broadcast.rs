@@ -60,4 +60,4 @@ impl Fixture for Segments {
     }
 }
 
-ipc_core::conformance_main!(Segments::new(), end_mark, batch_sender, sequenced);
+ipc_core::conformance_main!(Segments::new(), end_mark, pollable, pollable_end_mark, batch_sender, sequenced);

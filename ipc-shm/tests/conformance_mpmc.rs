@@ -53,4 +53,12 @@ impl Fixture for Segments {
     }
 }
 
-ipc_core::conformance_main!(Segments::new(), end_mark, batch_sender, sequenced, redelivered);
+ipc_core::conformance_main!(
+    Segments::new(),
+    end_mark,
+    pollable,
+    pollable_end_mark,
+    batch_sender,
+    sequenced,
+    redelivered
+);

@@ -9,8 +9,10 @@ use crate::{
     segment::Attachment,
     wait::{Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Sequenced, Wait};
-use std::{collections::VecDeque, ops::Deref, slice};
+use ipc_core::{
+    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait,
+};
+use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 
 /// A subscribing end of a broadcast in shared memory.
 ///
@@ -231,6 +233,33 @@ impl BatchReceiver for BroadcastSubscriber {
     fn held_batch(&mut self) -> BroadcastBatch<'_> {
         assert!(self.attachment.is_ours(), "held_batch() in a forked child");
         BroadcastBatch { subscriber: self }
+    }
+}
+
+impl Pollable for BroadcastSubscriber {
+    fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        self.waiter.descriptor(&self.attachment)
+    }
+
+    /// What is found is taken from nobody, and kept for the next call that receives.
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.front.is_some() || self.ahead.is_some() {
+            return Ok(true);
+        }
+        self.copies.clear();
+        let Self { ring, copies, front, ahead, .. } = self;
+        self.waiter.arm(&self.attachment, || {
+            match ring.next(copies)? {
+                Next::Nothing => return Ok(None),
+                Next::Record(end) if end.is_end() => *ahead = Some(Ahead::End(end)),
+                Next::Record(record) => *front = Some(record),
+                Next::Missed(missed) => *ahead = Some(Ahead::Missed(missed)),
+            }
+            Ok::<_, RecvError>(Some(()))
+        })
     }
 }
 
