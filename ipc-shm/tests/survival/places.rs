@@ -9,7 +9,7 @@ use crate::{
     scenario::Scenario,
     stage::Stage,
 };
-use ipc_shm::{ChannelError, Collected, Receiver, Role, Sender, Shm, ShmChannel, ShmConfig, Transport};
+use ipc_shm::{ChannelError, Collected, Kind, Receiver, Role, Sender, Shm, ShmChannel, ShmConfig, Transport};
 use nix::errno::Errno;
 use std::mem;
 
@@ -53,7 +53,8 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
             scene("creator, in a directory of its own", create_at_home::<K>),
         ]);
     }
-    all
+    // What happens to names hardly depends on the kind.
+    all.into_iter().map(|scenario| scenario.variation(K::KIND == Kind::default())).collect()
 }
 
 const NO_UNNAMED_FILES: (&str, Errno) = ("open(O_TMPFILE)", Errno::EOPNOTSUPP);
