@@ -10,7 +10,7 @@ use ipc_core::{
     local::{Local, LocalConfig},
 };
 use ipc_mq::{Mq, MqConfig};
-use ipc_shm::{Shm, ShmConfig};
+use ipc_shm::{Mpmc, ShmConfig, Spsc};
 use std::{
     hint::black_box,
     process,
@@ -39,7 +39,11 @@ fn mq(criterion: &mut Criterion) {
 }
 
 fn shm_spsc(criterion: &mut Criterion) {
-    backend(criterion, "shm:spsc", &Shm::new(), &ShmConfig::new().transient());
+    backend(criterion, "shm:spsc", &Spsc::new(), &ShmConfig::new().transient());
+}
+
+fn shm_mpmc(criterion: &mut Criterion) {
+    backend(criterion, "shm:mpmc", &Mpmc::new(), &ShmConfig::new().transient());
 }
 
 fn backend<T: Transport>(criterion: &mut Criterion, label: &str, transport: &T, config: &T::Config) {
@@ -95,7 +99,7 @@ fn timed<S: Sender, R: Receiver>(
 
 fn benches() {
     let mut criterion = Criterion::default().configure_from_args();
-    for backend in [local, mq, shm_spsc] {
+    for backend in [local, mq, shm_spsc, shm_mpmc] {
         backend(&mut criterion);
     }
 }

@@ -44,7 +44,7 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "of unknown version".into()),
             usable_processors: usable.len(),
             clock: Clock::observe(),
-            warnings: warnings(usable.len(), pinned.as_ref()),
+            warnings: warnings(usable.len(), pinned.as_ref(), sides),
             pinned,
         })
     }
@@ -170,12 +170,17 @@ fn spread(usable: &[usize], core: impl Fn(usize) -> Option<String>) -> Vec<usize
     firsts
 }
 
-fn warnings(usable_processors: usize, pinned: Option<&Placement>) -> Vec<String> {
+fn warnings(usable_processors: usize, pinned: Option<&Placement>, [near, far]: [usize; 2]) -> Vec<String> {
     let mut warnings = Vec::new();
     if pinned.is_none() {
         warnings.push(
             "one usable processor: all processes take turns on it, spinning makes no sense there".into(),
         );
+    }
+    if pinned.is_some() && near + far > usable_processors {
+        warnings.push(format!(
+            "{near} and {far} processes share {usable_processors} processors: one that spins takes another's time"
+        ));
     }
     let load = read("/proc/loadavg").and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
     if let Some(load) = load.filter(|&load| load > 0.5 * usable_processors as f64) {

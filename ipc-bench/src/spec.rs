@@ -40,6 +40,10 @@ pub(crate) enum TransportId {
     #[value(name = "shm:spsc")]
     #[serde(rename = "shm:spsc")]
     ShmSpsc,
+    /// Shared memory by the toolkit: a work queue of any number of senders and receivers
+    #[value(name = "shm:mpmc")]
+    #[serde(rename = "shm:mpmc")]
+    ShmMpmc,
 }
 
 /// What the plan has to know about a transport.
@@ -81,6 +85,7 @@ impl TransportId {
         Self::RawFile,
         Self::Mq,
         Self::ShmSpsc,
+        Self::ShmMpmc,
     ];
 
     pub(crate) fn traits(self) -> Traits {
@@ -105,6 +110,9 @@ impl TransportId {
             Self::RawFile => Traits { streams: false, opens: true, ..plain("raw:file", &[]) },
             Self::Mq => Traits { crowds: true, raw: Some(Self::RawMq), ..plain("mq", &[Waiting::Block]) },
             Self::ShmSpsc => Traits { opens: true, ..plain("shm:spsc", Waiting::ALL) },
+            Self::ShmMpmc => {
+                Traits { crowds: true, batches: true, opens: true, ..plain("shm:mpmc", Waiting::ALL) }
+            }
         }
     }
 

@@ -57,7 +57,7 @@ fn json_has_the_fixed_keys_for_every_transport(
     let output = bench(&[experiment, "--quick", "--json", "--size", "8,100"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
-    for transport in ["floor:fixed-ring", "raw:mq", "mq", "shm:spsc"] {
+    for transport in ["floor:fixed-ring", "raw:mq", "mq", "shm:spsc", "shm:mpmc"] {
         assert!(rows.iter().any(|row| row["transport"] == transport), "no {transport} in {rows:?}");
     }
     for row in &rows {
@@ -131,7 +131,7 @@ fn openings_are_compared_with_the_bare_calls() {
     let output = bench(&["open", "--quick", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
-    for transport in ["raw:file", "shm:spsc"] {
+    for transport in ["raw:file", "shm:spsc", "shm:mpmc"] {
         let operations: Vec<_> =
             rows.iter().filter(|row| row["transport"] == transport).map(|row| &row["operation"]).collect();
         assert_eq!(operations, ["create", "open+send", "open+receive"]);
@@ -149,27 +149,52 @@ fn openings_are_compared_with_the_bare_calls() {
 }
 
 #[rstest]
-#[case::many_to_one(4, 1)]
-#[case::one_to_many(1, 3)]
-#[case::many_to_many(2, 2)]
-fn several_processes_share_one_queue_and_nothing_is_lost(#[case] senders: usize, #[case] receivers: usize) {
+#[case::many_to_one("mq", 4, 1, "1")]
+#[case::one_to_many("mq", 1, 3, "1")]
+#[case::many_to_many("mq", 2, 2, "1")]
+#[case::in_shared_memory("shm:mpmc", 2, 2, "1")]
+#[case::in_batches("shm:mpmc", 3, 2, "16")]
+fn several_processes_share_one_queue_and_nothing_is_lost(
+    #[case] transport: &str,
+    #[case] senders: usize,
+    #[case] receivers: usize,
+    #[case] batch: &str,
+) {
     let (n, m) = (senders.to_string(), receivers.to_string());
-    let arguments = ["throughput", "--quick", "--json", "--transport", "mq", "--size", "8,100"];
-    let output = bench(&[&arguments[..], &["--senders", &n, "--receivers", &m]].concat()).output().unwrap();
+    let arguments = ["throughput", "--quick", "--json", "--transport", transport, "--size", "8,100"];
+    // More processes than processors: none of them may spin.
+    let crowd = ["--wait", "block", "--senders", &n, "--receivers", &m, "--batch", batch];
+    let output = bench(&[&arguments[..], &crowd].concat()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
     assert_eq!(rows.len(), 2);
     for row in &rows {
+        assert_eq!(row["batch"].to_string(), batch);
+        assert_eq!(row["raw_ratio"].is_null(), transport != "mq", "{row}");
         assert_eq!((&row["senders"], &row["receivers"]), (&senders.into(), &receivers.into()));
-        for key in ["messages_per_second", "alone_ratio", "raw_ratio", "fixed_ring_ratio"] {
+        for key in ["messages_per_second", "alone_ratio", "fixed_ring_ratio"] {
             assert!(row[key].as_f64().unwrap() > 0.0, "{key}: {row}");
         }
         for key in ["senders_fairness", "receivers_fairness"] {
             assert!((0.0..=1.0).contains(&row[key].as_f64().unwrap()), "{key}: {row}");
         }
+        assert_eq!(row["rounds"], 3);
         assert!(row["sent_messages"].as_u64().unwrap() > 0, "{row}");
         assert_eq!(row["received_messages"], row["sent_messages"], "{row}");
         assert_eq!(row["lost_messages"], 0, "{row}");
+    }
+}
+
+#[test]
+fn batches_are_streams_whose_messages_are_all_checked() {
+    let arguments = ["throughput", "--quick", "--json", "--transport", "shm:mpmc", "--wait", "spin"];
+    let output = bench(&[&arguments[..], &["--size", "8,100", "--batch", "64"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        assert_eq!((&row["batch"], &row["senders"]), (&64.into(), &1.into()));
+        assert!(row["fixed_ring_ratio"].as_f64().unwrap() > 0.0, "{row}");
     }
 }
 

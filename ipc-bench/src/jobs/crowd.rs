@@ -7,8 +7,9 @@
 //! receivers count must add up to what was sent, and the messages that each of them gets
 //! from one sender must come in order.
 //!
-//! The time runs from before the first message of the first sender to after the last
-//! receiver has stopped, and so includes the few messages that stop them.
+//! The time runs from before the first message of the first sender to when the first
+//! receiver meets a message that stops it: all others have been taken by then, and each
+//! receiver has at most one batch of them yet to read.
 
 use super::lane::AnyLane;
 use crate::{

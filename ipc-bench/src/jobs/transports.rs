@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     links::{
-        backends::{self, Backend, ReceiverOf, SenderOf, crowd_channel},
+        backends::{self, Backend, Opens, ReceiverOf, SenderOf, crowd_channel},
         ends::{BatchedReceiver, BatchedSender, Copying, InPlace, ReceivingEnd, SendingEnd},
         floor::{CacheLine, FixedRing, Futex},
         link::{EndsLink, Link},
@@ -57,10 +57,24 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         TransportId::RawMq => Ok(between_two(RawMq::attach(spec, member.side, site)?)),
         TransportId::RawFile => Ok(Box::new(RawFile::new(spec, site)?)),
         TransportId::Mq => one_by_one::<backends::Mq>(spec, member, site),
-        TransportId::ShmSpsc if spec.shape == Shape::Solo => {
-            Ok(Box::new(Opening::<backends::ShmSpsc>::new(spec, site)?))
+        TransportId::ShmSpsc => {
+            solo_or::<backends::ShmSpsc>(spec, site, || one_by_one::<backends::ShmSpsc>(spec, member, site))
         }
-        TransportId::ShmSpsc => one_by_one::<backends::ShmSpsc>(spec, member, site),
+        TransportId::ShmMpmc => {
+            solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
+        }
+    }
+}
+
+/// A backend's channels made and opened by one process, or what several do with them.
+fn solo_or<B: Opens + 'static>(
+    spec: &LaneSpec,
+    site: &Site,
+    several: impl FnOnce() -> Fallible<Box<dyn AnyLane>>,
+) -> Fallible<Box<dyn AnyLane>> {
+    match spec.shape {
+        Shape::Solo => Ok(Box::new(Opening::<B>::new(spec, site)?)),
+        Shape::Pair | Shape::Crowd { .. } => several(),
     }
 }
 

@@ -88,7 +88,39 @@ impl Backend for ShmSpsc {
     }
 }
 
+/// `shm:mpmc`: any number of senders and receivers, as many slots as `floor:fixed-ring` has.
+pub(crate) struct ShmMpmc;
+
+impl Backend for ShmMpmc {
+    type Transport = ipc_shm::Mpmc;
+
+    fn transport(site: &Site) -> ipc_shm::Mpmc {
+        ipc_shm::Mpmc::at(&site.directory)
+    }
+
+    fn config(spec: &LaneSpec) -> ShmConfig {
+        ShmConfig::new()
+            .transient()
+            .depth(messages_in_flight(spec.message_len_bytes) as u64)
+            .max_message_len(spec.message_len_bytes as u64)
+    }
+
+    fn set_sender_waiting(tx: &mut ipc_shm::MpmcSender, waiting: Waiting) {
+        tx.set_waiting(shm_waiting(waiting));
+    }
+
+    fn set_receiver_waiting(rx: &mut ipc_shm::MpmcReceiver, waiting: Waiting) {
+        rx.set_waiting(shm_waiting(waiting));
+    }
+}
+
 impl Opens for ShmSpsc {
+    fn kept(capacity_bytes: u64) -> ShmConfig {
+        ShmConfig::new().capacity_bytes(capacity_bytes)
+    }
+}
+
+impl Opens for ShmMpmc {
     fn kept(capacity_bytes: u64) -> ShmConfig {
         ShmConfig::new().capacity_bytes(capacity_bytes)
     }

@@ -57,7 +57,15 @@ impl Run {
         }
         let all = || near.iter().chain(far);
         let started_ns = near.iter().map(|outcome| outcome.started_ns).min().unwrap_or(0);
-        let ended_ns = all().map(|outcome| outcome.ended_ns).max().unwrap_or(0);
+        let its_delivery = contender.lane.transport.traits().delivery;
+        let ended = |side: &[Outcome]| -> Vec<u64> { side.iter().map(|outcome| outcome.ended_ns).collect() };
+        let ended_ns = match contender.lane.shape {
+            // Whoever is stopped first is so after the last message was taken; until the last
+            // one is, time passes that has to do with stopping them.
+            Shape::Crowd { .. } if its_delivery == Delivery::One => ended(far).into_iter().min(),
+            _ => ended(near).into_iter().chain(ended(far)).max(),
+        };
+        let ended_ns = ended_ns.unwrap_or(0);
         let crowd = match contender.lane.shape {
             Shape::Crowd { .. } => Some(CrowdRun::new(contender, near, far, count)?),
             Shape::Solo | Shape::Pair => None,
