@@ -7,12 +7,13 @@ use crate::{
     broadcast::{BroadcastBatch, BroadcastLoan, BroadcastMessage, BroadcastPublisher, BroadcastSubscriber},
     config::ShmConfig,
     kind::Kind,
+    latest::{LatestBatch, LatestLoan, LatestMessage, LatestReader, LatestWriter},
     mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender},
     segment::Anchored,
     spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender},
     transport::{
-        BroadcastKind, MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels, namespace,
-        open_channel, sealed::Anchor,
+        BroadcastKind, LatestKind, MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels,
+        namespace, open_channel, sealed::Anchor,
     },
     wait::Waiting,
 };
@@ -106,6 +107,7 @@ impl Channel for ShmChannel {
             Kind::Spsc => ShmSender::Spsc(SpscKind::sender(&self.anchor)?),
             Kind::Mpmc => ShmSender::Mpmc(MpmcKind::sender(&self.anchor)?),
             Kind::Broadcast => ShmSender::Broadcast(BroadcastKind::sender(&self.anchor)?),
+            Kind::Latest => ShmSender::Latest(LatestKind::sender(&self.anchor)?),
         })
     }
 
@@ -114,6 +116,7 @@ impl Channel for ShmChannel {
             Kind::Spsc => ShmReceiver::Spsc(SpscKind::receiver(&self.anchor)?),
             Kind::Mpmc => ShmReceiver::Mpmc(MpmcKind::receiver(&self.anchor)?),
             Kind::Broadcast => ShmReceiver::Broadcast(BroadcastKind::receiver(&self.anchor)?),
+            Kind::Latest => ShmReceiver::Latest(LatestKind::receiver(&self.anchor)?),
         })
     }
 }
@@ -125,6 +128,7 @@ macro_rules! each {
             $any::Spsc($one) => $result,
             $any::Mpmc($one) => $result,
             $any::Broadcast($one) => $result,
+            $any::Latest($one) => $result,
         }
     };
 }
@@ -136,6 +140,7 @@ macro_rules! map_each {
             $any::Spsc($one) => $to::Spsc($result),
             $any::Mpmc($one) => $to::Mpmc($result),
             $any::Broadcast($one) => $to::Broadcast($result),
+            $any::Latest($one) => $to::Latest($result),
         }
     };
 }
@@ -150,6 +155,8 @@ pub enum ShmSender {
     Mpmc(MpmcSender),
     /// One of [`Kind::Broadcast`].
     Broadcast(BroadcastPublisher),
+    /// One of [`Kind::Latest`].
+    Latest(LatestWriter),
 }
 
 impl ShmSender {
@@ -199,6 +206,8 @@ pub enum ShmLoan<'a> {
     Mpmc(MpmcLoan<'a>),
     /// One of [`Kind::Broadcast`].
     Broadcast(BroadcastLoan<'a>),
+    /// One of [`Kind::Latest`].
+    Latest(LatestLoan<'a>),
 }
 
 impl Loan for ShmLoan<'_> {
@@ -219,6 +228,7 @@ impl Loan for ShmLoan<'_> {
             Self::Spsc(loan) => commit!(Spsc, loan),
             Self::Mpmc(loan) => commit!(Mpmc, loan),
             Self::Broadcast(loan) => commit!(Broadcast, loan),
+            Self::Latest(loan) => commit!(Latest, loan),
         }
     }
 }
@@ -249,6 +259,8 @@ pub enum ShmReceiver {
     Mpmc(MpmcReceiver),
     /// One of [`Kind::Broadcast`].
     Broadcast(BroadcastSubscriber),
+    /// One of [`Kind::Latest`].
+    Latest(LatestReader),
 }
 
 impl ShmReceiver {
@@ -309,6 +321,8 @@ pub enum ShmMessage<'a> {
     Mpmc(MpmcMessage<'a>),
     /// One of [`Kind::Broadcast`].
     Broadcast(BroadcastMessage<'a>),
+    /// One of [`Kind::Latest`].
+    Latest(LatestMessage<'a>),
 }
 
 impl Message for ShmMessage<'_> {
@@ -336,6 +350,8 @@ pub enum ShmBatch<'a> {
     Mpmc(MpmcBatch<'a>),
     /// Some of [`Kind::Broadcast`].
     Broadcast(BroadcastBatch<'a>),
+    /// Some of [`Kind::Latest`].
+    Latest(LatestBatch<'a>),
 }
 
 impl Batch for ShmBatch<'_> {
@@ -348,8 +364,9 @@ impl Batch for ShmBatch<'_> {
         let spsc = if let Self::Spsc(batch) = self { Some(batch.iter()) } else { None };
         let mpmc = if let Self::Mpmc(batch) = self { Some(batch.iter()) } else { None };
         let broadcast = if let Self::Broadcast(batch) = self { Some(batch.iter()) } else { None };
+        let latest = if let Self::Latest(batch) = self { Some(batch.iter()) } else { None };
         let queues = spsc.into_iter().flatten().chain(mpmc.into_iter().flatten());
-        queues.chain(broadcast.into_iter().flatten())
+        queues.chain(broadcast.into_iter().flatten()).chain(latest.into_iter().flatten())
     }
 
     fn release(self, count: usize) {

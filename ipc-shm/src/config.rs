@@ -232,6 +232,9 @@ impl ShmConfig {
                 .depth(geometry.depth)
                 .max_message_len(geometry.max_message_len)
                 .max_deliveries(geometry.max_deliveries),
+            Kind::Latest => Self { when_full: None, ..config }
+                .depth(geometry.depth)
+                .max_message_len(geometry.max_message_len),
         }
     }
 
@@ -262,7 +265,6 @@ impl ShmConfig {
 
 /// A setting that not every kind has.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "every kind so far has a capacity and a policy")]
 pub(crate) enum Setting {
     Capacity,
     Depth,

@@ -31,11 +31,14 @@ pub enum Kind {
     /// publisher 16 times `publishers`, rounded up to a multiple of 128, each of the two sums
     /// in whole pages; then `capacity_bytes` for each publisher.
     Broadcast,
+    /// The newest value: one writer at a time, any number of readers. Slots of a fixed size:
+    /// the longest value and 24 bytes more, rounded up to a multiple of 128.
+    Latest,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc, Self::Broadcast];
+    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc, Self::Broadcast, Self::Latest];
 
     /// The kind as text, as in `--kind spsc`.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Kind {
             Self::Spsc => "spsc",
             Self::Mpmc => "mpmc",
             Self::Broadcast => "broadcast",
+            Self::Latest => "latest",
         }
     }
 
@@ -52,6 +56,7 @@ impl Kind {
             Self::Spsc => 1,
             Self::Mpmc => 2,
             Self::Broadcast => 3,
+            Self::Latest => 4,
         }
     }
 
@@ -61,6 +66,7 @@ impl Kind {
             Self::Spsc => resolve_spsc(config, page),
             Self::Mpmc => resolve_mpmc(config, page),
             Self::Broadcast => resolve_broadcast(config, page),
+            Self::Latest => resolve_latest(config, page),
         }
     }
 
@@ -68,7 +74,9 @@ impl Kind {
     pub(crate) fn layout(self, geometry: &Geometry, page: u64) -> Layout {
         match self {
             Self::Spsc => Layout::of_two(page, geometry.capacity_bytes),
-            Self::Mpmc => Layout::of_many(page, geometry.participants, geometry.capacity_bytes),
+            Self::Mpmc | Self::Latest => {
+                Layout::of_many(page, geometry.participants, geometry.capacity_bytes)
+            }
             Self::Broadcast => {
                 let table = ring::broadcast::table_bytes(geometry.participants, geometry.lanes);
                 Layout::of_lanes(page, geometry.participants, table, geometry.lanes, geometry.capacity_bytes)
@@ -131,6 +139,30 @@ fn resolve_broadcast(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelE
         participants,
         lanes,
         when_full: config.when_full.unwrap_or(WhenFull::DropOldest),
+        ..Geometry::default()
+    })
+}
+
+fn resolve_latest(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+    use Setting::{Capacity, MaxDeliveries, Publishers};
+    config.refuse(Kind::Latest, &[Capacity, Publishers, MaxDeliveries, Setting::WhenFull])?;
+    let depth = config.depth.unwrap_or(4);
+    if !(2..=ring::latest::MAX_DEPTH).contains(&depth) {
+        return invalid(format!(
+            "channels of kind latest can't have a depth of {depth}: give 2 to {}",
+            ring::latest::MAX_DEPTH
+        ));
+    }
+    let max_message_len = config.max_message_len.unwrap_or(4096);
+    let participants = config.participants_or(64)?;
+    if participants < 2 {
+        return invalid("1 participant has nobody to read what it writes: give at least 2".into());
+    }
+    Ok(Geometry {
+        capacity_bytes: rounded(depth.saturating_mul(ring::latest::slot_bytes(max_message_len)), page)?,
+        depth,
+        max_message_len,
+        participants,
         ..Geometry::default()
     })
 }

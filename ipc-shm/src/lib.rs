@@ -106,6 +106,7 @@ pub mod hooks;
 #[cfg(not(feature = "crash-points"))]
 mod hooks;
 mod kind;
+mod latest;
 mod mpmc;
 mod ring;
 mod segment;
@@ -121,12 +122,13 @@ pub use broadcast::{
 pub use config::ShmConfig;
 pub use ipc_core::*;
 pub use kind::{Kind, Lifetime, WhenFull};
+pub use latest::{LatestBatch, LatestLoan, LatestMessage, LatestReader, LatestWriter};
 pub use mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender};
 pub use segment::Collected;
 pub use spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender};
 pub use transport::{
-    Broadcast, BroadcastChannel, BroadcastKind, ChannelOf, Mpmc, MpmcChannel, MpmcKind, Of, QueueKind, Spsc,
-    SpscChannel, SpscKind, Verdict,
+    Broadcast, BroadcastChannel, BroadcastKind, ChannelOf, Latest, LatestChannel, LatestKind, Mpmc,
+    MpmcChannel, MpmcKind, Of, QueueKind, Spsc, SpscChannel, SpscKind, Verdict,
 };
 pub use wait::Waiting;
 

@@ -4,6 +4,7 @@ use crate::{
     broadcast::{BroadcastPublisher, BroadcastSubscriber},
     config::ShmConfig,
     kind::Kind,
+    latest::{self, LatestReader, LatestWriter},
     mpmc::{MpmcReceiver, MpmcSender},
     segment::{self, Anchored, Collected, Home, Opened, Place, RECEIVER, SENDER, Seat},
     spsc::{SpscReceiver, SpscSender},
@@ -151,7 +152,7 @@ impl Namespace {
 }
 
 /// A kind of channel whose endpoints send and receive. The markers of this trait
-/// ([`SpscKind`], [`MpmcKind`]) stand for the kinds where types are chosen.
+/// ([`SpscKind`], [`MpmcKind`], [`LatestKind`]) stand for the kinds where types are chosen.
 pub trait QueueKind: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// The kind.
     const KIND: Kind;
@@ -252,6 +253,29 @@ impl QueueKind for BroadcastKind {
     }
 }
 
+/// [`Kind::Latest`], as a type.
+#[derive(Debug)]
+pub enum LatestKind {}
+
+impl sealed::Sealed for LatestKind {}
+
+impl QueueKind for LatestKind {
+    const KIND: Kind = Kind::Latest;
+    const CAPABILITIES: Capabilities =
+        Capabilities::NONE.with_stores().with_broadcasts().with_conflates().with_cross_process();
+    type Sender = LatestWriter;
+    type Receiver = LatestReader;
+
+    fn sender(channel: &Anchor) -> Result<LatestWriter, ChannelError> {
+        LatestWriter::new(channel.0.attach(Role::Writer, Seat::Only(latest::WRITER))?)
+    }
+
+    fn receiver(channel: &Anchor) -> Result<LatestReader, ChannelError> {
+        let seat = Seat::Within(latest::WRITER + 1, channel.0.header.geometry.participants);
+        Ok(LatestReader::new(channel.0.attach(Role::Reader, seat)?))
+    }
+}
+
 /// The methods that every namespace has.
 macro_rules! namespace {
     () => {
@@ -314,7 +338,7 @@ macro_rules! names_of_channels {
 pub(crate) use names_of_channels;
 
 /// Channels of one kind in shared memory, one file each in one directory: [`Spsc`],
-/// [`Mpmc`]. Opening a channel of another kind is an error that names both.
+/// [`Mpmc`], [`Latest`]. Opening a channel of another kind is an error that names both.
 ///
 /// Unless another directory is chosen, by [`at`](Of::at) or the environment variable
 /// `IPC_DIR`, it is `/dev/shm/ipc-UID`, which belongs to its user alone.
@@ -331,10 +355,14 @@ pub type Mpmc = Of<MpmcKind>;
 pub type Broadcast = Of<BroadcastKind>;
 /// A channel of [`Broadcast`].
 pub type BroadcastChannel = ChannelOf<BroadcastKind>;
+/// The newest value, from one writer to any number of readers: [`Kind::Latest`].
+pub type Latest = Of<LatestKind>;
 /// A channel of [`Spsc`].
 pub type SpscChannel = ChannelOf<SpscKind>;
 /// A channel of [`Mpmc`].
 pub type MpmcChannel = ChannelOf<MpmcKind>;
+/// A channel of [`Latest`].
+pub type LatestChannel = ChannelOf<LatestKind>;
 
 impl<K: QueueKind> Of<K> {
     namespace!();

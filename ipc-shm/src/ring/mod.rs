@@ -3,6 +3,7 @@
 //! for the mapped one.
 
 pub(crate) mod broadcast;
+pub(crate) mod latest;
 pub(crate) mod ledger;
 pub(crate) mod memory;
 pub(crate) mod mpmc;

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::Settings,
     kind::Kind,
-    ring::{Survey, broadcast, ledger::Ledger, memory::Memory, mpmc},
+    ring::{Survey, broadcast, latest, ledger::Ledger, memory::Memory, mpmc},
     sys::{file, fork::Window, lock},
 };
 use ipc_core::{ChannelError, Participant};
@@ -80,5 +80,6 @@ fn survey(file: &File, header: &Header, layout: &Layout, participants: &mut [(u3
             broadcast::survey(&memory, &geometry, participants)
         }
         Kind::Mpmc => mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants),
+        Kind::Latest => latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry)),
     }
 }

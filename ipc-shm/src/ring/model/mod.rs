@@ -15,6 +15,7 @@
 
 mod broadcast;
 mod checker;
+mod latest;
 mod spsc;
 
 use super::memory::Memory;
