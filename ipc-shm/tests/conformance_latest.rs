@@ -53,4 +53,4 @@ impl Fixture for Segments {
     }
 }
 
-ipc_core::conformance_main!(Segments::new(), pollable, pollable_end_mark, end_mark, sequenced, pollable, pollable_end_mark);
+ipc_core::conformance_main!(Segments::new(), end_mark, sequenced, pollable, pollable_end_mark);

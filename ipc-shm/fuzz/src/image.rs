@@ -114,11 +114,14 @@ fn config(script: &mut Script<'_>) -> ShmConfig {
     };
     let config = match kind {
         Kind::Mpmc => config.depth(3).max_message_len(100).max_deliveries(2),
+        Kind::Broadcast => config.publishers(2).capacity_bytes(PAGE as u64),
+        Kind::Latest => config.depth(2).max_message_len(100),
         _ => config,
     };
     let config = if choice & 0x40 == 0 { config } else { config.lifetime(Lifetime::Transient) };
     match (kind, choice & 0x80) {
         (Kind::Mpmc, 0x80) => config.when_full(WhenFull::DropOldest),
+        (Kind::Broadcast, 0x80) => config.when_full(WhenFull::Wait),
         _ => config,
     }
 }

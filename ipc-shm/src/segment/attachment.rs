@@ -70,6 +70,9 @@ impl Anchored {
             // Removed meanwhile, and made anew by somebody else.
             return Err(ChannelError::NotFound);
         }
+        if opened.header != self.header {
+            return Err(ChannelError::Corrupt("its first page changed while it was in use".into()));
+        }
         Attachment::new(self.place.clone(), opened, role, seat, &window)
     }
 }
