@@ -54,4 +54,4 @@ impl Fixture for Segments {
     }
 }
 
-ipc_core::conformance_main!(Segments::new(), end_mark, pollable, pollable_end_mark);
+ipc_core::conformance_main!(Segments::new(), end_mark, batch_sender, sequenced, pollable, pollable_end_mark);

@@ -9,8 +9,8 @@ use common::{
     trace::{Step, killed_after, stay_on_one_processor},
 };
 use ipc_shm::{
-    Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Receiver, RecvError, Sender, ShmConfig, Spsc,
-    SpscReceiver, SpscSender, Transport, Wait,
+    Batch, BatchReceiver, BatchSender, Channel, ChannelError, EndMark, Loan, Receiver, RecvError, Sender,
+    ShmConfig, Spsc, SpscReceiver, SpscSender, Transport, Wait,
 };
 use nix::libc;
 use rstest::rstest;
@@ -152,6 +152,40 @@ fn a_sender_killed_between_any_two_instructions_has_sent_all_or_nothing(#[case] 
         assert_whole(&shm);
         shm.remove(&name("x")).unwrap();
         Outcome { killed, done: sent }
+    });
+}
+
+#[test]
+fn a_sender_killed_in_a_batch_has_sent_all_of_it_or_nothing() {
+    let arena = Arena::new();
+    let shm = arena.shm();
+    // An empty one, and one over the end of the ring.
+    let messages = [vec![1; 8], vec![], vec![2; 600], vec![3; 5]];
+    at_every_instruction(|steps| {
+        drop(shm.create(&name("x"), &small()).unwrap());
+        // As above, and the sender's ledger is due soon: after two more messages.
+        let (mut tx, mut rx) = (sender(&shm), receiver(&shm));
+        for _ in 0..62 {
+            tx.send(&[0xff; 248]).unwrap();
+            drain(&mut rx);
+        }
+        drop((tx, rx));
+        let act = |mut tx: SpscSender| {
+            assert_eq!(tx.send_batch(&messages, Wait::Never).unwrap(), messages.len());
+            mem::forget(tx);
+        };
+        let killed = killed_after(steps, Step::Instruction, || sender(&shm), act);
+        let queued = shm.stat(&name("x")).unwrap().queued_messages;
+        sender(&shm).try_send(b"after").unwrap();
+        let found: Vec<_> = drain(&mut receiver(&shm)).into_iter().flatten().collect();
+        let (after, batch) = found.split_last().unwrap();
+        assert_eq!(after, b"after");
+        assert!(batch.is_empty() || batch == messages, "{} after {steps} instructions", batch.len());
+        assert_eq!(queued, Some(batch.len() as u64));
+        assert!(!batch.is_empty() || killed, "what was acknowledged is there");
+        assert_whole(&shm);
+        shm.remove(&name("x")).unwrap();
+        Outcome { killed, done: !batch.is_empty() }
     });
 }
 

@@ -51,7 +51,7 @@
 
 use super::{
     Corrupt, Survey,
-    ledger::{Ledger, Progress},
+    ledger::{Ledger, POSITION_UNIT, Place, Progress},
     memory::Memory,
 };
 use crate::{config, kind::WhenFull, segment::Layout};
@@ -733,8 +733,8 @@ impl<M: Memory> Reader<M> {
     /// Takes part with this id, whose byte the caller has locked: sees all messages whose
     /// sending starts after this.
     pub(crate) fn attach(memory: M, geometry: Geometry, id: u32) -> Result<Self, Corrupt> {
-        let (mut losses, before) = Ledger::open(&memory, geometry.of_entry(geometry.heads, id));
-        let lost = Progress { position: before.position.wrapping_add(before.count), count: 0 };
+        let mut losses = Ledger::open(&memory, Place::at(geometry.of_entry(geometry.heads, id)));
+        let lost = Progress { position: all_losses(losses.progress()).wrapping_mul(POSITION_UNIT), count: 0 };
         losses.write(&memory, lost);
         enter(&memory, &geometry, id)?;
         let mut lanes = Vec::with_capacity(geometry.publishers as usize);
@@ -979,6 +979,12 @@ fn store_row(memory: &impl Memory, geometry: &Geometry, id: u32, publisher: u32,
     memory.store(row + WORD as usize, cursor.number, Relaxed);
 }
 
+/// What was lost to all who had the place: the position of such a ledger counts, in its
+/// units, those before the one who has it.
+fn all_losses(lost: Progress) -> u64 {
+    (lost.position / POSITION_UNIT).wrapping_add(lost.count)
+}
+
 /// What a looker sees: each word as it was at some moment.
 pub(crate) fn survey(
     memory: &impl Memory,
@@ -987,7 +993,7 @@ pub(crate) fn survey(
 ) -> Survey {
     let sent_by = |publisher| start_of(memory, geometry, publisher).map_or(0, |cursor| cursor.number);
     let sent: Vec<u64> = geometry.publishers().map(sent_by).collect();
-    let losses = |id| Ledger::open(memory, geometry.of_entry(geometry.heads, id)).1;
+    let losses = |id| Ledger::open(memory, Place::at(geometry.of_entry(geometry.heads, id))).progress();
     for (id, participant) in participants {
         if *id <= geometry.publishers {
             participant.position = Some(sent[*id as usize - 1]);
@@ -1002,7 +1008,7 @@ pub(crate) fn survey(
     }
     let highest = memory.load(geometry.highest, Relaxed);
     let lost = geometry.subscribers_to(highest).map(losses);
-    let lost = lost.fold(0_u64, |sum, lost| sum.wrapping_add(lost.position).wrapping_add(lost.count));
+    let lost = lost.map(all_losses).fold(0, u64::wrapping_add);
     Survey {
         sent: Some(sent.iter().fold(0, |sum, &sent| sum.wrapping_add(sent))),
         lost: geometry.lossy.then_some(lost),

@@ -1,24 +1,48 @@
-//! A position and a count that change together, whatever a kill leaves half done.
+//! A position and a count that change together, whatever a kill leaves half done, and that
+//! others may read meanwhile.
 //!
-//! Two entries and a word that says which one counts. The owner writes the other entry,
-//! then the word; a process that is killed in between leaves the old entry in force. Only
-//! the owner's successor and the curious read it, so its line stays with its owner.
+//! Two counts, and the position in a word whose lowest bit says which count belongs to it.
+//! The owner writes the other count, then the word; a process that is killed in between
+//! leaves the old pair in force. Whoever finds the word as it was, after it has read the
+//! count, has read a pair: positions only grow, so the word is not an old one come again.
+//! (As in a sequence lock, with the position as the sequence; Boehm, "Can seqlocks get
+//! along with programming language memory models?", says which orderings it takes.)
 
 use super::memory::Memory;
-use std::sync::atomic::{
-    Ordering::{Acquire, Relaxed, Release},
-    compiler_fence,
-};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// How much memory a ledger takes, in bytes.
 #[cfg_attr(not(test), expect(dead_code, reason = "documents the layout"))]
-pub(crate) const LEDGER_LEN_BYTES: usize = 5 * 8;
+pub(crate) const LEDGER_LEN_BYTES: usize = 3 * 8;
 
-/// Where a ledger is, and which of its entries counts.
+/// What positions must be multiples of: these bits of the word are free.
+pub(crate) const POSITION_UNIT: u64 = 8;
+
+/// The bit that says which count belongs to the position.
+const SELECTOR: u64 = 1;
+
+/// Where the words of a ledger are, as byte offsets in the segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The position and the selector.
+    pub(crate) position: usize,
+    /// The two counts.
+    pub(crate) counts: usize,
+}
+
+impl Place {
+    /// All of its words, from this offset on.
+    pub(crate) fn at(offset: usize) -> Self {
+        Self { position: offset, counts: offset + 8 }
+    }
+}
+
+/// What a ledger says, to its owner or somebody else.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ledger {
-    offset: usize,
-    current: u64,
+    place: Place,
+    word: u64,
+    count: u64,
 }
 
 /// How far an endpoint has come.
@@ -31,34 +55,49 @@ pub(crate) struct Progress {
 }
 
 impl Ledger {
-    /// The ledger at this byte offset, and what it says.
-    pub(crate) fn open(memory: &impl Memory, offset: usize) -> (Self, Progress) {
-        // Acquire: pairs with the Release in `write`. Its owner is dead or ourselves (the
-        // kernel's lock said so), or we only look.
-        let ledger = Self { offset, current: memory.load(offset, Acquire) & 1 };
-        let entry = ledger.entry(ledger.current);
-        let position = memory.load(entry, Relaxed);
-        let count = memory.load(entry + 8, Relaxed);
-        (ledger, Progress { position, count })
+    /// What the ledger there says. While its owner lives and is somebody else, position and
+    /// count are of one moment only if it [is current](Self::is_current) after.
+    pub(crate) fn open(memory: &impl Memory, place: Place) -> Self {
+        // Acquire: pairs with the Release of the word in `write`; the count is there.
+        let word = memory.load(place.position, Acquire);
+        // Acquire: pairs with the Release of the count in `write`; if this one belongs to a
+        // later word, `is_current` sees that ours is no longer in force.
+        let count = memory.load(count_at(place, word), Acquire);
+        Self { place, word, count }
+    }
+
+    /// Whether its owner has not written since.
+    pub(crate) fn is_current(&self, memory: &impl Memory) -> bool {
+        memory.load(self.place.position, Relaxed) == self.word
+    }
+
+    /// How far the owner has come.
+    #[inline]
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { position: position_of(self.word), count: self.count }
     }
 
     /// Records what counts from now on.
     #[inline]
     pub(crate) fn write(&mut self, memory: &impl Memory, progress: Progress) {
-        // What is out of force mustn't be touched before the last change of that is made: a
-        // kill cuts between instructions, so the compiler is all that has to keep to it.
-        compiler_fence(Release);
-        let next = self.current ^ 1;
-        let entry = self.entry(next);
-        memory.store(entry, progress.position, Relaxed);
-        memory.store(entry + 8, progress.count, Relaxed);
-        // Release: pairs with the Acquire in `open`.
-        memory.store(self.offset, next, Release);
-        self.current = next;
+        let word = progress.position | (!self.word & SELECTOR);
+        // Release: pairs with the Acquire of the count in `open`; and the count out of force
+        // isn't touched before the last word is there, wherever a kill cuts.
+        memory.store(count_at(self.place, word), progress.count, Release);
+        // Release: pairs with the Acquire of the word in `open`, and of who polls it.
+        memory.store(self.place.position, word, Release);
+        self.word = word;
+        self.count = progress.count;
     }
+}
 
-    #[inline]
-    fn entry(&self, which: u64) -> usize {
-        self.offset + 8 + 16 * which as usize
-    }
+/// The position in a ledger's word.
+#[inline]
+pub(crate) fn position_of(word: u64) -> u64 {
+    word & !SELECTOR
+}
+
+#[inline]
+fn count_at(place: Place, word: u64) -> usize {
+    place.counts + 8 * (word & SELECTOR) as usize
 }

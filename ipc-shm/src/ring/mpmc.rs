@@ -31,7 +31,7 @@
 
 use super::{
     Corrupt, Survey,
-    ledger::{Ledger, Progress},
+    ledger::{self, Ledger, POSITION_UNIT, Progress},
     memory::Memory,
 };
 use crate::{config, segment::Layout};
@@ -95,8 +95,8 @@ impl Geometry {
         self.states + (id - 1) as usize * self.state_stride
     }
 
-    fn ledger(&self, id: u32) -> usize {
-        self.state(id) + self.ledger_from_state
+    fn ledger(&self, id: u32) -> ledger::Place {
+        ledger::Place::at(self.state(id) + self.ledger_from_state)
     }
 
     #[inline]
@@ -284,8 +284,9 @@ impl<M: Memory> Writer<M> {
         let first = geometry.word(&memory, geometry.slot(0))?;
         let mut cursor = Cursor { index: 0, lap: first.last_claim() };
         cursor.step(geometry.depth);
-        let (dropped, progress) = Ledger::open(&memory, geometry.ledger(id));
-        Ok(Self { memory, geometry, id, cursor, dropped, dropped_count: progress.count })
+        let dropped = Ledger::open(&memory, geometry.ledger(id));
+        let dropped_count = dropped.progress().count;
+        Ok(Self { memory, geometry, id, cursor, dropped, dropped_count })
     }
 
     /// The words.
@@ -372,7 +373,8 @@ impl<M: Memory> Writer<M> {
     }
 
     fn note(&mut self, slot_dropping: u64) {
-        self.dropped.write(&self.memory, Progress { position: slot_dropping, count: self.dropped_count });
+        let position = slot_dropping * POSITION_UNIT;
+        self.dropped.write(&self.memory, Progress { position, count: self.dropped_count });
     }
 
     /// Where a claimed slot's payload goes, as an offset in the segment.
@@ -794,8 +796,9 @@ pub(crate) fn repair(memory: &impl Memory, geometry: &Geometry, id: u32) -> Resu
 
 /// Counts the message that a dead sender was just dropping, if it came to that.
 fn settle_drop(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corrupt> {
-    let (mut ledger, mut progress) = Ledger::open(memory, geometry.ledger(id));
-    let Some(index) = progress.position.checked_sub(1) else { return Ok(()) };
+    let mut ledger = Ledger::open(memory, geometry.ledger(id));
+    let mut progress = ledger.progress();
+    let Some(index) = (progress.position / POSITION_UNIT).checked_sub(1) else { return Ok(()) };
     if index >= geometry.depth {
         return Err(Corrupt(format!("participant {id} was dropping the message in slot {index}")));
     }
@@ -837,7 +840,7 @@ pub(crate) fn survey(
     let (mut lost, mut redelivered) = (0_u64, 0_u64);
     for id in geometry.ids() {
         let Ok(state) = State::load(memory, geometry, id) else { continue };
-        let (_, dropped) = Ledger::open(memory, geometry.ledger(id));
+        let dropped = Ledger::open(memory, geometry.ledger(id)).progress();
         lost = state.lost.saturating_add(dropped.count).saturating_add(lost);
         redelivered += state.redelivered;
     }

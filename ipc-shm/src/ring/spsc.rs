@@ -11,14 +11,25 @@
 //! nothing. **Receive**: poll the word at one's own position; not zero, it is a record.
 //! **Release**: store the position behind it for the sender to see.
 //!
+//! **Batch**: write all records and the zero behind the last one, and the word of the first
+//! one last. Until then that word is the zero behind what was committed before, so the
+//! batch appears whole.
+//!
 //! The ring is mapped twice in a row, so that no record is split and none is padded: the
 //! longest message is the capacity less 16 (its own word and the one behind it).
 //!
-//! Both ends keep a [`Ledger`] for their successors. A successor of the sender starts
-//! where its ledger says, or at the receiver's position if that is further, and walks the
-//! records that were committed and not recorded: at most the last one, or the last batch.
-//! A successor of the receiver starts at the last position that was released, so what a
-//! dying receiver held is delivered again.
+//! Both ends keep a [`Ledger`]. The receiver's is what the sender polls for room, so it is
+//! written at each release, and a successor starts where it says: what a dying receiver
+//! held is delivered again. The sender's is for its successor and for those who [`look`].
+//! It is written at every [`RECORD_EVERY`]th message only, because stores are what a small
+//! message costs. From the further of both ledgers one walks the records that were
+//! committed since: each has its length, and behind the last one is a zero.
+//!
+//! Such a walk finds every word as it was committed: the sender overwrites nothing behind
+//! which the receiver isn't, and the receiver changes no words. A successor of the sender
+//! walks beside a live receiver, but there is nobody who could overwrite. Somebody who
+//! looks while both go on has seen what there was if the receiver's ledger is the same
+//! after.
 //!
 //! Positions would wrap after 2^64 bytes, 58 years at 10 GB/s; they are refused from 2^63.
 //!
@@ -27,12 +38,12 @@
 
 use super::{
     Corrupt,
-    ledger::{Ledger, Progress},
+    ledger::{self, Ledger, Progress, position_of},
     memory::Memory,
 };
 use std::{
     num::NonZeroU64,
-    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+    sync::atomic::Ordering::{Acquire, Release},
 };
 
 /// What a record takes up besides its payload, and the word that has to fit behind it.
@@ -43,14 +54,23 @@ const COMMITTED: u64 = 1;
 const END: u64 = 2;
 const LEN_SHIFT: u32 = 8;
 
+/// After how many messages the sender's ledger is written: often enough that the walk of a
+/// successor takes microseconds, seldom enough that the three stores don't count. It is the
+/// records that a walk takes time for, not the bytes. A batch is not interrupted for it.
+pub(crate) const RECORD_EVERY: u64 = 64;
+
+/// How often somebody who looks at a ring that is changing tries again.
+const LOOKS: u32 = 4;
+
 /// Where the parts of a ring are, as byte offsets in the segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
     /// The sender's ledger.
     pub(crate) sender_ledger: usize,
-    /// The receiver's ledger.
+    /// The counts of the receiver's ledger.
     pub(crate) receiver_ledger: usize,
-    /// The receiver's position, which the sender polls when the ring looks full.
+    /// The position of the receiver's ledger, which the sender polls when the ring looks
+    /// full.
     pub(crate) released: usize,
     /// The first byte of the data area.
     pub(crate) data: usize,
@@ -64,16 +84,12 @@ impl Geometry {
         (self.capacity - OVERHEAD_BYTES) as usize
     }
 
-    #[inline]
-    fn word_at(&self, place: u64) -> usize {
-        self.data + place as usize
+    fn sender(&self) -> ledger::Place {
+        ledger::Place::at(self.sender_ledger)
     }
 
-    /// Steps over `size` bytes, from a place within the ring to another.
-    #[inline]
-    fn step(&self, place: u64, size: u64) -> u64 {
-        let next = place + size;
-        if next >= self.capacity { next - self.capacity } else { next }
+    fn receiver(&self) -> ledger::Place {
+        ledger::Place { position: self.released, counts: self.receiver_ledger }
     }
 
     fn check(&self, whose: &str, position: u64) -> Result<(), Corrupt> {
@@ -99,52 +115,231 @@ fn out_of_step(head: u64, released: u64) -> Corrupt {
     Corrupt(format!("the sender is at {head}, the receiver at {released}"))
 }
 
-/// A record found in the ring: where, and its word, which was loaded once and checked.
+/// A position and where that is in the ring: its lap's first position is kept, so that it
+/// takes no division, and one store to go on within a lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    place: u64,
-    word: NonZeroU64,
+struct Cursor {
+    position: u64,
+    lap: u64,
 }
 
-impl Record {
-    /// The record at `place`, if there is one.
+impl Cursor {
+    fn at(geometry: &Geometry, position: u64) -> Self {
+        Self { position, lap: position - position % geometry.capacity }
+    }
+
+    /// The offset of the word here.
     #[inline]
-    fn parse(geometry: &Geometry, place: u64, word: u64) -> Result<Option<Self>, Corrupt> {
-        let Some(word) = NonZeroU64::new(word) else { return Ok(None) };
-        let flags = word.get() & ((1 << LEN_SHIFT) - 1);
-        // All of its bits, also where a length in memory has fewer.
-        if flags & !END != COMMITTED || word.get() >> LEN_SHIFT > geometry.capacity - OVERHEAD_BYTES {
-            return Err(bad_word(place, word.get()));
+    fn word(&self, geometry: &Geometry) -> usize {
+        geometry.data + (self.position - self.lap) as usize
+    }
+
+    /// The offset of the payload of the record here.
+    #[inline]
+    fn payload(&self, geometry: &Geometry) -> usize {
+        self.word(geometry) + WORD as usize
+    }
+
+    /// Goes on, by less than the ring's length.
+    #[inline]
+    fn advance(&mut self, geometry: &Geometry, size: u64) {
+        self.position += size;
+        if self.position - self.lap >= geometry.capacity {
+            self.lap += geometry.capacity;
         }
-        Ok(Some(Self { place, word }))
+    }
+
+    /// The cursor `size` bytes further on.
+    #[inline]
+    fn ahead(mut self, geometry: &Geometry, size: u64) -> Self {
+        self.advance(geometry, size);
+        self
+    }
+
+    /// The message here, if one is committed and there is nothing special about it.
+    #[inline]
+    fn message(&self, memory: &impl Memory, geometry: &Geometry) -> Option<Record> {
+        // Acquire: pairs with the Release of the record's word in `Writer`.
+        let record = Record(NonZeroU64::new(memory.load(self.word(geometry), Acquire))?);
+        (record.is_possible(geometry) && !record.is_end()).then_some(record)
+    }
+
+    /// The record here, if it is committed.
+    #[inline]
+    fn record(&self, memory: &impl Memory, geometry: &Geometry) -> Result<Option<Record>, Corrupt> {
+        // Acquire: pairs with the Release of the record's word in `Writer`.
+        match NonZeroU64::new(memory.load(self.word(geometry), Acquire)) {
+            None => Ok(None),
+            Some(word) if Record(word).is_possible(geometry) => Ok(Some(Record(word))),
+            Some(word) => Err(self.bad_word(word.get())),
+        }
+    }
+
+    #[cold]
+    fn bad_word(&self, word: u64) -> Corrupt {
+        let place = self.position - self.lap;
+        Corrupt(format!("the record at byte {place} of the ring starts with {word:#x}"))
+    }
+}
+
+/// A record found in the ring: its word, which was loaded once and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record(NonZeroU64);
+
+impl Record {
+    #[inline]
+    fn is_possible(self, geometry: &Geometry) -> bool {
+        let flags = self.0.get() & ((1 << LEN_SHIFT) - 1);
+        // All of its bits, also where a length in memory has fewer.
+        flags & !END == COMMITTED && self.0.get() >> LEN_SHIFT <= geometry.capacity - OVERHEAD_BYTES
     }
 
     /// The payload's length, in bytes.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        (self.word.get() >> LEN_SHIFT) as usize
+    pub(crate) fn len(self) -> usize {
+        (self.0.get() >> LEN_SHIFT) as usize
     }
 
     /// Whether it is no message but the mark of a stream's end.
     #[inline]
-    pub(crate) fn is_end(&self) -> bool {
-        self.word.get() & END != 0
+    pub(crate) fn is_end(self) -> bool {
+        self.0.get() & END != 0
     }
 
+    /// What it takes up in the ring, in bytes.
     #[inline]
-    fn size(&self) -> u64 {
+    pub(crate) fn size(self) -> u64 {
         record_size(self.len() as u64)
     }
-}
-
-#[cold]
-fn bad_word(place: u64, word: u64) -> Corrupt {
-    Corrupt(format!("the record at byte {place} of the ring starts with {word:#x}"))
 }
 
 #[inline]
 fn record_size(len: u64) -> u64 {
     WORD + len.next_multiple_of(WORD)
+}
+
+#[inline]
+fn committed(len: usize) -> u64 {
+    (len as u64) << LEN_SHIFT | COMMITTED
+}
+
+/// Goes from record to record, as far as they are committed.
+#[derive(Debug)]
+struct Walk {
+    cursor: Cursor,
+    count: u64,
+    /// No record ends behind this position, because the ring can't hold more than a ring.
+    limit: u64,
+}
+
+impl Walk {
+    /// From the further of both ledgers.
+    fn new(geometry: &Geometry, sender: Progress, receiver: Progress) -> Result<Self, Corrupt> {
+        geometry.check("receiver", receiver.position)?;
+        geometry.check("sender", sender.position)?;
+        let start = if receiver.position > sender.position { receiver } else { sender };
+        geometry.used(start.position, receiver.position)?;
+        Ok(Self {
+            cursor: Cursor::at(geometry, start.position),
+            count: start.count,
+            limit: receiver.position + geometry.capacity - WORD,
+        })
+    }
+
+    /// Steps over a record; false if there is none.
+    fn step(&mut self, memory: &impl Memory, geometry: &Geometry) -> Result<bool, Corrupt> {
+        let Some(record) = self.cursor.record(memory, geometry)? else { return Ok(false) };
+        self.cursor.advance(geometry, record.size());
+        self.count = self.count.wrapping_add(u64::from(!record.is_end()));
+        if self.cursor.position > self.limit {
+            return Err(Corrupt("its records have no end".into()));
+        }
+        Ok(true)
+    }
+
+    /// Steps over all there are, or as many as a ledger that has been written meanwhile
+    /// knows of: then false, because a sender that is faster may keep us walking.
+    fn go_to_the_end(
+        &mut self,
+        memory: &impl Memory,
+        geometry: &Geometry,
+        sender: &Ledger,
+    ) -> Result<bool, Corrupt> {
+        for steps in 1.. {
+            if !self.step(memory, geometry)? {
+                return Ok(true);
+            }
+            if steps % RECORD_EVERY == 0 && !sender.is_current(memory) {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { position: self.cursor.position, count: self.count }
+    }
+}
+
+/// How far both ends have come, for somebody who takes no part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// What was sent.
+    pub(crate) sent: Progress,
+    /// What was received and released.
+    pub(crate) received: Progress,
+}
+
+impl Look {
+    /// Messages sent and not released.
+    pub(crate) fn queued_messages(&self) -> u64 {
+        self.sent.count.saturating_sub(self.received.count)
+    }
+}
+
+/// Looks at a ring, whoever works with it meanwhile. The answer is exact, as of one moment,
+/// if for a fraction of the time it takes nothing is released and the sender's ledger isn't
+/// written. Else it may be behind: by what was released meanwhile, and by what the sender
+/// has not recorded, which is fewer than [`RECORD_EVERY`] messages, or its last batch.
+///
+/// # Errors
+///
+/// What can't be, each time it was looked at.
+pub(crate) fn look(memory: &impl Memory, geometry: &Geometry) -> Result<Look, Corrupt> {
+    let mut answer = glance(memory, geometry);
+    for _ in 1..LOOKS {
+        if matches!(answer, Ok((_, true))) {
+            break;
+        }
+        answer = glance(memory, geometry).or(answer);
+    }
+    answer.map(|(look, _)| look)
+}
+
+/// One look, and whether it is exact.
+pub(super) fn glance(memory: &impl Memory, geometry: &Geometry) -> Result<(Look, bool), Corrupt> {
+    let sender = Ledger::open(memory, geometry.sender());
+    let sender_is_current = sender.is_current(memory);
+    // After the sender's, which is never further ahead of this than a ring's length.
+    let receiver = Ledger::open(memory, geometry.receiver());
+    let mut walk = Walk::new(geometry, sender.progress(), receiver.progress())?;
+    let recorded = Look { sent: walk.progress(), received: receiver.progress() };
+    let is_paired = sender_is_current || recorded.sent == recorded.received;
+    let walked = walk.go_to_the_end(memory, geometry, &sender);
+    // The sender overwrites what the receiver has left behind; and then the count that
+    // belongs to the receiver's position may be another one.
+    if !receiver.is_current(memory) {
+        let count = recorded.sent.count.max(recorded.received.count);
+        return Ok((Look { sent: Progress { count, ..recorded.sent }, ..recorded }, false));
+    }
+    Ok((Look { sent: walk.progress(), ..recorded }, walked? && is_paired))
+}
+
+/// Whether a ring that nobody changes holds nothing for a receiver.
+pub(crate) fn is_empty(memory: &impl Memory, geometry: &Geometry) -> bool {
+    let receiver = Ledger::open(memory, geometry.receiver()).progress();
+    let cursor = Cursor::at(geometry, receiver.position);
+    memory.load(cursor.word(geometry), Acquire) == 0
 }
 
 /// The sender's end. Whoever makes one has made sure to be alone.
@@ -153,11 +348,29 @@ pub(crate) struct Writer<M> {
     memory: M,
     geometry: Geometry,
     ledger: Ledger,
-    progress: Progress,
-    /// The position's place in the ring.
-    place: u64,
+    cursor: Cursor,
+    /// Messages sent.
+    count: u64,
     /// A ring's length from the receiver's position, when that was last looked at.
     limit: u64,
+}
+
+/// Messages that are written and will be published together.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The first one's word.
+    first: u64,
+    /// Behind the last one.
+    end: Cursor,
+    count: u64,
+}
+
+impl Batch {
+    /// How many there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.count as usize
+    }
 }
 
 impl<M: Memory> Writer<M> {
@@ -167,113 +380,154 @@ impl<M: Memory> Writer<M> {
         &self.memory
     }
 
-    /// Takes over from the last sender, dead or gone.
+    /// Takes over from the last sender, dead or gone, while the receiver goes on.
     pub(crate) fn attach(memory: M, geometry: Geometry) -> Result<Self, Corrupt> {
-        let (ledger, mut progress) = Ledger::open(&memory, geometry.sender_ledger);
-        // Acquire: pairs with the Release in `Reader::release`.
-        let released = memory.load(geometry.released, Acquire);
-        let (_, receiver) = Ledger::open(&memory, geometry.receiver_ledger);
-        geometry.check("receiver", released)?;
-        geometry.check("sender", progress.position)?;
-        if released > progress.position {
-            // Killed between its commit and its ledger, and the receiver was quick. The
-            // receiver's ledger may be ahead of what it has published, never behind.
-            progress = receiver;
-            geometry.check("receiver", progress.position)?;
-        }
-        geometry.used(progress.position, released)?;
-        let place = progress.position % geometry.capacity;
-        let limit = released + geometry.capacity;
-        let mut writer = Self { memory, geometry, ledger, progress, place, limit };
-        writer.catch_up()?;
+        let ledger = Ledger::open(&memory, geometry.sender());
+        let receiver = settled(&memory, &geometry)?;
+        let mut walk = Walk::new(&geometry, ledger.progress(), receiver)?;
+        while walk.step(&memory, &geometry)? {}
+        let (cursor, count) = (walk.cursor, walk.count);
+        let limit = receiver.position + geometry.capacity;
+        let mut writer = Self { memory, geometry, ledger, cursor, count, limit };
+        writer.record();
         Ok(writer)
     }
 
-    /// Walks over what the last sender committed and didn't record.
-    fn catch_up(&mut self) -> Result<(), Corrupt> {
-        let geometry = self.geometry;
-        let start = self.progress;
-        loop {
-            // Acquire: the walk is on what a dead process stored; nothing else pairs.
-            let word = self.memory.load(geometry.word_at(self.place), Acquire);
-            let Some(record) = Record::parse(&geometry, self.place, word)? else { break };
-            self.progress.position += record.size();
-            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end()));
-            self.place = geometry.step(self.place, record.size());
-            // The ring can't hold more than a ring: this also bounds the walk.
-            let walked = self.progress.position - start.position;
-            if walked > geometry.capacity - WORD {
-                return Err(Corrupt("its records have no end".into()));
-            }
-        }
-        if self.progress != start {
-            self.ledger.write(&self.memory, self.progress);
-        }
-        Ok(())
+    /// Where the next message begins.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.cursor.position
+    }
+
+    /// Whether there is room for a message of `len` bytes, which is not too long, as of the
+    /// last look at the receiver's position.
+    #[inline]
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        self.has_room_at(self.cursor, len)
     }
 
     /// Whether there is room for a message of `len` bytes, which is not too long.
+    pub(crate) fn finds_room(&mut self, len: usize) -> Result<bool, Corrupt> {
+        self.finds_room_at(self.cursor, len)
+    }
+
     #[inline]
-    pub(crate) fn has_room(&mut self, len: usize) -> Result<bool, Corrupt> {
-        let end = self.progress.position + record_size(len as u64) + WORD;
-        if end <= self.limit {
-            return Ok(true);
-        }
-        // Acquire: pairs with the Release in `Reader::release`; what the receiver read is
-        // read before we overwrite it.
-        let released = self.memory.load(self.geometry.released, Acquire);
-        self.geometry.used(self.progress.position, released)?;
+    fn has_room_at(&self, cursor: Cursor, len: usize) -> bool {
+        cursor.position + record_size(len as u64) + WORD <= self.limit
+    }
+
+    #[inline(never)]
+    fn finds_room_at(&mut self, cursor: Cursor, len: usize) -> Result<bool, Corrupt> {
+        // Acquire: pairs with the Release of the word in `Ledger::write`; what the receiver
+        // read is read before we overwrite it.
+        let released = position_of(self.memory.load(self.geometry.released, Acquire));
+        self.geometry.used(self.cursor.position, released)?;
         self.limit = released + self.geometry.capacity;
-        Ok(end <= self.limit)
+        Ok(self.has_room_at(cursor, len))
     }
 
     /// Where the next message's payload goes, as an offset in the segment.
     #[inline]
     pub(crate) fn payload(&self) -> usize {
-        self.geometry.word_at(self.place) + WORD as usize
+        self.cursor.payload(&self.geometry)
     }
 
     /// Publishes the message whose payload was written and for which there is room.
     #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
-        self.publish(len as u64, COMMITTED);
-        self.progress.count = self.progress.count.wrapping_add(1);
-        self.ledger.write(&self.memory, self.progress);
+        self.publish(committed(len), self.cursor.ahead(&self.geometry, record_size(len as u64)), 1);
     }
 
     /// Publishes the mark of a stream's end; there is room for an empty message.
     pub(crate) fn commit_end(&mut self) {
-        self.publish(0, COMMITTED | END);
-        self.ledger.write(&self.memory, self.progress);
+        self.publish(committed(0) | END, self.cursor.ahead(&self.geometry, record_size(0)), 0);
+        // Marks aren't counted, and so would not be recorded every now and then.
+        self.record();
     }
 
+    /// Begins a batch with a message for which there is room, and whose payload goes where
+    /// [`payload`](Self::payload) says. Nothing is published before `commit_batch`.
     #[inline]
-    fn publish(&mut self, len: u64, flags: u64) {
-        let size = record_size(len);
-        let behind = self.geometry.step(self.place, size);
-        // Ordered before the commit by its Release.
-        self.memory.store(self.geometry.word_at(behind), 0, Relaxed);
-        // Release: pairs with the Acquire in `Reader::next`; payload and zero come first.
-        self.memory.store(self.geometry.word_at(self.place), len << LEN_SHIFT | flags, Release);
-        self.progress.position += size;
-        self.place = behind;
+    pub(crate) fn begin(&self, len: usize) -> Batch {
+        let end = self.cursor.ahead(&self.geometry, record_size(len as u64));
+        Batch { first: committed(len), end, count: 1 }
     }
+
+    /// Adds a message, which is not too long, if there is room for it now: where its payload
+    /// goes.
+    #[inline]
+    pub(crate) fn add(&mut self, batch: &mut Batch, len: usize) -> Result<Option<usize>, Corrupt> {
+        if !self.has_room_at(batch.end, len) && !self.finds_room_at(batch.end, len)? {
+            return Ok(None);
+        }
+        // Release: as of the zero in `publish`.
+        self.memory.store(batch.end.word(&self.geometry), committed(len), Release);
+        let payload = batch.end.payload(&self.geometry);
+        batch.end.advance(&self.geometry, record_size(len as u64));
+        batch.count += 1;
+        Ok(Some(payload))
+    }
+
+    /// Publishes a batch whose payloads were written.
+    #[inline]
+    pub(crate) fn commit_batch(&mut self, batch: Batch) {
+        self.publish(batch.first, batch.end, batch.count);
+    }
+
+    /// Has the record here appear, with all that was written up to `end`.
+    #[inline]
+    fn publish(&mut self, word: u64, end: Cursor, messages: u64) {
+        // Release: who looks, and finds this zero in place of an earlier lap's word, sees
+        // that the receiver has left it. It pairs with the Acquire in `Cursor::record`.
+        self.memory.store(end.word(&self.geometry), 0, Release);
+        // Release: pairs with the Acquire in `Cursor::record`; payload and zero come first.
+        self.memory.store(self.cursor.word(&self.geometry), word, Release);
+        let count = self.count.wrapping_add(messages);
+        let is_due = count / RECORD_EVERY != self.count / RECORD_EVERY;
+        self.cursor.position = end.position;
+        if self.cursor.lap != end.lap {
+            self.cursor.lap = end.lap;
+        }
+        self.count = count;
+        if is_due {
+            self.record();
+        }
+    }
+
+    /// Writes down how far we have come, to spare others the walk.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn record(&mut self) {
+        let progress = Progress { position: self.cursor.position, count: self.count };
+        if self.ledger.progress() != progress {
+            self.ledger.write(&self.memory, progress);
+        }
+    }
+}
+
+/// What a receiver's ledger says that is being written meanwhile, but by nobody but the
+/// receiver: without a sender it can't go on for ever.
+fn settled(memory: &impl Memory, geometry: &Geometry) -> Result<Progress, Corrupt> {
+    for _ in 0..=geometry.capacity / WORD {
+        let receiver = Ledger::open(memory, geometry.receiver());
+        if receiver.is_current(memory) {
+            return Ok(receiver.progress());
+        }
+    }
+    Err(Corrupt("the receiver releases more than the ring can hold".into()))
 }
 
 /// The receiver's end. Whoever makes one has made sure to be alone.
 ///
-/// It reads ahead of what it has released: `next` finds records, `release` gives the
-/// oldest of them back.
+/// It only knows what was released; who holds records keeps account of them.
 #[derive(Debug)]
 pub(crate) struct Reader<M> {
     memory: M,
     geometry: Geometry,
+    /// Written at each release: the last one.
     ledger: Ledger,
-    /// What was released.
-    progress: Progress,
-    /// How far it has read, and the place of that in the ring.
-    read: u64,
-    place: u64,
+    /// Its position's lap.
+    lap: u64,
 }
 
 impl<M: Memory> Reader<M> {
@@ -285,53 +539,67 @@ impl<M: Memory> Reader<M> {
 
     /// Takes over from the last receiver, dead or gone. What it held comes again.
     pub(crate) fn attach(memory: M, geometry: Geometry) -> Result<Self, Corrupt> {
-        let (ledger, progress) = Ledger::open(&memory, geometry.receiver_ledger);
-        geometry.check("receiver", progress.position)?;
-        let released = memory.load(geometry.released, Relaxed);
-        // One release at the most is recorded and not yet published.
-        geometry.used(progress.position, released)?;
-        // Release: pairs with the Acquire in `has_room`.
-        memory.store(geometry.released, progress.position, Release);
-        let place = progress.position % geometry.capacity;
-        Ok(Self { memory, geometry, ledger, progress, read: progress.position, place })
+        let ledger = Ledger::open(&memory, geometry.receiver());
+        let position = ledger.progress().position;
+        geometry.check("receiver", position)?;
+        Ok(Self { memory, geometry, ledger, lap: Cursor::at(&geometry, position).lap })
     }
 
-    /// The next record, if it is there.
+    /// Messages released, by this receiver and those before it.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<Record>, Corrupt> {
-        // Acquire: pairs with the Release in `Writer::publish`.
-        let word = self.memory.load(self.geometry.word_at(self.place), Acquire);
-        let Some(record) = Record::parse(&self.geometry, self.place, word)? else { return Ok(None) };
-        let read = self.read + record.size();
-        if read - self.progress.position > self.geometry.capacity - WORD {
-            return Err(bad_word(self.place, word));
+    pub(crate) fn released_messages(&self) -> u64 {
+        self.ledger.progress().count
+    }
+
+    /// The message behind what was released, if it is there. What else there may be, `next`
+    /// tells.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<Record> {
+        self.cursor().message(&self.memory, &self.geometry)
+    }
+
+    /// Where the payload of the record is that `first` found.
+    #[inline]
+    pub(crate) fn first_payload(&self) -> usize {
+        self.cursor().payload(&self.geometry)
+    }
+
+    /// The record behind `held` bytes of records that were found and not released, if it is
+    /// there.
+    #[inline]
+    pub(crate) fn next(&self, held: u64) -> Result<Option<Record>, Corrupt> {
+        let cursor = self.cursor().ahead(&self.geometry, held);
+        let Some(record) = cursor.record(&self.memory, &self.geometry)? else { return Ok(None) };
+        if held + record.size() > self.geometry.capacity - WORD {
+            return Err(cursor.bad_word(record.0.get()));
         }
-        self.read = read;
-        self.place = self.geometry.step(self.place, record.size());
         Ok(Some(record))
     }
 
-    /// Where a record's payload is, as an offset in the segment.
+    /// Where the payload of the record is that `next` found there, as an offset in the
+    /// segment.
     #[inline]
-    pub(crate) fn payload(&self, record: &Record) -> usize {
-        self.geometry.word_at(record.place) + WORD as usize
+    pub(crate) fn payload(&self, held: u64) -> usize {
+        self.cursor().ahead(&self.geometry, held).payload(&self.geometry)
     }
 
-    /// Takes back the last `next`: its record will be found again.
-    pub(crate) fn unread(&mut self, record: &Record) {
-        self.read -= record.size();
-        self.place = record.place;
-    }
-
-    /// Gives back the oldest records that were read and not released.
+    /// Gives back the oldest records that were found and not released.
     #[inline]
-    pub(crate) fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
+    pub(crate) fn release(&mut self, records: impl IntoIterator<Item = Record>) {
+        let (mut cursor, mut count) = (self.cursor(), self.ledger.progress().count);
         for record in records {
-            self.progress.position += record.size();
-            self.progress.count = self.progress.count.wrapping_add(u64::from(!record.is_end()));
+            cursor.advance(&self.geometry, record.size());
+            count = count.wrapping_add(u64::from(!record.is_end()));
         }
-        self.ledger.write(&self.memory, self.progress);
-        // Release: pairs with the Acquire in `has_room`; our reads come before.
-        self.memory.store(self.geometry.released, self.progress.position, Release);
+        if self.lap != cursor.lap {
+            self.lap = cursor.lap;
+        }
+        // The sender polls the position: our reads come before, by its Release.
+        self.ledger.write(&self.memory, Progress { position: cursor.position, count });
+    }
+
+    #[inline]
+    fn cursor(&self) -> Cursor {
+        Cursor { position: self.ledger.progress().position, lap: self.lap }
     }
 }

@@ -1,12 +1,12 @@
 //! A segment's file, as all who make, open, remove or inspect one handle it: what may be at
 //! its name, its header, its words without a mapping, and the directory's lock.
 
-use super::{Header, Layout, Place, byte_of, header::HEADER_LEN_BYTES, layout::role_of};
+use super::{Header, Place, byte_of, header::HEADER_LEN_BYTES, layout::role_of};
 use crate::{
     config::Settings,
     hooks,
     kind::Kind,
-    ring::{ledger::Ledger, memory::Memory, mpmc},
+    ring::{memory::Memory, mpmc, spsc},
     sys::{
         file::{self, Cause, Directory, DirectoryLock, FileKind, Metadata},
         ident, lock,
@@ -75,21 +75,13 @@ pub(super) fn is_empty(opened: &Opened) -> bool {
     let layout = opened.header.layout();
     let memory = FileMemory(&opened.file);
     match opened.header.kind {
-        Kind::Spsc => is_empty_ring(&memory, &layout),
+        Kind::Spsc => spsc::is_empty(&memory, &layout.spsc()),
         // What nobody subscribed to is nobody's.
         Kind::Broadcast => true,
         Kind::Mpmc => mpmc::is_empty(&memory, &mpmc::Geometry::of(&layout, &opened.header.geometry)),
         // The newest value is for those who are there.
         Kind::Latest => true,
     }
-}
-
-/// Whether the receiver would find a record.
-fn is_empty_ring(memory: &FileMemory<'_>, layout: &Layout) -> bool {
-    let geometry = layout.spsc();
-    let (_, receiver) = Ledger::open(memory, geometry.receiver_ledger);
-    let place = receiver.position % geometry.capacity;
-    memory.load(geometry.data + place as usize, Ordering::Acquire) == 0
 }
 
 pub(super) fn lock_directory(directory: &Directory, place: &Place) -> Result<DirectoryLock, ChannelError> {

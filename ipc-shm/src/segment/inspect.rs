@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::Settings,
     kind::Kind,
-    ring::{Survey, broadcast, latest, ledger::Ledger, memory::Memory, mpmc},
+    ring::{Survey, broadcast, latest, memory::Memory, mpmc, spsc},
     sys::{file, fork::Window, lock},
 };
 use ipc_core::{ChannelError, Participant};
@@ -33,7 +33,7 @@ pub(crate) fn inspect(place: &Place, _window: &Window) -> Result<Found, ChannelE
     let header = read_header(&file, metadata.len_bytes)?;
     let layout = header.layout();
     let mut participants = participants(&file, &layout)?;
-    let survey = survey(&file, &header, &layout, &mut participants);
+    let survey = survey(&file, &header, &layout, &mut participants)?;
     let opened = Opened { file, header, metadata };
     Ok(Found {
         settings: opened.settings(),
@@ -62,24 +62,27 @@ fn participants(file: &File, layout: &Layout) -> Result<Vec<(u32, Participant)>,
 }
 
 /// What the kind's ring says, and what it says of each participant.
-fn survey(file: &File, header: &Header, layout: &Layout, participants: &mut [(u32, Participant)]) -> Survey {
+fn survey(
+    file: &File,
+    header: &Header,
+    layout: &Layout,
+    participants: &mut [(u32, Participant)],
+) -> Result<Survey, ChannelError> {
     let memory = FileMemory(file);
     match header.kind {
         Kind::Spsc => {
-            let geometry = layout.spsc();
-            let (_, received) = Ledger::open(&memory, geometry.receiver_ledger);
-            let (_, sent) = Ledger::open(&memory, geometry.sender_ledger);
-            Survey {
-                queued: Some(sent.count.saturating_sub(received.count)),
-                sent: Some(sent.count),
+            let look = spsc::look(&memory, &layout.spsc())?;
+            Ok(Survey {
+                queued: Some(look.queued_messages()),
+                sent: Some(look.sent.count),
                 ..Survey::default()
-            }
+            })
         }
         Kind::Broadcast => {
             let geometry = broadcast::Geometry::of_file(layout, &header.geometry);
-            broadcast::survey(&memory, &geometry, participants)
+            Ok(broadcast::survey(&memory, &geometry, participants))
         }
-        Kind::Mpmc => mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants),
-        Kind::Latest => latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry)),
+        Kind::Mpmc => Ok(mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants)),
+        Kind::Latest => Ok(latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry))),
     }
 }

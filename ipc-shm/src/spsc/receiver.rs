@@ -8,7 +8,9 @@ use crate::{
     segment::{Attachment, SENDER},
     wait::{Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Wait};
+use ipc_core::{
+    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait,
+};
 use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 
 /// The receiving end of a channel in shared memory.
@@ -18,7 +20,7 @@ use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 #[derive(Debug)]
 pub struct SpscReceiver {
     ring: Reader<Words>,
-    /// The oldest message held; more of them only in a batch.
+    /// The oldest message held, at the released position; more of them only in a batch.
     front: Option<Record>,
     rest: VecDeque<Record>,
     bell: Bell,
@@ -45,19 +47,11 @@ impl SpscReceiver {
         self.waiter.waiting = waiting;
     }
 
-    /// The way of [`advance`](Receiver::advance) when there is nothing yet.
-    #[inline(never)]
-    fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let ring = &mut self.ring;
-        let record = self.waiter.until(&self.attachment, wait, || ring.next().map_err(RecvError::from))?;
-        self.take(record)
-    }
-
     /// Holds a message; an end mark is reported and done with.
-    #[inline]
     fn take(&mut self, record: Record) -> Result<(), RecvError> {
         if record.is_end() {
-            self.release([&record]);
+            self.ring.release([record]);
+            self.bell.ring(self.ring.memory());
             return Err(RecvError::End);
         }
         self.front = Some(record);
@@ -65,27 +59,30 @@ impl SpscReceiver {
     }
 
     #[inline]
-    fn release<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
-        self.ring.release(records);
-        self.bell.ring(self.ring.memory());
-    }
-
-    #[inline]
-    fn release_front(&mut self) {
+    fn release_front(&mut self, front: Record) {
         if !self.attachment.is_ours() {
             return;
         }
-        if let Some(front) = self.front.take() {
-            self.release([&front]);
-            if !self.rest.is_empty() {
-                self.front = self.rest.pop_front();
-            }
-        }
+        self.ring.release([front]);
+        self.front = if self.rest.is_empty() { None } else { self.next_of_batch() };
+        self.bell.ring(self.ring.memory());
     }
 
+    // Apart, so that the release of the only one held is small enough to be inlined.
+    #[inline(never)]
+    fn next_of_batch(&mut self) -> Option<Record> {
+        self.rest.pop_front()
+    }
+
+    /// How much the messages held take up in the ring, in bytes.
+    fn held_bytes(&self) -> u64 {
+        self.front.iter().chain(&self.rest).map(|record| record.size()).sum()
+    }
+
+    /// The bytes of a record that is held, whose payload is there.
     #[inline]
-    fn bytes(&self, record: &Record) -> &[u8] {
-        let bytes = self.ring.memory().bytes(self.ring.payload(record), record.len());
+    fn bytes(&self, record: Record, payload: usize) -> &[u8] {
+        let bytes = self.ring.memory().bytes(payload, record.len());
         // SAFETY: mapped as long as the receiver lives; committed by the sender and not yet
         // released, so a conforming peer doesn't write there. Who may write to a named
         // segment's file is trusted to conform.
@@ -96,26 +93,34 @@ impl SpscReceiver {
 impl Receiver for SpscReceiver {
     type Message<'a> = SpscMessage<'a>;
 
-    #[inline]
+    // The fast path is `advance_now`.
+    #[inline(never)]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        if self.advance_now()? {
-            return Ok(());
-        }
-        self.wait_for_record(wait)
-    }
-
-    #[inline]
-    fn advance_now(&mut self) -> Result<bool, RecvError> {
         if !self.attachment.is_ours() {
             return Err(RecvError::Forked);
         }
         if self.front.is_some() {
-            return Ok(true);
+            return Ok(());
         }
-        match self.ring.next()? {
-            Some(record) => self.take(record).map(|()| true),
-            None => Ok(false),
+        let ring = &mut self.ring;
+        let record = match ring.next(0)? {
+            Some(record) => record,
+            None => self.waiter.until(&self.attachment, wait, || ring.next(0).map_err(RecvError::from))?,
+        };
+        self.take(record)
+    }
+
+    // What isn't a message is left to `advance`.
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
+        if !self.attachment.is_ours() {
+            return Ok(false);
         }
+        if self.front.is_none() {
+            let Some(message) = self.ring.first() else { return Ok(false) };
+            self.front = Some(message);
+        }
+        Ok(true)
     }
 
     #[inline]
@@ -131,15 +136,15 @@ impl BatchReceiver for SpscReceiver {
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
         self.advance(wait)?;
+        let mut held = self.held_bytes();
         while self.rest.len() + 1 < max_messages {
-            match self.ring.next() {
-                Ok(Some(end)) if end.is_end() => {
-                    self.ring.unread(&end);
-                    break;
+            match self.ring.next(held) {
+                Ok(Some(record)) if !record.is_end() => {
+                    held += record.size();
+                    self.rest.push_back(record);
                 }
-                Ok(Some(record)) => self.rest.push_back(record),
-                // What is corrupt is found again when nothing is held any more.
-                Ok(None) | Err(_) => break,
+                // A mark, and what is corrupt, are found again when nothing is held any more.
+                Ok(_) | Err(_) => break,
             }
         }
         Ok(self.rest.len() + 1)
@@ -164,10 +169,17 @@ impl Pollable for SpscReceiver {
             return Ok(true);
         }
         let ring = &mut self.ring;
-        self.waiter.arm(&self.attachment, || {
-            let next = ring.next()?;
-            Ok::<_, RecvError>(next.map(|record| ring.unread(&record)))
-        })
+        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(ring.next(0)?.map(drop)))
+    }
+}
+
+impl Sequenced for SpscReceiver {
+    /// Messages are numbered from the making of the channel on; end marks are not. The
+    /// number outlives the receiver and its death: what is delivered again has the same.
+    #[inline]
+    fn sequence_of(message: &SpscMessage<'_>) -> u64 {
+        // It is the oldest one held.
+        message.receiver.ring.released_messages()
     }
 }
 
@@ -189,14 +201,14 @@ impl Deref for SpscMessage<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.receiver.bytes(&self.record)
+        self.receiver.bytes(self.record, self.receiver.ring.first_payload())
     }
 }
 
 impl Drop for SpscMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.receiver.release_front();
+        self.receiver.release_front(self.record);
     }
 }
 
@@ -207,8 +219,8 @@ pub struct SpscBatch<'a> {
 }
 
 impl SpscBatch<'_> {
-    fn records(&self) -> impl Iterator<Item = &Record> {
-        self.receiver.front.iter().chain(&self.receiver.rest)
+    fn records(&self) -> impl Iterator<Item = Record> {
+        self.receiver.front.iter().chain(&self.receiver.rest).copied()
     }
 }
 
@@ -218,7 +230,11 @@ impl Batch for SpscBatch<'_> {
     }
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.records().map(|record| self.receiver.bytes(record))
+        self.records().scan(0, |before, record| {
+            let bytes = self.receiver.bytes(record, self.receiver.ring.payload(*before));
+            *before += record.size();
+            Some(bytes)
+        })
     }
 
     fn release(self, count: usize) {
@@ -228,7 +244,7 @@ impl Batch for SpscBatch<'_> {
             return;
         }
         let Some(rest) = count.checked_sub(1) else { return };
-        receiver.ring.release(receiver.front.iter().chain(receiver.rest.range(..rest)));
+        receiver.ring.release(receiver.front.iter().chain(receiver.rest.range(..rest)).copied());
         receiver.bell.ring(receiver.ring.memory());
         receiver.rest.drain(..rest);
         receiver.front = receiver.rest.pop_front();

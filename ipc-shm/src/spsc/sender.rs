@@ -5,9 +5,8 @@ use crate::{
     segment::{Attachment, RECEIVER},
     wait::{Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait};
+use ipc_core::{BatchSender, ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait};
 use std::{
-    num::NonZeroUsize,
     ops::{Deref, DerefMut},
     slice,
 };
@@ -20,9 +19,10 @@ use std::{
 pub struct SpscSender {
     ring: Writer<Words>,
     max_message_len: usize,
-    /// One more than the reserved length, so that it is a single word: stores are what a
-    /// small message costs.
-    reserved: Option<NonZeroUsize>,
+    /// The ring's position where the reservation was made, its length, and one. What is not
+    /// ahead of the ring's position is no reservation: to send undoes one without a store,
+    /// and stores are what a small message costs.
+    reserved: u64,
     bell: Bell,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the role is.
@@ -35,7 +35,7 @@ impl SpscSender {
         Ok(Self {
             ring: Writer::attach(attachment.words(), geometry)?,
             max_message_len: geometry.max_message_len(),
-            reserved: None,
+            reserved: 0,
             bell: Bell::of(&attachment, attachment.layout().entry(RECEIVER).asleep()),
             waiter: Waiter::new(&attachment, Bed::Own(attachment.entry().asleep())),
             attachment,
@@ -47,31 +47,67 @@ impl SpscSender {
         self.waiter.waiting = waiting;
     }
 
-    /// Whether a message of this length could be written now.
+    /// Whether a message of this length could be written now, as far as can be told without
+    /// another look at the receiver.
     #[inline]
-    fn is_ready_for(&mut self, len: usize) -> Result<bool, SendError> {
+    fn is_ready_for(&self, len: usize) -> bool {
+        len <= self.max_message_len && self.attachment.is_ours() && self.ring.has_room(len)
+    }
+
+    /// Sees to room for a message of this length. What `wait` says is several words, and by
+    /// value they would be copied before it is known that they are needed.
+    #[inline(never)]
+    fn make_ready_for(&mut self, len: usize, wait: &Wait<'_>) -> Result<(), SendError> {
         if len > self.max_message_len {
             return Err(SendError::TooLong { len, max: self.max_message_len });
         }
         if !self.attachment.is_ours() {
             return Err(SendError::Forked);
         }
-        Ok(self.ring.has_room(len)?)
+        if self.ring.finds_room(len)? {
+            return Ok(());
+        }
+        let ring = &mut self.ring;
+        self.waiter.until(&self.attachment, *wait, || Ok::<_, SendError>(ring.finds_room(len)?.then_some(())))
     }
 
-    /// Sends what was written to the reserved space.
+    #[inline]
+    fn set_reserved(&mut self, len: usize) {
+        self.reserved = self.ring.position() + len as u64 + 1;
+    }
+
+    /// The length that is reserved.
+    #[inline]
+    fn reserved_len(&self) -> Option<usize> {
+        self.reserved.checked_sub(self.ring.position() + 1).map(|len| len as usize)
+    }
+
+    /// Sends what was written to the space that is next.
     #[inline]
     fn commit(&mut self, len: usize) {
-        self.reserved = None;
         self.ring.commit(len);
+        self.committed();
+    }
+
+    /// To be called after each change of the ring.
+    #[inline]
+    fn committed(&mut self) {
+        if self.reserved > self.ring.position() {
+            // More was reserved than sent.
+            self.reserved = 0;
+        }
         self.bell.ring(self.ring.memory());
     }
 
-    #[cold]
-    #[inline(never)]
-    fn wait_for_room(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
-        let ring = &mut self.ring;
-        self.waiter.until(&self.attachment, wait, || Ok::<_, SendError>(ring.has_room(len)?.then_some(())))
+    /// Space for a payload, at an offset that the ring gave for this length.
+    #[inline]
+    fn space(&mut self, payload: usize, len: usize) -> &mut [u8] {
+        let bytes = self.ring.memory().bytes(payload, len);
+        // SAFETY: mapped as long as the sender lives, and free: there was room for it, and
+        // only this endpoint, the ring's one sender, writes there. A conforming receiver
+        // doesn't read it before the commit; a hostile one is the sealed mode's matter. The
+        // borrow of `self` keeps other slices away.
+        unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), len) }
     }
 }
 
@@ -83,39 +119,100 @@ impl Sender for SpscSender {
         self.max_message_len
     }
 
-    #[inline]
+    // The fast path is `reserve_now`.
+    #[inline(never)]
     fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
-        if !self.reserve_now(len)? {
-            self.wait_for_room(len, wait)?;
-            self.reserved = NonZeroUsize::new(len + 1);
-        }
+        self.reserved = 0;
+        self.make_ready_for(len, &wait)?;
+        self.set_reserved(len);
         Ok(())
     }
 
     #[inline]
     fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
-        let ready = self.is_ready_for(len);
-        self.reserved = if let Ok(true) = ready { NonZeroUsize::new(len + 1) } else { None };
-        ready
+        let is_ready = self.is_ready_for(len);
+        if is_ready {
+            self.set_reserved(len);
+        }
+        Ok(is_ready)
     }
 
     #[inline]
     fn reserved(&mut self) -> SpscLoan<'_> {
         if !self.attachment.is_ours() {
             // What was reserved before the fork is the parent's; the commit will say so.
-            self.reserved = None;
+            self.reserved = 0;
         }
-        SpscLoan { len: self.reserved.map_or(0, |len| len.get() - 1), sender: self }
+        SpscLoan { len: self.reserved_len().unwrap_or(0), sender: self }
+    }
+
+    #[inline]
+    fn loan(&mut self, len: usize, wait: Wait<'_>) -> Result<SpscLoan<'_>, SendError> {
+        if !self.is_ready_for(len) {
+            self.reserved = 0;
+            self.make_ready_for(len, &wait)?;
+        }
+        self.set_reserved(len);
+        Ok(SpscLoan { len, sender: self })
+    }
+
+    // Without a reservation on the way.
+    #[inline]
+    fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
+        if !self.is_ready_for(message.len()) {
+            self.make_ready_for(message.len(), &wait)?;
+        }
+        let payload = self.ring.payload();
+        self.space(payload, message.len()).copy_from_slice(message);
+        self.commit(message.len());
+        Ok(())
+    }
+}
+
+impl BatchSender for SpscSender {
+    #[inline]
+    fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
+        let Some((first, others)) = messages.split_first() else { return Ok(0) };
+        let first = first.as_ref();
+        if !self.is_ready_for(first.len()) {
+            self.make_ready_for(first.len(), &wait)?;
+        }
+        let payload = self.ring.payload();
+        self.space(payload, first.len()).copy_from_slice(first);
+        let mut batch = self.ring.begin(first.len());
+        for message in others {
+            let message = message.as_ref();
+            if message.len() > self.max_message_len {
+                break;
+            }
+            // What is corrupt is found again by whoever sends the next one.
+            let Ok(Some(payload)) = self.ring.add(&mut batch, message.len()) else { break };
+            self.space(payload, message.len()).copy_from_slice(message);
+        }
+        let count = batch.len();
+        self.ring.commit_batch(batch);
+        self.committed();
+        Ok(count)
     }
 }
 
 impl EndMark for SpscSender {
     fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
-        self.reserve(0, wait)?;
-        self.reserved = None;
+        if !self.is_ready_for(0) {
+            self.make_ready_for(0, &wait)?;
+        }
         self.ring.commit_end();
-        self.bell.ring(self.ring.memory());
+        self.committed();
         Ok(())
+    }
+}
+
+impl Drop for SpscSender {
+    fn drop(&mut self) {
+        if self.attachment.is_ours() {
+            // Nobody depends on it, or a kill would do harm.
+            self.ring.record();
+        }
     }
 }
 
@@ -134,8 +231,8 @@ impl Loan for SpscLoan<'_> {
     #[inline]
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
         // Only a loan that was never reserved can be refused, or one from before a fork.
-        if self.sender.reserved.is_none() || !self.sender.attachment.is_ours() {
-            if let Err(error) = self.sender.reserve(0, wait) {
+        if self.sender.reserved_len().is_none() || !self.sender.attachment.is_ours() {
+            if let Err(error) = self.sender.make_ready_for(0, &wait) {
                 return Err(Rejected { loan: self, error });
             }
         }
@@ -150,9 +247,7 @@ impl Deref for SpscLoan<'_> {
     #[inline]
     fn deref(&self) -> &[u8] {
         let bytes = self.sender.ring.memory().bytes(self.sender.ring.payload(), self.len);
-        // SAFETY: mapped as long as the sender lives, and free: the room was reserved, and
-        // only this endpoint, the ring's one sender, writes there. A conforming receiver
-        // doesn't read it before the commit; a hostile one is the sealed mode's matter.
+        // SAFETY: as in `SpscSender::space`.
         unsafe { slice::from_raw_parts(bytes.as_ptr(), self.len) }
     }
 }
@@ -160,8 +255,7 @@ impl Deref for SpscLoan<'_> {
 impl DerefMut for SpscLoan<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let bytes = self.sender.ring.memory().bytes(self.sender.ring.payload(), self.len);
-        // SAFETY: as in `deref`; the borrow of `self` keeps other slices away.
-        unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), self.len) }
+        let payload = self.sender.ring.payload();
+        self.sender.space(payload, self.len)
     }
 }
