@@ -2,7 +2,7 @@
 //! are sent, damage that is left for somebody else.
 
 use crate::{
-    common::{layout, name, write_at},
+    common::{end_after, fork, layout, name, write_at},
     kinds::{Mpmc, Queue, ROOM_FOR_700, receiver, sender},
     queues::{drain, finish, open},
     scenario::Scenario,
@@ -23,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scene("sender, a batch", send_a_batch),
         scene("receiver, of a last delivery", deliver_for_the_last_time),
         scene("receiver, of a damaged message", receive_what_is_damaged),
+        scene("repairer, for a receiver that has gone ahead", repair_for_another),
     ]
 }
 
@@ -103,6 +104,33 @@ fn deliver_for_the_last_time(stage: &Stage) {
     for (number, message) in (missing as u8..).zip(found) {
         assert_eq!(message, Some(vec![number; 700]));
     }
+    finish(stage);
+}
+
+/// What a dead one held comes to a receiver that was past it already.
+fn repair_for_another(stage: &Stage) {
+    create(stage, &Mpmc::config());
+    let mut ahead = receiver(&open(stage)).unwrap();
+    let Some(holder) = fork() else {
+        end_after(|| {
+            let mut rx = receiver(&open(stage)).unwrap();
+            rx.try_recv().unwrap().keep();
+            std::mem::forget(rx);
+        })
+    };
+    holder.ends_well();
+    assert_eq!(drain(&mut ahead).len(), ROOM_FOR_700 - 1);
+    stage.victim(
+        || (open(stage), None),
+        |(channel, rx)| {
+            *rx = Some(receiver(channel)?);
+            Ok(())
+        },
+    );
+    // If it wasn't done, it is done now.
+    drop(sender(&open(stage)).unwrap());
+    assert_eq!(drain(&mut ahead), [Some(vec![0; 700])]);
+    drop(ahead);
     finish(stage);
 }
 

@@ -9,7 +9,8 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// In a smoke, the share of the points to die at that were died at before.
+/// In a smoke, the share of the points to die at that were died at before. At those of
+/// short operations all die.
 const SMOKE_STRIDE: usize = 13;
 
 /// Kills at every point of every scenario; in a smoke, at each point of the sources once
@@ -34,7 +35,8 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
         }
         let points = stage.record().points;
         for (number, point) in points.iter().enumerate() {
-            if smoke && died_at.contains(point) && (number + kills) % SMOKE_STRIDE != 0 {
+            if smoke && !scenario.is_short && died_at.contains(point) && (number + kills) % SMOKE_STRIDE != 0
+            {
                 continue;
             }
             if !try_play(&mut tally, &stage, scenario, Stop::Point(number)) {

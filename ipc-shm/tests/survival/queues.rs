@@ -34,6 +34,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("sender, an empty message", |stage| send::<K>(stage, 0)).short(),
         scene("sender, a short message", |stage| send::<K>(stage, 5)).short(),
         scene("sender, a message over the end of the ring", |stage| send::<K>(stage, 900)).short(),
+        scene("sender, to a receiver that is quick", send_to_a_quick_receiver::<K>).short(),
         scene("sender, into the last room", send_into_the_last_room::<K>),
         scene("sender, an end mark", send_end::<K>).short(),
         scene("sender, thinks better of it", send_nothing::<K>).short(),
@@ -197,6 +198,31 @@ fn send<K: Queue>(stage: &Stage, len: usize) {
     } else {
         assert_found(&found, &[before, after], 1, &[message]);
     }
+    finish(stage);
+}
+
+/// The receiver holds what the dead one has just sent: the next sender leaves it alone.
+fn send_to_a_quick_receiver<K: Queue>(stage: &Stage) {
+    create(stage, &K::config());
+    let mut rx = receiver(stage);
+    stage.victim(
+        || sender(stage),
+        |tx| {
+            tx.try_send(&[7; 700])?;
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    let is_there = rx.try_recv().map(Message::keep).is_ok();
+    assert!(is_there || stage.noted(SENT) == 0, "what was acknowledged is there");
+    sender(stage).try_send(&[8; 700]).unwrap();
+    if is_there {
+        assert_eq!(*rx.try_recv().unwrap(), [7; 700], "it is lent, and nobody else's");
+    }
+    // Whoever comes next puts the dead one's claim in order, for those who came before, too.
+    drop(sender(stage));
+    assert_eq!(drain(&mut rx), [Some(vec![8; 700])]);
+    drop(rx);
     finish(stage);
 }
 

@@ -53,7 +53,8 @@ pub(crate) fn of_this_crate() -> BTreeSet<Site> {
         sources.iter().flat_map(|(name, code)| test_modules(name, code)).collect();
     let mut sites = BTreeSet::new();
     for (name, code) in &sources {
-        if PASSAGES.contains(&name.as_str()) || of_tests.contains(name) {
+        let is_of_tests = of_tests.iter().any(|module| name.starts_with(module.as_str()));
+        if PASSAGES.contains(&name.as_str()) || is_of_tests {
             continue;
         }
         let offsets = match name.starts_with("sys/") {
@@ -123,7 +124,7 @@ fn code_only(text: &str) -> Vec<u8> {
 
 const TEST: &[u8] = b"#[cfg(test)]";
 
-/// Files that are modules of tests.
+/// How the names of files begin that are modules of tests: `x.rs`, or `x/` and all in it.
 fn test_modules(name: &str, code: &[u8]) -> Vec<String> {
     let folder = match name.rsplit_once('/') {
         Some((folder, "mod.rs")) => format!("{folder}/"),
@@ -135,7 +136,9 @@ fn test_modules(name: &str, code: &[u8]) -> Vec<String> {
     let mut at = find(code, 0, TEST);
     while at < code.len() {
         let item = String::from_utf8_lossy(&code[at + TEST.len()..find(code, at, b";")]).into_owned();
-        found.extend(item.trim().strip_prefix("mod ").map(|module| format!("{folder}{module}.rs")));
+        if let Some(module) = item.trim().strip_prefix("mod ") {
+            found.extend([format!("{folder}{module}.rs"), format!("{folder}{module}/")]);
+        }
         at = find(code, at + 1, TEST);
     }
     found
