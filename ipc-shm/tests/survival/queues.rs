@@ -5,17 +5,20 @@
 //! roles are free, and the next ones go on.
 
 use crate::{
-    common::{end_after, eventually, fork, name},
+    common::{PATIENCE, end_after, eventually, fork, name},
     kinds,
     kinds::{Queue, ROOM_FOR_700},
     scenario::Scenario,
     stage::{Stage, until_asleep},
 };
 use ipc_shm::{
-    Batch, BatchReceiver, EndMark, Message, Receiver, RecvError, Role, SendError, Sender, ShmChannel,
-    ShmConfig, ShmReceiver, ShmSender, Transport, Wait,
+    Batch, BatchReceiver, EndMark, Message, Pollable, Receiver, RecvError, Role, SendError, Sender,
+    ShmChannel, ShmConfig, ShmReceiver, ShmSender, Transport, Wait,
 };
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, kill},
+};
 use std::time::{Duration, Instant};
 
 /// What was received: messages, and `None` for an end mark.
@@ -42,6 +45,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("sender, waits for room and is woken", wait_for_room_and_be_woken::<K>).varying(),
         scene("sender, wakes a receiver that is dead", wake_a_dead_receiver::<K>),
         scene("sender, wakes a receiver", wake_a_receiver::<K>).varying(),
+        scene("sender, tells a poller", tell_a_poller::<K>),
         scene("sender, comes", |stage| come::<K>(stage, Role::Sender)),
         scene("sender, goes", |stage| go::<K>(stage, Role::Sender)),
         scene("sender, goes last from a transient channel", |stage| go_last::<K>(stage, Role::Sender, false)),
@@ -52,6 +56,8 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("receiver, waits for a message in vain", wait_for_a_message::<K>).varying(),
         scene("receiver, waits for a message and is woken", wait_for_a_message_and_be_woken::<K>).varying(),
         scene("receiver, wakes a sender that is dead", wake_a_dead_sender::<K>),
+        scene("receiver, makes a descriptor to poll", make_a_descriptor::<K>),
+        scene("receiver, is about to poll", be_about_to_poll::<K>),
         scene("receiver, comes", |stage| come::<K>(stage, Role::Receiver)),
         scene("receiver, goes", |stage| go::<K>(stage, Role::Receiver)),
         scene("receiver, goes last from a transient channel", |stage| {
@@ -413,6 +419,70 @@ fn wake_a_receiver<K: Queue>(stage: &Stage) {
     sleeper.ended();
     let rest = drain(&mut receiver(stage));
     assert!(rest.is_empty() || stage.noted(RELEASED) == 1, "there was a message that nobody saw");
+    finish(stage);
+}
+
+/// The sender may die between its store and its touch: the descriptor becomes readable all
+/// the same.
+fn tell_a_poller<K: Queue>(stage: &Stage) {
+    create(stage, &K::config());
+    let mut rx = receiver(stage);
+    assert!(!rx.arm().unwrap(), "there is nothing yet");
+    stage.victim(
+        || sender(stage),
+        |tx| {
+            tx.try_send(b"message")?;
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    let is_sent = stage.shm().stat(&name("x")).unwrap().queued_messages != Some(0);
+    if is_sent || stage.noted(SENT) == 1 {
+        until_readable(&mut rx);
+        assert!(rx.arm().unwrap(), "what was acknowledged is there");
+    }
+    let found = drain(&mut rx);
+    assert!(stage.noted(SENT) == 0 || found.len() == 1);
+    assert_found(&found, &[], 0, &[text("message")]);
+    // And the next one is told of as well.
+    assert!(!rx.arm().unwrap());
+    sender(stage).try_send(b"after").unwrap();
+    until_readable(&mut rx);
+    assert_eq!(drain(&mut rx), [text("after")]);
+    drop(rx);
+    finish(stage);
+}
+
+fn until_readable(rx: &mut ShmReceiver) {
+    let descriptor = rx.descriptor().expect("made before");
+    let ready =
+        poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], PollTimeout::try_from(PATIENCE).unwrap());
+    assert_eq!(ready, Ok(1), "readable within {PATIENCE:?}");
+}
+
+fn make_a_descriptor<K: Queue>(stage: &Stage) {
+    create(stage, &K::config());
+    stage.victim(|| receiver(stage), |rx| Ok(rx.descriptor().map(drop)?));
+    finish(stage);
+}
+
+fn be_about_to_poll<K: Queue>(stage: &Stage) {
+    create(stage, &K::config());
+    stage.victim(
+        || {
+            let mut rx = receiver(stage);
+            rx.descriptor().expect("it can be made");
+            rx
+        },
+        |rx| {
+            // The first time it looks around, the second it doesn't.
+            assert!(!rx.arm()? && !rx.arm()?, "there is nothing");
+            Ok(())
+        },
+    );
+    // What it announced misleads nobody.
+    sender(stage).try_send(b"after").unwrap();
+    assert_eq!(drain(&mut receiver(stage)), [text("after")]);
     finish(stage);
 }
 
