@@ -4,6 +4,7 @@ use crate::{
     common::{Dice, layout},
     mpmc, places, queues,
     scenario::Scenario,
+    spsc,
 };
 use ipc_shm::{Channel, ChannelError, Kind, Role, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Waiting};
 
@@ -98,6 +99,7 @@ pub(crate) fn receiver(channel: &ShmChannel) -> Result<ShmReceiver, ChannelError
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = places::scenarios::<Spsc>();
     all.extend(queues::scenarios::<Spsc>());
+    all.extend(spsc::scenarios());
     all.extend(places::scenarios::<Mpmc>());
     all.extend(queues::scenarios::<Mpmc>());
     all.extend(mpmc::scenarios());

@@ -26,6 +26,7 @@ mod scenario;
 #[cfg(feature = "crash-points")]
 mod sites;
 mod soak;
+mod spsc;
 mod stage;
 mod step;
 
