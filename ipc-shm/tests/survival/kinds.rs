@@ -1,6 +1,7 @@
 //! What the proofs need to know of each kind of channel.
 
 use crate::{
+    broadcast,
     common::{Dice, layout},
     mpmc, places, queues,
     scenario::Scenario,
@@ -103,5 +104,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(places::scenarios::<Mpmc>());
     all.extend(queues::scenarios::<Mpmc>());
     all.extend(mpmc::scenarios());
+    all.extend(broadcast::scenarios());
     all
 }

@@ -13,6 +13,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod broadcast;
 #[cfg(feature = "crash-points")]
 mod faults;
 mod kinds;
