@@ -44,6 +44,14 @@ pub(crate) enum TransportId {
     #[value(name = "shm:mpmc")]
     #[serde(rename = "shm:mpmc")]
     ShmMpmc,
+    /// Shared memory by the toolkit: to every subscriber, who may miss some
+    #[value(name = "shm:broadcast")]
+    #[serde(rename = "shm:broadcast")]
+    ShmBroadcast,
+    /// Shared memory by the toolkit: to every subscriber, the slowest one waited for
+    #[value(name = "shm:broadcast-reliable")]
+    #[serde(rename = "shm:broadcast-reliable")]
+    ShmBroadcastReliable,
 }
 
 /// What the plan has to know about a transport.
@@ -73,6 +81,11 @@ pub(crate) struct Traits {
 pub(crate) enum Delivery {
     /// One receiver.
     One,
+    /// Every receiver.
+    All {
+        /// Who is too slow misses some, and is told how many; else all wait for it.
+        lossy: bool,
+    },
 }
 
 impl TransportId {
@@ -86,6 +99,8 @@ impl TransportId {
         Self::Mq,
         Self::ShmSpsc,
         Self::ShmMpmc,
+        Self::ShmBroadcast,
+        Self::ShmBroadcastReliable,
     ];
 
     pub(crate) fn traits(self) -> Traits {
@@ -101,6 +116,12 @@ impl TransportId {
             delivery: Delivery::One,
             raw: None,
         };
+        let broadcast = |name, lossy| Traits {
+            crowds: true,
+            batches: true,
+            delivery: Delivery::All { lossy },
+            ..plain(name, Waiting::ALL)
+        };
         match self {
             Self::CacheLine => Traits { streams: false, ..plain("floor:cache-line", &[Waiting::Spin]) },
             Self::FixedRing => plain("floor:fixed-ring", &[Waiting::Spin]),
@@ -113,6 +134,8 @@ impl TransportId {
             Self::ShmMpmc => {
                 Traits { crowds: true, batches: true, opens: true, ..plain("shm:mpmc", Waiting::ALL) }
             }
+            Self::ShmBroadcast => broadcast("shm:broadcast", true),
+            Self::ShmBroadcastReliable => broadcast("shm:broadcast-reliable", false),
         }
     }
 

@@ -57,7 +57,15 @@ fn json_has_the_fixed_keys_for_every_transport(
     let output = bench(&[experiment, "--quick", "--json", "--size", "8,100"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
-    for transport in ["floor:fixed-ring", "raw:mq", "mq", "shm:spsc", "shm:mpmc"] {
+    for transport in [
+        "floor:fixed-ring",
+        "raw:mq",
+        "mq",
+        "shm:spsc",
+        "shm:mpmc",
+        "shm:broadcast",
+        "shm:broadcast-reliable",
+    ] {
         assert!(rows.iter().any(|row| row["transport"] == transport), "no {transport} in {rows:?}");
     }
     for row in &rows {
@@ -182,6 +190,38 @@ fn several_processes_share_one_queue_and_nothing_is_lost(
         assert!(row["sent_messages"].as_u64().unwrap() > 0, "{row}");
         assert_eq!(row["received_messages"], row["sent_messages"], "{row}");
         assert_eq!(row["lost_messages"], 0, "{row}");
+    }
+}
+
+#[rstest]
+#[case::lossy("shm:broadcast", 1, 3)]
+#[case::lossy_to_one("shm:broadcast", 1, 1)]
+#[case::lossy_from_several("shm:broadcast", 2, 2)]
+#[case::reliable("shm:broadcast-reliable", 1, 3)]
+#[case::reliable_from_several("shm:broadcast-reliable", 2, 2)]
+fn what_is_published_reaches_every_subscriber_or_is_counted_as_lost(
+    #[case] transport: &str,
+    #[case] senders: usize,
+    #[case] receivers: usize,
+    #[values("1", "16")] batch: &str,
+) {
+    let (n, m) = (senders.to_string(), receivers.to_string());
+    let arguments = ["throughput", "--quick", "--json", "--transport", transport, "--size", "8,100"];
+    let crowd = ["--wait", "block", "--senders", &n, "--receivers", &m, "--batch", batch];
+    let output = bench(&[&arguments[..], &crowd].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let count = |key: &str| row[key].as_u64().unwrap();
+        let to_all = count("sent_messages") * receivers as u64;
+        assert!(to_all > 0, "{row}");
+        assert_eq!(count("received_messages") + count("lost_messages"), to_all, "{row}");
+        match transport {
+            "shm:broadcast" => assert!((0.0..=1.0).contains(&row["lost_share"].as_f64().unwrap()), "{row}"),
+            _ => assert!(count("lost_messages") == 0 && row["lost_share"].is_null(), "{row}"),
+        }
+        assert_eq!(row["alone_ratio"].is_null(), senders + receivers == 2, "{row}");
     }
 }
 

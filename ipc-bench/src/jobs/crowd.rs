@@ -4,12 +4,15 @@
 //! know which of them will be its own, so it goes on until it is told to stop, by a message:
 //! where each message goes to one receiver, the sender that finishes last stops one receiver
 //! after the other; where each goes to all, every sender marks the end of its own. What the
-//! receivers count must add up to what was sent, and the messages that each of them gets
-//! from one sender must come in order.
+//! receivers count must add up to what was sent (where each message goes to all, what every
+//! one of them counts, and has been told that it missed), and the messages that each of them
+//! gets from one sender must come in order.
 //!
 //! The time runs from before the first message of the first sender to when the first
 //! receiver meets a message that stops it: all others have been taken by then, and each
-//! receiver has at most one batch of them yet to read.
+//! receiver has at most one batch of them yet to read. Where each goes to all, it runs to
+//! when the last receiver has met all ends; where receivers may miss some, and senders wait
+//! for nobody, to when the last sender has sent its last: the rate is that of publishing.
 
 use super::lane::AnyLane;
 use crate::{
@@ -76,6 +79,7 @@ impl Crowd {
     fn stops(&self) -> usize {
         match self.delivery {
             Delivery::One => 1,
+            Delivery::All { .. } => self.senders,
         }
     }
 }
@@ -97,7 +101,9 @@ impl<S: SendingEnd> CrowdSender<S> {
     /// Tells the receivers, or has the last sender tell them, that there is no more.
     fn stop_receivers(&mut self) -> Fallible<()> {
         let Crowd { senders, receivers, board, .. } = self.crowd;
-        let Delivery::One = self.crowd.delivery;
+        if self.crowd.delivery != Delivery::One {
+            return self.tx.send(STOP);
+        }
         // AcqRel: whoever comes last comes after all that the others have sent.
         let finished = board.finished.fetch_add(1, Ordering::AcqRel) + 1;
         if finished < self.runs * senders as u64 {

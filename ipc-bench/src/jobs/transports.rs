@@ -63,6 +63,8 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         TransportId::ShmMpmc => {
             solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
         }
+        TransportId::ShmBroadcast => by_batches::<backends::ShmBroadcast<true>>(spec, member, site),
+        TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
     }
 }
 

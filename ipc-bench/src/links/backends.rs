@@ -11,7 +11,7 @@ use crate::{
 };
 use ipc_core::{Channel, ChannelName, Transport};
 use ipc_mq::MqConfig;
-use ipc_shm::ShmConfig;
+use ipc_shm::{ShmConfig, WhenFull};
 
 /// What the rig has to know of a transport beyond the traits.
 pub(crate) trait Backend {
@@ -73,10 +73,7 @@ impl Backend for ShmSpsc {
     }
 
     fn config(spec: &LaneSpec) -> ShmConfig {
-        const RECORD_BYTES: usize = 16;
-        let record_bytes = (spec.message_len_bytes + RECORD_BYTES) as u64;
-        let messages = messages_in_flight(spec.message_len_bytes) as u64;
-        ShmConfig::new().transient().capacity_bytes((messages * record_bytes).next_power_of_two())
+        ShmConfig::new().transient().capacity_bytes(records_bytes(spec))
     }
 
     fn set_sender_waiting(tx: &mut ipc_shm::SpscSender, waiting: Waiting) {
@@ -114,6 +111,36 @@ impl Backend for ShmMpmc {
     }
 }
 
+/// `shm:broadcast` (lossy) and `shm:broadcast-reliable`: every subscriber gets every message,
+/// from a byte ring of each publisher with about as many messages in it as `floor:fixed-ring`
+/// has slots.
+pub(crate) struct ShmBroadcast<const LOSSY: bool>;
+
+impl<const LOSSY: bool> Backend for ShmBroadcast<LOSSY> {
+    type Transport = ipc_shm::Broadcast;
+
+    fn transport(site: &Site) -> ipc_shm::Broadcast {
+        ipc_shm::Broadcast::at(&site.directory)
+    }
+
+    fn config(spec: &LaneSpec) -> ShmConfig {
+        let [publishers, _] = spec.shape.sides();
+        ShmConfig::new()
+            .transient()
+            .capacity_bytes(records_bytes(spec))
+            .publishers(publishers as u32)
+            .when_full(if LOSSY { WhenFull::DropOldest } else { WhenFull::Wait })
+    }
+
+    fn set_sender_waiting(tx: &mut ipc_shm::BroadcastPublisher, waiting: Waiting) {
+        tx.set_waiting(shm_waiting(waiting));
+    }
+
+    fn set_receiver_waiting(rx: &mut ipc_shm::BroadcastSubscriber, waiting: Waiting) {
+        rx.set_waiting(shm_waiting(waiting));
+    }
+}
+
 impl Opens for ShmSpsc {
     fn kept(capacity_bytes: u64) -> ShmConfig {
         ShmConfig::new().capacity_bytes(capacity_bytes)
@@ -124,6 +151,13 @@ impl Opens for ShmMpmc {
     fn kept(capacity_bytes: u64) -> ShmConfig {
         ShmConfig::new().capacity_bytes(capacity_bytes)
     }
+}
+
+/// What a byte ring takes for as many messages as `floor:fixed-ring` has slots.
+fn records_bytes(spec: &LaneSpec) -> u64 {
+    const RECORD_BYTES: usize = 16;
+    let record_bytes = (spec.message_len_bytes + RECORD_BYTES) as u64;
+    (messages_in_flight(spec.message_len_bytes) as u64 * record_bytes).next_power_of_two()
 }
 
 fn shm_waiting(waiting: Waiting) -> ipc_shm::Waiting {

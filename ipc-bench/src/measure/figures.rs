@@ -63,6 +63,10 @@ impl Run {
             // Whoever is stopped first is so after the last message was taken; until the last
             // one is, time passes that has to do with stopping them.
             Shape::Crowd { .. } if its_delivery == Delivery::One => ended(far).into_iter().min(),
+            // Nobody is waited for, so what counts is how fast it is published.
+            Shape::Crowd { .. } if its_delivery == (Delivery::All { lossy: true }) => {
+                ended(near).into_iter().max()
+            }
             _ => ended(near).into_iter().chain(ended(far)).max(),
         };
         let ended_ns = ended_ns.unwrap_or(0);
@@ -99,10 +103,15 @@ impl CrowdRun {
         let ((sent, sent_sum), (received, received_sum)) = (total(near), total(far));
         let complete = match contender.lane.transport.traits().delivery {
             Delivery::One => (sent, sent_sum) == (received, received_sum),
+            Delivery::All { lossy: false } => {
+                far.iter().all(|one| (one.messages, one.sum) == (sent, sent_sum))
+            }
+            Delivery::All { lossy: true } => far.iter().all(|one| one.messages + one.missed == sent),
         };
         if !complete || sent != contender.messages(count) {
             return Err(Trouble::Failed(format!(
-                "{sent} messages were sent and {received} received, or others than those"
+                "{sent} messages were sent, and {received} received by {} receivers, or others than those",
+                far.len()
             )));
         }
         let rate = |outcome: &Outcome| count as f64 / (outcome.ended_ns - outcome.started_ns).max(1) as f64;
@@ -230,12 +239,16 @@ impl Figures<'_> {
             return row;
         }
         let crowds = || self.subjects().filter_map(|run| run.crowd.as_ref());
+        let received: u64 = crowds().map(|crowd| crowd.received).sum();
+        let missed: u64 = crowds().map(|crowd| crowd.missed).sum();
+        let lossy = self.block.subject.lane.transport.traits().delivery == Delivery::All { lossy: true };
         Row {
             senders_fairness: median(crowds().map(|crowd| crowd.senders_fairness)),
             receivers_fairness: median(crowds().map(|crowd| crowd.receivers_fairness)),
             sent_messages: Some(self.subjects().map(|run| run.messages).sum()),
-            received_messages: Some(crowds().map(|crowd| crowd.received).sum()),
-            lost_messages: Some(crowds().map(|crowd| crowd.missed).sum()),
+            received_messages: Some(received),
+            lost_messages: Some(missed),
+            lost_share: lossy.then(|| missed as f64 / (received + missed).max(1) as f64),
             ..row
         }
     }
@@ -373,6 +386,31 @@ mod tests {
 
     fn near_enough(figure: f64, expected: f64) -> bool {
         near(Some(figure), expected)
+    }
+
+    #[test]
+    fn a_broadcast_reaches_every_subscriber() {
+        let block = block(Experiment::Throughput, TransportId::ShmBroadcastReliable, 2, 2);
+        let near = [one_of_several(20, 50, 100), one_of_several(20, 70, 100)];
+        let all = || one_of_several(40, 120, 1);
+        let crowd = CrowdRun::new(&block.subject, &near, &[all(), all()], 20).unwrap();
+        assert_eq!((crowd.received, crowd.missed), (80, 0));
+        let others = [one_of_several(39, 120, 1), one_of_several(40, 121, 1)];
+        for other in others {
+            assert!(CrowdRun::new(&block.subject, &near, &[all(), other], 20).is_err());
+        }
+    }
+
+    #[test]
+    fn what_a_subscriber_got_and_missed_is_all_there_was() {
+        let block = block(Experiment::Throughput, TransportId::ShmBroadcast, 1, 1);
+        let near = [one_of_several(20, 50, 100)];
+        let far = |messages, missed| [Outcome { missed, ..one_of_several(messages, 0, 1) }];
+        let crowd = CrowdRun::new(&block.subject, &near, &far(5, 15), 20).unwrap();
+        assert_eq!((crowd.received, crowd.missed), (5, 15));
+        for (messages, missed) in [(5, 14), (20, 1), (19, 0)] {
+            assert!(CrowdRun::new(&block.subject, &near, &far(messages, missed), 20).is_err());
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     cli::Asked,
     jobs::{crowd::SHORTEST_BYTES, transports::refuses},
-    spec::{Experiment, Job, LaneSpec, Shape, Touch, Traits, TransportId, Waiting},
+    spec::{Delivery, Experiment, Job, LaneSpec, Shape, Touch, Traits, TransportId, Waiting},
 };
 
 /// One line of the report: a subject, and what it runs against in each round.
@@ -159,9 +159,8 @@ pub(crate) fn plan(asked: &Asked) -> (Vec<Block>, Vec<String>) {
 fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
     let name = traits.name;
     match asked.experiment {
-        Experiment::Open => (!traits.opens).then(|| {
-            format!("{name} has no channel in a file, so that nothing can be compared with opening it")
-        }),
+        Experiment::Open => (!traits.opens)
+            .then(|| format!("{name} has no channel in a file that keeps messages for who opens it later")),
         _ if traits.waits.is_empty() => Some(format!("{name} carries no messages: it is there for `open`")),
         _ if traits.copies_only && asked.touch != Touch::Copied => {
             Some(format!("{name} does nothing but copy: add --copy"))
@@ -207,21 +206,24 @@ fn add_blocks(asked: &Asked, transport: TransportId, blocks: &mut Vec<Block>, le
     }
     let &Asked { senders, receivers, batch, touch, .. } = asked;
     let (shape, jobs) = match (asked.experiment, senders, receivers) {
-        (Experiment::Throughput, 1, 1) => (Shape::Pair, [Job::Stream, Job::Drain]),
+        // Between two, each message is waited for: that is no way to measure who doesn't wait.
+        (Experiment::Throughput, 1, 1) if transport.traits().delivery != Delivery::All { lossy: true } => {
+            (Shape::Pair, [Job::Stream, Job::Drain])
+        }
         (Experiment::Throughput, ..) => (Shape::Crowd { senders, receivers }, [Job::Stream, Job::Drain]),
         _ => (Shape::Pair, [Job::Ping, Job::Echo]),
     };
     let crowd = shape != Shape::Pair;
     if crowd && touch == Touch::First {
         left_out.push(format!(
-            "{transport} with several senders or receivers and --loan: messages are numbered by sender, \
-             which takes more than their first byte"
+            "{transport} with --loan: messages of several, and those that may be missed, are known by their \
+             numbers, which take more than their first byte"
         ));
         return;
     }
     for &message_len_bytes in &asked.sizes_bytes {
         let too_short = (crowd && message_len_bytes < SHORTEST_BYTES)
-            .then(|| format!("messages of several have numbers of {SHORTEST_BYTES} bytes"));
+            .then(|| format!("here messages are known by numbers of {SHORTEST_BYTES} bytes"));
         if let Some(why) = too_short.or_else(|| refuses(transport, message_len_bytes)) {
             left_out.push(format!("{transport} with {message_len_bytes} bytes: {why}"));
             continue;
@@ -287,6 +289,18 @@ mod tests {
         let shapes: Vec<_> = blocks[0].lanes().iter().map(|lane| lane.shape).collect();
         let crowd = |senders, receivers| Shape::Crowd { senders, receivers };
         assert_eq!(shapes, [Shape::Pair, crowd(2, 3), Shape::Pair, Shape::Pair, crowd(1, 1)]);
+    }
+
+    #[rstest]
+    #[case::lossy(TransportId::ShmBroadcast, Shape::Crowd { senders: 1, receivers: 1 })]
+    #[case::reliable(TransportId::ShmBroadcastReliable, Shape::Pair)]
+    fn who_may_miss_messages_counts_them_even_if_it_is_one(
+        #[case] transport: TransportId,
+        #[case] shape: Shape,
+    ) {
+        let (blocks, _) = plan(&asked(Experiment::Throughput, transport));
+        assert!(blocks.iter().all(|block| block.subject.lane.shape == shape));
+        assert_eq!(against(&blocks[0]), [Against::FixedRing]);
     }
 
     #[test]

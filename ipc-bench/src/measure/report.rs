@@ -82,6 +82,9 @@ pub(crate) struct Row {
     pub(crate) sent_messages: Option<u64>,
     pub(crate) received_messages: Option<u64>,
     pub(crate) lost_messages: Option<u64>,
+    /// Of what the receivers should have got, where they may miss some.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) lost_share: Option<f64>,
     /// How much of the payload was written and read.
     pub(crate) touched: Touch,
     /// What one reading of the clock costs: part of each round trip, the floor's too.
@@ -278,9 +281,9 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
     column("fair s/r", &|row| {
         Some(format!("{}/{}", ratio(row.senders_fairness)?, ratio(row.receivers_fairness)?))
     });
+    column("lost %", &|row| decimals(row.lost_share.map(|share| share * 100.0), 1));
     let cpu_decimals = usize::from(experiment == Experiment::Throughput);
     column("cpu ns", &|row| decimals(row.cpu_ns_per_message, cpu_decimals));
-    column("again", &|row| Some(row.remeasured.to_string()));
     table.text()
 }
 
@@ -317,9 +320,9 @@ fn legend(experiment: Experiment, tables: &str) -> String {
     }
     let others = [
         ("fair s/r", "slowest over fastest sender; least over most messages of a receiver"),
+        ("lost %", "of what the subscribers should have got; M msg/s is what was published"),
         ("cpu ns", "of all processes for a message; a round trip is two messages"),
         ("floor", "nanoseconds of a round trip of a bare cache line"),
-        ("again", "rounds measured again, since the floor moved"),
     ];
     let there = others.into_iter().filter(|(title, _)| tables.contains(title));
     lines.extend(there.map(|(title, what)| format!("{title:<8}  {what}")));
@@ -407,6 +410,7 @@ mod tests {
             max_ns: Some(999_999_999),
             floor_ratio: Some(123_456.7),
             futex_ratio: Some(99.1),
+            raw_ratio: Some(99.1),
             ..wide()
         }
     }
@@ -428,12 +432,13 @@ mod tests {
     }
 
     fn wide_opening() -> Row {
-        Row { wait: None, operation: Some("open+receive"), raw_ratio: Some(1.1), ..wide_round_trip() }
+        Row { wait: None, operation: Some("open+receive"), futex_ratio: None, ..wide_round_trip() }
     }
 
     #[rstest]
     #[case::latency(Experiment::Latency, wide_round_trip())]
     #[case::throughput(Experiment::Throughput, wide_stream())]
+    #[case::lossy(Experiment::Throughput, Row { raw_ratio: None, lost_share: Some(1.0), ..wide_stream() })]
     #[case::open(Experiment::Open, wide_opening())]
     fn the_widest_rows_fit_100_columns(#[case] experiment: Experiment, #[case] row: Row) {
         let table = table(experiment, &[&row]);
@@ -458,7 +463,7 @@ mod tests {
     fn every_column_is_explained_and_none_that_isnt_there() {
         let stream = table(Experiment::Throughput, &[&wide_stream()]);
         let explained = legend(Experiment::Throughput, &stream);
-        for title in ["x ring", "x raw", "x 1to1", "fair s/r", "cpu ns", "floor", "again"] {
+        for title in ["x ring", "x raw", "x 1to1", "fair s/r", "cpu ns", "floor"] {
             assert!(stream.contains(title) && explained.contains(title), "{title}: {stream}{explained}");
         }
         for title in ["x futex", "x memcpy", "p50"] {
