@@ -36,6 +36,7 @@ mod capability;
 mod endpoint;
 mod error;
 mod name;
+mod service;
 mod transport;
 mod wait;
 
@@ -52,5 +53,6 @@ pub use capability::{
 pub use endpoint::{Batch, BatchReceiver, Loan, Message, Receiver, Sender};
 pub use error::{ChannelError, OsError, RecvError, Rejected, SendError, Unready};
 pub use name::{ChannelName, InvalidName};
+pub use service::{CallError, Client, Request, Server};
 pub use transport::{Channel, ChannelInfo, Participant, Role, Transport};
 pub use wait::{Cancel, CancelRegistration, Wait};
