@@ -108,6 +108,7 @@ impl Channel for ShmChannel {
             Kind::Mpmc => ShmSender::Mpmc(MpmcKind::sender(&self.anchor)?),
             Kind::Broadcast => ShmSender::Broadcast(BroadcastKind::sender(&self.anchor)?),
             Kind::Latest => ShmSender::Latest(LatestKind::sender(&self.anchor)?),
+            Kind::Rpc => return Err(calls_only()),
         })
     }
 
@@ -117,8 +118,17 @@ impl Channel for ShmChannel {
             Kind::Mpmc => ShmReceiver::Mpmc(MpmcKind::receiver(&self.anchor)?),
             Kind::Broadcast => ShmReceiver::Broadcast(BroadcastKind::receiver(&self.anchor)?),
             Kind::Latest => ShmReceiver::Latest(LatestKind::receiver(&self.anchor)?),
+            Kind::Rpc => return Err(calls_only()),
         })
     }
+}
+
+/// Why a service has no senders and receivers.
+fn calls_only() -> ChannelError {
+    ChannelError::Unsupported(
+        "a channel of kind rpc has clients and servers, not senders and receivers: open it in a program, with `Rpc`"
+            .into(),
+    )
 }
 
 /// Does the same with whichever it is.

@@ -232,6 +232,7 @@ impl ShmConfig {
                 .depth(geometry.depth)
                 .max_message_len(geometry.max_message_len)
                 .max_deliveries(geometry.max_deliveries),
+            Kind::Rpc => config.depth(geometry.depth).max_message_len(geometry.max_message_len),
             Kind::Latest => Self { when_full: None, ..config }
                 .depth(geometry.depth)
                 .max_message_len(geometry.max_message_len),
@@ -255,6 +256,16 @@ impl ShmConfig {
             }
         }
         Ok(())
+    }
+
+    /// The same for channels of this kind and no other.
+    pub(crate) fn only(self, kind: Kind) -> Result<Self, ChannelError> {
+        match self.kind.filter(|&asked| asked != kind) {
+            Some(other) => {
+                invalid(format!("channels of kind {other} aren't made here: this is for kind {kind}"))
+            }
+            None => Ok(self.kind(kind)),
+        }
     }
 
     /// The number of participants, or `default`.

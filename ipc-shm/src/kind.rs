@@ -34,11 +34,14 @@ pub enum Kind {
     /// The newest value: one writer at a time, any number of readers. Slots of a fixed size:
     /// the longest value and 24 bytes more, rounded up to a multiple of 128.
     Latest,
+    /// Request and response: any number of clients and servers. A slot for each call under
+    /// way: the longest message and 16 bytes more, rounded up to an odd multiple of 64.
+    Rpc,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc, Self::Broadcast, Self::Latest];
+    pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc, Self::Broadcast, Self::Latest, Self::Rpc];
 
     /// The kind as text, as in `--kind spsc`.
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Kind {
             Self::Mpmc => "mpmc",
             Self::Broadcast => "broadcast",
             Self::Latest => "latest",
+            Self::Rpc => "rpc",
         }
     }
 
@@ -57,6 +61,7 @@ impl Kind {
             Self::Mpmc => 2,
             Self::Broadcast => 3,
             Self::Latest => 4,
+            Self::Rpc => 5,
         }
     }
 
@@ -67,6 +72,7 @@ impl Kind {
             Self::Mpmc => resolve_mpmc(config, page),
             Self::Broadcast => resolve_broadcast(config, page),
             Self::Latest => resolve_latest(config, page),
+            Self::Rpc => resolve_rpc(config, page),
         }
     }
 
@@ -74,7 +80,7 @@ impl Kind {
     pub(crate) fn layout(self, geometry: &Geometry, page: u64) -> Layout {
         match self {
             Self::Spsc => Layout::of_two(page, geometry.capacity_bytes),
-            Self::Mpmc | Self::Latest => {
+            Self::Mpmc | Self::Latest | Self::Rpc => {
                 Layout::of_many(page, geometry.participants, geometry.capacity_bytes)
             }
             Self::Broadcast => {
@@ -163,6 +169,35 @@ fn resolve_latest(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelErro
         depth,
         max_message_len,
         participants,
+        ..Geometry::default()
+    })
+}
+
+fn resolve_rpc(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+    use Setting::{Capacity, MaxDeliveries, Publishers};
+    config.refuse(Kind::Rpc, &[Capacity, Publishers, MaxDeliveries])?;
+    let when_full = config.when_full.unwrap_or_default();
+    if when_full == WhenFull::DropOldest {
+        return invalid("channels of kind rpc can't drop calls: choose wait or fail".into());
+    }
+    let depth = config.depth.unwrap_or(64);
+    if !(1..=ring::rpc::MAX_DEPTH).contains(&depth) {
+        return invalid(format!(
+            "channels of kind rpc can't have a depth of {depth}: give 1 to {}",
+            ring::rpc::MAX_DEPTH
+        ));
+    }
+    let max_message_len = config.max_message_len.unwrap_or(8192);
+    let participants = config.participants_or(64)?;
+    if participants < 2 {
+        return invalid("1 participant has nobody to call: give at least 2".into());
+    }
+    Ok(Geometry {
+        capacity_bytes: rounded(depth.saturating_mul(ring::rpc::slot_bytes(max_message_len)), page)?,
+        depth,
+        max_message_len,
+        participants,
+        when_full,
         ..Geometry::default()
     })
 }

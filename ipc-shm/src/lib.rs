@@ -109,6 +109,7 @@ mod kind;
 mod latest;
 mod mpmc;
 mod ring;
+mod rpc;
 mod segment;
 mod spsc;
 mod sys;
@@ -124,6 +125,7 @@ pub use ipc_core::*;
 pub use kind::{Kind, Lifetime, WhenFull};
 pub use latest::{LatestBatch, LatestLoan, LatestMessage, LatestReader, LatestWriter};
 pub use mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender};
+pub use rpc::{Rpc, RpcChannel, RpcClient, RpcRequest, RpcResponse, RpcServer, RpcTicket};
 pub use segment::Collected;
 pub use spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender};
 pub use transport::{

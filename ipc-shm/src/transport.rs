@@ -368,13 +368,7 @@ impl<K: QueueKind> Of<K> {
     namespace!();
 
     fn of_kind(config: &ShmConfig) -> Result<ShmConfig, ChannelError> {
-        match config.kind.filter(|&kind| kind != K::KIND) {
-            Some(other) => Err(ChannelError::InvalidConfig(format!(
-                "channels of kind {other} aren't made here: this is for kind {}",
-                K::KIND
-            ))),
-            None => Ok(config.clone().kind(K::KIND)),
-        }
+        config.clone().only(K::KIND)
     }
 }
 

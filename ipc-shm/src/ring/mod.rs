@@ -7,6 +7,7 @@ pub(crate) mod latest;
 pub(crate) mod ledger;
 pub(crate) mod memory;
 pub(crate) mod mpmc;
+pub(crate) mod rpc;
 pub(crate) mod spsc;
 
 #[cfg(test)]
@@ -37,6 +38,12 @@ impl From<Corrupt> for ipc_core::SendError {
 }
 
 impl From<Corrupt> for ipc_core::RecvError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Corrupt(corrupt.0)
+    }
+}
+
+impl From<Corrupt> for ipc_core::CallError {
     fn from(corrupt: Corrupt) -> Self {
         Self::Corrupt(corrupt.0)
     }

@@ -79,8 +79,8 @@ pub(super) fn is_empty(opened: &Opened) -> bool {
         // What nobody subscribed to is nobody's.
         Kind::Broadcast => true,
         Kind::Mpmc => mpmc::is_empty(&memory, &mpmc::Geometry::of(&layout, &opened.header.geometry)),
-        // The newest value is for those who are there.
-        Kind::Latest => true,
+        // The newest value is for those who are there, and so are calls.
+        Kind::Latest | Kind::Rpc => true,
     }
 }
 

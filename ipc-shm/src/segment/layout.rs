@@ -164,6 +164,11 @@ impl Entry {
         self.0 + 128
     }
 
+    /// Many: not 0 while it sleeps or is about to, where each has a bed of its own.
+    pub(crate) fn bed(self) -> usize {
+        self.0 + 192
+    }
+
     /// Two: how far the receiver has come, for the sender; on the ledger's line.
     pub(crate) fn released(self) -> usize {
         self.0 + 168

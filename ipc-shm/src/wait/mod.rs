@@ -166,6 +166,12 @@ impl Bell {
         flag::ring(&self.flag(words));
     }
 
+    /// The same for those who wait at another flag.
+    #[inline]
+    pub(crate) fn ring_at(&self, words: &Words, flag: usize) {
+        flag::ring(&SegmentFlag { word: words.half_word(flag), fences: self.fences, spot: &self.spot });
+    }
+
     #[inline]
     fn flag<'a>(&'a self, words: &'a Words) -> SegmentFlag<'a> {
         SegmentFlag { word: words.half_word(self.flag), fences: self.fences, spot: &self.spot }

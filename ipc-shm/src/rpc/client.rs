@@ -1,0 +1,308 @@
+//! The calling end: API → ring → bell.
+
+use super::{Party, callers_asleep, troubled};
+use crate::{
+    kind::WhenFull,
+    ring::{
+        memory::Words,
+        rpc::{Call, Caller, Geometry, Progress},
+    },
+    segment::Attachment,
+    wait::{Awaited, Bed, Waiter, Waiting},
+};
+use ipc_core::{CallError, ChannelError, Client, Wait};
+use std::{
+    ops::Deref,
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A calling end of a service in shared memory.
+///
+/// There may be others, and each may have several calls under way. A call waits for a server
+/// as long as it was told to, whether one is there or not; when the server that has taken its
+/// request dies, in whatever way, it is told within milliseconds. What this client has under
+/// way when it is dropped, or when its process ends, is given up.
+#[derive(Debug)]
+pub struct RpcClient {
+    ring: Caller<Words>,
+    max_message_len: usize,
+    when_full: WhenFull,
+    /// Tells our tickets from other clients'.
+    serial: u64,
+    party: Party,
+    for_room: Waiter,
+    for_response: Waiter,
+    /// Last: the ring's reference to the memory must be gone before the place is.
+    attachment: Attachment,
+}
+
+impl RpcClient {
+    pub(super) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let settings = attachment.header().geometry;
+        let geometry = Geometry::of(attachment.layout(), &settings);
+        let mut client = Self {
+            ring: Caller::attach(attachment.words(), geometry, attachment.id())?,
+            max_message_len: geometry.max_message_len,
+            when_full: settings.when_full,
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
+            party: Party::new(&attachment),
+            for_room: Waiter::new(&attachment, Bed::Shared(callers_asleep(&attachment))),
+            for_response: Waiter::new(&attachment, Bed::Own(attachment.entry().bed())),
+            attachment,
+        };
+        client.party.look_around(&client.attachment, client.ring.memory(), &geometry)?;
+        Ok(client)
+    }
+
+    /// Sets how this endpoint waits for room and responses; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        self.for_room.waiting = waiting;
+        self.for_response.waiting = waiting;
+    }
+
+    #[inline]
+    fn check_ours(&self) -> Result<(), CallError> {
+        if self.attachment.is_ours() { Ok(()) } else { Err(CallError::Forked) }
+    }
+
+    fn check_ticket(&self, ticket: &RpcTicket) {
+        assert!(ticket.client == self.serial, "a ticket of another client");
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_room(&mut self, wait: Wait<'_>) -> Result<Call, CallError> {
+        let wait = if self.when_full == WhenFull::Fail { Wait::Never } else { wait };
+        let is_time_to_look = self.party.is_time_to_look();
+        let mut room = Room { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
+        if is_time_to_look {
+            room.look_around()?;
+            if let Some(call) = room.poll()? {
+                return Ok(call);
+            }
+        }
+        self.for_room.until(&self.attachment, wait, room)
+    }
+
+    #[inline(never)]
+    fn wait_for_response(&mut self, call: Call, wait: Wait<'_>) -> Result<Outcome, CallError> {
+        let is_time_to_look = self.party.is_time_to_look();
+        let mut response = Response {
+            ring: &self.ring,
+            party: &mut self.party,
+            attachment: &self.attachment,
+            call,
+            server: None,
+        };
+        if is_time_to_look {
+            response.poll()?;
+            response.look_around()?;
+        }
+        match response.poll()? {
+            Some(outcome) => Ok(outcome),
+            None => self.for_response.until(&self.attachment, wait, response),
+        }
+    }
+
+    /// Is done with a call. What isn't ours any more can't be given back; who meets it next
+    /// says so.
+    fn finish(&mut self, call: &Call) {
+        if let Ok(true) = self.ring.finish(call) {
+            self.party.callers.ring(self.ring.memory());
+        }
+    }
+}
+
+/// A call that is under way.
+#[derive(Debug)]
+#[must_use = "without it there is no response; give it to `abandon` if none is wanted"]
+pub struct RpcTicket {
+    client: u64,
+    call: Call,
+}
+
+/// Room for a call, awaited. Whoever has it may be dead.
+struct Room<'a> {
+    ring: &'a mut Caller<Words>,
+    party: &'a mut Party,
+    attachment: &'a Attachment,
+}
+
+impl Awaited for Room<'_> {
+    type Answer = Call;
+    type Error = CallError;
+
+    fn poll(&mut self) -> Result<Option<Call>, CallError> {
+        Ok(self.ring.try_claim()?)
+    }
+
+    fn is_obstructed(&self) -> bool {
+        true
+    }
+
+    fn look_around(&mut self) -> Result<(), CallError> {
+        self.party.look_around(self.attachment, self.ring.memory(), self.ring.geometry()).or_else(troubled)
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Answered,
+    Declined,
+    Died,
+}
+
+impl Outcome {
+    fn of(progress: Progress) -> Option<Self> {
+        match progress {
+            Progress::Offered | Progress::Taken { .. } => None,
+            Progress::Answered { .. } => Some(Self::Answered),
+            Progress::Declined => Some(Self::Declined),
+            Progress::Died => Some(Self::Died),
+        }
+    }
+}
+
+/// The response to a call, awaited.
+struct Response<'a> {
+    ring: &'a Caller<Words>,
+    party: &'a mut Party,
+    attachment: &'a Attachment,
+    call: Call,
+    /// Who had taken the request at the last look, and may be dead.
+    server: Option<u32>,
+}
+
+impl Awaited for Response<'_> {
+    type Answer = Outcome;
+    type Error = CallError;
+
+    #[inline]
+    fn poll(&mut self) -> Result<Option<Outcome>, CallError> {
+        let progress = self.ring.look(&self.call)?;
+        self.server = if let Progress::Taken { server } = progress { Some(server) } else { None };
+        Ok(Outcome::of(progress))
+    }
+
+    fn is_obstructed(&self) -> bool {
+        self.server.is_some()
+    }
+
+    fn look_around(&mut self) -> Result<(), CallError> {
+        let (words, geometry) = (self.ring.memory(), self.ring.geometry());
+        match self.server {
+            Some(server) => self.party.look_at(self.attachment, words, geometry, [server]),
+            None => self.party.look_around(self.attachment, words, geometry),
+        }
+        .or_else(troubled)
+    }
+}
+
+impl Client for RpcClient {
+    type Ticket = RpcTicket;
+    type Response<'a> = RpcResponse<'a>;
+
+    #[inline]
+    fn max_message_len(&self) -> usize {
+        self.max_message_len
+    }
+
+    #[inline]
+    fn submit(&mut self, request: &[u8], wait: Wait<'_>) -> Result<RpcTicket, CallError> {
+        if request.len() > self.max_message_len {
+            return Err(CallError::TooLong { len: request.len(), max: self.max_message_len });
+        }
+        self.check_ours()?;
+        let call = match self.ring.try_claim()? {
+            Some(call) => call,
+            None => self.wait_for_room(wait)?,
+        };
+        let space = self.ring.memory().bytes(self.ring.geometry().payload(call.index), request.len());
+        // SAFETY: the slot's payload, mapped as long as the client lives and at least
+        // `max_message_len` long; ours alone since it was claimed.
+        unsafe { space.copy_from_nonoverlapping(NonNull::from(request).cast(), request.len()) };
+        self.ring.offer(&call, request.len())?;
+        self.party.servers.ring(self.ring.memory());
+        Ok(RpcTicket { client: self.serial, call })
+    }
+
+    #[inline]
+    fn advance(&mut self, ticket: &RpcTicket, wait: Wait<'_>) -> Result<(), CallError> {
+        self.check_ticket(ticket);
+        self.check_ours()?;
+        let call = ticket.call;
+        let outcome = match Outcome::of(self.ring.look(&call)?) {
+            Some(outcome) => outcome,
+            None => self.wait_for_response(call, wait)?,
+        };
+        let error = match outcome {
+            Outcome::Answered => return Ok(()),
+            Outcome::Declined => CallError::Declined,
+            Outcome::Died => CallError::ServerDied,
+        };
+        self.finish(&call);
+        Err(error)
+    }
+
+    #[inline]
+    fn response(&mut self, ticket: RpcTicket) -> RpcResponse<'_> {
+        self.check_ticket(&ticket);
+        assert!(self.attachment.is_ours(), "response() in a forked child");
+        match self.ring.look(&ticket.call) {
+            Ok(Progress::Answered { len }) => RpcResponse { client: self, call: ticket.call, len },
+            other => panic!("response() without a successful advance(): {other:?}"),
+        }
+    }
+
+    fn abandon(&mut self, ticket: RpcTicket) {
+        self.check_ticket(&ticket);
+        if self.attachment.is_ours() {
+            self.finish(&ticket.call);
+        }
+    }
+}
+
+impl Drop for RpcClient {
+    fn drop(&mut self) {
+        if self.attachment.is_ours() {
+            self.party.leave(&self.attachment, self.ring.memory(), self.ring.geometry());
+        }
+    }
+}
+
+/// A response lent by an [`RpcClient`], in the channel itself. Dropping it gives its place
+/// back.
+#[derive(Debug)]
+pub struct RpcResponse<'a> {
+    client: &'a mut RpcClient,
+    call: Call,
+    len: usize,
+}
+
+impl Deref for RpcResponse<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        let ring = &self.client.ring;
+        let bytes = ring.memory().bytes(ring.geometry().payload(self.call.index), self.len);
+        // SAFETY: mapped as long as the client lives; given to us by the server and not yet
+        // finished, so a conforming peer doesn't write there. Who may write to a named
+        // segment's file is trusted to conform.
+        unsafe { slice::from_raw_parts(bytes.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for RpcResponse<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.client.attachment.is_ours() {
+            let call = self.call;
+            self.client.finish(&call);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Request and response: endpoints over `ring::rpc`, and the namespace that makes them.
+
+mod client;
+mod namespace;
+mod server;
+
+pub use client::{RpcClient, RpcResponse, RpcTicket};
+pub use namespace::{Rpc, RpcChannel};
+pub use server::{RpcRequest, RpcServer};
+
+use crate::{
+    ring::{
+        memory::Words,
+        rpc::{self, Geometry},
+    },
+    segment::Attachment,
+    wait::Bell,
+};
+use ipc_core::{ChannelError, OsError};
+
+/// Where the flags of the servers, and of the clients that wait for room, are in the page of
+/// shared words: on lines of their own. Clients that wait for a response each have a flag in
+/// their own entry.
+fn servers_asleep(attachment: &Attachment) -> usize {
+    attachment.layout().shared() + 128
+}
+
+fn callers_asleep(attachment: &Attachment) -> usize {
+    attachment.layout().shared() + 256
+}
+
+/// What an endpoint needs besides its ring: the bells, and what puts in order what the dead
+/// left.
+#[derive(Debug)]
+struct Party {
+    servers: Bell,
+    /// Of the clients that wait for room.
+    callers: Bell,
+    /// Fruitless tries since we last looked for the dead.
+    tries: u32,
+}
+
+impl Party {
+    /// A look costs some 10 µs; endpoints that only ever try take one now and then.
+    const TRIES: u32 = 1024;
+
+    fn new(attachment: &Attachment) -> Self {
+        Self {
+            servers: Bell::of(attachment, servers_asleep(attachment)),
+            callers: Bell::of(attachment, callers_asleep(attachment)),
+            tries: 0,
+        }
+    }
+
+    /// Wakes a client that waits for a response.
+    #[inline]
+    fn wake(&self, attachment: &Attachment, words: &Words, client: u32) {
+        self.callers.ring_at(words, attachment.layout().entry(client).bed());
+    }
+
+    /// Puts in order what one participant left, and wakes its callers.
+    fn repair(
+        &self,
+        attachment: &Attachment,
+        words: &Words,
+        geometry: &Geometry,
+        id: u32,
+    ) -> Result<(), ChannelError> {
+        Ok(rpc::repair(words, geometry, id, |client| self.wake(attachment, words, client))?)
+    }
+
+    /// Puts in order what the dead left, and wakes whoever waits for that.
+    fn look_around(
+        &mut self,
+        attachment: &Attachment,
+        words: &Words,
+        geometry: &Geometry,
+    ) -> Result<(), ChannelError> {
+        self.look_at(attachment, words, geometry, geometry.ids())
+    }
+
+    /// The same for some participants only.
+    fn look_at(
+        &mut self,
+        attachment: &Attachment,
+        words: &Words,
+        geometry: &Geometry,
+        ids: impl IntoIterator<Item = u32>,
+    ) -> Result<(), ChannelError> {
+        self.tries = 0;
+        let entered = ids.into_iter().filter(|&id| rpc::is_entered(words, geometry, id));
+        let dead = attachment.bury(entered, |id| self.repair(attachment, words, geometry, id))?;
+        if dead > 0 {
+            self.callers.ring(words);
+        }
+        Ok(())
+    }
+
+    /// To be called when nothing was to be done: whether it is time to look around.
+    #[inline]
+    fn is_time_to_look(&mut self) -> bool {
+        self.tries += 1;
+        self.tries >= Self::TRIES
+    }
+
+    /// Leaves in good order: what we have goes back.
+    fn leave(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
+        // What can't be repaired now is found by the next one, whose entry isn't clean.
+        if self.repair(attachment, words, geometry, attachment.id()).is_ok() {
+            self.callers.ring(words);
+        }
+    }
+}
+
+/// A failed look around, as an endpoint reports it: the channel's damage, or the system's
+/// refusal.
+fn troubled<E: From<crate::ring::Corrupt> + From<OsError>>(error: ChannelError) -> Result<(), E> {
+    match error {
+        ChannelError::Corrupt(what) => Err(crate::ring::Corrupt(what).into()),
+        ChannelError::Os(error) => Err(error.into()),
+        // No place to ask the kernel from: the dead stay until somebody can.
+        _ => Ok(()),
+    }
+}
