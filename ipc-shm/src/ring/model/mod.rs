@@ -16,6 +16,7 @@
 mod broadcast;
 mod checker;
 mod latest;
+mod rpc;
 mod spsc;
 
 use super::memory::Memory;
