@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Create(Create),
     Send(Send),
     Recv(Recv),
+    Call(Call),
+    Serve(Serve),
     Ls(Ls),
     Stat(Stat),
     Rm(Rm),
@@ -70,7 +72,9 @@ pub(crate) struct Settings {
     /// shm: the kind of channel
     ///
     /// mpmc, the default: a work queue, any number of senders and receivers, each message to
-    /// one of them. spsc: one sender and one receiver at a time, the fastest.
+    /// one of them. spsc: one sender and one receiver at a time, the fastest. broadcast: every
+    /// subscriber sees every message. latest: the newest value. rpc: request and response (ipc
+    /// call, ipc serve).
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
     /// shm: room for messages, in bytes, rounded up to whole pages (suffixes K, M, G, T: powers
@@ -178,6 +182,52 @@ pub(crate) struct Recv {
     pub(crate) framing: RecvFraming,
     #[command(flatten)]
     pub(crate) create: CreateIfMissing,
+}
+
+/// Call a service: send a request, print the response
+///
+/// Each REQUEST is a call of its own, one after the other. Without any, standard input is the
+/// request. The channel is one of kind rpc. If the server dies with the request, that is said
+/// (exit 1); whether it acted on it isn't known then.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Call {
+    /// The channel: shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// Requests, instead of standard input (after -- if one begins with a dash)
+    #[arg(value_name = "REQUEST", allow_negative_numbers = true)]
+    pub(crate) requests: Vec<OsString>,
+    /// Wait at most this long for each response: 250ms, 5s, 2m, 1h
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print the responses alone, without a newline after each
+    #[arg(long)]
+    pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) create: CreateIfMissing,
+}
+
+/// Serve calls: run a command for each request
+///
+/// The command reads the request from its standard input; what it prints is the response. If
+/// it fails, or prints more than fits, the call is declined and the caller told so. Any number
+/// of servers share the work.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// The channel: shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// End after so many requests
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End with 4 when no request came for so long: 250ms, 5s, 2m, 1h
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) create: CreateIfMissing,
+    /// The command, and its arguments
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// `--create` and the settings of what it makes.

@@ -72,6 +72,10 @@ pub(crate) fn config<B: Backend>(address: &Address, settings: &Settings) -> Resu
     B::config(settings).map_err(usage)
 }
 
+/// What is wrong with settings for a channel that exists.
+pub(crate) const SETTINGS_WITHOUT_CREATE: &str =
+    "settings are for making the channel: add --create, or leave them out";
+
 /// Opens the channel, or makes it if that is wanted.
 pub(crate) fn open<B: Backend>(
     backend: &B,
@@ -84,8 +88,7 @@ pub(crate) fn open<B: Backend>(
     } else if create.settings == Settings::default() {
         backend.open(&address.name)
     } else {
-        let what = "settings are for making the channel: add --create, or leave them out";
-        return Err(Failure::new(Exit::Usage, address, what));
+        return Err(Failure::new(Exit::Usage, address, SETTINGS_WITHOUT_CREATE));
     };
     opened.map_err(|error| Failure::channel(address, &error))
 }

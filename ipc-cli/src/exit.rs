@@ -3,7 +3,7 @@
 //! Scripts rely on the codes, so all of them are given out in this file and nowhere else.
 
 use crate::address::{Address, Scheme};
-use ipc_core::{ChannelError, OsError, RecvError, SendError};
+use ipc_core::{CallError, ChannelError, OsError, RecvError, SendError};
 use std::{fmt, io, process::ExitCode};
 
 /// The exit codes, except those of signals.
@@ -138,6 +138,17 @@ impl Failure {
         Self::new(exit_of_recv_error(error), address, format_args!("{error}{hint}"))
     }
 
+    /// The request `which` (`request 3`) has no response.
+    pub(crate) fn call(address: &Address, which: impl fmt::Display, error: &CallError) -> Self {
+        let hint = match error {
+            CallError::TimedOut => format!("; see who serves it with: ipc stat {address}"),
+            CallError::Closed => format!("; create it anew with: ipc create {address} --kind rpc"),
+            CallError::Corrupt(_) => format!("; remove it with: ipc rm {address}"),
+            _ => String::new(),
+        };
+        Self::new(exit_of_call_error(error), address, format_args!("{which}: {error}{hint}"))
+    }
+
     /// A file of this process (`standard input`) failed.
     pub(crate) fn io(subject: &str, error: &io::Error) -> Self {
         Self::new(Exit::Failure, subject, error)
@@ -186,6 +197,16 @@ fn exit_of_recv_error(error: &RecvError) -> Exit {
         RecvError::Closed => Exit::NoSuchChannel,
         RecvError::Corrupt(_) => Exit::Corrupt,
         RecvError::Os(error) => exit_of_os_error(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn exit_of_call_error(error: &CallError) -> Exit {
+    match error {
+        CallError::WouldBlock | CallError::TimedOut => Exit::TimedOut,
+        CallError::Closed => Exit::NoSuchChannel,
+        CallError::Corrupt(_) => Exit::Corrupt,
+        CallError::Os(error) => exit_of_os_error(error),
         _ => Exit::Failure,
     }
 }

@@ -41,6 +41,8 @@ fn run() -> Result<Ending, Failure> {
         Command::Create(options) => commands::create::run(options),
         Command::Send(options) => commands::send::run(options),
         Command::Recv(options) => commands::recv::run(options),
+        Command::Call(options) => commands::call::run(options),
+        Command::Serve(options) => commands::serve::run(options),
         Command::Ls(options) => commands::ls::run(options),
         Command::Stat(options) => commands::stat::run(options),
         Command::Rm(options) => commands::rm::run(options),

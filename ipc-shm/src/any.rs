@@ -126,7 +126,7 @@ impl Channel for ShmChannel {
 /// Why a service has no senders and receivers.
 fn calls_only() -> ChannelError {
     ChannelError::Unsupported(
-        "a channel of kind rpc has clients and servers, not senders and receivers: open it in a program, with `Rpc`"
+        "a channel of kind rpc has clients and servers, not senders and receivers: use `ipc call` and `ipc serve`, or `Rpc` in a program"
             .into(),
     )
 }

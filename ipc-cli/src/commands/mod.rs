@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub(crate) mod call;
 pub(crate) mod create;
 pub(crate) mod gc;
 pub(crate) mod ls;
@@ -7,6 +8,8 @@ pub(crate) mod recover;
 pub(crate) mod recv;
 pub(crate) mod rm;
 pub(crate) mod send;
+pub(crate) mod serve;
+mod service;
 pub(crate) mod stat;
 
 use crate::exit::{Ending, Failure};
@@ -14,8 +17,13 @@ use std::io::{self, Write};
 
 /// Prints the whole of a command's output. That nobody reads it to the end is no failure.
 pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for bytes.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<Ending, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::io("standard output", &error))
         }

@@ -1,5 +1,6 @@
 //! The binary `ipc`, run as a user runs it: real processes, real channels.
 
+mod calls;
 mod demo;
 mod ends;
 mod listing;

@@ -1,0 +1,74 @@
+//! `call` and `serve`.
+
+use crate::support::{World, eventually};
+
+fn service(world: &World) -> String {
+    let address = world.address("shm");
+    world.done(&["create", &address, "--kind", "rpc"]);
+    address
+}
+
+#[test]
+fn a_command_answers_calls() {
+    let world = World::new();
+    let address = service(&world);
+    let server = world.spawn(&["serve", &address, "--", "tr", "a-z", "A-Z"]);
+    assert_eq!(world.done(&["call", &address, "one", "two"]), b"ONE\nTWO\n");
+    assert_eq!(world.done_with(&["call", &address, "--raw"], b"from input"), b"FROM INPUT");
+    server.kill();
+}
+
+#[test]
+fn a_call_that_nobody_answers_times_out() {
+    let world = World::new();
+    let address = service(&world);
+    let line = world.run(&["call", &address, "--timeout", "50ms", "x"]).assert_failed(4);
+    assert!(line.contains("request 1"), "{line}");
+}
+
+#[test]
+fn a_command_that_fails_declines_and_the_server_goes_on() {
+    let world = World::new();
+    let address = service(&world);
+    let server =
+        world.spawn(&["serve", &address, "--", "sh", "-c", "read line; test $line = good && echo yes"]);
+    let line = world.run(&["call", &address, "bad\n"]).assert_failed(1);
+    assert!(line.contains("declined"), "{line}");
+    assert_eq!(world.done(&["call", &address, "--raw", "good\n"]), b"yes\n");
+    server.kill();
+}
+
+#[test]
+fn the_death_of_a_server_is_told_to_its_caller() {
+    let world = World::new();
+    let address = service(&world);
+    let server = world.spawn(&["serve", &address, "--", "sleep", "30"]);
+    let caller = world.spawn(&["call", &address, "x"]);
+    eventually("the server has the request", || {
+        let participants = world.stat(&address)["participants"].clone();
+        participants.as_array().unwrap().iter().any(|one| one["role"] == "server" && one["held"] == 1)
+    });
+    server.kill();
+    let line = caller.finish().assert_failed(1);
+    assert!(line.contains("server died"), "{line}");
+}
+
+#[test]
+fn what_serves_only_some_requests_ends_after_them() {
+    let world = World::new();
+    let address = service(&world);
+    let server = world.spawn(&["serve", &address, "--count", "2", "--", "cat"]);
+    assert_eq!(world.done(&["call", &address, "a", "b"]), b"a\nb\n");
+    assert_eq!(server.finish().code(), Some(0));
+}
+
+#[test]
+fn calls_and_messages_are_not_mixed_up() {
+    let world = World::new();
+    let (rpc, queue) = (service(&world), world.channel("shm"));
+    assert!(world.run(&["send", &rpc, "x"]).assert_failed(1).contains("clients and servers"));
+    assert!(world.run(&["call", &queue, "x"]).assert_failed(5).contains("rpc"));
+    world.run(&["call", "mq:x", "x"]).assert_failed(2);
+    world.run(&["serve", &rpc]).assert_failed(2);
+    world.run(&["serve", &rpc, "--count", "1", "--timeout", "1ms", "--", "cat"]).assert_failed(4);
+}
