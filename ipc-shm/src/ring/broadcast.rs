@@ -821,8 +821,9 @@ impl<M: Memory> Reader<M> {
         let ring = self.geometry.ring(publisher);
         for _ in 0..TRIES {
             let Cursor { position, place, number } = self.lanes[publisher as usize - 1].cursor;
-            // Acquire: pairs with the Release in `Writer::publish`.
-            let word = self.memory.load(ring + place as usize, Acquire);
+            // Relaxed: the fence in `is_overtaken`, ahead of the payload, pairs with the Release
+            // in `Writer::publish`. The number was there before the word.
+            let word = self.memory.load(ring + place as usize, Relaxed);
             let found = self.memory.load(ring + (place + WORD) as usize, Relaxed);
             if !self.is_overtaken(publisher, position) {
                 let Some(header) = Header::parse(&self.geometry, publisher, place, word)? else {
