@@ -40,6 +40,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Reading and writing the newest value (shm:latest), each for itself
+    Latest {
+        #[command(flatten)]
+        common: Common,
+        /// Lengths of the value in bytes, separated by commas [default: 8,64,1K]
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size)]
+        size: Vec<usize>,
+    },
     /// One of the processes of a measurement
     #[command(name = "measuring-process", hide = true)]
     Peer {
@@ -148,6 +156,10 @@ impl Asked {
         Self::new(Experiment::Open, common)
     }
 
+    pub(crate) fn latest(common: &Common, size: &[usize]) -> Self {
+        Self { sizes_bytes: or_default(size, &[8, 64, 1 << 10]), ..Self::new(Experiment::Latest, common) }
+    }
+
     fn new(experiment: Experiment, common: &Common) -> Self {
         Self {
             experiment,
@@ -224,6 +236,7 @@ mod tests {
                 Asked::throughput(&common, &messages, &streams)
             }
             Command::Open { common } => Asked::open(&common),
+            Command::Latest { common, size } => Asked::latest(&common, &size),
             Command::Peer { .. } => panic!("no experiment"),
         })
     }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             experiment::run(&Asked::throughput(&common, &messages, &streams))
         }
         Command::Open { common } => experiment::run(&Asked::open(&common)),
+        Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
         Command::Peer { spec } => rig::peer::main(&spec),
     }
 }

@@ -52,6 +52,10 @@ pub(crate) enum TransportId {
     #[value(name = "shm:broadcast-reliable")]
     #[serde(rename = "shm:broadcast-reliable")]
     ShmBroadcastReliable,
+    /// Shared memory by the toolkit: the newest value
+    #[value(name = "shm:latest")]
+    #[serde(rename = "shm:latest")]
+    ShmLatest,
 }
 
 /// What the plan has to know about a transport.
@@ -70,6 +74,8 @@ pub(crate) struct Traits {
     pub(crate) batches: bool,
     /// Whether making and opening a channel of it can be measured.
     pub(crate) opens: bool,
+    /// Whether it holds a value that is read and written whenever one likes.
+    pub(crate) holds_newest: bool,
     /// Who gets a message.
     pub(crate) delivery: Delivery,
     /// The bare calls beneath it when it carries messages, measured in the same rounds.
@@ -101,6 +107,7 @@ impl TransportId {
         Self::ShmMpmc,
         Self::ShmBroadcast,
         Self::ShmBroadcastReliable,
+        Self::ShmLatest,
     ];
 
     pub(crate) fn traits(self) -> Traits {
@@ -113,6 +120,7 @@ impl TransportId {
             crowds: false,
             batches: false,
             opens: false,
+            holds_newest: false,
             delivery: Delivery::One,
             raw: None,
         };
@@ -136,6 +144,9 @@ impl TransportId {
             }
             Self::ShmBroadcast => broadcast("shm:broadcast", true),
             Self::ShmBroadcastReliable => broadcast("shm:broadcast-reliable", false),
+            Self::ShmLatest => {
+                Traits { streams: false, holds_newest: true, ..plain("shm:latest", Waiting::ALL) }
+            }
         }
     }
 
@@ -160,6 +171,8 @@ pub(crate) enum Experiment {
     Throughput,
     /// What comes before the first message.
     Open,
+    /// Reading and writing the newest value, each for itself.
+    Latest,
 }
 
 impl Experiment {
@@ -168,6 +181,7 @@ impl Experiment {
             Self::Latency => "latency",
             Self::Throughput => "throughput",
             Self::Open => "open",
+            Self::Latest => "latest",
         }
     }
 }
@@ -324,6 +338,14 @@ pub(crate) enum Job {
     OpenToSend,
     /// Opens a channel that exists and receives the message that is in it.
     OpenToReceive,
+    /// Reads values that nobody is writing, each a new one.
+    ReadNew,
+    /// Reads a value that nobody has written since it was read.
+    ReadAgain,
+    /// Writes values that another process is reading.
+    WriteWatched,
+    /// Reads values as fast as it goes until the last one is there.
+    Watch,
 }
 
 /// What one process saw in a measurement.

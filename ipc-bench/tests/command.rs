@@ -193,6 +193,21 @@ fn several_processes_share_one_queue_and_nothing_is_lost(
     }
 }
 
+#[test]
+fn newest_values_are_read_and_written_each_for_itself() {
+    let output = bench(&["latest", "--quick", "--json", "--size", "8,100"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert_eq!(rows.len(), 6);
+    for row in &rows {
+        assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+        assert_eq!((&row["experiment"], &row["transport"]), (&"latest".into(), &"shm:latest".into()));
+        assert!(row["p50_ns"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["floor_ratio"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(["read new", "read again", "write watched"].contains(&row["operation"].as_str().unwrap()));
+    }
+}
+
 #[rstest]
 #[case::lossy("shm:broadcast", 1, 3)]
 #[case::lossy_to_one("shm:broadcast", 1, 1)]

@@ -19,12 +19,12 @@ pub(crate) trait AnyLane {
 
 /// A link with the count of its messages, ready for any job of two.
 pub(crate) struct Lane<L> {
-    link: L,
+    pub(super) link: L,
     /// The next message's number. Both sides count alike, and never use one twice: what an
     /// earlier run left behind can't be taken for an answer.
-    next: u64,
+    pub(super) next: u64,
     /// Room for the round trips of a run.
-    samples: Samples,
+    pub(super) samples: Samples,
 }
 
 impl<L: Link> Lane<L> {

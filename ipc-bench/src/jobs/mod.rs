@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod crowd;
 pub(crate) mod lane;
 pub(crate) mod latency;
+pub(crate) mod newest;
 pub(crate) mod opening;
 pub(crate) mod throughput;
 pub(crate) mod transports;

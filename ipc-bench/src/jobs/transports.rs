@@ -6,11 +6,12 @@
 use super::{
     crowd::{Board, Crowd, CrowdReceiver, CrowdSender},
     lane::{AnyLane, Lane},
+    newest::{GROUP, Newest, OwnValues},
     opening::{Opening, RawFile},
 };
 use crate::{
     links::{
-        backends::{self, Backend, Opens, ReceiverOf, SenderOf, crowd_channel},
+        backends::{self, Backend, Opens, ReadsNewest, ReceiverOf, SenderOf, crowd_channel},
         ends::{BatchedReceiver, BatchedSender, Copying, InPlace, ReceivingEnd, SendingEnd},
         floor::{CacheLine, FixedRing, Futex},
         link::{EndsLink, Link},
@@ -64,6 +65,7 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
             solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
         }
         TransportId::ShmBroadcast => by_batches::<backends::ShmBroadcast<true>>(spec, member, site),
+        TransportId::ShmLatest => newest::<backends::ShmLatest>(spec, member, site),
         TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
     }
 }
@@ -87,6 +89,20 @@ fn region(spec: &LaneSpec) -> Fallible<&'static Region> {
 
 fn between_two(link: impl Link + 'static) -> Box<dyn AnyLane> {
     Box::new(Lane::new(link))
+}
+
+/// A backend of newest values: in one process alone, or from one to the other.
+fn newest<B: Backend>(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>>
+where
+    SenderOf<B>: 'static,
+    ReceiverOf<B>: ReadsNewest + 'static,
+{
+    if spec.shape == Shape::Solo {
+        let own = backends::own::<B>(spec, site, GROUP as usize)?;
+        return Ok(Box::new(OwnValues::new(own, spec)));
+    }
+    let (tx, rx) = backends::pair::<B>(spec, member.side, site)?;
+    Ok(Box::new(Newest::new(tx, rx, spec)))
 }
 
 /// Any backend, a message at a time.

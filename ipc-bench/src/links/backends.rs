@@ -9,7 +9,7 @@ use crate::{
     spec::{LaneSpec, Side, Waiting},
     trouble::Fallible,
 };
-use ipc_core::{Channel, ChannelName, Transport};
+use ipc_core::{Channel, ChannelName, Receiver, RecvError, Transport};
 use ipc_mq::MqConfig;
 use ipc_shm::{ShmConfig, WhenFull};
 
@@ -35,6 +35,23 @@ pub(crate) trait Backend {
 pub(crate) trait Opens: Backend {
     /// How a channel of this capacity is made that is kept until it is removed.
     fn kept(capacity_bytes: u64) -> <Self::Transport as Transport>::Config;
+}
+
+/// Receivers that lend the newest value without waiting for it, whether or not it is new.
+pub(crate) trait ReadsNewest: Receiver {
+    /// Has the value read, if there is one. False if there is none, or the writer was faster.
+    fn read_newest(&mut self, read: impl FnOnce(&[u8]) -> Fallible<()>) -> Fallible<bool>;
+}
+
+impl ReadsNewest for ipc_shm::LatestReader {
+    #[inline]
+    fn read_newest(&mut self, read: impl FnOnce(&[u8]) -> Fallible<()>) -> Fallible<bool> {
+        match self.read() {
+            Ok(Some(value)) => read(&value).map(|()| true),
+            Ok(None) | Err(RecvError::WouldBlock) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// A channel of a backend's transport.
@@ -153,6 +170,25 @@ impl Opens for ShmMpmc {
     }
 }
 
+/// `shm:latest`: one writer, the newest value.
+pub(crate) struct ShmLatest;
+
+impl Backend for ShmLatest {
+    type Transport = ipc_shm::Latest;
+
+    fn transport(site: &Site) -> ipc_shm::Latest {
+        ipc_shm::Latest::at(&site.directory)
+    }
+
+    fn config(spec: &LaneSpec) -> ShmConfig {
+        ShmConfig::new().transient().max_message_len(spec.message_len_bytes.max(1) as u64)
+    }
+
+    fn set_receiver_waiting(rx: &mut ipc_shm::LatestReader, waiting: Waiting) {
+        rx.set_waiting(shm_waiting(waiting));
+    }
+}
+
 /// What a byte ring takes for as many messages as `floor:fixed-ring` has slots.
 fn records_bytes(spec: &LaneSpec) -> u64 {
     const RECORD_BYTES: usize = 16;
@@ -183,6 +219,19 @@ pub(crate) fn pair<B: Backend>(
     B::set_sender_waiting(&mut tx, spec.waiting);
     B::set_receiver_waiting(&mut rx, spec.waiting);
     Ok((tx, rx))
+}
+
+/// Makes channels of which this process has both ends: `count` of them.
+pub(crate) fn own<B: Backend>(
+    spec: &LaneSpec,
+    site: &Site,
+    count: usize,
+) -> Fallible<Vec<(SenderOf<B>, ReceiverOf<B>)>> {
+    let ends = |index: usize| -> Fallible<_> {
+        let channel = channel::<B>(spec, true, site, &index.to_string())?;
+        Ok((channel.sender()?, channel.receiver()?))
+    };
+    (0..count).map(ends).collect()
 }
 
 /// Attaches to the one channel of a crowd, or makes it.

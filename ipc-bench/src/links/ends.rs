@@ -33,7 +33,7 @@ pub(crate) trait ReceivingEnd {
 
 /// One message at a time, written and read in the channel's own memory.
 pub(crate) struct InPlace<E> {
-    end: E,
+    pub(crate) end: E,
     payload: Payload,
 }
 

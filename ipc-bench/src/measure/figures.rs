@@ -25,6 +25,7 @@ pub(crate) struct Run {
     pub(crate) cpu_ns: u64,
     /// The median of what was timed one by one, finer than the clock's step.
     pub(crate) p50_ns: f64,
+    /// Of groups.
     latencies_ns: Histogram<u64>,
     crowd: Option<CrowdRun>,
 }
@@ -78,7 +79,8 @@ impl Run {
             messages: contender.messages(count),
             elapsed_ns: ended_ns.saturating_sub(started_ns).max(1),
             cpu_ns: all().map(|outcome| outcome.cpu_ns).sum(),
-            p50_ns: median_ns(&starter.latencies_ns, clocks_step_ns).unwrap_or(f64::NAN),
+            p50_ns: median_ns(&starter.latencies_ns, clocks_step_ns).unwrap_or(f64::NAN)
+                / contender.group() as f64,
             latencies_ns,
             crowd,
         })
@@ -149,6 +151,7 @@ impl Figures<'_> {
             Experiment::Latency => self.round_trips(row),
             Experiment::Throughput => self.one_way(row),
             Experiment::Open => self.openings(row),
+            Experiment::Latest => self.values(row),
         }
     }
 
@@ -185,11 +188,12 @@ impl Figures<'_> {
         for run in self.subjects() {
             all_ns.add(&run.latencies_ns).expect("a histogram that grows takes any other");
         }
+        let group = self.block.subject.group();
         Row {
-            p50_ns: median_ns(&recorded(&all_ns), self.clocks_step_ns),
-            p99_ns: Some(all_ns.value_at_quantile(0.99)),
-            p999_ns: Some(all_ns.value_at_quantile(0.999)),
-            max_ns: Some(all_ns.max()),
+            p50_ns: median_ns(&recorded(&all_ns), self.clocks_step_ns).map(|ns| ns / group as f64),
+            p99_ns: Some(all_ns.value_at_quantile(0.99) / group),
+            p999_ns: Some(all_ns.value_at_quantile(0.999) / group),
+            max_ns: Some(all_ns.max() / group),
             ..self.ratios(row, |run| run.p50_ns)
         }
     }
@@ -212,6 +216,23 @@ impl Figures<'_> {
             wait: None,
             operation: self.block.subject.operation(),
             capacity_bytes: Some(CAPACITY_BYTES),
+            // It is of the whole run, what isn't timed included.
+            cpu_ns_per_message: None,
+            ..row
+        }
+    }
+
+    /// Adds what reading and writing values have. A sixteenth of a reading of the clock is
+    /// part of each; what is spared of it makes the ratio smaller, so the floor is taken
+    /// without its own in the net one.
+    fn values(&self, row: Row) -> Row {
+        let net = |time_ns: f64| (time_ns - self.clock_ns).max(1.0);
+        let row = self.one_by_one(row);
+        Row {
+            wait: None,
+            operation: self.block.subject.operation(),
+            floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
+            floor_ratio_net: self.median_of(|round| round.measured[0].p50_ns / net(round.floor_ns)),
             // It is of the whole run, what isn't timed included.
             cpu_ns_per_message: None,
             ..row

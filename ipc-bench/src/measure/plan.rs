@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Asked,
-    jobs::{crowd::SHORTEST_BYTES, transports::refuses},
+    jobs::{crowd::SHORTEST_BYTES, newest, transports::refuses},
     spec::{Delivery, Experiment, Job, LaneSpec, Shape, Touch, Traits, TransportId, Waiting},
 };
 
@@ -78,7 +78,18 @@ impl Contender {
             Job::Create => Some("create"),
             Job::OpenToSend => Some("open+send"),
             Job::OpenToReceive => Some("open+receive"),
-            Job::Ping | Job::Echo | Job::Stream | Job::Drain => None,
+            Job::ReadNew => Some("read new"),
+            Job::ReadAgain => Some("read again"),
+            Job::WriteWatched => Some("write watched"),
+            Job::Ping | Job::Echo | Job::Stream | Job::Drain | Job::Watch => None,
+        }
+    }
+
+    /// How many of what is timed are timed together.
+    pub(crate) fn group(&self) -> u64 {
+        match self.jobs[0] {
+            Job::ReadNew | Job::ReadAgain | Job::WriteWatched => newest::GROUP,
+            _ => 1,
         }
     }
 }
@@ -89,6 +100,7 @@ impl Block {
         let mut against = Vec::new();
         match experiment {
             Experiment::Open => against.push((Against::Raw, TransportId::RawFile)),
+            Experiment::Latest => {}
             Experiment::Latency | Experiment::Throughput => {
                 against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw)));
                 if touch == Touch::Copied {
@@ -130,7 +142,7 @@ impl Block {
     pub(crate) fn label(&self) -> String {
         let LaneSpec { transport, waiting, message_len_bytes, .. } = self.subject.lane;
         match self.subject.operation() {
-            Some(operation) => format!("{transport}, {operation}"),
+            Some(operation) => format!("{transport}, {operation}, {message_len_bytes} bytes"),
             None => format!("{transport}, {message_len_bytes} bytes, {}", waiting.name()),
         }
     }
@@ -161,6 +173,9 @@ fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
     match asked.experiment {
         Experiment::Open => (!traits.opens)
             .then(|| format!("{name} has no channel in a file that keeps messages for who opens it later")),
+        Experiment::Latest => {
+            (!traits.holds_newest).then(|| format!("{name} holds no newest value: it is for shm:latest"))
+        }
         _ if traits.waits.is_empty() => Some(format!("{name} carries no messages: it is there for `open`")),
         _ if traits.copies_only && asked.touch != Touch::Copied => {
             Some(format!("{name} does nothing but copy: add --copy"))
@@ -176,7 +191,7 @@ fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
 fn cant(asked: &Asked, traits: &Traits) -> Option<String> {
     let Asked { senders, receivers, batch, waits, .. } = asked;
     let Traits { name, waits: its_waits, .. } = traits;
-    if asked.experiment == Experiment::Open {
+    if matches!(asked.experiment, Experiment::Open | Experiment::Latest) {
         return None;
     }
     if (*senders, *receivers) != (1, 1) && !traits.crowds {
@@ -201,6 +216,26 @@ fn add_blocks(asked: &Asked, transport: TransportId, blocks: &mut Vec<Block>, le
             // The far process has no part in it, and nobody waits.
             let Contender { lane, jobs } = Contender::new(transport, Waiting::Adaptive, [job, job]);
             add(Contender { lane: LaneSpec { shape: Shape::Solo, ..lane }, jobs });
+        }
+        return;
+    }
+    if asked.experiment == Experiment::Latest {
+        for &message_len_bytes in &asked.sizes_bytes {
+            if message_len_bytes < newest::SHORTEST_BYTES {
+                left_out.push(format!(
+                    "{transport} with {message_len_bytes} bytes: values are known by numbers of {} bytes",
+                    newest::SHORTEST_BYTES
+                ));
+                continue;
+            }
+            for (shape, jobs) in [
+                (Shape::Solo, [Job::ReadNew; 2]),
+                (Shape::Solo, [Job::ReadAgain; 2]),
+                (Shape::Pair, [Job::WriteWatched, Job::Watch]),
+            ] {
+                let Contender { lane, jobs } = Contender::new(transport, Waiting::Spin, jobs);
+                add(Contender { lane: LaneSpec { message_len_bytes, shape, ..lane }, jobs });
+            }
         }
         return;
     }
@@ -327,7 +362,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn values_are_read_by_one_process_and_written_beside_another() {
+        let (blocks, _) = plan(&asked(Experiment::Latest, TransportId::ShmLatest));
+        let seen: Vec<_> = blocks
+            .iter()
+            .map(|block| (block.subject.operation().unwrap(), block.subject.lane.shape))
+            .collect();
+        let expected =
+            [("read new", Shape::Solo), ("read again", Shape::Solo), ("write watched", Shape::Pair)];
+        assert_eq!(seen, expected);
+        assert!(blocks.iter().all(|block| block.opponents.is_empty()));
+    }
+
     #[rstest]
+    #[case::newest(asked(Experiment::Latest, TransportId::Mq), "mq holds no newest value")]
+    #[case::newest_too_short(Asked { sizes_bytes: vec![7], ..asked(Experiment::Latest, TransportId::ShmLatest) }, "7 bytes")]
     #[case::crowd(Asked { senders: 2, ..asked(Experiment::Throughput, TransportId::ShmSpsc) }, "shm:spsc is measured with one sender")]
     #[case::batch(Asked { batch: 8, ..asked(Experiment::Throughput, TransportId::Mq) }, "mq sends no batches")]
     #[case::wait(Asked { waits: vec![Waiting::Spin], ..asked(Experiment::Latency, TransportId::Mq) }, "mq waits by block only")]

@@ -18,7 +18,7 @@ use std::{
 pub(crate) struct Row {
     pub(crate) experiment: &'static str,
     pub(crate) transport: &'static str,
-    /// Null for `open`, where nobody waits.
+    /// Null for `open` and `latest`, where nobody waits.
     pub(crate) wait: Option<&'static str>,
     pub(crate) message_len_bytes: usize,
     /// Round trips, or openings, of all rounds that count; null for throughput.
@@ -219,6 +219,11 @@ fn heading(asked: &Asked) -> String {
         (Experiment::Throughput, ..) => format!(
             "throughput: {senders} to {receivers} processes on one channel, the receivers check every message"
         ),
+        (Experiment::Latest, ..) => {
+            "latest: the newest value, read while nobody writes, written while another process reads;\n         \
+             16 at a time are timed, the figures are of one"
+                .into()
+        }
         (Experiment::Open, ..) => {
             return "open: a channel of 1 MiB is made; one that exists is opened and its first message, \
                     8 bytes,\n         sent or received; warm, one at a time"
@@ -245,9 +250,10 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
     };
     let several = |row: &Row| row.senders_fairness.is_some();
     column("transport", &|row| Some(row.transport.into()));
+    column("operation", &|row| row.operation.map(Into::into));
     match experiment {
-        Experiment::Open => column("operation", &|row| row.operation.map(Into::into)),
-        Experiment::Latency | Experiment::Throughput => {
+        Experiment::Open => {}
+        Experiment::Latency | Experiment::Throughput | Experiment::Latest => {
             column("bytes", &|row| Some(size(row.message_len_bytes)));
         }
     }
@@ -258,6 +264,10 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
             column("p99 ns", &|row| whole(row.p99_ns));
             column("p99.9 ns", &|row| whole(row.p999_ns));
             column("max us", &|row| micros(row.max_ns.map(|ns| ns as f64), 0));
+        }
+        Experiment::Latest => {
+            column("p50 ns", &|row| decimals(row.p50_ns, 1));
+            column("p99 ns", &|row| whole(row.p99_ns));
         }
         Experiment::Throughput => {
             column("M msg/s", &|row| decimals(row.messages_per_second.map(|rate| rate / 1e6), 3));
@@ -270,7 +280,7 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
         }
     }
     column("floor", &|row| decimals(row.floor_ns, 0));
-    if experiment == Experiment::Latency {
+    if matches!(experiment, Experiment::Latency | Experiment::Latest) {
         column("x floor", &|row| ratio(row.floor_ratio));
     }
     column("x ring", &|row| ratio(row.fixed_ring_ratio));
@@ -290,17 +300,16 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
 /// What the columns mean; only those that are there.
 fn legend(experiment: Experiment, tables: &str) -> String {
     let what = match experiment {
-        Experiment::Latency => "p50 over the p50 of",
         Experiment::Throughput => "messages per second over those of",
-        Experiment::Open => "p50 over the p50 of",
+        Experiment::Latency | Experiment::Open | Experiment::Latest => "p50 over the p50 of",
     };
     let bare = match experiment {
         Experiment::Open => "raw:file, the bare system calls",
-        Experiment::Latency | Experiment::Throughput => "raw:mq, the bare calls",
+        Experiment::Latency | Experiment::Throughput | Experiment::Latest => "raw:mq, the bare calls",
     };
     let better = match experiment {
         Experiment::Throughput => "more is better",
-        Experiment::Latency | Experiment::Open => "less is better",
+        Experiment::Latency | Experiment::Open | Experiment::Latest => "less is better",
     };
     let ratios = [
         ("x floor", "a bare cache-line ping-pong"),
