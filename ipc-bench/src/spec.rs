@@ -56,6 +56,10 @@ pub(crate) enum TransportId {
     #[value(name = "shm:latest")]
     #[serde(rename = "shm:latest")]
     ShmLatest,
+    /// Shared memory by the toolkit: requests and responses
+    #[value(name = "shm:rpc")]
+    #[serde(rename = "shm:rpc")]
+    ShmRpc,
 }
 
 /// What the plan has to know about a transport.
@@ -108,6 +112,7 @@ impl TransportId {
         Self::ShmBroadcast,
         Self::ShmBroadcastReliable,
         Self::ShmLatest,
+        Self::ShmRpc,
     ];
 
     pub(crate) fn traits(self) -> Traits {
@@ -138,7 +143,8 @@ impl TransportId {
             Self::RawMq => plain("raw:mq", &[Waiting::Block]),
             Self::RawFile => Traits { streams: false, opens: true, ..plain("raw:file", &[]) },
             Self::Mq => Traits { crowds: true, raw: Some(Self::RawMq), ..plain("mq", &[Waiting::Block]) },
-            Self::ShmSpsc => Traits { opens: true, ..plain("shm:spsc", Waiting::ALL) },
+            Self::ShmRpc => Traits { streams: false, ..plain("shm:rpc", Waiting::ALL) },
+            Self::ShmSpsc => Traits { batches: true, opens: true, ..plain("shm:spsc", Waiting::ALL) },
             Self::ShmMpmc => {
                 Traits { crowds: true, batches: true, opens: true, ..plain("shm:mpmc", Waiting::ALL) }
             }

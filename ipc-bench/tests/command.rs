@@ -194,6 +194,19 @@ fn several_processes_share_one_queue_and_nothing_is_lost(
 }
 
 #[test]
+fn values_and_calls_go_back_and_forth_by_every_way_of_waiting() {
+    let arguments = ["latency", "--quick", "--json", "--transport", "shm:latest,shm:rpc", "--size", "0,8,4K"];
+    let output = bench(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert_eq!(rows.len(), 2 * 3 * 3);
+    for row in &rows {
+        assert!(row["floor_ratio"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(row["futex_ratio"].is_number(), row["wait"] == "block", "{row}");
+    }
+}
+
+#[test]
 fn newest_values_are_read_and_written_each_for_itself() {
     let output = bench(&["latest", "--quick", "--json", "--size", "8,100"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -242,11 +255,12 @@ fn what_is_published_reaches_every_subscriber_or_is_counted_as_lost(
 
 #[test]
 fn batches_are_streams_whose_messages_are_all_checked() {
-    let arguments = ["throughput", "--quick", "--json", "--transport", "shm:mpmc", "--wait", "spin"];
-    let output = bench(&[&arguments[..], &["--size", "8,100", "--batch", "64"]].concat()).output().unwrap();
+    let arguments = ["throughput", "--quick", "--json", "--transport", "shm:spsc,shm:mpmc"];
+    let batches = ["--wait", "spin", "--size", "8,100", "--batch", "64"];
+    let output = bench(&[&arguments[..], &batches].concat()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
-    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.len(), 4);
     for row in &rows {
         assert_eq!((&row["batch"], &row["senders"]), (&64.into(), &1.into()));
         assert!(row["fixed_ring_ratio"].as_f64().unwrap() > 0.0, "{row}");

@@ -16,6 +16,7 @@ use crate::{
         floor::{CacheLine, FixedRing, Futex},
         link::{EndsLink, Link},
         raw_mq::{self, RawMq},
+        rpc::{Answerer, Caller},
         shared::Region,
         site::Site,
     },
@@ -59,12 +60,16 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         TransportId::RawFile => Ok(Box::new(RawFile::new(spec, site)?)),
         TransportId::Mq => one_by_one::<backends::Mq>(spec, member, site),
         TransportId::ShmSpsc => {
-            solo_or::<backends::ShmSpsc>(spec, site, || one_by_one::<backends::ShmSpsc>(spec, member, site))
+            solo_or::<backends::ShmSpsc>(spec, site, || by_batches::<backends::ShmSpsc>(spec, member, site))
         }
         TransportId::ShmMpmc => {
             solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
         }
         TransportId::ShmBroadcast => by_batches::<backends::ShmBroadcast<true>>(spec, member, site),
+        TransportId::ShmRpc => Ok(match member.side {
+            Side::Near => between_two(Caller::attach(spec, site)?),
+            Side::Far => between_two(Answerer::attach(spec, site)?),
+        }),
         TransportId::ShmLatest => newest::<backends::ShmLatest>(spec, member, site),
         TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
     }

@@ -196,7 +196,8 @@ fn records_bytes(spec: &LaneSpec) -> u64 {
     (messages_in_flight(spec.message_len_bytes) as u64 * record_bytes).next_power_of_two()
 }
 
-fn shm_waiting(waiting: Waiting) -> ipc_shm::Waiting {
+/// A way of waiting, as endpoints in shared memory know it.
+pub(crate) fn shm_waiting(waiting: Waiting) -> ipc_shm::Waiting {
     match waiting {
         Waiting::Spin => ipc_shm::Waiting::Spin,
         Waiting::Adaptive => ipc_shm::Waiting::Adaptive,
