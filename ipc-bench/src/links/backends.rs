@@ -189,11 +189,12 @@ impl Backend for ShmLatest {
     }
 }
 
-/// What a byte ring takes for as many messages as `floor:fixed-ring` has slots.
+/// What a byte ring takes for as many messages as `floor:fixed-ring` has slots, and not more:
+/// whoever has more room has more time.
 fn records_bytes(spec: &LaneSpec) -> u64 {
-    const RECORD_BYTES: usize = 16;
-    let record_bytes = (spec.message_len_bytes + RECORD_BYTES) as u64;
-    (messages_in_flight(spec.message_len_bytes) as u64 * record_bytes).next_power_of_two()
+    const HEADER_BYTES: usize = 8;
+    let record_bytes = HEADER_BYTES + spec.message_len_bytes.next_multiple_of(8);
+    ((messages_in_flight(spec.message_len_bytes) + 1) * record_bytes) as u64
 }
 
 /// A way of waiting, as endpoints in shared memory know it.
