@@ -262,7 +262,7 @@ fn bad_word(publisher: u32, place: u64, word: u64) -> Corrupt {
 
 #[cold]
 fn bad_number(publisher: u32, expected: u64, found: u64) -> Corrupt {
-    Corrupt(format!("publisher {publisher}'s message {expected} has number {found}"))
+    Corrupt(format!("publisher {publisher}'s message {found} is where {expected} should be"))
 }
 
 #[inline]
@@ -960,15 +960,19 @@ fn start_of(memory: &impl Memory, geometry: &Geometry, publisher: u32) -> Result
         // Acquire: pairs with the Release in `Writer::record`.
         let head = memory.load(geometry.of_entry(geometry.heads, publisher), Acquire);
         let cursor = Cursor::at(geometry, memory, publisher, geometry.check(publisher, head)?);
-        if !geometry.lossy {
-            return Ok(cursor);
+        if geometry.lossy {
+            // Acquire: pairs with the Release fence in `Writer::raise`.
+            memory.fence(Acquire);
+            let intent = memory.load(geometry.of_entry(geometry.intents, publisher), Relaxed);
+            if intent > head + geometry.capacity {
+                continue;
+            }
         }
-        // Acquire: pairs with the Release fence in `Writer::raise`.
-        memory.fence(Acquire);
-        let intent = memory.load(geometry.of_entry(geometry.intents, publisher), Relaxed);
-        if intent <= head + geometry.capacity {
-            return Ok(cursor);
+        // Each takes up a header at least.
+        if cursor.number > head / HEADER {
+            return Err(bad_number(publisher, head / HEADER, cursor.number));
         }
+        return Ok(cursor);
     }
     Err(Corrupt(format!("publisher {publisher} means to go further than a ring from where it is")))
 }
