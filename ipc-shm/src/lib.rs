@@ -70,33 +70,76 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Kinds
+//!
+//! | | who gets a message | ends | memory |
+//! |---|---|---|---|
+//! | [`Mpmc`] | one of the receivers | many, many | slots of one size |
+//! | [`Spsc`] | the receiver | one, one | a ring of records of any length |
+//! | [`Broadcast`] | every subscriber | many, many | such a ring for each publisher |
+//! | [`Latest`] | whoever looks, the newest value | one, many | slots of one size |
+//! | [`Rpc`] | a server, whose response goes back | many, many | slots of one size |
+//!
+//! Each is a namespace of its own, whose endpoints the compiler knows; what a kind holds and
+//! how much memory it takes is said at [`Kind`], how it is made at [`ShmConfig`]. [`Shm`] takes
+//! channels of any kind, for programs that learn it when they open one. The functions
+//! [`sender`] and [`receiver`] are for work queues: anybody may come.
+//!
+//! What is beyond sending and receiving is traits: [`BatchSender`] and [`BatchReceiver`] move
+//! many messages with one commit and one wake-up, [`Sequenced`] and [`Redelivered`] make loss
+//! and repetition visible, [`EndMark`] ends a stream, [`Pollable`] lends a descriptor for
+//! `poll(2)` and `epoll(7)`, [`Client`] and [`Server`] are calls.
+//!
 //! # What is promised
 //!
 //! | event | then |
 //! |---|---|
 //! | `send` returned `Ok` | the whole message survives the sender's death, in order |
-//! | the sender is killed | each message is in the channel whole or not at all |
-//! | the receiver is killed | what it held is delivered again, first |
-//! | a peer is stopped | it keeps its role; calls time out as they were told to |
+//! | a sender is killed | each message is in the channel whole or not at all |
+//! | a receiver is killed | what it held is delivered again, first; to another one where there are several, and counted |
+//! | a receiver of a work queue is killed too often | the message is dropped, and counted as lost ([`ShmConfig::max_deliveries`]) |
+//! | a subscriber is too slow | lossy: it is told exactly how many it missed; reliable: publishers wait |
+//! | a writer of the newest value is killed | the last value stays readable, never torn |
+//! | a server is killed with a request | its caller is told |
+//! | a peer is stopped | it keeps its role, and what it holds; calls time out as they were told to |
 //! | everybody is dead | the next ones go on; a transient channel that is empty is gone when they come |
 //!
-//! A second sender or receiver is refused ([`ChannelError::Busy`]); the role of a dead one
-//! is free at once. Who has a role is certified by the kernel: by a lock that goes when the
-//! process is gone, and not before.
+//! Where a kind takes one sender or receiver, a second one is refused
+//! ([`ChannelError::Busy`]); the role of a dead one is free at once. Who is alive is certified
+//! by the kernel: by a lock that goes when the process is gone, and not before. The dead are
+//! noticed within 5 ms where they stand in somebody's way, else within 250 ms.
 //!
 //! # What is not
 //!
 //! Whoever may write to the channel's file is trusted not to be malicious; bytes that no
 //! correct peer writes are reported as `Corrupt`, but a peer that truncates the file makes
-//! the others die of SIGBUS. Messages don't survive a power loss. A forked child can't use
-//! its parent's endpoints ([`SendError::Forked`]) and must not touch a message or loan that
-//! was lent before the fork: the memory isn't there.
+//! the others die of SIGBUS. In a work queue, a sender that is *stopped* between its
+//! reservation and its commit stops all receivers, and a message held for long stops the
+//! senders one lap later. A forked child can't use its parent's endpoints
+//! ([`SendError::Forked`]) and must not touch a message or loan that was lent before the fork:
+//! the memory isn't there.
+//!
+//! # On a disk
+//!
+//! A channel lives where its directory is. In `/dev/shm` it is gone with the machine. On a
+//! disk ([`Shm::at`]) what was sent survives the death of every process and an orderly
+//! shutdown; after a power loss, what [`sync`](ChannelOf::sync) had returned for. A channel
+//! that was in use when the machine went down is not served until that is accepted
+//! ([`Shm::recover`]).
+//!
+//! # Waiting
+//!
+//! Endpoints spin for 50 µs and then sleep, unless told otherwise ([`Waiting`]). While a peer
+//! is awake, sending to it takes no system call and no fence; who goes to sleep pays for both,
+//! by `membarrier(2)`. A sleeper looks around four times a second.
 //!
 //! # How
 //!
-//! The data's way is `sender` → `ring` → bell and back: the ring is an algorithm over
-//! words, `segment` is the file and the locks on it, `wait` puts to sleep and wakes, and
-//! `sys` makes the system calls. No arrow goes back.
+//! The data's way is endpoint (`spsc`, `mpmc`, …) → `ring` → bell and back: a ring is an
+//! algorithm over words, `segment` is the file and the locks on it, `wait` puts to sleep and
+//! wakes, and `sys` makes the system calls. No arrow goes back. The algorithms are run by a
+//! model checker as they are, and killed at each of their accesses (`cargo xtask model`,
+//! `crash`, `soak`, `fuzz`).
 
 mod any;
 mod broadcast;

@@ -300,7 +300,7 @@ macro_rules! namespace {
         ///
         /// # Errors
         ///
-        /// As [`Transport::list`].
+        /// As [`Transport::list`](ipc_core::Transport::list).
         pub fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
             self.namespace.gc()
         }
