@@ -12,11 +12,13 @@ use ipc_core::ChannelError;
 #[non_exhaustive]
 pub enum Kind {
     /// One sender and one receiver at a time: a ring of variable-length records. Each takes
-    /// up its length, rounded up to a multiple of 8, and 8 bytes more.
+    /// up its length, rounded up to a multiple of 8, and 8 bytes more. A channel is three
+    /// pages and its capacity.
     Spsc,
     /// A work queue: any number of senders and receivers, each message to one of them. Slots
     /// of a fixed size: the longest message and 16 bytes more, rounded up to a multiple of
-    /// 64 (to 32, if it has 16 bytes at most).
+    /// 64 (to 32, if it has 16 bytes at most). A channel is two pages, 256 bytes for each
+    /// participant, and its slots, each of the two sums in whole pages.
     #[default]
     Mpmc,
     /// Every subscriber sees every message: any number of publishers, each with a ring of
@@ -32,10 +34,12 @@ pub enum Kind {
     /// in whole pages; then `capacity_bytes` for each publisher.
     Broadcast,
     /// The newest value: one writer at a time, any number of readers. Slots of a fixed size:
-    /// the longest value and 24 bytes more, rounded up to a multiple of 128.
+    /// the longest value and 24 bytes more, rounded up to a multiple of 128. A channel is made
+    /// up as a work queue is.
     Latest,
     /// Request and response: any number of clients and servers. A slot for each call under
-    /// way: the longest message and 16 bytes more, rounded up to an odd multiple of 64.
+    /// way: the longest message and 16 bytes more, rounded up to an odd multiple of 64. A
+    /// channel is made up as a work queue is.
     Rpc,
 }
 

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Arena, Child, Dice, PATIENCE, eventually, mode_of, name, say, serve, told, within};
 use ipc_shm::{
-    Channel, ChannelError, Lifetime, Receiver, RecvError, Role, SendError, Sender, ShmConfig, Spsc,
-    Transport, Waiting,
+    Channel, ChannelError, Kind, Lifetime, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig,
+    Spsc, Transport, Waiting,
 };
 use rstest::rstest;
 use std::{
@@ -669,4 +669,17 @@ fn descriptors_and_mappings_are_given_back_on_every_way_out() {
         eventually("the channel is free", || arena.shm().remove(&name("x")).is_ok());
         assert_eq!((open_files(), maps()), (0, 0));
     }
+}
+
+/// What the documentation of the kinds says that a channel takes up.
+#[rstest]
+#[case::spsc(ShmConfig::new().kind(Kind::Spsc).capacity_bytes(20_000), 3 * 4096 + 20_480)]
+#[case::mpmc(ShmConfig::new().depth(10).max_message_len(100).participants(20), 2 * 4096 + 8192 + 4096)]
+#[case::mpmc_tiny(ShmConfig::new().depth(300).max_message_len(16).participants(1), 2 * 4096 + 4096 + 12_288)]
+#[case::latest(ShmConfig::new().kind(Kind::Latest).max_message_len(1000), 2 * 4096 + 16_384 + 4096)]
+#[case::rpc(ShmConfig::new().kind(Kind::Rpc).depth(3).max_message_len(100), 2 * 4096 + 16_384 + 4096)]
+fn a_channel_takes_up_what_the_documentation_says(#[case] config: ShmConfig, #[case] bytes: u64) {
+    let arena = Arena::new();
+    drop(Shm::at(arena.path()).create(&name("x"), &config).unwrap());
+    assert_eq!(fs::metadata(arena.file("x")).unwrap().len(), bytes);
 }
