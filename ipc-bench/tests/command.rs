@@ -217,6 +217,9 @@ fn newest_values_are_read_and_written_each_for_itself() {
         assert_eq!((&row["experiment"], &row["transport"]), (&"latest".into(), &"shm:latest".into()));
         assert!(row["p50_ns"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["floor_ratio"].as_f64().unwrap() > 0.0, "{row}");
+        let watched = row["operation"] == "write watched";
+        assert_eq!(row["seen_share"].is_number(), watched, "{row}");
+        assert_eq!(row["awake_share"].is_number(), watched, "{row}");
         assert!(["read new", "read again", "write watched"].contains(&row["operation"].as_str().unwrap()));
     }
 }

@@ -4,7 +4,8 @@
 //! copy again what hasn't changed; that is a cost of its own. Each read of the other kind
 //! finds a new value: a process that has several channels writes one to each, which isn't
 //! timed, and then reads them one after the other, which is. A watched writer writes while
-//! a process on the other processor reads as fast as it can.
+//! a process on the other processor reads as fast as it can; how much of the time that one
+//! had its processor, and how many of the values it saw, are part of the figure.
 
 use super::{
     clock::{Samples, sample_ns},
@@ -138,14 +139,14 @@ impl<S: Sender, R: ReadsNewest> Newest<S, R> {
         Ok(Outcome { latencies_ns: samples.counted()?, ..outcome })
     }
 
-    /// Reads whatever is there until it is the last value of the run. None may be torn, and
-    /// none older than the one before.
+    /// Reads whatever is there until it is the last value of the run, and counts how many
+    /// different ones it sees. None may be torn, and none older than the one before.
     fn watch(&mut self, count: u64) -> Fallible<Outcome> {
         let last = self.numbers(count).end - 1;
         let link = &mut self.lane.link;
         let payload = link.payload;
         let outcome = Outcome::begin()?;
-        let mut newest = 0;
+        let (mut newest, mut seen) = (0, 0);
         while newest < last {
             link.rx.end.read_newest(|value| {
                 let number = Payload::number_of(value).unwrap_or(0);
@@ -153,11 +154,12 @@ impl<S: Sender, R: ReadsNewest> Newest<S, R> {
                 if number < newest || number > last {
                     return Err(format!("value {number} came after {newest}, before {last}").into());
                 }
+                seen += u64::from(number > newest);
                 newest = number;
                 Ok(())
             })?;
         }
-        outcome.end()
+        Ok(Outcome { messages: seen, ..outcome.end()? })
     }
 }
 

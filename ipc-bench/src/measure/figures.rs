@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     jobs::opening::CAPACITY_BYTES,
-    spec::{Delivery, Experiment, Outcome, Shape, TransportId},
+    spec::{Delivery, Experiment, Job, Outcome, Shape, TransportId},
     stats::{histogram, median, median_ns, recorded},
     trouble::Trouble,
 };
@@ -28,6 +28,10 @@ pub(crate) struct Run {
     /// Of groups.
     latencies_ns: Histogram<u64>,
     crowd: Option<CrowdRun>,
+    /// How many of the values that were written the one who watched has seen.
+    seen_share: Option<f64>,
+    /// How much of the time that one had a processor.
+    awake_share: Option<f64>,
 }
 
 /// What is known of a run among several.
@@ -75,6 +79,7 @@ impl Run {
             Shape::Crowd { .. } => Some(CrowdRun::new(contender, near, far, count)?),
             Shape::Solo | Shape::Pair => None,
         };
+        let watcher = far.first().filter(|_| contender.jobs[1] == Job::Watch);
         Ok(Self {
             messages: contender.messages(count),
             elapsed_ns: ended_ns.saturating_sub(started_ns).max(1),
@@ -83,6 +88,9 @@ impl Run {
                 / contender.group() as f64,
             latencies_ns,
             crowd,
+            seen_share: watcher.map(|one| one.messages as f64 / (count * contender.group()) as f64),
+            awake_share: watcher
+                .map(|one| one.cpu_ns as f64 / one.ended_ns.saturating_sub(one.started_ns).max(1) as f64),
         })
     }
 
@@ -231,6 +239,8 @@ impl Figures<'_> {
         Row {
             wait: None,
             operation: self.block.subject.operation(),
+            seen_share: median(self.subjects().filter_map(|run| run.seen_share)),
+            awake_share: median(self.subjects().filter_map(|run| run.awake_share)),
             floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
             floor_ratio_net: self.median_of(|round| round.measured[0].p50_ns / net(round.floor_ns)),
             // It is of the whole run, what isn't timed included.

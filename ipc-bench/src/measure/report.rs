@@ -85,6 +85,12 @@ pub(crate) struct Row {
     /// Of what the receivers should have got, where they may miss some.
     #[serde(serialize_with = "rounded")]
     pub(crate) lost_share: Option<f64>,
+    /// Of the values that were written, what the process saw that watched, and how much of
+    /// the time it had its processor: without it the writer was alone. Medians of the rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) seen_share: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) awake_share: Option<f64>,
     /// How much of the payload was written and read.
     pub(crate) touched: Touch,
     /// What one reading of the clock costs: part of each round trip, the floor's too.
@@ -292,6 +298,8 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
         Some(format!("{}/{}", ratio(row.senders_fairness)?, ratio(row.receivers_fairness)?))
     });
     column("lost %", &|row| decimals(row.lost_share.map(|share| share * 100.0), 1));
+    column("seen %", &|row| decimals(row.seen_share.map(|share| share * 100.0), 1));
+    column("awake %", &|row| decimals(row.awake_share.map(|share| share * 100.0), 0));
     let cpu_decimals = usize::from(experiment == Experiment::Throughput);
     column("cpu ns", &|row| decimals(row.cpu_ns_per_message, cpu_decimals));
     table.text()
@@ -330,6 +338,8 @@ fn legend(experiment: Experiment, tables: &str) -> String {
     let others = [
         ("fair s/r", "slowest over fastest sender; least over most messages of a receiver"),
         ("lost %", "of what the subscribers should have got; M msg/s is what was published"),
+        ("seen %", "of the values that were written, those that the reader saw"),
+        ("awake %", "of the time the reader had its processor; the less, the more the writer was alone"),
         ("cpu ns", "of all processes for a message; a round trip is two messages"),
         ("floor", "nanoseconds of a round trip of a bare cache line"),
     ];
