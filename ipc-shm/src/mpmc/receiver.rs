@@ -44,7 +44,9 @@ impl MpmcReceiver {
             waiter: Waiter::new(&attachment, Bed::Shared(receivers_asleep(&attachment))),
             attachment,
         };
-        receiver.party.look_around(&receiver.attachment, receiver.ring.memory(), &geometry)?;
+        if receiver.attachment.met_dead() {
+            receiver.party.look_around(&receiver.attachment, receiver.ring.memory(), &geometry)?;
+        }
         Ok(receiver)
     }
 

@@ -51,7 +51,9 @@ impl MpmcSender {
             waiter: Waiter::new(&attachment, Bed::Shared(senders_asleep(&attachment))),
             attachment,
         };
-        sender.party.look_around(&sender.attachment, sender.ring.memory(), &geometry)?;
+        if sender.attachment.met_dead() {
+            sender.party.look_around(&sender.attachment, sender.ring.memory(), &geometry)?;
+        }
         Ok(sender)
     }
 

@@ -53,7 +53,9 @@ impl RpcClient {
             for_response: Waiter::new(&attachment, Bed::Own(attachment.entry().bed())),
             attachment,
         };
-        client.party.look_around(&client.attachment, client.ring.memory(), &geometry)?;
+        if client.attachment.met_dead() {
+            client.party.look_around(&client.attachment, client.ring.memory(), &geometry)?;
+        }
         Ok(client)
     }
 

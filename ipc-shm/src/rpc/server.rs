@@ -39,7 +39,9 @@ impl RpcServer {
             waiter: Waiter::new(&attachment, Bed::Shared(servers_asleep(&attachment))),
             attachment,
         };
-        server.party.look_around(&server.attachment, server.ring.memory(), &geometry)?;
+        if server.attachment.met_dead() {
+            server.party.look_around(&server.attachment, server.ring.memory(), &geometry)?;
+        }
         Ok(server)
     }
 

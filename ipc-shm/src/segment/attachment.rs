@@ -22,6 +22,7 @@ use crate::{
 };
 use ipc_core::{ChannelError, Role};
 use std::{
+    fs::File,
     sync::{
         Arc,
         atomic::{self, Ordering},
@@ -163,6 +164,8 @@ pub(crate) struct Attachment {
     layout: Layout,
     pub(super) identity: Identity,
     id: u32,
+    /// Whether somebody was dead when we came, and what it left not yet put in order.
+    met_dead: bool,
     generation: u32,
 }
 
@@ -183,7 +186,7 @@ impl Attachment {
         };
         durable::begin_use(&opened)?;
         let mapping = Arc::new(Mapping::new(&opened.file, areas)?);
-        let attachment = Self {
+        let mut attachment = Self {
             mapping: Some(mapping),
             spot: Arc::new(Spot::new(place.path())?),
             place,
@@ -191,9 +194,11 @@ impl Attachment {
             header: opened.header,
             layout,
             id,
+            met_dead: false,
             generation: fork::generation(),
         };
         attachment.sign(role);
+        attachment.met_dead = attachment.meets_dead(&opened.file);
         Ok(attachment)
     }
 
@@ -210,6 +215,22 @@ impl Attachment {
         memory.store(entry.pid(), u64::from(ident::pid()), Ordering::Relaxed);
         // A peer that announced its sleep before this is seen by our next look at its flag.
         atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Whether an entry is taken by somebody who isn't there any more. What can't be told now
+    /// is found by those who wait.
+    fn meets_dead(&self, file: &File) -> bool {
+        let words = self.words();
+        let mut taken = self
+            .layout
+            .ids()
+            .filter(|&id| id != self.id && words.load(self.layout.entry(id).pid(), Ordering::Relaxed) != 0);
+        taken.any(|id| !lock::is_locked(file, byte_of(id)).unwrap_or(true))
+    }
+
+    /// Whether somebody was dead when we came, and what it left not yet put in order.
+    pub(crate) fn met_dead(&self) -> bool {
+        self.met_dead
     }
 
     /// The segment's memory. Whoever keeps the words keeps the role.
