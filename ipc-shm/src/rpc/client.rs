@@ -21,9 +21,9 @@ use std::{
 /// A calling end of a service in shared memory.
 ///
 /// There may be others, and each may have several calls under way. A call waits for a server
-/// as long as it was told to, whether one is there or not; when the server that has taken its
-/// request dies, in whatever way, it is told within milliseconds. What this client has under
-/// way when it is dropped, or when its process ends, is given up.
+/// as long as it was told to, whether one is there or not. When the server that has taken its
+/// request dies, in whatever way, it is told within 250 ms; as a rule, within 10. What this
+/// client has under way when it is dropped, or when its process ends, is given up.
 #[derive(Debug)]
 pub struct RpcClient {
     ring: Caller<Words>,
@@ -98,6 +98,7 @@ impl RpcClient {
             attachment: &self.attachment,
             call,
             server: None,
+            looks: 0,
         };
         if is_time_to_look {
             response.poll()?;
@@ -177,6 +178,13 @@ struct Response<'a> {
     call: Call,
     /// Who had taken the request at the last look, and may be dead.
     server: Option<u32>,
+    looks: u32,
+}
+
+impl Response<'_> {
+    /// A request that is about to be taken is looked at this often as if it were: whoever
+    /// takes it doesn't wake us for that.
+    const EARLY_LOOKS: u32 = 20;
 }
 
 impl Awaited for Response<'_> {
@@ -191,11 +199,12 @@ impl Awaited for Response<'_> {
     }
 
     fn is_obstructed(&self) -> bool {
-        self.server.is_some()
+        self.server.is_some() || self.looks < Self::EARLY_LOOKS
     }
 
     fn look_around(&mut self) -> Result<(), CallError> {
         let (words, geometry) = (self.ring.memory(), self.ring.geometry());
+        self.looks += 1;
         match self.server {
             Some(server) => self.party.look_at(self.attachment, words, geometry, [server]),
             None => self.party.look_around(self.attachment, words, geometry),
