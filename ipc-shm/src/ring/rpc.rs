@@ -27,10 +27,7 @@
 use super::{Corrupt, Survey, memory::Memory};
 use crate::{config, segment::Layout};
 use ipc_core::Participant;
-use std::sync::atomic::{
-    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
-    compiler_fence,
-};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// What a slot takes up besides its payload.
 const OVERHEAD_BYTES: u64 = 16;
@@ -285,9 +282,9 @@ impl<M: Memory> Caller<M> {
             let word = self.geometry.word(&self.memory, index)?;
             if word.stage() == Stage::Free {
                 let claimed = Word::new(word.call(), self.id, 0, Stage::Claimed);
-                // AcqRel: Acquire pairs with the Release that freed the slot, so that it was
-                // read before we overwrite it.
-                if self.swap(index, word, claimed).is_ok() {
+                // The Acquire of `word` pairs with the Release that freed the slot, so that it
+                // was read before we overwrite it.
+                if self.swap(index, word, claimed) {
                     self.start = index;
                     return Ok(Some(Call { index, claimed }));
                 }
@@ -341,25 +338,21 @@ impl<M: Memory> Caller<M> {
     /// Is done with a call, at whatever stage it is: frees its slot, or leaves that to the
     /// server that has taken it. True if the slot is free.
     pub(crate) fn finish(&mut self, call: &Call) -> Result<bool, Corrupt> {
-        let mut word = self.ours(call)?;
         // A server may take the request meanwhile, and then be done with it, or die.
         for _ in 0..4 {
+            let word = self.ours(call)?;
             let left = left_by_client(word);
-            // AcqRel: Release pairs with the Acquire of the next claim; our reads come before.
-            match self.swap(call.index, word, left) {
-                Ok(_) => return Ok(left.stage() == Stage::Free),
-                Err(found) => word = self.geometry.check(call.index, Word(found))?,
-            }
-            if word.call() != call.claimed.call() || word.client() != self.id {
-                break;
+            // Release: pairs with the Acquire of the next claim; our reads come before.
+            if self.swap(call.index, word, left) {
+                return Ok(left.stage() == Stage::Free);
             }
         }
-        Err(bad_word(call.index, word))
+        Err(Corrupt(format!("the word of slot {} doesn't settle", call.index)))
     }
 
     #[inline]
-    fn swap(&self, index: u64, found: Word, new: Word) -> Result<u64, u64> {
-        self.memory.compare_exchange(self.geometry.slot(index), found.0, new.0, AcqRel)
+    fn swap(&self, index: u64, found: Word, new: Word) -> bool {
+        self.memory.compare_exchange(self.geometry.slot(index), found.0, new.0, Release).is_ok()
     }
 }
 
@@ -436,8 +429,8 @@ impl<M: Memory> Answerer<M> {
             if word.stage() == Stage::Requested {
                 let word = self.geometry.check(index, word)?;
                 let taken = Word::new(word.call(), word.client(), self.id, Stage::Taken);
-                // AcqRel: Acquire pairs with the Release in `offer`.
-                if self.memory.compare_exchange(at, word.0, taken.0, AcqRel).is_ok() {
+                // Acquire: pairs with the Release in `offer`.
+                if self.memory.compare_exchange(at, word.0, taken.0, Acquire).is_ok() {
                     self.start = self.geometry.after(index);
                     return self.taken(index, taken).map(Some);
                 }
@@ -471,16 +464,19 @@ impl<M: Memory> Answerer<M> {
                 Stage::Answered
             }
         };
-        // AcqRel: Release pairs with the Acquire in `look`; the answer comes first.
-        match self.memory.compare_exchange(at, taken.word.0, taken.word.back_to_client(stage).0, AcqRel) {
-            Ok(_) => Ok(true),
-            Err(found) if found == taken.word.abandoned().0 => {
-                // Release: pairs with the Acquire of the next claim; our reads come before.
-                self.memory.store(at, taken.word.freed().0, Release);
-                Ok(false)
-            }
-            Err(found) => Err(bad_word(taken.index, Word(found))),
+        // Release: pairs with the Acquire in `word`; the answer comes first.
+        let answered = taken.word.back_to_client(stage).0;
+        if self.memory.compare_exchange(at, taken.word.0, answered, Release).is_ok() {
+            return Ok(true);
         }
+        // Relaxed: who abandoned it did nothing more with the payload.
+        let found = Word(self.memory.load(at, Relaxed));
+        if found != taken.word.abandoned() {
+            return Err(bad_word(taken.index, found));
+        }
+        // Release: pairs with the Acquire of the next claim; our reads come before.
+        self.memory.store(at, taken.word.freed().0, Release);
+        Ok(false)
     }
 }
 
@@ -491,17 +487,16 @@ const ATTACHED: u64 = 1;
 /// last one with this id left.
 fn enter(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corrupt> {
     repair(memory, geometry, id, |_| {})?;
-    memory.store(geometry.state(id), ATTACHED, Release);
-    // Whoever is killed was killed between two instructions: that the compiler keeps the
-    // order is enough, since whoever looks has been given the dead one's lock.
-    compiler_fence(SeqCst);
+    // Relaxed: whoever relies on it has been given this byte's lock, which orders. That the
+    // compiler keeps it before our claims, for a kill in between, is their Release's doing.
+    memory.store(geometry.state(id), ATTACHED, Relaxed);
     Ok(())
 }
 
 /// Whether participant `id` is there, or left something to be put in order.
 pub(crate) fn is_entered(memory: &impl Memory, geometry: &Geometry, id: u32) -> bool {
-    // Acquire: pairs with the Release of the last repair; the kernel's lock orders more.
-    memory.load(geometry.state(id), Acquire) != CLEAN
+    // Relaxed: a hint, until one has the lock, which orders.
+    memory.load(geometry.state(id), Relaxed) != CLEAN
 }
 
 /// Puts in order what participant `id` left in the slots, and names the clients that wait
@@ -517,10 +512,10 @@ pub(crate) fn repair(
         return Ok(());
     }
     for index in 0..geometry.depth {
-        let mut word = geometry.word(memory, index)?;
         // The other one of the two may change it meanwhile, or be put in order by somebody
         // else: each does so once or twice.
         for tries in 0.. {
+            let word = geometry.word(memory, index)?;
             let left = if word.client() == id {
                 left_by_client(word)
             } else if word.server() == id {
@@ -529,24 +524,20 @@ pub(crate) fn repair(
                 break;
             };
             if tries == 8 {
-                return Err(bad_word(index, word));
+                return Err(Corrupt(format!("the word of slot {index} doesn't settle")));
             }
-            // AcqRel: carries what the dead one read and wrote on to the next one that claims
+            // Release: carries what the dead one read and wrote on to the next one that claims
             // the slot, or to its client.
-            match memory.compare_exchange(geometry.slot(index), word.0, left.0, AcqRel) {
-                Ok(_) => {
-                    if left.client() != 0 {
-                        bereaved(left.client());
-                    }
-                    break;
+            if memory.compare_exchange(geometry.slot(index), word.0, left.0, Release).is_ok() {
+                if left.client() != 0 {
+                    bereaved(left.client());
                 }
-                Err(found) => word = geometry.check(index, Word(found))?,
+                break;
             }
         }
     }
-    compiler_fence(SeqCst);
-    // Release: pairs with the Acquire in `is_entered`.
-    memory.store(geometry.state(id), CLEAN, Release);
+    // Relaxed, as in `enter`: the Acquires above keep it behind them.
+    memory.store(geometry.state(id), CLEAN, Relaxed);
     Ok(())
 }
 

@@ -365,7 +365,14 @@ fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case
     for case in cases {
         case.explore(&Orderings::Recorded(Arc::clone(&sites)), case.preemptions[0]);
     }
-    let sites: Vec<Site> = locked(&sites).iter().filter(|site| site.file.ends_with(file)).copied().collect();
+    let lines: Vec<&str> = source.lines().collect();
+    // Where it is only asked whether a swap failed, what it found doesn't matter.
+    let matters = |site: &&Site| {
+        site.half != Half::FailureAcquire || !lines[site.line as usize - 1].contains(".is_ok()")
+    };
+    let sites: BTreeSet<Site> =
+        locked(&sites).iter().filter(|site| site.file.ends_with(file)).copied().collect();
+    let sites: Vec<Site> = sites.iter().filter(matters).copied().collect();
     let reached: BTreeSet<u32> = sites.iter().map(|site| site.line).collect();
     let written: BTreeSet<u32> = orderings_in(source).collect();
     assert_eq!(reached, written, "some lines with an ordering are not reached by any case");
