@@ -3,7 +3,7 @@
 use crate::{
     broadcast,
     common::{Dice, layout},
-    mpmc, places, queues,
+    latest, mpmc, places, queues, rpc,
     scenario::Scenario,
     spsc,
 };
@@ -105,5 +105,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(queues::scenarios::<Mpmc>());
     all.extend(mpmc::scenarios());
     all.extend(broadcast::scenarios());
+    all.extend(latest::scenarios());
+    all.extend(rpc::scenarios());
     all
 }

@@ -17,12 +17,14 @@ mod broadcast;
 #[cfg(feature = "crash-points")]
 mod faults;
 mod kinds;
+mod latest;
 mod mpmc;
 mod places;
 #[cfg(feature = "crash-points")]
 mod points;
 mod queues;
 mod report;
+mod rpc;
 mod scenario;
 #[cfg(feature = "crash-points")]
 mod sites;
