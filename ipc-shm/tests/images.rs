@@ -5,7 +5,7 @@ mod common;
 #[path = "../fuzz/src/image.rs"]
 mod image;
 
-use common::{Dice, within};
+use common::{Dice, prove, within};
 use rstest::rstest;
 use std::time::Duration;
 
@@ -24,4 +24,5 @@ fn every_call_on_a_changed_image_answers(#[values(1, 2, 3, 4)] seed: u64) {
             image::play(&script, &directory);
         }
     });
+    prove(&format!("images: {} scripts of seed {seed} played", SCRIPTS * u64::from(rounds)));
 }
