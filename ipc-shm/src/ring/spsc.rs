@@ -102,11 +102,10 @@ impl Geometry {
     /// How much lies between the receiver and the sender.
     #[inline]
     fn used(&self, head: u64, released: u64) -> Result<u64, Corrupt> {
-        let used = head.wrapping_sub(released);
-        if used <= self.capacity && used % WORD == 0 {
-            return Ok(used);
+        match head.checked_sub(released) {
+            Some(used) if used <= self.capacity && used % WORD == 0 => Ok(used),
+            _ => Err(out_of_step(head, released)),
         }
-        Err(out_of_step(head, released))
     }
 }
 

@@ -12,8 +12,8 @@ mod mutator;
 mod scenes;
 mod users;
 
-use common::{Arena, Child, prove, say, serve};
-use ipc_shm::Kind;
+use common::{Arena, Child, name, prove, say, serve};
+use ipc_shm::{Channel, Kind, SendError, Sender, ShmConfig, Transport};
 use scenes::{Stage, State, When, variants};
 use std::{
     env,
@@ -318,4 +318,16 @@ fn a_mutator_that_changes_words_all_the_time_is_borne() {
             ));
         }
     });
+}
+
+#[test]
+fn a_receiver_before_the_first_byte_is_corrupt() {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &ShmConfig::new().capacity_bytes(4096)).unwrap();
+    let mut tx = channel.sender().unwrap();
+    tx.try_send(&[0; 1000]).unwrap();
+    // As far behind the sender as the ring is long, if numbers went round.
+    let released = (-8_i64).to_ne_bytes();
+    common::write_at(&arena.file("x"), common::layout::RECEIVER + common::layout::RELEASED, &released);
+    assert!(matches!(tx.try_send(&[0; 4000]), Err(SendError::Corrupt(_))));
 }
