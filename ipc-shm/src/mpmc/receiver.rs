@@ -214,7 +214,9 @@ impl BatchReceiver for MpmcReceiver {
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
         self.advance(wait)?;
-        while self.rest.len() + 1 < max_messages {
+        // More than that can't be held, whatever the slots say.
+        let most = max_messages.min(self.ring.geometry().depth as usize);
+        while self.rest.len() + 1 < most {
             match self.ring.try_take_message() {
                 Ok(Take::Taken(held)) => self.rest.push_back(held),
                 // What is corrupt is found again when nothing is held any more.

@@ -13,7 +13,7 @@ mod scenes;
 mod users;
 
 use common::{Arena, Child, name, prove, say, serve};
-use ipc_shm::{Channel, Kind, SendError, Sender, ShmConfig, Transport};
+use ipc_shm::{BatchReceiver, Channel, Kind, Mpmc, SendError, Sender, ShmConfig, Transport, Wait};
 use scenes::{Stage, State, When, variants};
 use std::{
     env,
@@ -330,4 +330,22 @@ fn a_receiver_before_the_first_byte_is_corrupt() {
     let released = (-8_i64).to_ne_bytes();
     common::write_at(&arena.file("x"), common::layout::RECEIVER + common::layout::RELEASED, &released);
     assert!(matches!(tx.try_send(&[0; 4000]), Err(SendError::Corrupt(_))));
+}
+
+#[test]
+fn no_more_messages_are_held_than_there_are_slots() {
+    let arena = Arena::new();
+    let config = ShmConfig::new().participants(4).depth(4).max_message_len(100);
+    let channel = Mpmc::at(arena.path()).create(&name("x"), &config).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    for _ in 0..4 {
+        tx.try_send(b"a message").unwrap();
+    }
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), 4);
+    // All slots are ready again, in the next lap.
+    for slot in 0..4 {
+        let ready_in_lap_1 = (1_u64 << 1 | 1) << 24;
+        common::write_at(&arena.file("x"), common::layout::DATA + slot * 128, &ready_in_lap_1.to_ne_bytes());
+    }
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), 4);
 }
