@@ -12,6 +12,7 @@ use crate::{
 };
 use ipc_core::{CallError, ChannelError, Client, Wait};
 use std::{
+    cell::Cell,
     ops::Deref,
     ptr::NonNull,
     slice,
@@ -125,6 +126,8 @@ impl RpcClient {
 pub struct RpcTicket {
     client: u64,
     call: Call,
+    /// The response's length, once `advance` has found it: loaded once and checked.
+    answered: Cell<Option<usize>>,
 }
 
 /// Room for a call, awaited. Whoever has it may be dead.
@@ -154,7 +157,7 @@ impl Awaited for Room<'_> {
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    Answered,
+    Answered { len: usize },
     Declined,
     Died,
 }
@@ -163,7 +166,7 @@ impl Outcome {
     fn of(progress: Progress) -> Option<Self> {
         match progress {
             Progress::Offered | Progress::Taken { .. } => None,
-            Progress::Answered { .. } => Some(Self::Answered),
+            Progress::Answered { len } => Some(Self::Answered { len }),
             Progress::Declined => Some(Self::Declined),
             Progress::Died => Some(Self::Died),
         }
@@ -238,7 +241,7 @@ impl Client for RpcClient {
         unsafe { space.copy_from_nonoverlapping(NonNull::from(request).cast(), request.len()) };
         self.ring.offer(&call, request.len())?;
         self.party.servers.ring(self.ring.memory());
-        Ok(RpcTicket { client: self.serial, call })
+        Ok(RpcTicket { client: self.serial, call, answered: Cell::new(None) })
     }
 
     #[inline]
@@ -251,7 +254,10 @@ impl Client for RpcClient {
             None => self.wait_for_response(call, wait)?,
         };
         let error = match outcome {
-            Outcome::Answered => return Ok(()),
+            Outcome::Answered { len } => {
+                ticket.answered.set(Some(len));
+                return Ok(());
+            }
             Outcome::Declined => CallError::Declined,
             Outcome::Died => CallError::ServerDied,
         };
@@ -263,10 +269,8 @@ impl Client for RpcClient {
     fn response(&mut self, ticket: RpcTicket) -> RpcResponse<'_> {
         self.check_ticket(&ticket);
         assert!(self.attachment.is_ours(), "response() in a forked child");
-        match self.ring.look(&ticket.call) {
-            Ok(Progress::Answered { len }) => RpcResponse { client: self, call: ticket.call, len },
-            other => panic!("response() without a successful advance(): {other:?}"),
-        }
+        let len = ticket.answered.get().expect("response() without a successful advance()");
+        RpcResponse { client: self, call: ticket.call, len }
     }
 
     fn abandon(&mut self, ticket: RpcTicket) {

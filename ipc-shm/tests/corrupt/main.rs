@@ -13,7 +13,10 @@ mod scenes;
 mod users;
 
 use common::{Arena, Child, name, prove, say, serve};
-use ipc_shm::{BatchReceiver, Channel, Kind, Mpmc, SendError, Sender, ShmConfig, Transport, Wait};
+use ipc_shm::{
+    BatchReceiver, Channel, Client, Kind, Mpmc, Request, Rpc, SendError, Sender, Server, ShmConfig,
+    Transport, Wait,
+};
 use scenes::{Stage, State, When, variants};
 use std::{
     env,
@@ -348,4 +351,18 @@ fn no_more_messages_are_held_than_there_are_slots() {
         common::write_at(&arena.file("x"), common::layout::DATA + slot * 128, &ready_in_lap_1.to_ne_bytes());
     }
     assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), 4);
+}
+
+#[test]
+fn a_response_that_was_found_can_be_read_whatever_becomes_of_its_slot() {
+    let arena = Arena::new();
+    let config = ShmConfig::new().participants(4).depth(1).max_message_len(100);
+    let service = Rpc::at(arena.path()).create(&name("x"), &config).unwrap();
+    let (mut client, mut server) = (service.client().unwrap(), service.server().unwrap());
+    let ticket = client.submit(b"a request", Wait::Never).unwrap();
+    server.next(Wait::Never).unwrap().respond(b"an answer").unwrap();
+    client.advance(&ticket, Wait::Never).unwrap();
+    // The slot's word and the length.
+    common::write_at(&arena.file("x"), common::layout::DATA, &[0xff; 16]);
+    assert_eq!(*client.response(ticket), *b"an answer");
 }
