@@ -7,8 +7,9 @@
 //! hang is a finding. Shared by the fuzzer and by a test that plays scripts of its own.
 
 use ipc_shm::{
-    Batch, BatchReceiver, Channel, ChannelName, EndMark, Kind, Lifetime, Loan, Message, Receiver, RecvError,
-    SendError, Sender, Shm, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Transport, Wait, WhenFull,
+    Batch, BatchReceiver, BatchSender, CallError, Channel, ChannelName, Client, EndMark, Kind, Lifetime,
+    Loan, Message, Pollable, Receiver, RecvError, Request, Rpc, RpcClient, RpcServer, RpcTicket, SendError,
+    Sender, Server, Shm, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Transport, Wait, WhenFull,
 };
 use std::{
     fs,
@@ -82,17 +83,21 @@ pub(crate) fn play(script: &[u8], directory: &Directory) {
     let name = ChannelName::new("x").expect("a name");
     let path = directory.0.join("x");
     let _ = fs::remove_file(&path);
-    let config = config(&mut script);
+    let (kind, config) = config(&mut script);
     let channel = shm.create(&name, &config).expect("a sound channel can be made");
     let file = File::options().read(true).write(true).open(&path).expect("it is there");
     let mut stage = Stage {
         shm,
+        rpc: (kind == Kind::Rpc).then(|| Rpc::at(&directory.0)),
         name,
         config,
         file,
+        whole: Vec::new(),
         channels: vec![channel],
         senders: Vec::new(),
         receivers: Vec::new(),
+        clients: Vec::new(),
+        servers: Vec::new(),
     };
     for _ in 0..MOST_STEPS {
         if script.is_over() {
@@ -104,7 +109,7 @@ pub(crate) fn play(script: &[u8], directory: &Directory) {
     let _ = fs::remove_file(&path);
 }
 
-fn config(script: &mut Script<'_>) -> ShmConfig {
+fn config(script: &mut Script<'_>) -> (Kind, ShmConfig) {
     let choice = script.byte();
     let kind = Kind::ALL[usize::from(choice) % Kind::ALL.len()];
     let config = ShmConfig::new().kind(kind);
@@ -116,32 +121,41 @@ fn config(script: &mut Script<'_>) -> ShmConfig {
         Kind::Mpmc => config.depth(3).max_message_len(100).max_deliveries(2),
         Kind::Broadcast => config.publishers(2).capacity_bytes(PAGE as u64),
         Kind::Latest => config.depth(2).max_message_len(100),
+        Kind::Rpc => config.depth(3).max_message_len(100),
         _ => config,
     };
     let config = if choice & 0x40 == 0 { config } else { config.lifetime(Lifetime::Transient) };
-    match (kind, choice & 0x80) {
+    let config = match (kind, choice & 0x80) {
         (Kind::Mpmc, 0x80) => config.when_full(WhenFull::DropOldest),
         (Kind::Broadcast, 0x80) => config.when_full(WhenFull::Wait),
         _ => config,
-    }
+    };
+    (kind, config)
 }
 
 /// The channel, who has it open, and its file.
 struct Stage {
     shm: Shm,
+    /// If it is a service.
+    rpc: Option<Rpc>,
     name: ChannelName,
     config: ShmConfig,
     file: File,
+    /// The file's bytes at an earlier step.
+    whole: Vec<u8>,
     channels: Vec<ShmChannel>,
     senders: Vec<ShmSender>,
     receivers: Vec<ShmReceiver>,
+    clients: Vec<(RpcClient, Vec<RpcTicket>)>,
+    servers: Vec<RpcServer>,
 }
 
 impl Stage {
     fn step(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 20 {
+        match script.byte() % 25 {
             0..=5 => self.change(script),
             6 => self.open(),
+            7..=15 | 20..=22 if self.rpc.is_some() => self.use_service(script),
             7 => self.attach_sender(),
             8 => self.attach_receiver(),
             9 | 10 => self.send(script),
@@ -152,21 +166,23 @@ impl Stage {
             16 => drop(black_box(self.shm.stat(&self.name))),
             17 => drop(black_box(self.shm.gc())),
             18 => self.leave(script),
-            _ => self.wait_briefly(),
+            19 => self.wait_briefly(),
+            20 => self.send_batch(script),
+            // Seldom: the kernel takes milliseconds to close what is polled.
+            21 if script.byte() % 16 == 0 => self.poll(),
+            21 => self.receive(),
+            22 => self.read_newest(),
+            23 => self.be_killed(script),
+            _ => self.remember_or_restore(script),
         }
     }
 
     /// Changes a word of the file, in one of the ways in which programs and disks err.
     fn change(&mut self, script: &mut Script<'_>) {
-        let pages = self.file.metadata().map_or(1, |metadata| (metadata.len() as usize / PAGE).max(1));
         let how = script.byte();
-        // Most words that matter are at the beginning of a page.
-        let within = if how & 0x80 == 0 { 8 * script.below(64) } else { script.below(PAGE - 8) };
-        let at = (script.below(pages) * PAGE + within) as u64;
-        let mut bytes = [0; 8];
-        let _ = self.file.read_exact_at(&mut bytes, at);
-        let old = u64::from_ne_bytes(bytes);
-        let new = match how % 8 {
+        let at = self.place(script, how & 0x80 == 0);
+        let old = self.word(at);
+        let new = match how % 16 {
             0 => 0,
             1 => u64::MAX,
             2 => old ^ 1 << script.below(64),
@@ -174,9 +190,76 @@ impl Stage {
             4 => old.wrapping_sub(1),
             5 => old & !0xff | u64::from(script.byte()),
             6 => old.wrapping_add(u64::from(script.byte()) << script.below(64)),
+            // A position beside this one; one before the first.
+            7 => old.wrapping_add(8 * u64::from(script.byte())),
+            8 => old.wrapping_sub(8 * u64::from(script.byte())),
+            9 => (8 * u64::from(script.byte())).wrapping_neg(),
+            // A record's word: length, flags.
+            10 => (script.below(PAGE + 64) as u64) << 8 | u64::from(script.byte() & 7),
+            // A slot's word: turn, owner, attempts.
+            11 => {
+                let (turn, owner) = (u64::from(script.byte()), u64::from(script.byte() & 7));
+                turn << 24 | owner << 8 | u64::from(script.byte() & 3)
+            }
+            // What stands elsewhere.
+            12 => {
+                let elsewhere = self.place(script, true);
+                self.word(elsewhere)
+            }
             _ => script.word(),
         };
         self.file.write_all_at(&new.to_ne_bytes(), at).expect("the file can be written");
+    }
+
+    /// A place in the file. Most words that matter are at the beginning of a page.
+    fn place(&self, script: &mut Script<'_>, is_early: bool) -> u64 {
+        let pages = self.file.metadata().map_or(1, |metadata| (metadata.len() as usize / PAGE).max(1));
+        let within = if is_early { 8 * script.below(64) } else { script.below(PAGE - 8) };
+        (script.below(pages) * PAGE + within) as u64
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        let _ = self.file.read_exact_at(&mut bytes, at);
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.file.metadata().map_or(0, |metadata| metadata.len() as usize)];
+        let _ = self.file.read_exact_at(&mut bytes, 0);
+        bytes
+    }
+
+    /// All, or one of each, are gone without having put anything in order.
+    fn be_killed(&mut self, script: &mut Script<'_>) {
+        let left = self.bytes();
+        if script.byte() % 2 == 0 {
+            self.senders.clear();
+            self.receivers.clear();
+            self.clients.clear();
+            self.servers.clear();
+        } else {
+            self.senders.pop();
+            self.receivers.pop();
+            self.clients.pop();
+            self.servers.pop();
+        }
+        self.file.write_all_at(&left, 0).expect("the file can be written");
+    }
+
+    /// Pages, or all of them, are older than the others.
+    fn remember_or_restore(&mut self, script: &mut Script<'_>) {
+        if self.whole.is_empty() {
+            self.whole = self.bytes();
+            return;
+        }
+        let page = script.below(self.whole.len() / PAGE + 1);
+        let part = match page * PAGE {
+            at if at < self.whole.len() => at..at + PAGE,
+            _ => 0..self.whole.len(),
+        };
+        let at = part.start as u64;
+        self.file.write_all_at(&self.whole[part], at).expect("the file can be written");
     }
 
     fn open(&mut self) {
@@ -244,6 +327,95 @@ impl Stage {
         }
     }
 
+    fn send_batch(&mut self, script: &mut Script<'_>) {
+        let messages = vec![[9; 12]; 1 + script.below(6)];
+        for sender in &mut self.senders {
+            expected_of_a_sender(match sender {
+                ShmSender::Spsc(sender) => sender.send_batch(&messages, Wait::Never),
+                ShmSender::Mpmc(sender) => sender.send_batch(&messages, Wait::Never),
+                ShmSender::Broadcast(sender) => sender.send_batch(&messages, Wait::Never),
+                other => other.send_wait(&messages[0], Wait::Never).map(|()| 1),
+            });
+        }
+    }
+
+    fn poll(&mut self) {
+        for receiver in &mut self.receivers {
+            black_box(receiver.descriptor().expect("descriptors are to be had"));
+            expected_of_a_receiver(receiver.arm());
+        }
+    }
+
+    fn read_newest(&mut self) {
+        for receiver in &mut self.receivers {
+            let ShmReceiver::Latest(reader) = receiver else { continue };
+            if let Some(message) = expected_of_a_receiver(reader.read()).flatten() {
+                read(&message);
+            }
+        }
+    }
+
+    fn use_service(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 8 {
+            0 if self.clients.len() < 2 => {
+                let service = self.rpc.as_ref().and_then(|rpc| rpc.open(&self.name).ok());
+                let client = service.and_then(|service| service.client().ok());
+                self.clients.extend(client.map(|client| (client, Vec::new())));
+            }
+            1 if self.servers.len() < 2 => {
+                let service = self.rpc.as_ref().and_then(|rpc| rpc.open(&self.name).ok());
+                self.servers.extend(service.and_then(|service| service.server().ok()));
+            }
+            0..=3 => self.submit(script),
+            4 | 5 => self.collect(script),
+            _ => self.answer(script),
+        }
+    }
+
+    fn submit(&mut self, script: &mut Script<'_>) {
+        let request = vec![1; script.below(101)];
+        for (client, tickets) in &mut self.clients {
+            tickets.extend(expected_of_a_client(client.submit(&request, Wait::Never)));
+        }
+    }
+
+    fn collect(&mut self, script: &mut Script<'_>) {
+        let how = script.byte();
+        for (client, tickets) in &mut self.clients {
+            let Some(ticket) = tickets.pop() else { continue };
+            match how % 4 {
+                0 => client.abandon(ticket),
+                1 => {
+                    let answered = expected_of_a_client(client.advance(&ticket, Wait::Never)).is_some();
+                    // What was found is there, whatever happens to the file.
+                    self.file.write_all_at(&[how; 256], 3 * PAGE as u64).expect("the file can be written");
+                    if answered {
+                        read(&client.response(ticket));
+                    }
+                }
+                _ => {
+                    if let Some(response) = expected_of_a_client(client.collect(ticket, Wait::Never)) {
+                        read(&response);
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, script: &mut Script<'_>) {
+        let how = script.byte();
+        for server in &mut self.servers {
+            let Some(request) = expected_of_a_receiver(server.next(Wait::Never)) else { continue };
+            read(&request);
+            match how % 4 {
+                0 => {}
+                1 => std::mem::forget(request),
+                2 => drop(expected_of_a_sender(request.respond(&[how; 30]))),
+                _ => drop(expected_of_a_sender(request.respond_in_place(9, |space| space.fill(how)))),
+            }
+        }
+    }
+
     fn keep(&mut self) {
         for receiver in &mut self.receivers {
             if let Some(message) = expected_of_a_receiver(receiver.receive(Wait::Never)) {
@@ -255,8 +427,8 @@ impl Stage {
 
     fn leave(&mut self, script: &mut Script<'_>) {
         match script.byte() % 4 {
-            0 => drop(self.senders.pop()),
-            1 => drop(self.receivers.pop()),
+            0 => drop((self.senders.pop(), self.clients.pop())),
+            1 => drop((self.receivers.pop(), self.servers.pop())),
             2 => drop(self.channels.pop()),
             _ => drop(self.shm.remove(&self.name)),
         }
@@ -272,6 +444,12 @@ impl Stage {
         }
         for sender in &mut self.senders {
             expected_of_a_sender(sender.send_wait(b"waited", wait()));
+        }
+        for (client, _) in &mut self.clients {
+            expected_of_a_client(client.call(b"waited", wait()).map(drop));
+        }
+        for server in &mut self.servers {
+            expected_of_a_receiver(server.advance(wait()));
         }
     }
 }
@@ -305,6 +483,22 @@ fn expected_of_a_receiver<T>(answer: Result<T, RecvError>) -> Option<T> {
             | RecvError::Lagged { .. }
             | RecvError::Closed
             | RecvError::Corrupt(_),
+        ) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+fn expected_of_a_client<T>(answer: Result<T, CallError>) -> Option<T> {
+    match answer {
+        Ok(done) => Some(done),
+        Err(
+            CallError::WouldBlock
+            | CallError::TimedOut
+            | CallError::TooLong { .. }
+            | CallError::Declined
+            | CallError::ServerDied
+            | CallError::Closed
+            | CallError::Corrupt(_),
         ) => None,
         Err(error) => panic!("{error:?}"),
     }
