@@ -1,6 +1,8 @@
 //! The commands: what they are called, and which one is meant.
 
 mod crash;
+mod fuzz;
+mod hostile;
 mod matrix;
 mod soak;
 mod survival;
@@ -61,7 +63,14 @@ impl Given {
     }
 }
 
-const COMMANDS: [&Command; 4] = [&test_all::COMMAND, &matrix::COMMAND, &crash::COMMAND, &soak::COMMAND];
+const COMMANDS: [&Command; 6] = [
+    &test_all::COMMAND,
+    &matrix::COMMAND,
+    &crash::COMMAND,
+    &soak::COMMAND,
+    &hostile::COMMAND,
+    &fuzz::COMMAND,
+];
 
 const USAGE_ERROR: u8 = 2;
 
