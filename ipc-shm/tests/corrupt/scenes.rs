@@ -194,7 +194,7 @@ pub(crate) fn variants(kind: Kind) -> Vec<(String, ShmConfig)> {
     let policies = match kind {
         Kind::Spsc | Kind::Rpc => &[WhenFull::Wait][..],
         Kind::Mpmc | Kind::Broadcast => &[WhenFull::Wait, WhenFull::DropOldest],
-        _ => &WhenFull::ALL[..],
+        _ => WhenFull::ALL,
     };
     let mut variants: Vec<_> = policies
         .iter()

@@ -36,6 +36,7 @@ pub(crate) struct Users {
     found: Found,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Ends {
     Queue(Option<ShmSender>, Option<ShmReceiver>),
     Service(Option<(RpcClient, Vec<RpcTicket>)>, Option<RpcServer>),
