@@ -26,7 +26,7 @@ const SEEN: usize = 1;
 const BRIEFLY: Duration = Duration::from_millis(1);
 
 const DEPTH: u64 = 2;
-const LONGEST: usize = 200;
+const LONGEST: usize = 48;
 const PARTICIPANTS: u32 = 4;
 
 /// Where the sleeping readers' flag is, and the first slot.
@@ -497,7 +497,7 @@ fn stat(stage: &Stage) {
         |()| {
             let info = stage.shm().stat(&name("x"))?;
             // What couldn't be read isn't made up.
-            assert!(info.sent_messages.is_some_and(|sent| sent == 3 || sent == 0));
+            assert!(info.sent_messages.is_none_or(|sent| sent == 3));
             Ok(())
         },
     );

@@ -715,8 +715,8 @@ fn look(stage: &Stage) {
         || (),
         |()| {
             let info = stage.shm().stat(&name("x"))?;
-            // What couldn't be read isn't made up.
-            assert!(info.queued_messages.is_none_or(|calls| calls == 2 || calls == 0));
+            // What couldn't be read isn't counted.
+            assert!(info.queued_messages.is_some_and(|calls| calls <= 2));
             Ok(())
         },
     );
