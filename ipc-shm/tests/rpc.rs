@@ -303,7 +303,7 @@ fn requests_are_served_in_turn_whoever_makes_most() {
     let (mut greedy, mut polite) = (service.client().unwrap(), service.client().unwrap());
     let mut server = service.server().unwrap();
     for _ in 0..7 {
-        std::mem::forget(greedy.submit(b"more", Wait::Never).unwrap());
+        let _never_collected = greedy.submit(b"more", Wait::Never).unwrap();
     }
     let ticket = polite.submit(b"please", Wait::Never).unwrap();
     let mut before = 0;
@@ -467,7 +467,7 @@ fn wrong_words_are_reported_or_read_as_something_never_worse() {
     let arena = Arena::new();
     let service = service(&arena, &ShmConfig::new().depth(2).max_message_len(48).participants(4));
     let mut client = service.client().unwrap();
-    std::mem::forget(client.submit(b"a question", Wait::Never).unwrap());
+    let _never_collected = client.submit(b"a question", Wait::Never).unwrap();
     let image = fs::read(arena.file("x")).unwrap();
     let file = OpenOptions::new().write(true).open(arena.file("x")).unwrap();
     let data = image.len() as u64 - 4096;

@@ -29,15 +29,11 @@
 //! In the manner of D. Vyukov's bounded queue (a turn in each slot), without its two shared
 //! positions, which a kill can leave wrong for ever.
 
-use super::{
-    Corrupt, Survey,
-    ledger::{self, Ledger, POSITION_UNIT, Progress},
-    memory::Memory,
-};
+use super::{Corrupt, Survey, memory::Memory};
 use crate::{config, segment::Layout};
 use ipc_core::Participant;
 use std::sync::atomic::{
-    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
     compiler_fence,
 };
 
@@ -61,8 +57,8 @@ pub(crate) struct Geometry {
     /// The state word of participant 1, and how far the others' are from it.
     pub(crate) states: usize,
     pub(crate) state_stride: usize,
-    /// From a participant's state word to its ledger of dropped messages.
-    pub(crate) ledger_from_state: usize,
+    /// From a participant's state word to the two words of its drops.
+    pub(crate) drops_from_state: usize,
     pub(crate) participants: u32,
     /// The first slot, the distance between slots, and their number.
     pub(crate) slots: usize,
@@ -81,7 +77,7 @@ impl Geometry {
             generation: layout.shared(),
             states: first.state(),
             state_stride: stride,
-            ledger_from_state: first.ledger() - first.state(),
+            drops_from_state: first.ledger() - first.state(),
             participants: layout.participants,
             slots: layout.data as usize,
             stride: slot_bytes(geometry.max_message_len) as usize,
@@ -95,8 +91,8 @@ impl Geometry {
         self.states + (id - 1) as usize * self.state_stride
     }
 
-    fn ledger(&self, id: u32) -> ledger::Place {
-        ledger::Place::at(self.state(id) + self.ledger_from_state)
+    fn drops(&self, id: u32) -> usize {
+        self.state(id) + self.drops_from_state
     }
 
     #[inline]
@@ -116,7 +112,8 @@ impl Geometry {
 
     #[inline]
     fn word(&self, memory: &impl Memory, at: usize) -> Result<Word, Corrupt> {
-        // Acquire: pairs with the Release of whoever stored it; see `try_claim`, `try_take`.
+        // Acquire: pairs with the Release of whoever stored it. The payload is there, what was
+        // read from the slot has been read, and what is seen next is no older.
         self.check(at, Word(memory.load(at, Acquire)))
     }
 
@@ -272,9 +269,7 @@ pub(crate) struct Writer<M> {
     geometry: Geometry,
     id: u32,
     cursor: Cursor,
-    /// The slot whose message is being dropped to make room, and how many were.
-    dropped: Ledger,
-    dropped_count: u64,
+    drops: Drops,
 }
 
 impl<M: Memory> Writer<M> {
@@ -284,9 +279,8 @@ impl<M: Memory> Writer<M> {
         let first = geometry.word(&memory, geometry.slot(0))?;
         let mut cursor = Cursor { index: 0, lap: first.last_claim() };
         cursor.step(geometry.depth);
-        let dropped = Ledger::open(&memory, geometry.ledger(id));
-        let dropped_count = dropped.progress().count;
-        Ok(Self { memory, geometry, id, cursor, dropped, dropped_count })
+        let (drops, _) = Drops::open(&memory, &geometry, id);
+        Ok(Self { memory, geometry, id, cursor, drops })
     }
 
     /// The words.
@@ -308,24 +302,27 @@ impl<M: Memory> Writer<M> {
         let free = Word::free(self.cursor.lap);
         let mine = Word::claimed(self.cursor.lap, self.id);
         let word = self.geometry.word(&self.memory, at)?;
-        // AcqRel: Acquire pairs with the Release that freed the slot, so that what its
-        // receiver read was read before we overwrite it. Release, and the Acquire of the
-        // walks: who sees our claim sees what we saw before it, or a receiver could be told
-        // that nothing is there while something older is.
-        if word == free && self.memory.compare_exchange(at, free.0, mine.0, AcqRel).is_ok() {
-            let slot = Slot { at, lap: self.cursor.lap };
-            self.cursor.step(self.geometry.depth);
-            return Ok(Claim::Claimed(slot));
+        if word != free {
+            return self.walk_to_claim(word, drop_oldest);
         }
-        self.walk_to_claim(drop_oldest)
+        // Release, and the Acquire of the walks: who sees our claim sees what we saw before
+        // it, or a receiver could be told that nothing is there while something older is.
+        // No Acquire: the word's own load was one.
+        match self.memory.compare_exchange(at, free.0, mine.0, Release) {
+            Ok(_) => {
+                let slot = Slot { at, lap: self.cursor.lap };
+                self.cursor.step(self.geometry.depth);
+                Ok(Claim::Claimed(slot))
+            }
+            Err(found) => self.walk_to_claim(self.geometry.check(at, Word(found))?, drop_oldest),
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn walk_to_claim(&mut self, drop_oldest: bool) -> Result<Claim, Corrupt> {
+    fn walk_to_claim(&mut self, mut word: Word, drop_oldest: bool) -> Result<Claim, Corrupt> {
         let depth = self.geometry.depth;
         let mut at = self.geometry.slot(self.cursor.index);
-        let mut word = self.geometry.word(&self.memory, at)?;
         for _ in 0..self.geometry.most_visits() {
             let lap = self.cursor.lap;
             if word.last_claim() != before(lap) {
@@ -357,24 +354,16 @@ impl<M: Memory> Writer<M> {
     }
 
     fn swap(&self, at: usize, found: Word) -> Result<u64, u64> {
-        // AcqRel: see `try_claim`.
-        self.memory.compare_exchange(at, found.0, Word::claimed(self.cursor.lap, self.id).0, AcqRel)
+        // Release: see `try_claim`.
+        self.memory.compare_exchange(at, found.0, Word::claimed(self.cursor.lap, self.id).0, Release)
     }
 
-    /// Drops the message in the slot, and counts it whatever a kill cuts short: the ledger
-    /// names the slot before, and counts after; a repairer finds by the slot's word which
-    /// of the two it was.
+    /// Drops the message in the slot, and counts it whatever a kill cuts short.
     fn swap_counted(&mut self, at: usize, found: Word) -> Result<u64, u64> {
-        self.note(self.cursor.index + 1);
+        self.drops.begin(&self.memory, self.cursor.index);
         let swapped = self.swap(at, found);
-        self.dropped_count = self.dropped_count.wrapping_add(u64::from(swapped.is_ok()));
-        self.note(0);
+        self.drops.end(&self.memory, swapped.is_ok());
         swapped
-    }
-
-    fn note(&mut self, slot_dropping: u64) {
-        let position = slot_dropping * POSITION_UNIT;
-        self.dropped.write(&self.memory, Progress { position, count: self.dropped_count });
     }
 
     /// Where a claimed slot's payload goes, as an offset in the segment.
@@ -518,10 +507,13 @@ impl<M: Memory> Reader<M> {
     pub(crate) fn try_take(&mut self) -> Result<Take, Corrupt> {
         let at = self.geometry.slot(self.cursor.index);
         let word = self.geometry.word(&self.memory, at)?;
-        if word.is_ready() && word.lap() == self.cursor.lap && self.swap(at, word).is_ok() {
-            return self.taken(at, word);
+        if !word.is_ready() || word.lap() != self.cursor.lap {
+            return self.walk_to_take(at, word);
         }
-        self.walk_to_take(at, word)
+        match self.swap(at, word) {
+            Ok(_) => self.taken(at, word),
+            Err(found) => self.walk_to_take(at, self.geometry.check(at, Word(found))?),
+        }
     }
 
     /// The same for a batch that has begun: an end mark stays where it is.
@@ -579,7 +571,7 @@ impl<M: Memory> Reader<M> {
             let is_to_come =
                 word.lap() == lap && !word.is_full() || word.lap() == before(lap) && word.is_full();
             if is_to_come {
-                // Acquire: pairs with the Release in `repair`, after the slots it changed.
+                // Acquire: pairs with the Release in `count_up`, after the slots that it is for.
                 let generation = self.memory.load(self.geometry.generation, Acquire);
                 if generation == self.seen {
                     return Ok(Walk::Empty { owner: word.owner() });
@@ -605,9 +597,9 @@ impl<M: Memory> Reader<M> {
     #[inline]
     fn swap(&self, at: usize, found: Word) -> Result<u64, u64> {
         let mine = Word::taken(found.lap(), self.id, found.attempts());
-        // AcqRel: Acquire pairs with the Release in `publish`, or in `repair`; Release as in
-        // `try_claim`, the other way round: or a sender could be told that there is no room.
-        self.memory.compare_exchange(at, found.0, mine.0, AcqRel)
+        // Release as in `try_claim`, the other way round: or a sender could be told that there
+        // is no room. No Acquire: the load of `found` was one.
+        self.memory.compare_exchange(at, found.0, mine.0, Release)
     }
 
     #[inline]
@@ -615,8 +607,10 @@ impl<M: Memory> Reader<M> {
         let meta = self.memory.load(at + 8, Relaxed);
         let flags = meta & ((1 << LEN_SHIFT) - 1);
         if flags & !END != COMMITTED || meta >> LEN_SHIFT > self.geometry.max_message_len as u64 {
-            // As it was, for whoever can make sense of it.
+            // As it was, for whoever can make sense of it; also for those who have passed it.
+            // Release: with our Acquire, carries what the sender wrote on to the next one.
             self.memory.store(at, word.0, Release);
+            count_up(&self.memory, &self.geometry);
             return Err(bad_meta(&self.geometry, at, meta));
         }
         let held = Held { at, cursor: self.cursor, attempts: word.attempts(), meta };
@@ -707,8 +701,9 @@ impl State {
     const COUNTS: u64 = 1 << Self::COUNT_BITS;
 
     fn load(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<Self, Corrupt> {
-        // Acquire: pairs with the Release of the last repair; the kernel's lock orders more.
-        let word = memory.load(geometry.state(id), Acquire);
+        // Relaxed: whoever acts on it has the lock of this byte, and the kernel's lock orders
+        // what its owners did; for others it is a hint.
+        let word = memory.load(geometry.state(id), Relaxed);
         let stage = match word >> (2 * Self::COUNT_BITS) {
             0 => Stage::Clean,
             1 => Stage::Attached,
@@ -728,8 +723,7 @@ impl State {
         // Whoever is killed was killed between two instructions: that the compiler keeps the
         // order is enough, since whoever looks has been given the dead one's lock.
         compiler_fence(SeqCst);
-        // Release: pairs with the Acquire in `load`.
-        memory.store(geometry.state(id), word, Release);
+        memory.store(geometry.state(id), word, Relaxed);
         compiler_fence(SeqCst);
     }
 }
@@ -741,6 +735,12 @@ fn enter(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corru
     let state = State::load(memory, geometry, id)?;
     State { stage: Stage::Attached, ..state }.store(memory, geometry, id);
     Ok(())
+}
+
+/// Counts up the generation: a message is ready again that receivers may have passed.
+fn count_up(memory: &impl Memory, geometry: &Geometry) {
+    // Release: pairs with the Acquire in `walk_to_take`; the slots come before.
+    memory.fetch_add(geometry.generation, 1, Release);
 }
 
 /// Whether participant `id` is there, or left something to be put in order.
@@ -756,7 +756,7 @@ pub(crate) fn repair(memory: &impl Memory, geometry: &Geometry, id: u32) -> Resu
     if state.stage == Stage::Clean {
         return Ok(());
     }
-    settle_drop(memory, geometry, id)?;
+    Drops::settle(memory, geometry, id)?;
     let of_the_dead = |index| -> Result<Option<(usize, Word)>, Corrupt> {
         let at = geometry.slot(index);
         let word = geometry.word(memory, at)?;
@@ -787,28 +787,67 @@ pub(crate) fn repair(memory: &impl Memory, geometry: &Geometry, id: u32) -> Resu
         memory.store(at, repaired.0, Release);
     }
     // Always: the one who changed the slots may have been killed before it came here.
-    // Release: pairs with the Acquire in `walk_to_take`.
-    memory.fetch_add(geometry.generation, 1, Release);
+    count_up(memory, geometry);
     state.stage = Stage::Clean;
     state.store(memory, geometry, id);
     Ok(())
 }
 
-/// Counts the message that a dead sender was just dropping, if it came to that.
-fn settle_drop(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corrupt> {
-    let mut ledger = Ledger::open(memory, geometry.ledger(id));
-    let mut progress = ledger.progress();
-    let Some(index) = (progress.position / POSITION_UNIT).checked_sub(1) else { return Ok(()) };
-    if index >= geometry.depth {
-        return Err(Corrupt(format!("participant {id} was dropping the message in slot {index}")));
+/// How many messages a sender has dropped to make room. The first word says which slot's
+/// message it is dropping, the second how many it has dropped, and in its lowest bit whether
+/// it is at it: then the slot's word says whether that one was dropped.
+#[derive(Debug)]
+struct Drops {
+    at: usize,
+    count: u64,
+}
+
+impl Drops {
+    const DROPPING: u64 = 1;
+
+    /// Those of a participant, and whether it is at it.
+    fn open(memory: &impl Memory, geometry: &Geometry, id: u32) -> (Self, bool) {
+        let at = geometry.drops(id);
+        // Relaxed: its owner is dead or ourselves (the kernel's lock said so, and orders), or
+        // we only look.
+        let word = memory.load(at + 8, Relaxed);
+        (Self { at, count: word >> 1 }, word & Self::DROPPING != 0)
     }
-    let word = geometry.word(memory, geometry.slot(index))?;
-    // The only claim it can have had then, and not committed yet.
-    if !word.is_full() && word.owner() == id {
-        progress.count = progress.count.wrapping_add(1);
+
+    /// To be called before the attempt to drop the message in this slot.
+    fn begin(&self, memory: &impl Memory, index: u64) {
+        memory.store(self.at, index, Relaxed);
+        self.write(memory, Self::DROPPING);
     }
-    ledger.write(memory, Progress { position: 0, count: progress.count });
-    Ok(())
+
+    /// To be called after it.
+    fn end(&mut self, memory: &impl Memory, dropped: bool) {
+        self.count = self.count.wrapping_add(u64::from(dropped));
+        self.write(memory, 0);
+    }
+
+    fn write(&self, memory: &impl Memory, dropping: u64) {
+        // As in `State::store`.
+        compiler_fence(SeqCst);
+        memory.store(self.at + 8, self.count << 1 | dropping, Relaxed);
+        compiler_fence(SeqCst);
+    }
+
+    /// Counts the message that a dead sender was just dropping, if it came to that.
+    fn settle(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corrupt> {
+        let (mut drops, is_dropping) = Self::open(memory, geometry, id);
+        if !is_dropping {
+            return Ok(());
+        }
+        let index = memory.load(drops.at, Relaxed);
+        if index >= geometry.depth {
+            return Err(Corrupt(format!("participant {id} was dropping the message in slot {index}")));
+        }
+        let word = geometry.word(memory, geometry.slot(index))?;
+        // The only claim it can have had then, and not committed yet.
+        drops.end(memory, !word.is_full() && word.owner() == id);
+        Ok(())
+    }
 }
 
 /// Whether nothing is there to be received, now or after a repair. For lookers, when nobody
@@ -840,8 +879,8 @@ pub(crate) fn survey(
     let (mut lost, mut redelivered) = (0_u64, 0_u64);
     for id in geometry.ids() {
         let Ok(state) = State::load(memory, geometry, id) else { continue };
-        let dropped = Ledger::open(memory, geometry.ledger(id)).progress();
-        lost = state.lost.saturating_add(dropped.count).saturating_add(lost);
+        let (drops, _) = Drops::open(memory, geometry, id);
+        lost = state.lost.saturating_add(drops.count).saturating_add(lost);
         redelivered += state.redelivered;
     }
     for (id, participant) in participants {

@@ -4,6 +4,7 @@ mod crash;
 mod fuzz;
 mod hostile;
 mod matrix;
+mod model;
 mod soak;
 mod survival;
 mod test_all;
@@ -63,9 +64,10 @@ impl Given {
     }
 }
 
-const COMMANDS: [&Command; 6] = [
+const COMMANDS: [&Command; 7] = [
     &test_all::COMMAND,
     &matrix::COMMAND,
+    &model::COMMAND,
     &crash::COMMAND,
     &soak::COMMAND,
     &hostile::COMMAND,

@@ -239,7 +239,7 @@ fn everything(geometry: &'static Geometry, messages: u64, orderings: &Orderings)
 
 const OVERTAKEN: Case = Case {
     name: "what is copied is whole, and gaps are exact",
-    preemptions: [2, 3],
+    preemptions: [1, 2],
     run: |orderings, _| {
         everything(&LOSSY, 4, orderings);
         false
@@ -285,7 +285,7 @@ fn late(geometry: &'static Geometry, messages: u64, orderings: &Orderings) {
 
 const LATE_AND_LOSSY: Case = Case {
     name: "a late subscriber knows where it starts, and misses nothing unnoticed",
-    preemptions: [2, 3],
+    preemptions: [1, 2],
     run: |orderings, _| {
         late(&LOSSY, 3, orderings);
         false
@@ -294,7 +294,7 @@ const LATE_AND_LOSSY: Case = Case {
 
 const LATE: Case = Case {
     name: "a late subscriber is waited for from where it starts",
-    preemptions: [3, 4],
+    preemptions: [2, 3],
     run: |orderings, _| {
         late(&RELIABLE, 3, orderings);
         false
@@ -385,7 +385,7 @@ fn succeeded(geometry: &'static Geometry, orderings: &Orderings, accesses: usize
 
 const DEAD_PUBLISHER: Case = Case {
     name: "a publisher may die at any access",
-    preemptions: [2, 3],
+    preemptions: [1, 2],
     run: |orderings, accesses| succeeded(&RELIABLE, orderings, accesses),
 };
 
@@ -397,7 +397,7 @@ const DEAD_AND_LOSSY: Case = Case {
 
 const DEAD_SUBSCRIBER: Case = Case {
     name: "a subscriber may die at any access",
-    preemptions: [2, 3],
+    preemptions: [1, 2],
     run: |orderings, accesses| {
         let words = words(&RELIABLE, orderings);
         let theirs = words.clone();

@@ -46,40 +46,54 @@ pub(super) struct LoomPayload(loom::cell::UnsafeCell<u64>);
 // would let two meet in a cell.
 unsafe impl Sync for LoomPayload {}
 
+/// A word, and a second one that every access to the first one stores to.
+///
+/// `loom` finds what else to run by who has accessed a word last, and keeps one such access
+/// for each: a thread's own load hides that of another thread from the compare-and-swap that
+/// follows, and the schedules in which it goes first are never run. The store comes last
+/// for everybody, and orders nothing.
+pub(super) struct LoomWord {
+    word: loom::sync::atomic::AtomicU64,
+    touched: loom::sync::atomic::AtomicU64,
+}
+
+impl LoomWord {
+    fn touch(&self) -> &loom::sync::atomic::AtomicU64 {
+        self.touched.store(0, Ordering::Relaxed);
+        &self.word
+    }
+}
+
 impl Checker for Loom {
-    type Word = loom::sync::atomic::AtomicU64;
+    type Word = LoomWord;
     type Payload = LoomPayload;
     type Thread<T: Send + 'static> = loom::thread::JoinHandle<T>;
 
-    #[track_caller]
-    fn word(value: u64) -> Self::Word {
-        Self::Word::new(value)
+    fn word(value: u64) -> LoomWord {
+        let [word, touched] = [value, 0].map(loom::sync::atomic::AtomicU64::new);
+        LoomWord { word, touched }
     }
 
-    #[track_caller]
-    fn load(word: &Self::Word, order: Ordering) -> u64 {
-        word.load(order)
+    fn load(word: &LoomWord, order: Ordering) -> u64 {
+        word.touch().load(order)
     }
 
-    #[track_caller]
-    fn store(word: &Self::Word, value: u64, order: Ordering) {
-        word.store(value, order);
+    fn store(word: &LoomWord, value: u64, order: Ordering) {
+        word.touch().store(value, order);
     }
 
-    #[track_caller]
     fn compare_exchange(
-        word: &Self::Word,
+        word: &LoomWord,
         current: u64,
         new: u64,
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
-        word.compare_exchange(current, new, success, failure)
+        word.touch().compare_exchange(current, new, success, failure)
     }
 
-    #[track_caller]
-    fn fetch_add(word: &Self::Word, value: u64, order: Ordering) -> u64 {
-        word.fetch_add(value, order)
+    fn fetch_add(word: &LoomWord, value: u64, order: Ordering) -> u64 {
+        word.touch().fetch_add(value, order)
     }
 
     #[track_caller]
@@ -91,13 +105,11 @@ impl Checker for Loom {
         LoomPayload(loom::cell::UnsafeCell::new(0))
     }
 
-    #[track_caller]
     fn write(payload: &LoomPayload, value: u64) {
         // SAFETY: nobody else is here now, see `LoomPayload`.
         payload.0.with_mut(|payload| unsafe { *payload = value });
     }
 
-    #[track_caller]
     fn read(payload: &LoomPayload) -> u64 {
         // SAFETY: as in `write`.
         payload.0.with(|payload| unsafe { *payload })
@@ -123,6 +135,7 @@ impl Loom {
         let count = Arc::clone(&runs);
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(preemptions);
+        model.max_branches = 10_000;
         model.check(move || {
             count.fetch_add(1, Ordering::Relaxed);
             case();

@@ -8,7 +8,7 @@
 //!
 //! Each ordering is also taken away in turn, and some case must fail: what none notices is
 //! not needed. Which there are is found by running: an access knows where in the source it
-//! was was asked for. (Or a kind says by classes of words which are its own: [`Weakening`].)
+//! was asked for. (Or a kind says by classes of words which are its own: [`Weakening`].)
 //!
 //! With `IPC_SHM_LONG_RUN` set, more is explored (`cargo xtask model`). Each test prints
 //! what it has explored, in lines that start with `model`.
@@ -16,6 +16,7 @@
 mod broadcast;
 mod checker;
 mod latest;
+mod mpmc;
 mod rpc;
 mod spsc;
 
@@ -248,11 +249,6 @@ impl<C: Checker> Mortal<C> {
         Self { words: words.clone(), left: Arc::new(AtomicUsize::new(accesses)) }
     }
 
-    /// From now on, so many accesses are left.
-    fn live_for(&self, accesses: usize) {
-        self.left.store(accesses, Ordering::Relaxed);
-    }
-
     fn step(&self) {
         match self.left.load(Ordering::Relaxed) {
             FOREVER => {}
@@ -349,12 +345,15 @@ impl Case {
     }
 }
 
-/// Whether some case fails with these orderings. Deaths apart, few switches are enough for
-/// what goes wrong with two or three participants.
+/// Whether some case fails with these orderings: few switches first, and cases in their
+/// order, since most of what goes wrong goes wrong soon.
 fn is_noticed(cases: &[Case], orderings: &Orderings) -> bool {
-    cases.iter().any(|case| {
-        let (case, orderings) = (*case, orderings.clone());
-        catch_unwind(move || case.explore(&orderings, case.preemptions[0])).is_err()
+    let most = cases.iter().map(|case| case.preemptions[0]).max().unwrap_or(0);
+    (0..=most).any(|preemptions| {
+        cases.iter().filter(|case| preemptions <= case.preemptions[0]).any(|case| {
+            let (case, orderings) = (*case, orderings.clone());
+            catch_unwind(move || case.explore(&orderings, preemptions)).is_err()
+        })
     })
 }
 
@@ -362,9 +361,11 @@ fn is_noticed(cases: &[Case], orderings: &Orderings) -> bool {
 /// must fail.
 fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case]) {
     let sites = Arc::new(Mutex::new(BTreeSet::new()));
-    for case in cases {
-        case.explore(&Orderings::Recorded(Arc::clone(&sites)), case.preemptions[0]);
-    }
+    // What is quickly explored is asked first.
+    let mut cases = cases.to_vec();
+    cases.sort_by_cached_key(|case| {
+        case.explore(&Orderings::Recorded(Arc::clone(&sites)), case.preemptions[0].min(1))
+    });
     let lines: Vec<&str> = source.lines().collect();
     // Where it is only asked whether a swap failed, what it found doesn't matter.
     let matters = |site: &&Site| {
@@ -377,7 +378,7 @@ fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case
     let written: BTreeSet<u32> = orderings_in(source).collect();
     assert_eq!(reached, written, "some lines with an ordering are not reached by any case");
     let (noticed, unnoticed): (Vec<Site>, Vec<Site>) =
-        sites.iter().partition(|site| is_noticed(cases, &Orderings::Without(**site)));
+        sites.iter().partition(|site| is_noticed(&cases, &Orderings::Without(**site)));
     report_weakened(model, noticed.len(), sites.len());
     for site in &unnoticed {
         println!("nothing goes wrong without {site}");
@@ -388,6 +389,8 @@ fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case
 /// The numbers of the lines of `source` that ask for an Acquire or a Release.
 fn orderings_in(source: &str) -> impl Iterator<Item = u32> + '_ {
     let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+    // The compiler's fences are none of the processor's.
+    let code = code.map(|code| code.replace("compiler_fence(", ""));
     (1..).zip(code).filter_map(|(number, code)| {
         let ends =
             [", Acquire)", ", Release)", ", AcqRel)", "fence(Acquire)", "fence(Release)", "fence(SeqCst)"];
