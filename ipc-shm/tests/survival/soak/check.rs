@@ -22,12 +22,25 @@ pub(super) struct Account {
     pub(super) reordered: usize,
     /// Received though `send` had refused it, or though nobody had meant to send it.
     pub(super) invented: usize,
+    /// Those who subscribed or came to read; those who stayed until nobody published any
+    /// more; and of those, the ones of whom it is known exactly what was published for them.
+    pub(super) sessions: usize,
+    pub(super) whole_sessions: usize,
+    pub(super) exact_sessions: usize,
+    /// Messages that subscribers were told that they missed.
+    pub(super) missed: usize,
+    /// Calls that ended with the news of the server's death, with nothing, or that their
+    /// clients gave up; and those of whose end a client wasn't told.
+    pub(super) told: usize,
+    pub(super) declined: usize,
+    pub(super) given_up: usize,
+    pub(super) unended: usize,
 }
 
 impl Account {
     /// Nothing that isn't promised.
     pub(super) fn is_balanced(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.invented == 0
+        self.lost + self.duplicated + self.reordered + self.invented + self.unended == 0
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -39,6 +52,49 @@ impl Account {
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.invented += other.invented;
+        self.sessions += other.sessions;
+        self.whole_sessions += other.whole_sessions;
+        self.exact_sessions += other.exact_sessions;
+        self.missed += other.missed;
+        self.told += other.told;
+        self.declined += other.declined;
+        self.given_up += other.given_up;
+        self.unended += other.unended;
+    }
+
+    pub(super) fn of_queue(&self) -> String {
+        format!(
+            "{} acknowledged, {} delivered ({} never acknowledged), {} redelivered as promised",
+            self.acknowledged, self.delivered, self.unacknowledged, self.redelivered
+        )
+    }
+
+    pub(super) fn of_broadcast(&self) -> String {
+        format!(
+            "{} acknowledged, {} delivered to {} subscribers ({} never acknowledged), {} missed and told of; \
+             counted to the end for {}, exactly for {}",
+            self.acknowledged,
+            self.delivered,
+            self.sessions,
+            self.unacknowledged,
+            self.missed,
+            self.whole_sessions,
+            self.exact_sessions
+        )
+    }
+
+    pub(super) fn of_latest(&self) -> String {
+        format!(
+            "{} acknowledged, {} read by {} readers ({} values never acknowledged)",
+            self.acknowledged, self.delivered, self.sessions, self.unacknowledged
+        )
+    }
+
+    pub(super) fn of_rpc(&self) -> String {
+        format!(
+            "{} called, {} answered, {} told of their server's death, {} declined, {} given up, {} killed in a call",
+            self.acknowledged, self.delivered, self.told, self.declined, self.given_up, self.unacknowledged
+        )
     }
 }
 
@@ -55,6 +111,7 @@ pub(super) fn balance(logs: &[Vec<Record>], one_receiver: bool) -> Account {
                 }
                 Event::Got => got.push((participant, *record)),
                 Event::Released => *released.entry(record.message).or_default() += 1,
+                other => unreachable!("nothing of a queue: {other:?}"),
             }
         }
     }
@@ -73,6 +130,7 @@ pub(super) fn balance(logs: &[Vec<Record>], one_receiver: bool) -> Account {
             .iter()
             .filter(|message| !matches!(sent.get(*message), Some(Event::Meant | Event::Acknowledged)))
             .count(),
+        ..Account::default()
     }
 }
 

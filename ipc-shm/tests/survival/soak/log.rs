@@ -14,19 +14,61 @@ use std::{
 #[repr(u32)]
 pub(super) enum Event {
     /// It is about to be sent.
-    Meant = 1,
+    Meant,
     /// `send` said so.
-    Acknowledged = 2,
-    /// `send` said that it was not sent.
-    Refused = 3,
-    /// It was received.
-    Got = 4,
+    Acknowledged,
+    /// `send` said that it was not sent; or a call was given up.
+    Refused,
+    /// It was received; of a call, its own answer.
+    Got,
     /// It was given back for good.
-    Released = 5,
+    Released,
+    /// A subscriber or a reader came.
+    Began,
+    /// There is nothing more to come.
+    Ended,
+    /// So many messages were missed.
+    Missed,
+    /// It was read, new or not.
+    Looked,
+    /// A call had another answer than its own.
+    Foreign,
+    /// A caller was told that its server died.
+    Bereaved,
+    /// A caller was told that its server didn't answer.
+    Declined,
+    /// A caller was told nothing.
+    Unended,
+    /// A server took a request.
+    Taken,
+    /// A server was told that its answer is there for its caller.
+    Answered,
+    /// A server was told that its caller is gone.
+    Unheard,
+    /// A server gave a request back.
+    Returned,
 }
 
 impl Event {
-    const ALL: [Self; 5] = [Self::Meant, Self::Acknowledged, Self::Refused, Self::Got, Self::Released];
+    const ALL: [Self; 17] = [
+        Self::Meant,
+        Self::Acknowledged,
+        Self::Refused,
+        Self::Got,
+        Self::Released,
+        Self::Began,
+        Self::Ended,
+        Self::Missed,
+        Self::Looked,
+        Self::Foreign,
+        Self::Bereaved,
+        Self::Declined,
+        Self::Unended,
+        Self::Taken,
+        Self::Answered,
+        Self::Unheard,
+        Self::Returned,
+    ];
 }
 
 /// Which message: of whom, and which one of its.
@@ -41,9 +83,10 @@ pub(super) struct Message {
 pub(super) struct Record {
     pub(super) event: Event,
     pub(super) message: Message,
-    /// Earlier deliveries, where that is known.
+    /// Earlier deliveries, where that is known; of broadcasts, the place of the publisher; of
+    /// newest values, the version.
     pub(super) attempts: Option<u32>,
-    /// Its place among what all receivers got.
+    /// Its place among all that happened; or a number, of what is counted.
     pub(super) order: u64,
 }
 

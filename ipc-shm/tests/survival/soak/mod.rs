@@ -1,43 +1,146 @@
 //! A crowd: processes of all parts are killed, stopped and forked at random, in every kind
 //! of channel, and afterwards their private logs are balanced.
 
+mod broadcast;
 mod check;
+mod crowd;
+mod latest;
 mod log;
+mod queue;
+mod rpc;
 mod worker;
 
 use crate::{
-    common::{self, Arena, Dice, end_after, fork},
+    common::{self, Arena, Dice},
     kinds::{Mpmc, Queue, Spsc},
     report::Tally,
 };
 use check::Account;
-use ipc_shm::{Channel, ChannelError, Shm, Transport};
-use log::Log;
-use nix::{
-    libc,
-    sys::{
-        mman::{MapFlags, ProtFlags, mmap_anonymous},
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::Pid,
-};
+use crowd::Crowd;
+use ipc_shm::{ChannelError, Shm, ShmConfig, Transport, WhenFull};
+use log::Record;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use std::{
-    fs::File,
     num::NonZeroUsize,
-    os::{fd::AsRawFd, unix::fs::FileExt},
     sync::atomic::{AtomicU64, Ordering},
-    thread,
     time::{Duration, Instant},
 };
-use worker::{MAX_LEN, Part, Worker};
+use worker::{Part, Worker};
 
 /// How long a channel is in use before its account is balanced.
 const ROUND: Duration = Duration::from_secs(4);
 /// Nobody does anything for so long: it hangs.
 const HANG: Duration = Duration::from_secs(10);
-const CROWD: [Part; 7] =
-    [Part::Sender, Part::Sender, Part::Sender, Part::Receiver, Part::Receiver, Part::Receiver, Part::Visitor];
+
+/// A kind of channel, what is done with it, and what must come of that.
+struct Game {
+    title: &'static str,
+    /// A channel of whatever size.
+    config: fn(&mut Dice) -> ShmConfig,
+    /// Whether the channel may go away with its users and come again.
+    may_be_transient: bool,
+    crowd: &'static [Part],
+    /// The places of participants: the byte that each has locked, and where in the file its
+    /// process id is.
+    seats: fn() -> Vec<(u64, u64)>,
+    /// What one who sends or receives does, until it is over.
+    live: fn(&Worker, &Shared),
+    /// Nobody sends any more: what is to be done before those who receive look for the rest.
+    hush: fn(&Worker),
+    /// Makes sure, as the participant with this number, that all is well with the channel.
+    clear_up: fn(&Worker, u32, &Shared),
+    balance: fn(&[Vec<Record>]) -> Account,
+    /// What others do after the death of one who played this part.
+    progress: fn(&Shared, Part) -> u64,
+    /// How long at most after a death that is watched for.
+    recovery: Duration,
+    describe: fn(&Account) -> String,
+    /// Whether what is wrong would be noticed.
+    notices: fn() -> bool,
+}
+
+const THREE_TO_THREE: &[Part] = &[
+    Part::Sender,
+    Part::Sender,
+    Part::Sender,
+    Part::Receiver,
+    Part::Receiver,
+    Part::Receiver,
+    Part::Visitor,
+];
+
+const fn queue<K: Queue>(title: &'static str) -> Game {
+    Game {
+        title,
+        config: K::varied_config,
+        may_be_transient: true,
+        crowd: THREE_TO_THREE,
+        seats: K::seats,
+        live: queue::live,
+        hush: |_| {},
+        clear_up: queue::clear_up,
+        balance: |logs| check::balance(logs, K::IN_ORDER),
+        progress: Shared::progress,
+        recovery: Duration::from_secs(1),
+        describe: Account::of_queue,
+        notices: check::notices_what_is_wrong,
+    }
+}
+
+const fn broadcast(title: &'static str, config: fn(&mut Dice) -> ShmConfig, balance: Balance) -> Game {
+    Game {
+        title,
+        config,
+        may_be_transient: false,
+        live: broadcast::live,
+        hush: broadcast::hush,
+        clear_up: broadcast::clear_up,
+        balance,
+        describe: Account::of_broadcast,
+        notices: broadcast::notices_what_is_wrong,
+        ..queue::<Mpmc>("")
+    }
+}
+
+type Balance = fn(&[Vec<Record>]) -> Account;
+
+static GAMES: [Game; 6] = [
+    queue::<Spsc>("spsc"),
+    queue::<Mpmc>("mpmc"),
+    broadcast(
+        "broadcast, reliable",
+        |dice| broadcast::config(dice, WhenFull::Wait),
+        |logs| broadcast::balance(logs, false),
+    ),
+    broadcast(
+        "broadcast, lossy",
+        |dice| broadcast::config(dice, WhenFull::DropOldest),
+        |logs| broadcast::balance(logs, true),
+    ),
+    Game {
+        title: "latest",
+        config: latest::config,
+        may_be_transient: false,
+        live: latest::live,
+        clear_up: latest::clear_up,
+        balance: latest::balance,
+        describe: Account::of_latest,
+        notices: latest::notices_what_is_wrong,
+        ..queue::<Mpmc>("")
+    },
+    Game {
+        title: "rpc",
+        config: rpc::config,
+        live: rpc::live,
+        clear_up: rpc::clear_up,
+        balance: rpc::balance,
+        progress: rpc::progress,
+        recovery: Duration::from_millis(50),
+        describe: Account::of_rpc,
+        notices: rpc::notices_what_is_wrong,
+        ..queue::<Mpmc>("")
+    },
+];
 
 /// What all participants of a round count in, outside of any segment.
 #[repr(C)]
@@ -46,6 +149,8 @@ pub(super) struct Shared {
     order: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
+    /// Callers who were told that their server died.
+    told: AtomicU64,
 }
 
 impl Shared {
@@ -61,13 +166,26 @@ impl Shared {
     }
 
     fn start(&self) {
-        for word in [&self.over, &self.order, &self.sent, &self.received] {
+        for word in [&self.over, &self.order, &self.sent, &self.received, &self.told] {
             word.store(0, Ordering::SeqCst);
         }
     }
 
+    fn end(&self) {
+        self.over.store(1, Ordering::SeqCst);
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst) != 0
+    }
+
+    fn hush(&self) {
+        self.over.store(2, Ordering::SeqCst);
+    }
+
+    /// Whether nobody sends any more.
+    fn is_quiet(&self) -> bool {
+        self.over.load(Ordering::SeqCst) == 2
     }
 
     fn next_order(&self) -> u64 {
@@ -82,13 +200,25 @@ impl Shared {
         self.received.fetch_add(count, Ordering::SeqCst);
     }
 
+    fn count_told(&self) {
+        self.told.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
+    }
+
     fn received(&self) -> u64 {
         self.received.load(Ordering::SeqCst)
     }
 
     fn progress(&self, part: Part) -> u64 {
         match part {
-            Part::Sender => self.sent.load(Ordering::SeqCst),
+            Part::Sender => self.sent(),
             _ => self.received(),
         }
     }
@@ -111,19 +241,22 @@ struct Sums {
 pub(crate) fn run(time: Duration, seed: u64) -> Tally {
     let mut tally = Tally::default();
     println!("soak: seed {seed}, {} s", time.as_secs());
-    tally.check(check::notices_what_is_wrong(), || "the accounts are balanced whatever is in them".into());
-    adopt_orphans();
+    for game in &GAMES {
+        tally.check((game.notices)(), || format!("{}: balanced whatever is in the accounts", game.title));
+    }
+    crowd::adopt_orphans();
     let shared = Shared::new();
-    let mut sums: [Sums; 2] = Default::default();
+    let mut sums: [Sums; GAMES.len()] = Default::default();
     let mut dice = Dice::new(seed);
     let end = Instant::now() + time;
-    let round = ROUND.min(time / 4);
+    let round = ROUND.min(time / GAMES.len() as u32);
     while Instant::now() < end {
-        play::<Spsc>(&mut tally, &mut sums[0], shared, &mut dice, round);
-        play::<Mpmc>(&mut tally, &mut sums[1], shared, &mut dice, round);
+        for (game, sums) in GAMES.iter().zip(&mut sums) {
+            play(game, &mut tally, sums, shared, &mut dice, round);
+        }
     }
-    for (kind, sums) in [Spsc::KIND, Mpmc::KIND].iter().zip(&mut sums) {
-        report(kind.as_str(), sums);
+    for (game, sums) in GAMES.iter().zip(&mut sums) {
+        report(game, sums);
     }
     let kills: u64 = sums.iter().map(|sums| sums.kills).sum();
     println!("soak: {kills} kills survived");
@@ -133,23 +266,20 @@ pub(crate) fn run(time: Duration, seed: u64) -> Tally {
     tally
 }
 
-fn report(kind: &str, sums: &mut Sums) {
-    let account = &sums.account;
+fn report(game: &Game, sums: &mut Sums) {
+    let (title, account) = (game.title, &sums.account);
     println!(
-        "proof: soak: {kind}: {} rounds, {} killed, {} stopped; {} acknowledged, {} delivered ({} never acknowledged), \
-         {} redelivered as promised; lost {}, duplicated {}, reordered {}, invented {}, hung {}, left behind {}",
+        "proof: soak: {title}: {} rounds, {} killed, {} stopped; {}; \
+         lost {}, duplicated {}, reordered {}, invented {}, hung {}, left behind {}",
         sums.rounds,
         sums.kills,
         sums.stops,
-        account.acknowledged,
-        account.delivered,
-        account.unacknowledged,
-        account.redelivered,
+        (game.describe)(account),
         account.lost,
         account.duplicated,
         account.reordered,
         account.invented,
-        sums.hung,
+        sums.hung + account.unended as u64,
         sums.left_behind,
     );
     sums.recoveries.sort();
@@ -159,15 +289,16 @@ fn report(kind: &str, sums: &mut Sums) {
     };
     if let (Some(p50), Some(p99), Some(max)) = (rank(0.5), rank(0.99), rank(1.0)) {
         println!(
-            "proof: soak: {kind}: recovery from the release of the dead one's lock to the next success, of {}: \
+            "proof: soak: {title}: recovery from the release of the dead one's lock to the next success, of {}: \
              p50 {p50} µs, p99 {p99} µs, max {max} µs",
-            sums.recoveries.len()
+            sums.recoveries.len(),
         );
     }
 }
 
 /// A channel's life, and the balance of it.
-fn play<K: Queue>(
+fn play(
+    game: &'static Game,
     tally: &mut Tally,
     sums: &mut Sums,
     shared: &'static Shared,
@@ -176,287 +307,55 @@ fn play<K: Queue>(
 ) {
     let (arena, logs) = (Arena::new(), Arena::new());
     shared.start();
-    let config = K::varied_config(dice);
-    let transient = dice.below(4) == 0;
-    let mut crowd = Crowd {
-        pattern: Worker {
-            id: 0,
-            part: Part::Visitor,
-            directory: arena.path().into(),
-            logs: logs.path().into(),
-            name: common::name("x"),
-            config: if transient { config.transient() } else { config },
-            seed: 0,
-        },
-        shared,
-        members: Vec::new(),
-        next_id: 1,
-        troubles: Vec::new(),
+    let config = (game.config)(dice);
+    let transient = game.may_be_transient && dice.below(4) == 0;
+    let pattern = Worker {
+        id: 0,
+        part: Part::Visitor,
+        directory: arena.path().into(),
+        logs: logs.path().into(),
+        name: common::name("x"),
+        config: if transient { config.transient() } else { config },
+        seed: 0,
     };
-    for part in CROWD {
-        crowd.join(part, dice);
-    }
+    let mut crowd = Crowd::gather(game, pattern, shared, dice);
     let end = Instant::now() + time;
     let mut progress = (shared.received(), Instant::now());
     while Instant::now() < end {
-        crowd.harass::<K>(sums, dice);
+        crowd.harass(sums, dice);
         if shared.received() != progress.0 {
             progress = (shared.received(), Instant::now());
         }
         if progress.1.elapsed() > HANG {
             sums.hung += 1;
-            tally.check(false, || format!("{}: nothing was received for {HANG:?}", K::KIND));
+            tally.check(false, || format!("{}: nothing was received for {HANG:?}", game.title));
             break;
         }
     }
     if !crowd.disperse() {
         sums.hung += 1;
-        tally.check(false, || format!("{}: somebody doesn't come to an end", K::KIND));
+        tally.check(false, || format!("{}: somebody doesn't come to an end", game.title));
     }
     for trouble in crowd.troubles.drain(..) {
-        tally.check(false, || format!("{}: {trouble}", K::KIND));
+        tally.check(false, || format!("{}: {trouble}", game.title));
     }
-    let cleared = std::panic::catch_unwind(|| clear_up(&crowd.pattern, crowd.next_id, shared));
-    tally.check(cleared.is_ok(), || format!("{}: it isn't whole afterwards", K::KIND));
+    let cleared = std::panic::catch_unwind(|| clear_up(game, &crowd.pattern, crowd.next_id, shared));
+    tally.check(cleared.is_ok(), || format!("{}: it isn't whole afterwards", game.title));
     let left = arena.entries();
     sums.left_behind += left.len() as u64;
-    tally.check(left.is_empty(), || format!("{}: left behind: {left:?}", K::KIND));
-    let account = check::balance(&log::read_all(logs.path()), K::IN_ORDER);
-    tally.check(account.is_balanced(), || format!("{}: {account:?}", K::KIND));
+    tally.check(left.is_empty(), || format!("{}: left behind: {left:?}", game.title));
+    let account = (game.balance)(&log::read_all(logs.path()));
+    tally.check(account.is_balanced(), || format!("{}: {account:?}", game.title));
     sums.account.add(&account);
     sums.rounds += 1;
 }
 
-/// Takes out what is left, makes sure that there is a place for everybody and room for
-/// everything, and removes the channel.
-fn clear_up(pattern: &Worker, id: u32, shared: &Shared) {
-    use ipc_shm::{Receiver, SendError, Sender};
-    let shm = Shm::at(&pattern.directory);
-    let mut log = Log::create(&pattern.logs, id);
-    let channel = shm.open_or_create(&pattern.name, &pattern.config).expect("it can be opened");
-    let mut rx = channel.receiver().expect("there is a place for a receiver");
-    worker::receive_the_rest(&mut rx, shared, &mut log);
-    let mut tx = channel.sender().expect("there is a place for a sender");
-    let stat = shm.stat(&pattern.name).expect("it is there");
-    assert_eq!(stat.queued_messages, Some(0));
-    assert_eq!(stat.lost_messages.unwrap_or(0), 0);
-    // All of it can be used: as many go in as come out, twice over.
-    let counts = [(); 2].map(|()| {
-        let mut count = 0;
-        loop {
-            match tx.try_send(&[1; MAX_LEN as usize]) {
-                Ok(()) => count += 1,
-                Err(SendError::WouldBlock) => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        for _ in 0..count {
-            drop(rx.try_recv().expect("what was sent is there"));
-        }
-        count
-    });
-    if let Some(depth) = stat.depth {
-        assert_eq!(counts, [depth; 2], "every slot is free");
-    }
-    assert!(counts[0] > 0 && counts[0].abs_diff(counts[1]) <= 1, "{counts:?}");
-    drop((tx, rx, channel));
-    match shm.remove(&pattern.name) {
+/// Makes sure that all is well with the channel, and removes it.
+fn clear_up(game: &Game, pattern: &Worker, id: u32, shared: &Shared) {
+    (game.clear_up)(pattern, id, shared);
+    match Shm::at(&pattern.directory).remove(&pattern.name) {
         // A transient one goes by itself.
         Ok(()) | Err(ChannelError::NotFound) => {}
         Err(error) => panic!("{error}"),
     }
-}
-
-/// A process of the crowd.
-struct Member {
-    pid: Pid,
-    part: Part,
-    /// Stopped until then.
-    asleep_until: Option<Instant>,
-}
-
-/// The processes around one channel.
-struct Crowd {
-    pattern: Worker,
-    shared: &'static Shared,
-    members: Vec<Member>,
-    next_id: u32,
-    /// How members ended that shouldn't have.
-    troubles: Vec<String>,
-}
-
-impl Crowd {
-    fn join(&mut self, part: Part, dice: &mut Dice) {
-        let worker = Worker { id: self.next_id, part, seed: dice.roll(), ..self.pattern.clone() };
-        self.next_id += 1;
-        let Some(child) = fork() else {
-            // SAFETY: takes a number and sets a timer: who is forgotten ends by itself.
-            unsafe { libc::alarm(120) };
-            end_after(|| worker.live(self.shared))
-        };
-        self.members.push(Member { pid: child.0, part, asleep_until: None });
-    }
-
-    /// Does something to somebody.
-    fn harass<K: Queue>(&mut self, sums: &mut Sums, dice: &mut Dice) {
-        self.wake_those_due(false);
-        self.reap(dice);
-        let chosen = dice.below(self.members.len() as u64) as usize;
-        let member = &mut self.members[chosen];
-        match dice.below(10) {
-            0..5 => {
-                let _ = kill(member.pid, Signal::SIGKILL);
-                sums.kills += 1;
-            }
-            5..7 if member.part != Part::Visitor => {
-                self.wake_those_due(true);
-                self.kill_and_watch::<K>(chosen, sums);
-                sums.kills += 1;
-            }
-            _ => {
-                let _ = kill(member.pid, Signal::SIGSTOP);
-                member.asleep_until = Some(Instant::now() + Duration::from_millis(1 + dice.below(40)));
-                sums.stops += 1;
-            }
-        }
-        thread::sleep(Duration::from_micros(500 + dice.below(10_000)));
-    }
-
-    fn wake_those_due(&mut self, all: bool) {
-        let now = Instant::now();
-        for member in &mut self.members {
-            if member.asleep_until.is_some_and(|until| all || until <= now) {
-                let _ = kill(member.pid, Signal::SIGCONT);
-                member.asleep_until = None;
-            }
-        }
-    }
-
-    /// Kills a member and sees how long it takes the others to go on, from the moment when
-    /// the kernel says that it is dead.
-    fn kill_and_watch<K: Queue>(&self, chosen: usize, sums: &mut Sums) {
-        let Member { pid, part, .. } = self.members[chosen];
-        let path = self.pattern.directory.join(self.pattern.name.as_str());
-        let seat = File::open(&path).ok().and_then(|file| Seat::of::<K>(file, pid));
-        let _ = kill(pid, Signal::SIGKILL);
-        // Who holds nothing leaves nothing to recover from.
-        let Some(seat) = seat else { return };
-        let give_up = Instant::now() + Duration::from_secs(1);
-        let mut released = Instant::now();
-        while seat.is_held_by(pid) {
-            released = Instant::now();
-            if released > give_up {
-                return;
-            }
-        }
-        let before = self.shared.progress(part);
-        while self.shared.progress(part) == before {
-            if Instant::now() > give_up {
-                // Nobody is there to go on, or the watch over progress will say so.
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        sums.recoveries.push(released.elapsed());
-    }
-
-    /// Replaces those who have ended.
-    fn reap(&mut self, dice: &mut Dice) {
-        for part in self.collect() {
-            self.join(part, dice);
-        }
-    }
-
-    /// The parts of those who have ended.
-    fn collect(&mut self) -> Vec<Part> {
-        let mut gone = Vec::new();
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
-                    if code != 0 {
-                        self.troubles.push(format!("a process ended with {code}: see above"));
-                    }
-                    gone.extend(self.forget(pid));
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    if signal != Signal::SIGKILL {
-                        self.troubles.push(format!("a process was ended by {signal}"));
-                    }
-                    gone.extend(self.forget(pid));
-                }
-                Ok(WaitStatus::StillAlive) | Err(_) => return gone,
-                Ok(_) => {}
-            }
-        }
-    }
-
-    fn forget(&mut self, pid: Pid) -> Option<Part> {
-        let at = self.members.iter().position(|member| member.pid == pid)?;
-        Some(self.members.swap_remove(at).part)
-    }
-
-    /// Tells all to stop; false if not all do.
-    fn disperse(&mut self) -> bool {
-        self.shared.over.store(1, Ordering::SeqCst);
-        self.wake_those_due(true);
-        let give_up = Instant::now() + HANG;
-        while !self.members.is_empty() {
-            self.collect();
-            if Instant::now() > give_up {
-                for member in &self.members {
-                    let _ = kill(member.pid, Signal::SIGKILL);
-                }
-                while waitpid(None, None).is_ok() {}
-                return false;
-            }
-            thread::sleep(Duration::from_micros(500));
-        }
-        // Forks of theirs may live a moment longer.
-        while waitpid(None, None).is_ok() {}
-        true
-    }
-}
-
-/// A participant's place in a segment.
-struct Seat {
-    file: File,
-    byte: u64,
-    pid_offset: u64,
-}
-
-impl Seat {
-    fn of<K: Queue>(file: File, pid: Pid) -> Option<Self> {
-        let mut seat = Self { file, byte: 0, pid_offset: 0 };
-        for (byte, pid_offset) in K::seats() {
-            (seat.byte, seat.pid_offset) = (byte, pid_offset);
-            if seat.says(pid) {
-                return Some(seat);
-            }
-        }
-        None
-    }
-
-    fn says(&self, pid: Pid) -> bool {
-        let mut word = [0; 8];
-        self.file.read_exact_at(&mut word, self.pid_offset).is_ok()
-            && u64::from_ne_bytes(word) == pid.as_raw() as u64
-    }
-
-    /// By the kernel's word: the byte is locked, and nobody else has written down its name.
-    fn is_held_by(&self, pid: Pid) -> bool {
-        // SAFETY: all zeros is a valid `flock`.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as libc::c_short;
-        lock.l_start = self.byte as libc::off_t;
-        lock.l_len = 1;
-        // SAFETY: the descriptor is open and the structure ours.
-        let answer = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-        answer == 0 && lock.l_type != libc::F_UNLCK as libc::c_short && self.says(pid)
-    }
-}
-
-/// Orphans become our children: their ends are seen, too.
-fn adopt_orphans() {
-    // SAFETY: takes numbers only.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
