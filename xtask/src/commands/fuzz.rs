@@ -129,6 +129,8 @@ impl Fuzzer {
                     format!("-timeout={SCRIPT_LIMIT_S}"),
                     format!("-max_len={SCRIPT_LEN_BYTES}"),
                     format!("-artifact_prefix={}/", self.findings.display()),
+                    // Polling makes scripts slow: the kernel takes milliseconds to close what is polled.
+                    "-entropic_scale_per_exec_time=1".into(),
                     "-print_final_stats=1".into(),
                 ]);
             }

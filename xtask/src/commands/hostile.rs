@@ -1,5 +1,6 @@
 //! `cargo xtask hostile`: every byte of channels of every kind becomes what no correct peer
-//! writes, in every state, and a thread changes words of them while messages pass.
+//! writes, in every state, and a thread changes words of them while messages pass. It takes
+//! an hour or two.
 
 use super::{Command, Given, Opt};
 use crate::{isolation::Isolation, workspace};
@@ -8,7 +9,10 @@ use std::process::ExitCode;
 pub(crate) const COMMAND: Command = Command {
     name: "hostile",
     summary: "change every byte of channels of every kind while they are used",
-    options: &[Opt { name: "--smoke", value: None, summary: "a sample of the bytes" }],
+    options: &[
+        Opt { name: "--smoke", value: None, summary: "a sample of the bytes" },
+        Opt { name: "--kind", value: Some("KIND"), summary: "only channels of this kind" },
+    ],
     run,
 };
 
@@ -25,6 +29,9 @@ fn run(given: &Given) -> ExitCode {
             true => command.env_remove(variable),
             false => command.env(variable, value),
         };
+    }
+    if let Some(kind) = given.value("--kind") {
+        command.env("IPC_SHM_KIND", kind);
     }
     match command.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
