@@ -92,6 +92,7 @@ pub(crate) fn play(script: &[u8], directory: &Directory) {
         name,
         config,
         file,
+        fresh: fs::read(&path).expect("it is there"),
         whole: Vec::new(),
         channels: vec![channel],
         senders: Vec::new(),
@@ -141,7 +142,8 @@ struct Stage {
     name: ChannelName,
     config: ShmConfig,
     file: File,
-    /// The file's bytes at an earlier step.
+    /// The file's bytes when it was made, and at an earlier step.
+    fresh: Vec<u8>,
     whole: Vec<u8>,
     channels: Vec<ShmChannel>,
     senders: Vec<ShmSender>,
@@ -180,7 +182,10 @@ impl Stage {
     /// Changes a word of the file, in one of the ways in which programs and disks err.
     fn change(&mut self, script: &mut Script<'_>) {
         let how = script.byte();
-        let at = self.place(script, how & 0x80 == 0);
+        let at = match how & 0x80 {
+            0 => self.written_place(script),
+            _ => self.place(script),
+        };
         let old = self.word(at);
         let new = match how % 16 {
             0 => 0,
@@ -203,7 +208,7 @@ impl Stage {
             }
             // What stands elsewhere.
             12 => {
-                let elsewhere = self.place(script, true);
+                let elsewhere = self.written_place(script);
                 self.word(elsewhere)
             }
             _ => script.word(),
@@ -212,10 +217,26 @@ impl Stage {
     }
 
     /// A place in the file. Most words that matter are at the beginning of a page.
-    fn place(&self, script: &mut Script<'_>, is_early: bool) -> u64 {
+    fn place(&self, script: &mut Script<'_>) -> u64 {
         let pages = self.file.metadata().map_or(1, |metadata| (metadata.len() as usize / PAGE).max(1));
-        let within = if is_early { 8 * script.below(64) } else { script.below(PAGE - 8) };
+        let within = if script.byte() % 2 == 0 { 8 * script.below(64) } else { script.below(PAGE - 8) };
         (script.below(pages) * PAGE + within) as u64
+    }
+
+    /// A word that was written since the channel was made. Of a payload, which is all the
+    /// same, the first one.
+    fn written_place(&self, script: &mut Script<'_>) -> u64 {
+        let now = self.bytes();
+        let words = now.chunks_exact(8).zip(self.fresh.chunks_exact(8)).enumerate();
+        let mut last = &[][..];
+        let written: Vec<usize> = words
+            .filter(|(_, (now, fresh))| now != fresh && std::mem::replace(&mut last, now) != *now)
+            .map(|(word, _)| word)
+            .collect();
+        match written.len() {
+            0 => self.place(script),
+            several => 8 * written[script.below(several)] as u64,
+        }
     }
 
     fn word(&self, at: u64) -> u64 {

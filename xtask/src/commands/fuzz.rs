@@ -105,6 +105,9 @@ impl Fuzzer {
         for script in &found {
             println!("found: {0}\nto play it again: cargo xtask fuzz --replay {0}", script.display());
         }
+        if !status.success() && found.is_empty() {
+            println!("the fuzzer failed, see above");
+        }
         Ok(if status.success() && found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
