@@ -50,7 +50,7 @@ const PROOFS: &[Proof] = &[
     Proof { name: "points", run: points },
     #[cfg(feature = "crash-points")]
     Proof { name: "faults", run: faults },
-    Proof { name: "soak", run: |options| soak::run(options.time(), options.seed) },
+    Proof { name: "soak", run: |options| soak::run(options.time(), options.seed, options.only.as_deref()) },
     Proof { name: "step", run: |options| step::run(&options.scenarios(), options.smoke) },
 ];
 
@@ -68,7 +68,7 @@ fn faults(options: &Options) -> Tally {
 struct Options {
     proof: Option<String>,
     smoke: bool,
-    /// A part of the names of the scenarios to play.
+    /// A part of the names of what to play.
     only: Option<String>,
     minutes: u64,
     seed: u64,

@@ -10,13 +10,14 @@ pub(crate) const COMMAND: Command = Command {
     options: &[
         Opt { name: "--minutes", value: Some("N"), summary: "for so long (10)" },
         Opt { name: "--seed", value: Some("N"), summary: "the choices of an earlier run" },
+        Opt { name: "--only", value: Some("TEXT"), summary: "only kinds with this in their names" },
     ],
     run,
 };
 
 fn run(given: &Given) -> ExitCode {
     let mut arguments = vec!["soak"];
-    for option in ["--minutes", "--seed"] {
+    for option in ["--minutes", "--seed", "--only"] {
         arguments.extend(given.value(option).into_iter().flat_map(|value| [option, value]));
     }
     survival::run(&["--release"], &arguments)

@@ -54,6 +54,8 @@ fn published(worker: &Worker) -> u64 {
 fn publish(life: &mut Life<'_>) {
     let channel = open(life.worker);
     let Some(mut tx) = life.attach(|| channel.sender()) else { return };
+    // Its next place may be another one, and subscribers take the places by turns.
+    life.become_another();
     tx.set_waiting(life.waiting());
     life.send(&mut tx, |life, tx| life.send_batch(tx));
 }
@@ -254,8 +256,7 @@ pub(super) fn balance(logs: &[Vec<Record>], lossy: bool) -> Account {
     account
 }
 
-/// Received before one that the same participant, or the same place for publishers, had sent
-/// earlier.
+/// Received before one that the same publisher, or another one in its place, had sent earlier.
 fn reordered(got: &[Record]) -> usize {
     let (mut newest, mut newest_of_place) = (HashMap::new(), HashMap::new());
     let mut count = 0;

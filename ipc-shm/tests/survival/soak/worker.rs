@@ -79,20 +79,24 @@ impl Worker {
     }
 }
 
+/// There are fewer participants in a round.
+const NEXT_SELF: u32 = 1 << 16;
+
 /// A participant at work.
 pub(super) struct Life<'a> {
     pub(super) worker: &'a Worker,
     pub(super) shared: &'a Shared,
     pub(super) dice: Dice,
     pub(super) log: Log,
-    /// Messages that it meant to send.
+    /// As whom it sends, and how many messages it meant to send as that one.
+    sender: u32,
     number: u32,
 }
 
 impl<'a> Life<'a> {
     pub(super) fn begin(worker: &'a Worker, shared: &'a Shared) -> Self {
         let log = Log::create(&worker.logs, worker.id);
-        Self { worker, shared, dice: Dice::new(worker.seed), log, number: 0 }
+        Self { worker, shared, dice: Dice::new(worker.seed), log, sender: worker.id, number: 0 }
     }
 
     /// An endpoint, as soon as there is a place for it. `None` when it is over.
@@ -127,7 +131,14 @@ impl<'a> Life<'a> {
 
     pub(super) fn next_message(&mut self) -> Message {
         self.number += 1;
-        Message { sender: self.worker.id, number: self.number }
+        Message { sender: self.sender, number: self.number }
+    }
+
+    /// From now on it sends as somebody else: nothing is said of the order of what it sends
+    /// and what it sent.
+    pub(super) fn become_another(&mut self) {
+        self.sender += NEXT_SELF;
+        self.number = 0;
     }
 
     /// Sends for a while, some of it as batches.
