@@ -457,7 +457,7 @@ impl Stage {
 
     /// A wait that has to end, whatever the flags and generations say.
     fn wait_briefly(&mut self) {
-        let wait = || Wait::timeout(Duration::from_micros(200));
+        let wait = || Wait::timeout(Duration::from_micros(20));
         for receiver in &mut self.receivers {
             if let Some(message) = expected_of_a_receiver(receiver.receive(wait())) {
                 read(&message);

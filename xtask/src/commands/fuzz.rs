@@ -63,7 +63,28 @@ fn prepare(given: &Given) -> Result<Fuzzer, String> {
     for directory in [&fuzzer.corpus, &fuzzer.findings] {
         fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
+    if let Task::Search { .. } = fuzzer.task {
+        begin(&fuzzer.corpus).map_err(|error| format!("{}: {error}", fuzzer.corpus.display()))?;
+    }
     Ok(fuzzer)
+}
+
+/// Scripts of many steps to begin with, for every kind of channel: from nothing, it takes the
+/// fuzzer long to come to so many.
+fn begin(corpus: &Path) -> io::Result<()> {
+    // xorshift64: Marsaglia, "Xorshift RNGs".
+    let mut state = 1_u64;
+    let mut roll = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[4]
+    };
+    for choice in 0..=u8::MAX {
+        let script: Vec<u8> = std::iter::once(choice).chain((0..300).map(|_| roll())).collect();
+        fs::write(corpus.join(format!("begin-{choice}")), script)?;
+    }
+    Ok(())
 }
 
 fn minutes(value: Option<&str>) -> Result<u64, String> {
@@ -131,6 +152,8 @@ impl Fuzzer {
                     format!("-max_total_time={}", minutes * 60),
                     format!("-timeout={SCRIPT_LIMIT_S}"),
                     format!("-max_len={SCRIPT_LEN_BYTES}"),
+                    // Scripts may be long from the beginning.
+                    "-len_control=0".into(),
                     format!("-artifact_prefix={}/", self.findings.display()),
                     // Polling makes scripts slow: the kernel takes milliseconds to close what is polled.
                     "-entropic_scale_per_exec_time=1".into(),
