@@ -24,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scene("receiver, of a last delivery", deliver_for_the_last_time),
         scene("receiver, of a damaged message", receive_what_is_damaged),
         scene("repairer, for a receiver that has gone ahead", repair_for_another),
+        scene("repairer, of a drop that was not done", repair_a_drop),
     ]
 }
 
@@ -133,6 +134,33 @@ fn repair_for_another(stage: &Stage) {
     drop(ahead);
     finish(stage);
 }
+
+/// A sender that died when it was about to drop a message has dropped none.
+fn repair_a_drop(stage: &Stage) {
+    create(stage, &Mpmc::config().when_full(WhenFull::DropOldest));
+    let Some(dropper) = fork() else { end_after(|| std::mem::forget(sender(&open(stage)).unwrap())) };
+    dropper.ends_well();
+    // What it writes before it tries: which slot's message, and that it is at it.
+    let file = stage.arena().file("x");
+    write_at(&file, DROPS, &0_u64.to_ne_bytes());
+    write_at(&file, DROPS + 8, &1_u64.to_ne_bytes());
+    stage.victim(
+        || (open(stage), None),
+        |(channel, rx)| {
+            *rx = Some(receiver(channel)?);
+            Ok(())
+        },
+    );
+    // If it wasn't done, it is done now.
+    let mut rx = receiver(&open(stage)).unwrap();
+    assert_eq!(lost(stage), 0);
+    assert_eq!(drain(&mut rx).len(), ROOM_FOR_700);
+    drop(rx);
+    finish(stage);
+}
+
+/// Where the first participant's words about what it drops are.
+const DROPS: u64 = 2 * layout::PAGE + 128;
 
 /// Where the data of a queue with the default number of participants begins.
 const DATA: u64 = 2 * layout::PAGE + 64 * 256;
