@@ -1,60 +1,16 @@
 //! Work queues in shared memory do what every transport must do.
 
-use ipc_core::conformance::Fixture;
+#[path = "common/segments.rs"]
+mod segments;
+
 use ipc_shm::{Mpmc, ShmConfig};
-use std::{env, fs, path::PathBuf};
-
-/// Hands the directory over to child processes.
-const DIRECTORY: &str = "IPC_SHM_CONFORMANCE_DIRECTORY";
-
-struct Segments {
-    directory: PathBuf,
-    ours: bool,
-}
-
-impl Segments {
-    /// A fresh directory, or the one that the parent process made.
-    fn new() -> Self {
-        if let Some(directory) = env::var_os(DIRECTORY) {
-            return Self { directory: directory.into(), ours: false };
-        }
-        let directory = PathBuf::from(format!("/dev/shm/ipc-mpmc-conformance-{}", std::process::id()));
-        fs::create_dir(&directory).expect("a fresh directory");
-        Self { directory, ours: true }
-    }
-}
-
-impl Drop for Segments {
-    fn drop(&mut self) {
-        // Not recursively: a channel that is left over is to be seen.
-        if self.ours {
-            fs::remove_dir(&self.directory).expect("every channel was removed");
-        }
-    }
-}
-
-impl Fixture for Segments {
-    type Transport = Mpmc;
-
-    fn transport(&self) -> Mpmc {
-        Mpmc::at(&self.directory)
-    }
-
-    fn config(&self, depth: usize, max_message_len: usize) -> ShmConfig {
-        ShmConfig::new().depth(depth as u64).max_message_len(max_message_len as u64)
-    }
-
-    fn large_message_len(&self) -> usize {
-        1 << 20
-    }
-
-    fn environment(&self) -> Vec<(String, String)> {
-        vec![(DIRECTORY.into(), self.directory.to_str().expect("ASCII").into())]
-    }
-}
+use segments::Segments;
 
 ipc_core::conformance_main!(
-    Segments::new(),
+    Segments::new(
+        |directory| Mpmc::at(directory),
+        |depth, len| ShmConfig::new().depth(depth).max_message_len(len)
+    ),
     end_mark,
     pollable,
     pollable_end_mark,
