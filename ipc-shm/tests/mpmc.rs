@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Arena, Child, PATIENCE, eventually, fork_child, name, say, serve, told};
+use common::{Arena, Child, PATIENCE, eventually, fork_child, layout, name, read_word, say, serve, told};
 use ipc_shm::{
     Batch, BatchReceiver, BatchSender, Channel, ChannelError, Loan, Message, Mpmc, MpmcReceiver, Receiver,
     RecvError, Redelivered, SendError, Sender, Sequenced, Shm, ShmConfig, Spsc, Transport, Wait, WhenFull,
@@ -254,6 +254,27 @@ fn a_waiting_receiver_gets_what_a_killed_one_held() {
         info.participants.iter().any(|one| one.pid == waiting.pid())
     });
     victim.kill();
+    waiting.says("x");
+}
+
+#[test]
+fn who_takes_a_dead_ones_place_wakes_those_who_wait_for_what_it_held() {
+    // Where receivers say that they sleep: in the page of shared words.
+    const RECEIVERS_ASLEEP: u64 = layout::PAGE + 128;
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(4).participants(2));
+    queue.sender().unwrap().send(b"x").unwrap();
+    let mut victim = Child::spawn("hold", &[path(&arena)]);
+    victim.says("x");
+    let mut waiting = Child::spawn("receive for ever", &[path(&arena)]);
+    let is_announced = || read_word(&arena.file("x"), RECEIVERS_ASLEEP) != 0;
+    eventually("it sleeps", is_announced);
+    // So that it can't find out by itself.
+    waiting.stop();
+    victim.kill();
+    let _in_its_place = queue.sender().unwrap();
+    assert!(!is_announced(), "nobody was woken");
+    waiting.signal(Signal::SIGCONT);
     waiting.says("x");
 }
 

@@ -52,6 +52,20 @@ impl Party {
         }
     }
 
+    /// To be called by an endpoint that comes, before it enters: what the last one with its
+    /// id left is put in order, and what others left whom it meets dead.
+    fn arrive(
+        &mut self,
+        attachment: &Attachment,
+        words: &Words,
+        geometry: &Geometry,
+    ) -> Result<(), ChannelError> {
+        if mpmc::is_entered(words, geometry, attachment.id()) {
+            self.give_back(attachment, words, geometry);
+        }
+        if attachment.met_dead() { self.look_around(attachment, words, geometry) } else { Ok(()) }
+    }
+
     /// Puts in order what the dead left, and wakes both sides if there were any.
     fn look_around(
         &mut self,
@@ -77,23 +91,13 @@ impl Party {
         self.tries >= Self::TRIES
     }
 
-    /// Leaves in good order: what we hold or have claimed goes back.
-    fn leave(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
+    /// What one with our id holds or has claimed goes back: our own when we leave, or that of
+    /// the one before us.
+    fn give_back(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
         // What can't be repaired now is found by the next one, whose entry isn't clean.
         if mpmc::repair(words, geometry, attachment.id()).is_ok() {
             self.receivers.ring(words);
             self.senders.ring(words);
         }
-    }
-}
-
-/// A failed look around, as an endpoint reports it: the channel's damage, or the system's
-/// refusal.
-fn troubled<E: From<crate::ring::Corrupt> + From<ipc_core::OsError>>(error: ChannelError) -> Result<(), E> {
-    match error {
-        ChannelError::Corrupt(what) => Err(crate::ring::Corrupt(what).into()),
-        ChannelError::Os(error) => Err(error.into()),
-        // No place to ask the kernel from: the dead stay until somebody can.
-        _ => Ok(()),
     }
 }

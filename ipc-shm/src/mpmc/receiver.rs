@@ -1,10 +1,11 @@
 //! The receiving end: API → ring → bell.
 
-use super::{CONTENDED_TRIES, Party, receivers_asleep, troubled};
+use super::{CONTENDED_TRIES, Party, receivers_asleep};
 use crate::{
     ring::{
         memory::Words,
         mpmc::{Geometry, Held, Look, Reader, Take},
+        troubled,
     },
     segment::Attachment,
     wait::{Awaited, Bed, Waiter, Waiting},
@@ -36,18 +37,16 @@ pub struct MpmcReceiver {
 impl MpmcReceiver {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let geometry = Geometry::of(attachment.layout(), &attachment.header().geometry);
-        let mut receiver = Self {
+        let mut party = Party::new(&attachment);
+        party.arrive(&attachment, &attachment.words(), &geometry)?;
+        Ok(Self {
             ring: Reader::attach(attachment.words(), geometry, attachment.id())?,
             front: None,
             rest: VecDeque::new(),
-            party: Party::new(&attachment),
+            party,
             waiter: Waiter::new(&attachment, Bed::Shared(receivers_asleep(&attachment))),
             attachment,
-        };
-        if receiver.attachment.met_dead() {
-            receiver.party.look_around(&receiver.attachment, receiver.ring.memory(), &geometry)?;
-        }
-        Ok(receiver)
+        })
     }
 
     /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
@@ -273,7 +272,7 @@ impl Drop for MpmcReceiver {
     fn drop(&mut self) {
         if self.attachment.is_ours() {
             let geometry = *self.ring.geometry();
-            self.party.leave(&self.attachment, self.ring.memory(), &geometry);
+            self.party.give_back(&self.attachment, self.ring.memory(), &geometry);
         }
     }
 }

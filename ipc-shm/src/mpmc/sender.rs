@@ -1,11 +1,12 @@
 //! The sending end: API → ring → bell.
 
-use super::{CONTENDED_TRIES, Party, senders_asleep, troubled};
+use super::{CONTENDED_TRIES, Party, senders_asleep};
 use crate::{
     kind::WhenFull,
     ring::{
         memory::Words,
         mpmc::{Claim, Geometry, Slot, Writer},
+        troubled,
     },
     segment::Attachment,
     wait::{Awaited, Bed, Waiter, Waiting},
@@ -41,20 +42,18 @@ impl MpmcSender {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let settings = attachment.header().geometry;
         let geometry = Geometry::of(attachment.layout(), &settings);
-        let mut sender = Self {
+        let mut party = Party::new(&attachment);
+        party.arrive(&attachment, &attachment.words(), &geometry)?;
+        Ok(Self {
             ring: Writer::attach(attachment.words(), geometry, attachment.id())?,
             max_message_len: geometry.max_message_len,
             when_full: settings.when_full,
             reserved: None,
             batch: Vec::new(),
-            party: Party::new(&attachment),
+            party,
             waiter: Waiter::new(&attachment, Bed::Shared(senders_asleep(&attachment))),
             attachment,
-        };
-        if sender.attachment.met_dead() {
-            sender.party.look_around(&sender.attachment, sender.ring.memory(), &geometry)?;
-        }
-        Ok(sender)
+        })
     }
 
     /// Sets how this endpoint waits for room; [`Waiting::Adaptive`] at first.
@@ -260,7 +259,7 @@ impl Drop for MpmcSender {
     fn drop(&mut self) {
         if self.attachment.is_ours() {
             let geometry = *self.ring.geometry();
-            self.party.leave(&self.attachment, self.ring.memory(), &geometry);
+            self.party.give_back(&self.attachment, self.ring.memory(), &geometry);
         }
     }
 }

@@ -54,3 +54,16 @@ impl From<Corrupt> for ipc_core::ChannelError {
         Self::Corrupt(corrupt.0)
     }
 }
+
+/// A failed look around, as an endpoint reports it: the channel's damage, or the system's
+/// refusal.
+pub(crate) fn troubled<E: From<Corrupt> + From<ipc_core::OsError>>(
+    error: ipc_core::ChannelError,
+) -> Result<(), E> {
+    match error {
+        ipc_core::ChannelError::Corrupt(what) => Err(Corrupt(what).into()),
+        ipc_core::ChannelError::Os(error) => Err(error.into()),
+        // No place to ask the kernel from: the dead stay until somebody can.
+        _ => Ok(()),
+    }
+}

@@ -1,11 +1,12 @@
 //! The calling end: API → ring → bell.
 
-use super::{Party, callers_asleep, troubled};
+use super::{Party, callers_asleep};
 use crate::{
     kind::WhenFull,
     ring::{
         memory::Words,
         rpc::{Call, Caller, Geometry, Progress},
+        troubled,
     },
     segment::Attachment,
     wait::{Awaited, Bed, Waiter, Waiting},
@@ -44,20 +45,18 @@ impl RpcClient {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let settings = attachment.header().geometry;
         let geometry = Geometry::of(attachment.layout(), &settings);
-        let mut client = Self {
+        let mut party = Party::new(&attachment);
+        party.arrive(&attachment, &attachment.words(), &geometry)?;
+        Ok(Self {
             ring: Caller::attach(attachment.words(), geometry, attachment.id())?,
             max_message_len: geometry.max_message_len,
             when_full: settings.when_full,
             serial: NEXT.fetch_add(1, Ordering::Relaxed),
-            party: Party::new(&attachment),
+            party,
             for_room: Waiter::new(&attachment, Bed::Shared(callers_asleep(&attachment))),
             for_response: Waiter::new(&attachment, Bed::Own(attachment.entry().bed())),
             attachment,
-        };
-        if client.attachment.met_dead() {
-            client.party.look_around(&client.attachment, client.ring.memory(), &geometry)?;
-        }
-        Ok(client)
+        })
     }
 
     /// Sets how this endpoint waits for room and responses; [`Waiting::Adaptive`] at first.
@@ -284,7 +283,7 @@ impl Client for RpcClient {
 impl Drop for RpcClient {
     fn drop(&mut self) {
         if self.attachment.is_ours() {
-            self.party.leave(&self.attachment, self.ring.memory(), self.ring.geometry());
+            self.party.give_back(&self.attachment, self.ring.memory(), self.ring.geometry());
         }
     }
 }

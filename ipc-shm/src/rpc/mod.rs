@@ -16,7 +16,7 @@ use crate::{
     segment::Attachment,
     wait::Bell,
 };
-use ipc_core::{ChannelError, OsError};
+use ipc_core::ChannelError;
 
 /// Where the flags of the servers, and of the clients that wait for room, are in the page of
 /// shared words: on lines of their own. Clients that wait for a response each have a flag in
@@ -69,6 +69,20 @@ impl Party {
         Ok(rpc::repair(words, geometry, id, |client| self.wake(attachment, words, client))?)
     }
 
+    /// To be called by an endpoint that comes, before it enters: what the last one with its
+    /// id left is put in order, and what others left whom it meets dead.
+    fn arrive(
+        &mut self,
+        attachment: &Attachment,
+        words: &Words,
+        geometry: &Geometry,
+    ) -> Result<(), ChannelError> {
+        if rpc::is_entered(words, geometry, attachment.id()) {
+            self.give_back(attachment, words, geometry);
+        }
+        if attachment.met_dead() { self.look_around(attachment, words, geometry) } else { Ok(()) }
+    }
+
     /// Puts in order what the dead left, and wakes whoever waits for that.
     fn look_around(
         &mut self,
@@ -103,22 +117,11 @@ impl Party {
         self.tries >= Self::TRIES
     }
 
-    /// Leaves in good order: what we have goes back.
-    fn leave(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
+    /// What one with our id has goes back: our own when we leave, or that of the one before us.
+    fn give_back(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
         // What can't be repaired now is found by the next one, whose entry isn't clean.
         if self.repair(attachment, words, geometry, attachment.id()).is_ok() {
             self.callers.ring(words);
         }
-    }
-}
-
-/// A failed look around, as an endpoint reports it: the channel's damage, or the system's
-/// refusal.
-fn troubled<E: From<crate::ring::Corrupt> + From<OsError>>(error: ChannelError) -> Result<(), E> {
-    match error {
-        ChannelError::Corrupt(what) => Err(crate::ring::Corrupt(what).into()),
-        ChannelError::Os(error) => Err(error.into()),
-        // No place to ask the kernel from: the dead stay until somebody can.
-        _ => Ok(()),
     }
 }

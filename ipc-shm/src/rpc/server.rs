@@ -1,11 +1,12 @@
 //! The answering end: API → ring → bell.
 
-use super::{Party, servers_asleep, troubled};
+use super::{Party, servers_asleep};
 use crate::{
     ring::{
         Corrupt,
         memory::Words,
         rpc::{Answer, Answerer, Geometry, Taken},
+        troubled,
     },
     segment::Attachment,
     wait::{Awaited, Bed, Waiter, Waiting},
@@ -32,17 +33,15 @@ pub struct RpcServer {
 impl RpcServer {
     pub(super) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
         let geometry = Geometry::of(attachment.layout(), &attachment.header().geometry);
-        let mut server = Self {
+        let mut party = Party::new(&attachment);
+        party.arrive(&attachment, &attachment.words(), &geometry)?;
+        Ok(Self {
             ring: Answerer::attach(attachment.words(), geometry, attachment.id())?,
             taken: None,
-            party: Party::new(&attachment),
+            party,
             waiter: Waiter::new(&attachment, Bed::Shared(servers_asleep(&attachment))),
             attachment,
-        };
-        if server.attachment.met_dead() {
-            server.party.look_around(&server.attachment, server.ring.memory(), &geometry)?;
-        }
-        Ok(server)
+        })
     }
 
     /// Sets how this endpoint waits for requests; [`Waiting::Adaptive`] at first.
@@ -138,7 +137,7 @@ impl Drop for RpcServer {
         if self.attachment.is_ours() {
             // Left behind by `mem::forget`.
             let _ = self.answer(Answer::Declined);
-            self.party.leave(&self.attachment, self.ring.memory(), self.ring.geometry());
+            self.party.give_back(&self.attachment, self.ring.memory(), self.ring.geometry());
         }
     }
 }
