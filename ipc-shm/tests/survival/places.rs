@@ -155,7 +155,8 @@ fn create_too_much<K: Queue>(stage: &Stage) {
     finish(stage);
 }
 
-/// The directory is there before and after; to the victim it seems missing, once.
+/// The directory is there before and after; to the victim it seems missing, once. It is the
+/// user's own, so if we are killed ourselves, what is left is to be collectable.
 fn create_at_home<K: Queue>(stage: &Stage) {
     let shm = Shm::new();
     let own = name(&format!("survival-{}", std::process::id()));
@@ -163,7 +164,7 @@ fn create_at_home<K: Queue>(stage: &Stage) {
     stage.victim(
         || None,
         |channel| {
-            *channel = Some(shm.create(&own, &K::config())?);
+            *channel = Some(shm.create(&own, &K::config().transient())?);
             Ok(())
         },
     );
