@@ -2,7 +2,7 @@
 //! programs use them: in place, by copies, and in batches.
 
 use crate::{
-    spec::{LaneSpec, Payload},
+    spec::{LaneSpec, Payload, Touch},
     trouble::Fallible,
 };
 use ipc_core::{Batch, BatchReceiver, BatchSender, Loan, Receiver, RecvError, Sender, Wait};
@@ -31,7 +31,11 @@ pub(crate) trait ReceivingEnd {
     fn receive(&mut self, read: impl FnMut(&[u8]) -> Fallible<()>) -> Fallible<u64>;
 }
 
-/// One message at a time, written and read in the channel's own memory.
+/// What a program has at hand rather than in a buffer of its own.
+const SHORT_BYTES: usize = 64;
+
+/// One message at a time, written and read in the channel's own memory; but what is short is
+/// made where the program is and then sent, as programs do.
 pub(crate) struct InPlace<E> {
     pub(crate) end: E,
     payload: Payload,
@@ -46,6 +50,12 @@ impl<E> InPlace<E> {
 impl<S: Sender> SendingEnd for InPlace<S> {
     #[inline]
     fn send(&mut self, number: u64) -> Fallible<()> {
+        let len_bytes = self.payload.len_bytes;
+        if self.payload.touch == Touch::All && len_bytes <= SHORT_BYTES {
+            let mut own = [0; SHORT_BYTES];
+            self.payload.write(&mut own[..len_bytes], number);
+            return Ok(self.end.send(&own[..len_bytes])?);
+        }
         let mut loan = self.end.loan(self.payload.len_bytes, Wait::Forever)?;
         self.payload.write(&mut loan, number);
         loan.commit(Wait::Forever).map_err(|rejected| rejected.error)?;
