@@ -46,18 +46,16 @@ pub(super) trait Flag {
     fn touch(&self);
 }
 
-/// The waker's part, after each change of the ring that somebody may wait for.
+/// The first half of the waker's part, after each change of the ring that somebody may wait
+/// for: whether somebody does, and is to be woken.
 #[inline]
-pub(super) fn ring(flag: &impl Flag) {
+pub(super) fn is_rung_for(flag: &impl Flag) -> bool {
     flag.light_fence();
-    if flag.load() != AWAKE {
-        wake(flag);
-    }
+    flag.load() != AWAKE
 }
 
-/// Wakes whoever waits or is about to.
-#[cold]
-fn wake(flag: &impl Flag) {
+/// The second half: wakes whoever waits or is about to.
+pub(super) fn wake(flag: &impl Flag) {
     let waiting = flag.take(u32::MAX);
     if waiting & !POLLED != 0 {
         flag.wake_all();
@@ -103,7 +101,7 @@ mod model {
     //! lost wake-up is a deadlock, which the checker finds; both fences are real ones, as
     //! the heavy one makes them.
 
-    use super::{ASLEEP, Flag, POLLED, announce, interrupt, ring, sleep, withdraw};
+    use super::{ASLEEP, Flag, POLLED, announce, interrupt, is_rung_for, sleep, wake, withdraw};
     use loom::{
         sync::{
             Condvar, Mutex, Notify,
@@ -269,7 +267,8 @@ mod model {
         fn send(&self, number: u64, killed: Option<Killed>) {
             self.sent.store(number, Ordering::Release);
             match killed {
-                None => return ring(self),
+                None if is_rung_for(self) => return wake(self),
+                None => return,
                 Some(Killed::Swap) => {}
                 Some(Killed::WakeUp) => {
                     self.take(u32::MAX);
