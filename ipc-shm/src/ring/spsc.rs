@@ -43,7 +43,7 @@ use super::{
 };
 use std::{
     num::NonZeroU64,
-    sync::atomic::Ordering::{Acquire, Release},
+    sync::atomic::Ordering::{Acquire, Relaxed, Release},
 };
 
 /// What a record takes up besides its payload, and the word that has to fit behind it.
@@ -58,6 +58,9 @@ const LEN_SHIFT: u32 = 8;
 /// successor takes microseconds, seldom enough that the three stores don't count. It is the
 /// records that a walk takes time for, not the bytes. A batch is not interrupted for it.
 pub(crate) const RECORD_EVERY: u64 = 64;
+
+/// What processors move from one to the other.
+const LINE_BYTES: usize = 64;
 
 /// How often somebody who looks at a ring that is changing tries again.
 const LOOKS: u32 = 4;
@@ -82,6 +85,12 @@ impl Geometry {
     /// The longest message, in bytes.
     pub(crate) fn max_message_len(&self) -> usize {
         (self.capacity - OVERHEAD_BYTES) as usize
+    }
+
+    /// Behind the data area.
+    #[inline]
+    fn end(&self) -> usize {
+        self.data + self.capacity as usize
     }
 
     fn sender(&self) -> ledger::Place {
@@ -114,36 +123,45 @@ fn out_of_step(head: u64, released: u64) -> Corrupt {
     Corrupt(format!("the sender is at {head}, the receiver at {released}"))
 }
 
-/// A position and where that is in the ring: its lap's first position is kept, so that it
-/// takes no division, and one store to go on within a lap.
+/// A position, as where that is in the ring and the position of the ring's first byte in its
+/// lap: so the word is found without a computation, and it takes one store to go on within a
+/// lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
-    position: u64,
+    /// The offset of the word here.
+    word: usize,
     lap: u64,
 }
 
 impl Cursor {
     fn at(geometry: &Geometry, position: u64) -> Self {
-        Self { position, lap: position - position % geometry.capacity }
+        let place = position % geometry.capacity;
+        Self { word: geometry.data + place as usize, lap: position - place }
     }
 
-    /// The offset of the word here.
     #[inline]
-    fn word(&self, geometry: &Geometry) -> usize {
-        geometry.data + (self.position - self.lap) as usize
+    fn position(&self, geometry: &Geometry) -> u64 {
+        self.lap + self.place(geometry)
+    }
+
+    /// How far from the ring's first byte, in bytes.
+    #[inline]
+    fn place(&self, geometry: &Geometry) -> u64 {
+        (self.word - geometry.data) as u64
     }
 
     /// The offset of the payload of the record here.
     #[inline]
-    fn payload(&self, geometry: &Geometry) -> usize {
-        self.word(geometry) + WORD as usize
+    fn payload(&self) -> usize {
+        self.word + WORD as usize
     }
 
     /// Goes on, by less than the ring's length.
     #[inline]
     fn advance(&mut self, geometry: &Geometry, size: u64) {
-        self.position += size;
-        if self.position - self.lap >= geometry.capacity {
+        self.word += size as usize;
+        if self.word >= geometry.end() {
+            self.word -= geometry.capacity as usize;
             self.lap += geometry.capacity;
         }
     }
@@ -159,24 +177,24 @@ impl Cursor {
     #[inline]
     fn message(&self, memory: &impl Memory, geometry: &Geometry) -> Option<Record> {
         // Acquire: pairs with the Release of the record's word in `Writer`.
-        let record = Record(NonZeroU64::new(memory.load(self.word(geometry), Acquire))?);
-        (record.is_possible(geometry) && !record.is_end()).then_some(record)
+        let record = Record(NonZeroU64::new(memory.load(self.word, Acquire))?);
+        record.is_message(geometry).then_some(record)
     }
 
     /// The record here, if it is committed.
     #[inline]
     fn record(&self, memory: &impl Memory, geometry: &Geometry) -> Result<Option<Record>, Corrupt> {
         // Acquire: pairs with the Release of the record's word in `Writer`.
-        match NonZeroU64::new(memory.load(self.word(geometry), Acquire)) {
+        match NonZeroU64::new(memory.load(self.word, Acquire)) {
             None => Ok(None),
             Some(word) if Record(word).is_possible(geometry) => Ok(Some(Record(word))),
-            Some(word) => Err(self.bad_word(word.get())),
+            Some(word) => Err(self.bad_word(geometry, word.get())),
         }
     }
 
     #[cold]
-    fn bad_word(&self, word: u64) -> Corrupt {
-        let place = self.position - self.lap;
+    fn bad_word(&self, geometry: &Geometry, word: u64) -> Corrupt {
+        let place = self.place(geometry);
         Corrupt(format!("the record at byte {place} of the ring starts with {word:#x}"))
     }
 }
@@ -188,9 +206,24 @@ pub(crate) struct Record(NonZeroU64);
 impl Record {
     #[inline]
     fn is_possible(self, geometry: &Geometry) -> bool {
-        let flags = self.0.get() & ((1 << LEN_SHIFT) - 1);
+        self.flags() & !END == COMMITTED && self.fits(geometry)
+    }
+
+    /// The same, and no end mark.
+    #[inline]
+    fn is_message(self, geometry: &Geometry) -> bool {
+        self.flags() == COMMITTED && self.fits(geometry)
+    }
+
+    #[inline]
+    fn flags(self) -> u64 {
+        self.0.get() & ((1 << LEN_SHIFT) - 1)
+    }
+
+    #[inline]
+    fn fits(self, geometry: &Geometry) -> bool {
         // All of its bits, also where a length in memory has fewer.
-        flags & !END == COMMITTED && self.0.get() >> LEN_SHIFT <= geometry.capacity - OVERHEAD_BYTES
+        self.0.get() >> LEN_SHIFT <= geometry.capacity - OVERHEAD_BYTES
     }
 
     /// The payload's length, in bytes.
@@ -214,7 +247,8 @@ impl Record {
 
 #[inline]
 fn record_size(len: u64) -> u64 {
-    WORD + len.next_multiple_of(WORD)
+    // As `next_multiple_of`, which doesn't know that there is no overflow.
+    WORD + ((len + WORD - 1) & !(WORD - 1))
 }
 
 #[inline]
@@ -250,7 +284,7 @@ impl Walk {
         let Some(record) = self.cursor.record(memory, geometry)? else { return Ok(false) };
         self.cursor.advance(geometry, record.size());
         self.count = self.count.wrapping_add(u64::from(!record.is_end()));
-        if self.cursor.position > self.limit {
+        if self.cursor.position(geometry) > self.limit {
             return Err(Corrupt("its records have no end".into()));
         }
         Ok(true)
@@ -275,8 +309,8 @@ impl Walk {
         Ok(false)
     }
 
-    fn progress(&self) -> Progress {
-        Progress { position: self.cursor.position, count: self.count }
+    fn progress(&self, geometry: &Geometry) -> Progress {
+        Progress { position: self.cursor.position(geometry), count: self.count }
     }
 }
 
@@ -322,7 +356,7 @@ pub(super) fn glance(memory: &impl Memory, geometry: &Geometry) -> Result<(Look,
     // After the sender's, which is never further ahead of this than a ring's length.
     let receiver = Ledger::open(memory, geometry.receiver());
     let mut walk = Walk::new(geometry, sender.progress(), receiver.progress())?;
-    let recorded = Look { sent: walk.progress(), received: receiver.progress() };
+    let recorded = Look { sent: walk.progress(geometry), received: receiver.progress() };
     let is_paired = sender_is_current || recorded.sent == recorded.received;
     let walked = walk.go_to_the_end(memory, geometry, &sender);
     // The sender overwrites what the receiver has left behind; and then the count that
@@ -331,14 +365,14 @@ pub(super) fn glance(memory: &impl Memory, geometry: &Geometry) -> Result<(Look,
         let count = recorded.sent.count.max(recorded.received.count);
         return Ok((Look { sent: Progress { count, ..recorded.sent }, ..recorded }, false));
     }
-    Ok((Look { sent: walk.progress(), ..recorded }, walked? && is_paired))
+    Ok((Look { sent: walk.progress(geometry), ..recorded }, walked? && is_paired))
 }
 
 /// Whether a ring that nobody changes holds nothing for a receiver.
 pub(crate) fn is_empty(memory: &impl Memory, geometry: &Geometry) -> bool {
     let receiver = Ledger::open(memory, geometry.receiver()).progress();
     let cursor = Cursor::at(geometry, receiver.position);
-    memory.load(cursor.word(geometry), Acquire) == 0
+    memory.load(cursor.word, Acquire) == 0
 }
 
 /// The sender's end. Whoever makes one has made sure to be alone.
@@ -350,8 +384,9 @@ pub(crate) struct Writer<M> {
     cursor: Cursor,
     /// Messages sent.
     count: u64,
-    /// A ring's length from the receiver's position, when that was last looked at.
-    limit: u64,
+    /// A ring's length from the receiver's position, when that was last looked at: as an
+    /// offset in the segment, from where this lap begins.
+    limit: usize,
 }
 
 /// Messages that are written and will be published together.
@@ -386,16 +421,16 @@ impl<M: Memory> Writer<M> {
         let mut walk = Walk::new(&geometry, ledger.progress(), receiver)?;
         while walk.step(&memory, &geometry)? {}
         let (cursor, count) = (walk.cursor, walk.count);
-        let limit = receiver.position + geometry.capacity;
-        let mut writer = Self { memory, geometry, ledger, cursor, count, limit };
+        let mut writer = Self { memory, geometry, ledger, cursor, count, limit: 0 };
+        writer.set_limit(receiver.position);
         writer.record();
         Ok(writer)
     }
 
-    /// Where the next message begins.
+    /// How many messages were sent, by this sender and those before it.
     #[inline]
-    pub(crate) fn position(&self) -> u64 {
-        self.cursor.position
+    pub(crate) fn sent_messages(&self) -> u64 {
+        self.count
     }
 
     /// Whether there is room for a message of `len` bytes, which is not too long, as of the
@@ -412,7 +447,9 @@ impl<M: Memory> Writer<M> {
 
     #[inline]
     fn has_room_at(&self, cursor: Cursor, len: usize) -> bool {
-        cursor.position + record_size(len as u64) + WORD <= self.limit
+        // A batch may have come to the next lap.
+        let limit = self.limit - (cursor.lap - self.cursor.lap) as usize;
+        cursor.word + (record_size(len as u64) + WORD) as usize <= limit
     }
 
     #[inline(never)]
@@ -420,21 +457,41 @@ impl<M: Memory> Writer<M> {
         // Acquire: pairs with the Release of the word in `Ledger::write`; what the receiver
         // read is read before we overwrite it.
         let released = position_of(self.memory.load(self.geometry.released, Acquire));
-        self.geometry.used(self.cursor.position, released)?;
-        self.limit = released + self.geometry.capacity;
+        self.geometry.used(self.cursor.position(&self.geometry), released)?;
+        self.set_limit(released);
         Ok(self.has_room_at(cursor, len))
+    }
+
+    /// The receiver's position, which is no further than a ring's length behind ours.
+    fn set_limit(&mut self, released: u64) {
+        let limit = released + self.geometry.capacity;
+        self.limit = self.geometry.data + (limit - self.cursor.lap) as usize;
     }
 
     /// Where the next message's payload goes, as an offset in the segment.
     #[inline]
     pub(crate) fn payload(&self) -> usize {
-        self.cursor.payload(&self.geometry)
+        self.cursor.payload()
+    }
+
+    /// Says that a message of `len` bytes, for which there is room, is about to be written: its
+    /// lines are fetched side by side, and not one after the other as it is written.
+    #[inline]
+    pub(crate) fn expect_message(&self, len: usize) {
+        let end = self.cursor.word + record_size(len as u64) as usize;
+        self.memory.expect_store(self.cursor.word);
+        if len >= LINE_BYTES {
+            self.memory.expect_store(self.cursor.word + LINE_BYTES);
+        }
+        self.memory.expect_store(end);
     }
 
     /// Publishes the message whose payload was written and for which there is room.
     #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
         self.publish(committed(len), self.cursor.ahead(&self.geometry, record_size(len as u64)), 1);
+        // The next line as well: while this one is filled, it comes.
+        self.memory.expect_store(self.cursor.word + LINE_BYTES);
     }
 
     /// Publishes the mark of a stream's end; there is room for an empty message.
@@ -460,8 +517,8 @@ impl<M: Memory> Writer<M> {
             return Ok(None);
         }
         // Release: as of the zero in `publish`.
-        self.memory.store(batch.end.word(&self.geometry), committed(len), Release);
-        let payload = batch.end.payload(&self.geometry);
+        self.memory.store(batch.end.word, committed(len), Release);
+        let payload = batch.end.payload();
         batch.end.advance(&self.geometry, record_size(len as u64));
         batch.count += 1;
         Ok(Some(payload))
@@ -478,13 +535,14 @@ impl<M: Memory> Writer<M> {
     fn publish(&mut self, word: u64, end: Cursor, messages: u64) {
         // Release: who looks, and finds this zero in place of an earlier lap's word, sees
         // that the receiver has left it. It pairs with the Acquire in `Cursor::record`.
-        self.memory.store(end.word(&self.geometry), 0, Release);
+        self.memory.store(end.word, 0, Release);
         // Release: pairs with the Acquire in `Cursor::record`; payload and zero come first.
-        self.memory.store(self.cursor.word(&self.geometry), word, Release);
+        self.memory.store(self.cursor.word, word, Release);
         let count = self.count.wrapping_add(messages);
         let is_due = count / RECORD_EVERY != self.count / RECORD_EVERY;
-        self.cursor.position = end.position;
+        self.cursor.word = end.word;
         if self.cursor.lap != end.lap {
+            self.limit -= (end.lap - self.cursor.lap) as usize;
             self.cursor.lap = end.lap;
         }
         self.count = count;
@@ -497,7 +555,7 @@ impl<M: Memory> Writer<M> {
     #[cold]
     #[inline(never)]
     pub(crate) fn record(&mut self) {
-        let progress = Progress { position: self.cursor.position, count: self.count };
+        let progress = Progress { position: self.cursor.position(&self.geometry), count: self.count };
         if self.ledger.progress() != progress {
             self.ledger.write(&self.memory, progress);
         }
@@ -525,8 +583,8 @@ pub(crate) struct Reader<M> {
     geometry: Geometry,
     /// Written at each release: the last one.
     ledger: Ledger,
-    /// Its position's lap.
-    lap: u64,
+    /// Its position.
+    cursor: Cursor,
 }
 
 impl<M: Memory> Reader<M> {
@@ -541,7 +599,7 @@ impl<M: Memory> Reader<M> {
         let ledger = Ledger::open(&memory, geometry.receiver());
         let position = ledger.progress().position;
         geometry.check("receiver", position)?;
-        Ok(Self { memory, geometry, ledger, lap: Cursor::at(&geometry, position).lap })
+        Ok(Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, position) })
     }
 
     /// Messages released, by this receiver and those before it.
@@ -554,23 +612,31 @@ impl<M: Memory> Reader<M> {
     /// tells.
     #[inline]
     pub(crate) fn first(&self) -> Option<Record> {
-        self.cursor().message(&self.memory, &self.geometry)
+        self.cursor.message(&self.memory, &self.geometry)
+    }
+
+    /// Whether there is something behind what was released: a message, most likely. To look
+    /// again and again takes a load each time.
+    #[inline]
+    pub(crate) fn has_turned(&self) -> bool {
+        // Relaxed: who takes what is there loads it again.
+        self.memory.load(self.cursor.word, Relaxed) != 0
     }
 
     /// Where the payload of the record is that `first` found.
     #[inline]
     pub(crate) fn first_payload(&self) -> usize {
-        self.cursor().payload(&self.geometry)
+        self.cursor.payload()
     }
 
     /// The record behind `held` bytes of records that were found and not released, if it is
     /// there.
     #[inline]
     pub(crate) fn next(&self, held: u64) -> Result<Option<Record>, Corrupt> {
-        let cursor = self.cursor().ahead(&self.geometry, held);
+        let cursor = self.cursor.ahead(&self.geometry, held);
         let Some(record) = cursor.record(&self.memory, &self.geometry)? else { return Ok(None) };
         if held + record.size() > self.geometry.capacity - WORD {
-            return Err(cursor.bad_word(record.0.get()));
+            return Err(cursor.bad_word(&self.geometry, record.0.get()));
         }
         Ok(Some(record))
     }
@@ -579,26 +645,34 @@ impl<M: Memory> Reader<M> {
     /// segment.
     #[inline]
     pub(crate) fn payload(&self, held: u64) -> usize {
-        self.cursor().ahead(&self.geometry, held).payload(&self.geometry)
+        self.cursor.ahead(&self.geometry, held).payload()
+    }
+
+    /// Gives back the record that `first` or `next(0)` found.
+    #[inline]
+    pub(crate) fn release_first(&mut self, record: Record) {
+        let cursor = self.cursor.ahead(&self.geometry, record.size());
+        let count = self.ledger.progress().count.wrapping_add(u64::from(!record.is_end()));
+        self.release_up_to(cursor, count);
     }
 
     /// Gives back the oldest records that were found and not released.
-    #[inline]
     pub(crate) fn release(&mut self, records: impl IntoIterator<Item = Record>) {
-        let (mut cursor, mut count) = (self.cursor(), self.ledger.progress().count);
+        let (mut cursor, mut count) = (self.cursor, self.ledger.progress().count);
         for record in records {
             cursor.advance(&self.geometry, record.size());
             count = count.wrapping_add(u64::from(!record.is_end()));
         }
-        if self.lap != cursor.lap {
-            self.lap = cursor.lap;
-        }
-        // The sender polls the position: our reads come before, by its Release.
-        self.ledger.write(&self.memory, Progress { position: cursor.position, count });
+        self.release_up_to(cursor, count);
     }
 
     #[inline]
-    fn cursor(&self) -> Cursor {
-        Cursor { position: self.ledger.progress().position, lap: self.lap }
+    fn release_up_to(&mut self, cursor: Cursor, count: u64) {
+        self.cursor.word = cursor.word;
+        if self.cursor.lap != cursor.lap {
+            self.cursor.lap = cursor.lap;
+        }
+        // The sender polls the position: our reads come before, by its Release.
+        self.ledger.write(&self.memory, Progress { position: cursor.position(&self.geometry), count });
     }
 }

@@ -20,7 +20,8 @@ use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 #[derive(Debug)]
 pub struct SpscReceiver {
     ring: Reader<Words>,
-    /// The oldest message held, at the released position; more of them only in a batch.
+    /// The oldest message held, at the released position, unless it is lent without having
+    /// been held before; more of them only in a batch.
     front: Option<Record>,
     rest: VecDeque<Record>,
     bell: Bell,
@@ -47,15 +48,34 @@ impl SpscReceiver {
         self.waiter.waiting = waiting;
     }
 
-    /// Holds a message; an end mark is reported and done with.
-    fn take(&mut self, record: Record) -> Result<(), RecvError> {
+    /// The message held, or else the next one; an end mark is reported and done with. What
+    /// `wait` says is several words, and by value they would be copied before it is known
+    /// that they are needed.
+    #[inline(never)]
+    fn wait_for_message(&mut self, wait: &Wait<'_>) -> Result<Record, RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if let Some(front) = self.front {
+            return Ok(front);
+        }
+        let ring = &mut self.ring;
+        let record = match ring.next(0)? {
+            Some(record) => record,
+            None => self.waiter.until(&self.attachment, *wait, || ring.next(0).map_err(RecvError::from))?,
+        };
         if record.is_end() {
-            self.ring.release([record]);
+            self.ring.release_first(record);
             self.bell.ring(self.ring.memory());
             return Err(RecvError::End);
         }
-        self.front = Some(record);
-        Ok(())
+        Ok(record)
+    }
+
+    // Apart from what follows it, so that a message that comes soon is taken in line.
+    #[inline(never)]
+    fn glimpses(&self, wait: &Wait<'_>) -> bool {
+        self.waiter.glimpses(wait, || self.ring.has_turned())
     }
 
     #[inline]
@@ -63,12 +83,14 @@ impl SpscReceiver {
         if !self.attachment.is_ours() {
             return;
         }
-        self.ring.release([front]);
-        self.front = if self.rest.is_empty() { None } else { self.next_of_batch() };
+        self.ring.release_first(front);
+        if self.front.is_some() {
+            self.front = self.next_of_batch();
+        }
         self.bell.ring(self.ring.memory());
     }
 
-    // Apart, so that the release of the only one held is small enough to be inlined.
+    // Apart, so that the release of one that was only lent is small enough to be inlined.
     #[inline(never)]
     fn next_of_batch(&mut self) -> Option<Record> {
         self.rest.pop_front()
@@ -96,18 +118,8 @@ impl Receiver for SpscReceiver {
     // The fast path is `advance_now`.
     #[inline(never)]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        if !self.attachment.is_ours() {
-            return Err(RecvError::Forked);
-        }
-        if self.front.is_some() {
-            return Ok(());
-        }
-        let ring = &mut self.ring;
-        let record = match ring.next(0)? {
-            Some(record) => record,
-            None => self.waiter.until(&self.attachment, wait, || ring.next(0).map_err(RecvError::from))?,
-        };
-        self.take(record)
+        self.front = Some(self.wait_for_message(&wait)?);
+        Ok(())
     }
 
     // What isn't a message is left to `advance`.
@@ -121,6 +133,24 @@ impl Receiver for SpscReceiver {
             self.front = Some(message);
         }
         Ok(true)
+    }
+
+    // Lends what is there without holding it first: if it isn't released, it is found there
+    // again.
+    #[inline(always)]
+    fn receive(&mut self, wait: Wait<'_>) -> Result<SpscMessage<'_>, RecvError> {
+        if self.front.is_none() && self.attachment.is_ours() {
+            if let Some(record) = self.ring.first() {
+                return Ok(SpscMessage { receiver: self, record });
+            }
+            if self.glimpses(&wait) {
+                if let Some(record) = self.ring.first() {
+                    return Ok(SpscMessage { receiver: self, record });
+                }
+            }
+        }
+        let record = self.wait_for_message(&wait)?;
+        Ok(SpscMessage { receiver: self, record })
     }
 
     #[inline]
@@ -192,6 +222,7 @@ pub struct SpscMessage<'a> {
 
 impl Message for SpscMessage<'_> {
     fn keep(self) {
+        self.receiver.front = Some(self.record);
         std::mem::forget(self);
     }
 }

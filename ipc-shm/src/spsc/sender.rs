@@ -1,7 +1,10 @@
 //! The sending end: API → ring → bell.
 
 use crate::{
-    ring::{memory::Words, spsc::Writer},
+    ring::{
+        memory::{Words, copy_message},
+        spsc::Writer,
+    },
     segment::{Attachment, RECEIVER},
     wait::{Bed, Bell, Waiter, Waiting},
 };
@@ -11,6 +14,9 @@ use std::{
     slice,
 };
 
+/// The number of no message.
+const NOTHING: u64 = u64::MAX;
+
 /// The sending end of a channel in shared memory.
 ///
 /// There is one at a time. When it is dropped, or its process ends in whatever way, the
@@ -19,10 +25,11 @@ use std::{
 pub struct SpscSender {
     ring: Writer<Words>,
     max_message_len: usize,
-    /// The ring's position where the reservation was made, its length, and one. What is not
-    /// ahead of the ring's position is no reservation: to send undoes one without a store,
-    /// and stores are what a small message costs.
-    reserved: u64,
+    /// The number of the message that a reservation was made for, and the length. Any other
+    /// number than the next one's is no reservation: to send undoes one without a store, and
+    /// stores are what a small message costs.
+    reserved_for: u64,
+    reserved_len: usize,
     bell: Bell,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the role is.
@@ -35,7 +42,8 @@ impl SpscSender {
         Ok(Self {
             ring: Writer::attach(attachment.words(), geometry)?,
             max_message_len: geometry.max_message_len(),
-            reserved: 0,
+            reserved_for: NOTHING,
+            reserved_len: 0,
             bell: Bell::of(&attachment, attachment.layout().entry(RECEIVER).asleep()),
             waiter: Waiter::new(&attachment, Bed::Own(attachment.entry().asleep())),
             attachment,
@@ -73,29 +81,19 @@ impl SpscSender {
 
     #[inline]
     fn set_reserved(&mut self, len: usize) {
-        self.reserved = self.ring.position() + len as u64 + 1;
+        (self.reserved_for, self.reserved_len) = (self.ring.sent_messages(), len);
     }
 
     /// The length that is reserved.
     #[inline]
     fn reserved_len(&self) -> Option<usize> {
-        self.reserved.checked_sub(self.ring.position() + 1).map(|len| len as usize)
+        (self.reserved_for == self.ring.sent_messages()).then_some(self.reserved_len)
     }
 
     /// Sends what was written to the space that is next.
     #[inline]
     fn commit(&mut self, len: usize) {
         self.ring.commit(len);
-        self.committed();
-    }
-
-    /// To be called after each change of the ring.
-    #[inline]
-    fn committed(&mut self) {
-        if self.reserved > self.ring.position() {
-            // More was reserved than sent.
-            self.reserved = 0;
-        }
         self.bell.ring(self.ring.memory());
     }
 
@@ -122,7 +120,7 @@ impl Sender for SpscSender {
     // The fast path is `reserve_now`.
     #[inline(never)]
     fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
-        self.reserved = 0;
+        self.reserved_for = NOTHING;
         self.make_ready_for(len, &wait)?;
         self.set_reserved(len);
         Ok(())
@@ -141,7 +139,7 @@ impl Sender for SpscSender {
     fn reserved(&mut self) -> SpscLoan<'_> {
         if !self.attachment.is_ours() {
             // What was reserved before the fork is the parent's; the commit will say so.
-            self.reserved = 0;
+            self.reserved_for = NOTHING;
         }
         SpscLoan { len: self.reserved_len().unwrap_or(0), sender: self }
     }
@@ -149,7 +147,7 @@ impl Sender for SpscSender {
     #[inline]
     fn loan(&mut self, len: usize, wait: Wait<'_>) -> Result<SpscLoan<'_>, SendError> {
         if !self.is_ready_for(len) {
-            self.reserved = 0;
+            self.reserved_for = NOTHING;
             self.make_ready_for(len, &wait)?;
         }
         self.set_reserved(len);
@@ -162,9 +160,11 @@ impl Sender for SpscSender {
         if !self.is_ready_for(message.len()) {
             self.make_ready_for(message.len(), &wait)?;
         }
+        self.ring.expect_message(message.len());
         let payload = self.ring.payload();
-        self.space(payload, message.len()).copy_from_slice(message);
-        self.commit(message.len());
+        copy_message(self.space(payload, message.len()), message);
+        self.ring.commit(message.len());
+        self.bell.ring(self.ring.memory());
         Ok(())
     }
 }
@@ -178,7 +178,7 @@ impl BatchSender for SpscSender {
             self.make_ready_for(first.len(), &wait)?;
         }
         let payload = self.ring.payload();
-        self.space(payload, first.len()).copy_from_slice(first);
+        copy_message(self.space(payload, first.len()), first);
         let mut batch = self.ring.begin(first.len());
         for message in others {
             let message = message.as_ref();
@@ -187,11 +187,11 @@ impl BatchSender for SpscSender {
             }
             // What is corrupt is found again by whoever sends the next one.
             let Ok(Some(payload)) = self.ring.add(&mut batch, message.len()) else { break };
-            self.space(payload, message.len()).copy_from_slice(message);
+            copy_message(self.space(payload, message.len()), message);
         }
         let count = batch.len();
         self.ring.commit_batch(batch);
-        self.committed();
+        self.bell.ring(self.ring.memory());
         Ok(count)
     }
 }
@@ -202,7 +202,9 @@ impl EndMark for SpscSender {
             self.make_ready_for(0, &wait)?;
         }
         self.ring.commit_end();
-        self.committed();
+        // It isn't counted.
+        self.reserved_for = NOTHING;
+        self.bell.ring(self.ring.memory());
         Ok(())
     }
 }

@@ -13,6 +13,10 @@
 //! - [`fence`]: the fence that the sleeper pays for;
 //! - [`fork`]: what a forked child must not do with its parent's endpoints;
 //! - [`ident`]: who and where we are.
+//!
+//! [`cpu`] asks the processor, whatever the system is.
+
+pub(crate) mod cpu;
 
 #[cfg(target_os = "linux")]
 mod linux;
