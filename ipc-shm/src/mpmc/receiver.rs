@@ -25,7 +25,8 @@ use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 #[derive(Debug)]
 pub struct MpmcReceiver {
     ring: Reader<Words>,
-    /// The oldest message held; more of them only in a batch.
+    /// The oldest message held, unless it is lent without having been held before; more of
+    /// them only in a batch.
     front: Option<Held>,
     rest: VecDeque<Held>,
     party: Party,
@@ -54,9 +55,15 @@ impl MpmcReceiver {
         self.waiter.waiting = waiting;
     }
 
-    /// The way of [`advance`](Receiver::advance) when there is nothing yet.
+    /// The next message, when there was none just now and none is held; an end mark is
+    /// reported and done with. What `wait` says is
+    /// several words, and by value they would be copied before it is known that they are
+    /// needed.
     #[inline(never)]
-    fn wait_for_message(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+    fn wait_for_message(&mut self, wait: &Wait<'_>) -> Result<Held, RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
         let is_time_to_look = self.party.is_time_to_look();
         let mut next = Next {
             ring: &mut self.ring,
@@ -69,37 +76,48 @@ impl MpmcReceiver {
         }
         let held = match next.poll()? {
             Some(held) => held,
-            None => self.waiter.until(&self.attachment, wait, next)?,
+            None => self.waiter.until(&self.attachment, *wait, next)?,
         };
-        self.take(held)
-    }
-
-    /// Holds a message; an end mark is reported and done with.
-    #[inline]
-    fn take(&mut self, held: Held) -> Result<(), RecvError> {
         if held.is_end() {
             self.ring.release(&held)?;
             self.party.senders.ring(self.ring.memory());
             return Err(RecvError::End);
         }
-        self.front = Some(held);
-        Ok(())
+        Ok(held)
     }
 
-    /// Releases the oldest of what is held. A word that isn't ours any more can't be given
-    /// back; who meets it next says so.
+    // Apart from what follows it, so that a message that comes soon is taken in line.
+    #[inline(never)]
+    fn glimpses(&self, wait: &Wait<'_>) -> bool {
+        self.waiter.glimpses(wait, || self.ring.has_turned())
+    }
+
+    /// The oldest message held, or else the next one.
+    fn hold_or_wait(&mut self, wait: &Wait<'_>) -> Result<Held, RecvError> {
+        match self.front {
+            Some(front) if self.attachment.is_ours() => Ok(front),
+            _ => self.wait_for_message(wait),
+        }
+    }
+
+    /// Releases the oldest of what is held, or what is lent without having been held before.
+    /// A word that isn't ours any more can't be given back; who meets it next says so.
     #[inline]
-    fn release_front(&mut self) {
+    fn release_front(&mut self, front: &Held) {
         if !self.attachment.is_ours() {
             return;
         }
-        if let Some(front) = self.front.take() {
-            let _ = self.ring.release(&front);
-            self.party.senders.ring(self.ring.memory());
-            if !self.rest.is_empty() {
-                self.front = self.rest.pop_front();
-            }
+        let _ = self.ring.release(front);
+        self.party.senders.ring(self.ring.memory());
+        if self.front.is_some() {
+            self.front = self.next_of_batch();
         }
+    }
+
+    // Apart, so that the release of one that was only lent is small enough to be inlined.
+    #[inline(never)]
+    fn next_of_batch(&mut self) -> Option<Held> {
+        self.rest.pop_front()
     }
 
     #[inline]
@@ -178,26 +196,42 @@ impl Awaited for Anything<'_> {
 impl Receiver for MpmcReceiver {
     type Message<'a> = MpmcMessage<'a>;
 
-    #[inline]
+    // The fast path is `advance_now`.
+    #[inline(never)]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        if self.advance_now()? {
-            return Ok(());
+        if !self.advance_now()? {
+            self.front = Some(self.wait_for_message(&wait)?);
         }
-        self.wait_for_message(wait)
+        Ok(())
     }
 
+    // What isn't simply there is left to `advance`.
     #[inline]
     fn advance_now(&mut self) -> Result<bool, RecvError> {
         if !self.attachment.is_ours() {
-            return Err(RecvError::Forked);
+            return Ok(false);
         }
-        if self.front.is_some() {
-            return Ok(true);
+        if self.front.is_none() {
+            self.front = self.ring.take_here();
         }
-        match self.ring.try_take()? {
-            Take::Taken(held) => self.take(held).map(|()| true),
-            Take::Empty { .. } | Take::Again => Ok(false),
+        Ok(self.front.is_some())
+    }
+
+    // Lends the message without holding it first.
+    #[inline(always)]
+    fn receive(&mut self, wait: Wait<'_>) -> Result<MpmcMessage<'_>, RecvError> {
+        if self.front.is_none() && self.attachment.is_ours() {
+            if let Some(held) = self.ring.take_here() {
+                return Ok(MpmcMessage { receiver: self, held });
+            }
+            if self.glimpses(&wait) {
+                if let Some(held) = self.ring.take_here() {
+                    return Ok(MpmcMessage { receiver: self, held });
+                }
+            }
         }
+        let held = self.hold_or_wait(&wait)?;
+        Ok(MpmcMessage { receiver: self, held })
     }
 
     #[inline]
@@ -286,6 +320,7 @@ pub struct MpmcMessage<'a> {
 
 impl Message for MpmcMessage<'_> {
     fn keep(self) {
+        self.receiver.front = Some(self.held);
         std::mem::forget(self);
     }
 }
@@ -302,7 +337,7 @@ impl Deref for MpmcMessage<'_> {
 impl Drop for MpmcMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.receiver.release_front();
+        self.receiver.release_front(&self.held);
     }
 }
 

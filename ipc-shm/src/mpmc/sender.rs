@@ -4,7 +4,7 @@ use super::{CONTENDED_TRIES, Party, senders_asleep};
 use crate::{
     kind::WhenFull,
     ring::{
-        memory::Words,
+        memory::{Words, copy_message},
         mpmc::{Claim, Geometry, Slot, Writer},
         troubled,
     },
@@ -94,19 +94,28 @@ impl MpmcSender {
         self.waiter.until(&self.attachment, wait, room)
     }
 
+    /// The next slot, if there is one now.
     #[inline]
     fn claim_now(&mut self) -> Result<Option<Slot>, SendError> {
+        if let Some(slot) = self.ring.claim_here() {
+            return Ok(Some(slot));
+        }
         match self.ring.try_claim(self.when_full == WhenFull::DropOldest)? {
             Claim::Claimed(slot) => Ok(Some(slot)),
             Claim::Full { .. } | Claim::Again => Ok(None),
         }
     }
 
-    #[inline]
-    fn claim(&mut self, wait: Wait<'_>) -> Result<Slot, SendError> {
+    /// The slot that is reserved, or else the next one. What `wait` says is several words, and
+    /// by value they would be copied before it is known that they are needed.
+    #[inline(never)]
+    fn claim(&mut self, wait: &Wait<'_>) -> Result<Slot, SendError> {
+        if let Some((slot, _)) = self.reserved.take() {
+            return Ok(slot);
+        }
         match self.claim_now()? {
             Some(slot) => Ok(slot),
-            None => self.wait_for_room(wait),
+            None => self.wait_for_room(*wait),
         }
     }
 
@@ -125,6 +134,16 @@ impl MpmcSender {
     #[inline]
     fn space(&self, slot: &Slot, len: usize) -> NonNull<u8> {
         self.ring.memory().bytes(self.ring.payload(slot), len)
+    }
+
+    /// The same, to be written.
+    #[inline]
+    fn space_mut(&mut self, slot: &Slot, len: usize) -> &mut [u8] {
+        let bytes = self.space(slot, len);
+        // SAFETY: mapped as long as the sender lives, and ours alone since the slot was
+        // claimed. A conforming peer doesn't touch it before the commit; a hostile one is
+        // the sealed mode's matter. The borrow of `self` keeps other slices away.
+        unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), len) }
     }
 }
 
@@ -193,6 +212,23 @@ impl Sender for MpmcSender {
         Ok(slot.is_some())
     }
 
+    // Between claim and commit there is the copy and nothing else: receivers look at the
+    // slot meanwhile, and take its line away from us.
+    #[inline]
+    fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
+        self.check(message.len())?;
+        self.ring.expect_message(message.len());
+        let here = if self.reserved.is_none() { self.ring.claim_here() } else { None };
+        let slot = match here {
+            Some(slot) => slot,
+            None => self.claim(&wait)?,
+        };
+        copy_message(self.space_mut(&slot, message.len()), message);
+        self.ring.commit(&slot, message.len())?;
+        self.party.receivers.ring(self.ring.memory());
+        Ok(())
+    }
+
     #[inline]
     fn reserved(&mut self) -> MpmcLoan<'_> {
         if !self.attachment.is_ours() {
@@ -221,10 +257,7 @@ impl BatchSender for MpmcSender {
     fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], wait: Wait<'_>) -> Result<usize, SendError> {
         let Some(first) = messages.first() else { return Ok(0) };
         self.check(first.as_ref().len())?;
-        let slot = match self.reserved.take() {
-            Some((slot, _)) => slot,
-            None => self.claim(wait)?,
-        };
+        let slot = self.claim(&wait)?;
         self.batch.clear();
         self.batch.push(slot);
         for message in messages[1..].iter().take(MOST_CLAIMS - 1) {

@@ -40,6 +40,9 @@ use std::sync::atomic::{
 /// What a slot takes up besides its payload.
 const OVERHEAD_BYTES: u64 = 16;
 
+/// What processors move from one to the other.
+const LINE_BYTES: usize = 64;
+
 /// What a slot takes up for messages of up to `max_message_len` bytes: a line's multiple, so
 /// that word and payload of a small message travel together; two to a line if they fit.
 pub(crate) fn slot_bytes(max_message_len: u64) -> u64 {
@@ -60,9 +63,10 @@ pub(crate) struct Geometry {
     /// From a participant's state word to the two words of its drops.
     pub(crate) drops_from_state: usize,
     pub(crate) participants: u32,
-    /// The first slot, the distance between slots, and their number.
+    /// The first slot, the distance between slots, where they end, and their number.
     pub(crate) slots: usize,
     pub(crate) stride: usize,
+    pub(crate) end: usize,
     pub(crate) depth: u64,
     pub(crate) max_message_len: usize,
     /// Deliveries of a message, after which it is dropped.
@@ -72,15 +76,17 @@ pub(crate) struct Geometry {
 impl Geometry {
     pub(crate) fn of(layout: &Layout, geometry: &config::Geometry) -> Self {
         let first = layout.entry(1);
-        let stride = if layout.participants > 1 { layout.entry(2).state() - first.state() } else { 0 };
+        let state_stride = if layout.participants > 1 { layout.entry(2).state() - first.state() } else { 0 };
+        let (slots, stride) = (layout.data as usize, slot_bytes(geometry.max_message_len) as usize);
         Self {
             generation: layout.shared(),
             states: first.state(),
-            state_stride: stride,
+            state_stride,
             drops_from_state: first.ledger() - first.state(),
             participants: layout.participants,
-            slots: layout.data as usize,
-            stride: slot_bytes(geometry.max_message_len) as usize,
+            slots,
+            stride,
+            end: slots + geometry.depth as usize * stride,
             depth: geometry.depth,
             max_message_len: geometry.max_message_len as usize,
             max_deliveries: geometry.max_deliveries,
@@ -215,28 +221,37 @@ impl Word {
     }
 }
 
-/// A position: a slot and a lap.
+/// A position: a slot, by its offset in the segment, and a lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
-    index: u64,
+    at: usize,
     lap: u64,
 }
 
 impl Cursor {
+    /// The first slot in this lap.
+    fn first(geometry: &Geometry, lap: u64) -> Self {
+        Self { at: geometry.slots, lap }
+    }
+
     /// Moves to the next slot.
     #[inline]
-    fn step(&mut self, depth: u64) {
-        self.index += 1;
-        if self.index == depth {
-            self.index = 0;
-            self.lap = after(self.lap);
+    fn step(&mut self, geometry: &Geometry) {
+        self.at += geometry.stride;
+        if self.at == geometry.end {
+            *self = Self::first(geometry, after(self.lap));
         }
     }
 
-    /// The position's number, from 0.
+    /// The slot's number, from 0.
     #[inline]
-    fn number(&self, depth: u64) -> u64 {
-        self.lap.wrapping_mul(depth).wrapping_add(self.index)
+    fn index(&self, geometry: &Geometry) -> u64 {
+        ((self.at - geometry.slots) / geometry.stride) as u64
+    }
+
+    /// The position's number, from 0.
+    fn number(&self, geometry: &Geometry) -> u64 {
+        self.lap.wrapping_mul(geometry.depth).wrapping_add(self.index(geometry))
     }
 }
 
@@ -277,8 +292,8 @@ impl<M: Memory> Writer<M> {
     pub(crate) fn attach(memory: M, geometry: Geometry, id: u32) -> Result<Self, Corrupt> {
         enter(&memory, &geometry, id)?;
         let first = geometry.word(&memory, geometry.slot(0))?;
-        let mut cursor = Cursor { index: 0, lap: first.last_claim() };
-        cursor.step(geometry.depth);
+        let mut cursor = Cursor::first(&geometry, first.last_claim());
+        cursor.step(&geometry);
         let (drops, _) = Drops::open(&memory, &geometry, id);
         Ok(Self { memory, geometry, id, cursor, drops })
     }
@@ -294,43 +309,41 @@ impl<M: Memory> Writer<M> {
         &self.geometry
     }
 
-    /// Claims the slot after the last one that was claimed, if it is free; with
-    /// `drop_oldest`, also if its message waits for a receiver.
-    #[inline]
-    pub(crate) fn try_claim(&mut self, drop_oldest: bool) -> Result<Claim, Corrupt> {
-        let at = self.geometry.slot(self.cursor.index);
-        let free = Word::free(self.cursor.lap);
-        let mine = Word::claimed(self.cursor.lap, self.id);
-        let word = self.geometry.word(&self.memory, at)?;
-        if word != free {
-            return self.walk_to_claim(word, drop_oldest);
+    /// Claims the slot here, if it is free: what it takes when nobody is in the way. Else there
+    /// may be room all the same, and [`try_claim`](Self::try_claim) finds it.
+    #[inline(always)]
+    pub(crate) fn claim_here(&mut self) -> Option<Slot> {
+        let Cursor { at, lap } = self.cursor;
+        let free = Word::free(lap);
+        // Acquire: as in `Geometry::word`.
+        if Word(self.memory.load(at, Acquire)) != free || !self.swap(at, free) {
+            return None;
         }
-        // Release, and the Acquire of the walks: who sees our claim sees what we saw before
-        // it, or a receiver could be told that nothing is there while something older is.
-        // No Acquire: the word's own load was one.
-        match self.memory.compare_exchange(at, free.0, mine.0, Release) {
-            Ok(_) => {
-                let slot = Slot { at, lap: self.cursor.lap };
-                self.cursor.step(self.geometry.depth);
-                Ok(Claim::Claimed(slot))
-            }
-            Err(found) => self.walk_to_claim(self.geometry.check(at, Word(found))?, drop_oldest),
+        self.cursor.step(&self.geometry);
+        Some(Slot { at, lap })
+    }
+
+    /// Says that a message of `len` bytes is about to be claimed room for: what of it isn't on
+    /// the first line of its slot, receivers don't look at before it is there.
+    #[inline]
+    pub(crate) fn expect_message(&self, len: usize) {
+        let end = len + OVERHEAD_BYTES as usize;
+        if end > LINE_BYTES {
+            self.memory.expect_store(self.cursor.at + LINE_BYTES);
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn walk_to_claim(&mut self, mut word: Word, drop_oldest: bool) -> Result<Claim, Corrupt> {
-        let depth = self.geometry.depth;
-        let mut at = self.geometry.slot(self.cursor.index);
+    /// Claims the slot after the last one that was claimed, if it is free; with
+    /// `drop_oldest`, also if its message waits for a receiver.
+    pub(crate) fn try_claim(&mut self, drop_oldest: bool) -> Result<Claim, Corrupt> {
+        let mut word = self.geometry.word(&self.memory, self.cursor.at)?;
         for _ in 0..self.geometry.most_visits() {
-            let lap = self.cursor.lap;
+            let Cursor { at, lap } = self.cursor;
             if word.last_claim() != before(lap) {
                 // Claimed in this lap, or in a later one: on to the next, in that lap.
                 self.cursor.lap = word.last_claim();
-                self.cursor.step(depth);
-                at = self.geometry.slot(self.cursor.index);
-                word = self.geometry.word(&self.memory, at)?;
+                self.cursor.step(&self.geometry);
+                word = self.geometry.word(&self.memory, self.cursor.at)?;
                 continue;
             }
             let is_free = word == Word::free(lap);
@@ -341,28 +354,31 @@ impl<M: Memory> Writer<M> {
             } else {
                 return Ok(Claim::Full { owner: word.owner() });
             };
-            match claimed {
-                Ok(_) => {
-                    self.cursor.step(depth);
-                    return Ok(Claim::Claimed(Slot { at, lap }));
-                }
-                Err(found) => word = self.geometry.check(at, Word(found))?,
+            if claimed {
+                self.cursor.step(&self.geometry);
+                return Ok(Claim::Claimed(Slot { at, lap }));
             }
+            // Somebody was faster.
+            word = self.geometry.word(&self.memory, at)?;
         }
         check_laps(&self.memory, &self.geometry)?;
         Ok(Claim::Again)
     }
 
-    fn swap(&self, at: usize, found: Word) -> Result<u64, u64> {
-        // Release: see `try_claim`.
-        self.memory.compare_exchange(at, found.0, Word::claimed(self.cursor.lap, self.id).0, Release)
+    #[inline]
+    fn swap(&self, at: usize, found: Word) -> bool {
+        // Release, and the Acquire of the walks: who sees our claim sees what we saw before
+        // it, or a receiver could be told that nothing is there while something older is.
+        // No Acquire: the load of `found` was one.
+        let mine = Word::claimed(self.cursor.lap, self.id);
+        self.memory.compare_exchange(at, found.0, mine.0, Release).is_ok()
     }
 
     /// Drops the message in the slot, and counts it whatever a kill cuts short.
-    fn swap_counted(&mut self, at: usize, found: Word) -> Result<u64, u64> {
-        self.drops.begin(&self.memory, self.cursor.index);
+    fn swap_counted(&mut self, at: usize, found: Word) -> bool {
+        self.drops.begin(&self.memory, self.cursor.index(&self.geometry));
         let swapped = self.swap(at, found);
-        self.drops.end(&self.memory, swapped.is_ok());
+        self.drops.end(&self.memory, swapped);
         swapped
     }
 
@@ -434,15 +450,17 @@ pub(crate) enum Look {
 
 /// Where a walk over the slots ended.
 enum Walk {
-    At(usize, Word),
-    Empty { owner: u32 },
+    /// Where the cursor is, at this word.
+    At(Word),
+    Empty {
+        owner: u32,
+    },
     Again,
 }
 
 /// A message that was taken: where, and its words, which were loaded once and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
-    at: usize,
     cursor: Cursor,
     attempts: u32,
     meta: u64,
@@ -483,8 +501,8 @@ impl<M: Memory> Reader<M> {
     pub(crate) fn attach(memory: M, geometry: Geometry, id: u32) -> Result<Self, Corrupt> {
         enter(&memory, &geometry, id)?;
         let first = geometry.word(&memory, geometry.slot(0))?;
-        let mut cursor = Cursor { index: 0, lap: before(first.last_claim()) };
-        cursor.step(geometry.depth);
+        let mut cursor = Cursor::first(&geometry, before(first.last_claim()));
+        cursor.step(&geometry);
         // Another one than now: the first time that nothing is found, the ring is gone over.
         // Relaxed: only compared.
         let seen = memory.load(geometry.generation, Relaxed).wrapping_sub(1);
@@ -502,68 +520,81 @@ impl<M: Memory> Reader<M> {
         &self.geometry
     }
 
-    /// Takes the oldest message that is ready.
-    #[inline]
-    pub(crate) fn try_take(&mut self) -> Result<Take, Corrupt> {
-        let at = self.geometry.slot(self.cursor.index);
-        let word = self.geometry.word(&self.memory, at)?;
-        if !word.is_ready() || word.lap() != self.cursor.lap {
-            return self.walk_to_take(at, word);
+    /// Takes the message here, if it is ready, was never delivered before and there is
+    /// nothing special about it: what it takes when nobody is in the way. Else there may be
+    /// something all the same, and [`try_take`](Self::try_take) finds it.
+    #[inline(always)]
+    pub(crate) fn take_here(&mut self) -> Option<Held> {
+        let cursor = self.cursor;
+        // Acquire: as in `Geometry::word`.
+        let word = Word(self.memory.load(cursor.at, Acquire));
+        if word != Word::ready(cursor.lap, 0) {
+            return None;
         }
-        match self.swap(at, word) {
-            Ok(_) => self.taken(at, word),
-            Err(found) => self.walk_to_take(at, self.geometry.check(at, Word(found))?),
-        }
-    }
-
-    /// The same for a batch that has begun: an end mark stays where it is.
-    pub(crate) fn try_take_message(&mut self) -> Result<Take, Corrupt> {
-        let at = self.geometry.slot(self.cursor.index);
-        let word = self.geometry.word(&self.memory, at)?;
-        let is_next = word.is_ready() && word.lap() == self.cursor.lap;
         // The slot's message may be another one by the time it is taken; but then the word
         // is another one as well.
-        if !is_next || self.memory.load(at + 8, Relaxed) & END != 0 || self.swap(at, word).is_err() {
-            return Ok(Take::Empty { owner: 0 });
+        let meta = self.memory.load(cursor.at + 8, Relaxed);
+        let is_message = meta & ((1 << LEN_SHIFT) - 1) == COMMITTED
+            && meta >> LEN_SHIFT <= self.geometry.max_message_len as u64;
+        if !is_message || !self.swap(cursor.at, word) {
+            return None;
         }
-        self.taken(at, word)
+        self.cursor.step(&self.geometry);
+        Some(Held { cursor, attempts: 0, meta })
     }
 
-    /// Whether there is something to take, an end mark included. It stays where it is, for
-    /// whoever comes for it.
-    pub(crate) fn look(&mut self) -> Result<Look, Corrupt> {
-        let at = self.geometry.slot(self.cursor.index);
-        let word = self.geometry.word(&self.memory, at)?;
-        Ok(match self.walk(at, word, |_, _, _| Ok(0))? {
-            Walk::At(..) | Walk::Again => Look::Ready,
-            Walk::Empty { owner } => Look::Empty { owner },
-        })
+    /// Whether something has come of the slot here since it was next: a message, most
+    /// likely. To look again and again takes a load each time.
+    #[inline]
+    pub(crate) fn has_turned(&self) -> bool {
+        // Relaxed: who takes what is there loads it again.
+        let word = Word(self.memory.load(self.cursor.at, Relaxed));
+        word.is_full() || word.lap() != self.cursor.lap
     }
 
-    #[inline(never)]
-    fn walk_to_take(&mut self, at: usize, word: Word) -> Result<Take, Corrupt> {
-        match self.walk(at, word, Self::swap)? {
-            Walk::At(at, word) => self.taken(at, word),
+    /// Takes the oldest message that is ready.
+    pub(crate) fn try_take(&mut self) -> Result<Take, Corrupt> {
+        let word = self.geometry.word(&self.memory, self.cursor.at)?;
+        match self.walk(word, Self::swap)? {
+            Walk::At(word) => self.taken(word),
             Walk::Empty { owner } => Ok(Take::Empty { owner }),
             Walk::Again => Ok(Take::Again),
         }
     }
 
+    /// The same for a batch that has begun: an end mark stays where it is.
+    pub(crate) fn try_take_message(&mut self) -> Result<Take, Corrupt> {
+        let at = self.cursor.at;
+        let word = self.geometry.word(&self.memory, at)?;
+        let is_next = word.is_ready() && word.lap() == self.cursor.lap;
+        // As in `take_here`.
+        if !is_next || self.memory.load(at + 8, Relaxed) & END != 0 || !self.swap(at, word) {
+            return Ok(Take::Empty { owner: 0 });
+        }
+        self.taken(word)
+    }
+
+    /// Whether there is something to take, an end mark included. It stays where it is, for
+    /// whoever comes for it.
+    pub(crate) fn look(&mut self) -> Result<Look, Corrupt> {
+        let word = self.geometry.word(&self.memory, self.cursor.at)?;
+        Ok(match self.walk(word, |_, _, _| true)? {
+            Walk::At(_) | Walk::Again => Look::Ready,
+            Walk::Empty { owner } => Look::Empty { owner },
+        })
+    }
+
     /// Walks to the oldest message that is ready and that `meet` agrees to.
     #[inline]
-    fn walk(
-        &mut self,
-        mut at: usize,
-        mut word: Word,
-        meet: impl Fn(&Self, usize, Word) -> Result<u64, u64>,
-    ) -> Result<Walk, Corrupt> {
+    fn walk(&mut self, mut word: Word, meet: impl Fn(&Self, usize, Word) -> bool) -> Result<Walk, Corrupt> {
         for _ in 0..self.geometry.most_visits() {
-            let lap = self.cursor.lap;
+            let Cursor { at, lap } = self.cursor;
             if word.lap() == lap && word.is_ready() {
-                match meet(self, at, word) {
-                    Ok(_) => return Ok(Walk::At(at, word)),
-                    Err(found) => word = self.geometry.check(at, Word(found))?,
+                if meet(self, at, word) {
+                    return Ok(Walk::At(word));
                 }
+                // Somebody was faster.
+                word = self.geometry.word(&self.memory, at)?;
                 continue;
             }
             let is_passed =
@@ -586,24 +617,24 @@ impl<M: Memory> Reader<M> {
                 // Far ahead: the oldest that can be there is one lap before its last claim.
                 self.cursor.lap = before(word.last_claim());
             }
-            self.cursor.step(self.geometry.depth);
-            at = self.geometry.slot(self.cursor.index);
-            word = self.geometry.word(&self.memory, at)?;
+            self.cursor.step(&self.geometry);
+            word = self.geometry.word(&self.memory, self.cursor.at)?;
         }
         check_laps(&self.memory, &self.geometry)?;
         Ok(Walk::Again)
     }
 
     #[inline]
-    fn swap(&self, at: usize, found: Word) -> Result<u64, u64> {
+    fn swap(&self, at: usize, found: Word) -> bool {
         let mine = Word::taken(found.lap(), self.id, found.attempts());
-        // Release as in `try_claim`, the other way round: or a sender could be told that there
+        // Release as in `Writer::swap`, the other way round: or a sender could be told that there
         // is no room. No Acquire: the load of `found` was one.
-        self.memory.compare_exchange(at, found.0, mine.0, Release)
+        self.memory.compare_exchange(at, found.0, mine.0, Release).is_ok()
     }
 
     #[inline]
-    fn taken(&mut self, at: usize, word: Word) -> Result<Take, Corrupt> {
+    fn taken(&mut self, word: Word) -> Result<Take, Corrupt> {
+        let at = self.cursor.at;
         let meta = self.memory.load(at + 8, Relaxed);
         let flags = meta & ((1 << LEN_SHIFT) - 1);
         if flags & !END != COMMITTED || meta >> LEN_SHIFT > self.geometry.max_message_len as u64 {
@@ -613,31 +644,32 @@ impl<M: Memory> Reader<M> {
             count_up(&self.memory, &self.geometry);
             return Err(bad_meta(&self.geometry, at, meta));
         }
-        let held = Held { at, cursor: self.cursor, attempts: word.attempts(), meta };
-        self.cursor.step(self.geometry.depth);
+        let held = Held { cursor: self.cursor, attempts: word.attempts(), meta };
+        self.cursor.step(&self.geometry);
         Ok(Take::Taken(held))
     }
 
     /// Where a message's payload is, as an offset in the segment.
     #[inline]
     pub(crate) fn payload(&self, held: &Held) -> usize {
-        held.at + OVERHEAD_BYTES as usize
+        held.cursor.at + OVERHEAD_BYTES as usize
     }
 
     /// The number of a message's position.
     pub(crate) fn number(&self, held: &Held) -> u64 {
-        held.cursor.number(self.geometry.depth)
+        held.cursor.number(&self.geometry)
     }
 
     /// Gives the message's slot back to the senders.
     #[inline]
     pub(crate) fn release(&mut self, held: &Held) -> Result<(), Corrupt> {
-        let word = Word(self.memory.load(held.at, Relaxed));
-        if word != Word::taken(held.cursor.lap, self.id, held.attempts) {
-            return Err(bad_word(&self.geometry, held.at, word));
+        let Cursor { at, lap } = held.cursor;
+        let word = Word(self.memory.load(at, Relaxed));
+        if word != Word::taken(lap, self.id, held.attempts) {
+            return Err(bad_word(&self.geometry, at, word));
         }
         // Release: pairs with the Acquire of the next claim; our reads come before.
-        self.memory.store(held.at, Word::free(after(held.cursor.lap)).0, Release);
+        self.memory.store(at, Word::free(after(lap)).0, Release);
         Ok(())
     }
 }
@@ -739,7 +771,7 @@ fn enter(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corru
 
 /// Counts up the generation: a message is ready again that receivers may have passed.
 fn count_up(memory: &impl Memory, geometry: &Geometry) {
-    // Release: pairs with the Acquire in `walk_to_take`; the slots come before.
+    // Release: pairs with the Acquire in `walk`; the slots come before.
     memory.fetch_add(geometry.generation, 1, Release);
 }
 

@@ -81,6 +81,7 @@ impl<C: Checker> World<C> {
             participants: PARTICIPANTS,
             slots,
             stride: SLOT_STRIDE,
+            end: slots + depth as usize * SLOT_STRIDE,
             depth,
             max_message_len: MESSAGE_BYTES,
             max_deliveries,
@@ -251,7 +252,10 @@ impl<C: Checker> Sender<C> {
 
     fn claim(&mut self) -> Option<Slot> {
         for _ in 0..MOST_TRIES {
-            match self.ring.try_claim(self.world.drop_oldest).expect("sound") {
+            // As the endpoints do.
+            let claimed = self.ring.claim_here().map(|slot| Ok(Claim::Claimed(slot)));
+            let claimed = claimed.unwrap_or_else(|| self.ring.try_claim(self.world.drop_oldest));
+            match claimed.expect("sound") {
                 Claim::Claimed(slot) => return Some(slot),
                 Claim::Full { .. } => return None,
                 Claim::Again => {}
@@ -292,7 +296,9 @@ impl<C: Checker> Receiver<C> {
 
     fn try_take(&mut self) -> Result<Option<Held>, Corrupt> {
         for _ in 0..MOST_TRIES {
-            match self.ring.try_take()? {
+            // As the endpoints do.
+            let taken = self.ring.take_here().map(|held| Ok(Take::Taken(held)));
+            match taken.unwrap_or_else(|| self.ring.try_take())? {
                 Take::Taken(held) => return Ok(Some(held)),
                 Take::Empty { .. } => return Ok(None),
                 Take::Again => {}
