@@ -38,6 +38,8 @@ pub struct ShmConfig {
     lifetime: Option<Lifetime>,
     huge_pages: Option<bool>,
     prefault: Option<bool>,
+    undumped: Option<bool>,
+    unswapped: Option<bool>,
 }
 
 impl ShmConfig {
@@ -132,6 +134,22 @@ impl ShmConfig {
         Self { prefault: Some(prefault), ..self }
     }
 
+    /// Keeps the channel's pages out of the core dumps of all who use it (`MADV_DONTDUMP`):
+    /// for secrets.
+    #[must_use]
+    pub fn undumped(self, undumped: bool) -> Self {
+        Self { undumped: Some(undumped), ..self }
+    }
+
+    /// Keeps the channel's pages from being swapped out to a disk (`mlock(2)`): for secrets,
+    /// and where no message may wait for a page to come back. Each endpoint counts against its
+    /// process's limit (`ulimit -l`); one that the limit has no room for isn't made, and the
+    /// error says so.
+    #[must_use]
+    pub fn unswapped(self, unswapped: bool) -> Self {
+        Self { unswapped: Some(unswapped), ..self }
+    }
+
     /// When it ends.
     #[must_use]
     pub fn lifetime(self, lifetime: Lifetime) -> Self {
@@ -158,8 +176,12 @@ impl ShmConfig {
             ));
         }
         let kind = self.kind.unwrap_or_default();
-        let pages =
-            Pages { huge: self.huge_pages.unwrap_or(false), prefaulted: self.prefault.unwrap_or(false) };
+        let pages = Pages {
+            huge: self.huge_pages.unwrap_or(false),
+            prefaulted: self.prefault.unwrap_or(false),
+            undumped: self.undumped.unwrap_or(false),
+            unswapped: self.unswapped.unwrap_or(false),
+        };
         let unit = if pages.huge { page.max(HUGE_PAGE_BYTES) } else { page };
         let geometry = kind.resolve(self, unit)?;
         Ok(Settings { kind, geometry, pages, mode, lifetime: self.lifetime.unwrap_or_default() })
@@ -338,11 +360,13 @@ pub(crate) struct Settings {
     pub(crate) lifetime: Lifetime,
 }
 
-/// What pages a segment is made of, and when they are mapped.
+/// What pages a segment is made of, when they are mapped, and where they may not go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pages {
     pub(crate) huge: bool,
     pub(crate) prefaulted: bool,
+    pub(crate) undumped: bool,
+    pub(crate) unswapped: bool,
 }
 
 /// The huge pages of the machines that have 4 KiB pages otherwise.

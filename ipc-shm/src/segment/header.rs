@@ -47,6 +47,9 @@ pub(crate) struct Header {
 const ON_DISK: u32 = 1;
 const HUGE: u32 = 2;
 const PREFAULTED: u32 = 4;
+const UNDUMPED: u32 = 8;
+const UNSWAPPED: u32 = 16;
+const FLAGS: u32 = ON_DISK | HUGE | PREFAULTED | UNDUMPED | UNSWAPPED;
 
 /// Who pays for the fence between the ring and the waiting flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +107,11 @@ impl Header {
 
     fn flags(&self) -> u32 {
         let flag = |set, flag| if set { flag } else { 0 };
-        flag(self.is_on_disk, ON_DISK) | flag(self.pages.huge, HUGE) | flag(self.pages.prefaulted, PREFAULTED)
+        flag(self.is_on_disk, ON_DISK)
+            | flag(self.pages.huge, HUGE)
+            | flag(self.pages.prefaulted, PREFAULTED)
+            | flag(self.pages.undumped, UNDUMPED)
+            | flag(self.pages.unswapped, UNSWAPPED)
     }
 
     /// Reads and checks a header, for a file of `file_len` bytes on a system with pages of
@@ -124,7 +131,7 @@ impl Header {
         let _minor = input.u16();
         let (kind, lifetime, fences) = (input.u32(), input.u32(), input.u32());
         let flags = input.u32();
-        if flags & !(ON_DISK | HUGE | PREFAULTED) != 0 {
+        if flags & !FLAGS != 0 {
             return corrupt(&format!("unknown flags {flags:#x}"));
         }
         let _unused = input.u32();
@@ -132,7 +139,12 @@ impl Header {
             kind: coded("kind of channel", Kind::ALL, Kind::code, kind)?,
             lifetime: coded("lifetime", Lifetime::ALL, Lifetime::code, lifetime)?,
             fences: coded("fence mode", &FenceMode::ALL, FenceMode::code, fences)?,
-            pages: Pages { huge: flags & HUGE != 0, prefaulted: flags & PREFAULTED != 0 },
+            pages: Pages {
+                huge: flags & HUGE != 0,
+                prefaulted: flags & PREFAULTED != 0,
+                undumped: flags & UNDUMPED != 0,
+                unswapped: flags & UNSWAPPED != 0,
+            },
             is_on_disk: flags & ON_DISK != 0,
             total_len: input.u64(),
             page: input.u64(),
@@ -240,7 +252,7 @@ mod tests {
             kind: Kind::Spsc,
             lifetime: Lifetime::Transient,
             fences: FenceMode::Asymmetric,
-            pages: Pages { huge: false, prefaulted: true },
+            pages: Pages { prefaulted: true, unswapped: true, ..Pages::default() },
             is_on_disk: true,
             geometry: Kind::Spsc.resolve(&config, PAGE).unwrap(),
             instance: [7; 16],

@@ -1,19 +1,26 @@
-//! The mapping of a segment: `mmap(2)`, `madvise(2)`.
+//! The mapping of a segment: `mmap(2)`, `madvise(2)`, `mprotect(2)`, `mlock(2)`.
 //!
 //! ```text
 //! | guard | control pages | data | the same data again | guard |
 //! ```
 //!
 //! Rings are mapped twice in a row, so that a record that runs over the end of one is
-//! contiguous all the same; slots aren't. The guard pages fault on whatever strays off either end. No
-//! part of it is inherited by a forked child.
+//! contiguous all the same; slots aren't. The guard pages fault on whatever strays off either
+//! end. No part of it is inherited by a forked child. What is mapped for reading only needs a
+//! descriptor that can do no more, and a store to it faults.
 
-use super::{call, errno, fork, once};
+use super::{attempt, call, errno, fork, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
 use ipc_core::OsError;
 use memmap2::{MmapOptions, MmapRaw};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use nix::{errno::Errno, libc};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap},
+        resource::{Resource, getrlimit},
+    },
+};
 use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull};
 
 /// A mapped segment. It keeps the file's open file description, and so its locks, until it
@@ -35,6 +42,22 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
+/// What may be done to mapped pages. Anything else is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    ReadWrite,
+}
+
+impl From<Access> for ProtFlags {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Read => Self::PROT_READ,
+            Access::ReadWrite => Self::PROT_READ | Self::PROT_WRITE,
+        }
+    }
+}
+
 /// What of a file is mapped, and how: control pages, then lanes of data, each twice in a row
 /// if it is to be mirrored.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +68,7 @@ pub(crate) struct Areas {
     pub(crate) lanes: usize,
     pub(crate) mirrored: bool,
     pub(crate) pages: Pages,
+    pub(crate) access: Access,
     /// All of it, as it is addressed.
     len: usize,
 }
@@ -70,17 +94,41 @@ impl Areas {
             lanes: usize::try_from(lanes).ok()?,
             mirrored,
             pages,
+            access: Access::ReadWrite,
             len: usize::try_from(len).ok()?,
         })
+    }
+
+    /// The same, for reading only.
+    pub(crate) fn for_reading(self) -> Self {
+        Self { access: Access::Read, ..self }
     }
 }
 
 impl Mapping {
     /// Maps these areas of `file`, which is at least as long.
     pub(crate) fn new(file: &File, areas: Areas) -> Result<Self, OsError> {
-        let Areas { page, control_len, lane_len, lanes, mirrored, pages, len } = areas;
+        let Areas { page, control_len, lane_len, lanes, mirrored, pages, access, len } = areas;
         // A huge page is mapped as one where its address and its place in the file agree.
         let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
+        let mapping = Self::reserve(len, page, alignment)?;
+        if mirrored {
+            mapping.place(file, 0, control_len, 0, access)?;
+            for lane in 0..lanes {
+                let file_offset = control_len + lane * lane_len;
+                let at = control_len + lane * 2 * lane_len;
+                mapping.place(file, at, lane_len, file_offset, access)?;
+                mapping.place(file, at + lane_len, lane_len, file_offset, access)?;
+            }
+        } else {
+            mapping.place(file, 0, len, 0, access)?;
+        }
+        mapping.advise(pages, access)?;
+        Ok(mapping)
+    }
+
+    /// Room for `len` bytes that nobody may access yet, with a guard page on either side.
+    fn reserve(len: usize, page: usize, alignment: usize) -> Result<Self, OsError> {
         let reserved_len = NonZeroUsize::new(len + page + alignment)
             .ok_or_else(|| OsError::new("mmap", std::io::ErrorKind::InvalidInput))?;
         let reservation = call("mmap", || {
@@ -93,33 +141,18 @@ impl Mapping {
         // SAFETY: at most `alignment`, by which and a page the reservation is longer than `len`.
         let base = unsafe { reservation.add(guard) };
         let reserved_len = reserved_len.get();
-        let mapping = Self { reservation, reserved_len, base, len, generation: fork::generation() };
-        if mirrored {
-            mapping.place(file, 0, control_len, 0)?;
-            for lane in 0..lanes {
-                let file_offset = control_len + lane * lane_len;
-                let at = control_len + lane * 2 * lane_len;
-                mapping.place(file, at, lane_len, file_offset)?;
-                mapping.place(file, at + lane_len, lane_len, file_offset)?;
-            }
-        } else {
-            mapping.place(file, 0, len, 0)?;
-        }
-        call("madvise(MADV_DONTFORK)", || {
-            // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
-            unsafe { madvise(reservation.cast(), reserved_len, MmapAdvise::MADV_DONTFORK) }
-        })?;
-        if pages.prefaulted {
-            call("madvise(MADV_POPULATE_WRITE)", || {
-                // SAFETY: mapped above, for writing; the advice changes no byte.
-                unsafe { madvise(base.cast(), len, MmapAdvise::MADV_POPULATE_WRITE) }
-            })?;
-        }
-        Ok(mapping)
+        Ok(Self { reservation, reserved_len, base, len, generation: fork::generation() })
     }
 
     /// Maps `len` bytes of `file` from `file_offset` at `at` bytes behind the base.
-    fn place(&self, file: &File, at: usize, len: usize, file_offset: usize) -> Result<(), OsError> {
+    fn place(
+        &self,
+        file: &File,
+        at: usize,
+        len: usize,
+        file_offset: usize,
+        access: Access,
+    ) -> Result<(), OsError> {
         assert!(at + len <= self.len, "a placement beyond the reservation");
         // SAFETY: within the reservation, by the assertion.
         let address = unsafe { self.base.add(at) };
@@ -127,14 +160,45 @@ impl Mapping {
         else {
             return Ok(());
         };
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
         let placed = call("mmap", || {
             // SAFETY: MAP_FIXED replaces pages of our own reservation only, which nothing
             // refers to yet.
-            unsafe { mmap(Some(address), len, access, flags, file, file_offset as libc::off_t) }
+            unsafe { mmap(Some(address), len, access.into(), flags, file, file_offset as libc::off_t) }
         });
         placed.map(drop)
+    }
+
+    /// Says what else is to hold for the pages, all of which are placed.
+    fn advise(&self, pages: Pages, access: Access) -> Result<(), OsError> {
+        call("madvise(MADV_DONTFORK)", || {
+            // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
+            unsafe { madvise(self.reservation.cast(), self.reserved_len, MmapAdvise::MADV_DONTFORK) }
+        })?;
+        if pages.undumped {
+            call("madvise(MADV_DONTDUMP)", || {
+                // SAFETY: the range is our own reservation; the advice changes what a core dump has.
+                unsafe { madvise(self.reservation.cast(), self.reserved_len, MmapAdvise::MADV_DONTDUMP) }
+            })?;
+        }
+        if pages.unswapped {
+            let locked = attempt("mlock", || {
+                // SAFETY: mapped by `place`; locking changes no byte.
+                unsafe { mlock(self.base.cast(), self.len) }
+            });
+            locked.map_err(|errno| too_much_to_lock(self.len, errno))?;
+        }
+        if pages.prefaulted {
+            let advice = match access {
+                Access::Read => MmapAdvise::MADV_POPULATE_READ,
+                Access::ReadWrite => MmapAdvise::MADV_POPULATE_WRITE,
+            };
+            call("madvise(MADV_POPULATE)", || {
+                // SAFETY: mapped by `place` for this access; the advice changes no byte.
+                unsafe { madvise(self.base.cast(), self.len, advice) }
+            })?;
+        }
+        Ok(())
     }
 
     /// The address of the byte at `offset`, for a range of `len` bytes.
@@ -156,14 +220,28 @@ impl Mapping {
     }
 }
 
+/// What is locked counts against a limit: each page once for each time it is mapped.
+fn too_much_to_lock(len_bytes: usize, errno: Errno) -> OsError {
+    let error = match (errno, getrlimit(Resource::RLIMIT_MEMLOCK)) {
+        (Errno::ENOMEM | Errno::EPERM | Errno::EAGAIN, Ok((limit, _))) => std::io::Error::other(format!(
+            "{len_bytes} bytes of a channel are to be kept from being swapped out, and this user may lock {limit}: \
+             raise it with `ulimit -l`, or make the channel smaller or without `unswapped`"
+        )),
+        _ => errno.into(),
+    };
+    OsError::new("mlock", error)
+}
+
 /// Makes the file's pages huge ones, as far as it has whole ones: `MADV_COLLAPSE`, which
 /// doesn't depend on the system's settings for transparent huge pages.
 pub(crate) fn make_huge(file: &File, len_bytes: u64) -> Result<(), OsError> {
     let too_large = |_| OsError::new("mmap", std::io::ErrorKind::OutOfMemory);
-    let pages = Pages { huge: true, prefaulted: false };
+    let pages = Pages { huge: true, ..Pages::default() };
     let whole = usize::try_from(len_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES).map_err(too_large)?;
     let page = usize::try_from(super::ident::page_size_bytes()?).map_err(too_large)?;
-    let areas = Areas { page, control_len: whole, lane_len: 0, lanes: 0, mirrored: false, pages, len: whole };
+    let access = Access::ReadWrite;
+    let areas =
+        Areas { page, control_len: whole, lane_len: 0, lanes: 0, mirrored: false, pages, access, len: whole };
     let mapping = Mapping::new(file, areas)?;
     call("madvise(MADV_COLLAPSE)", || {
         // SAFETY: mapped just now; the advice changes no byte.
