@@ -25,14 +25,34 @@ pub(crate) fn open(place: &Place, window: &Window) -> Result<Opened, ChannelErro
     open_in(&directory, place, window)
 }
 
+/// Opens a segment that exists by a descriptor that can only read.
+pub(super) fn open_to_read(place: &Place, _window: &Window) -> Result<Opened, ChannelError> {
+    let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
+    let opened = patiently(|| try_open(&directory, place, false))?;
+    durable::check(&opened)?;
+    Ok(opened)
+}
+
 pub(super) fn open_in(
     directory: &Directory,
     place: &Place,
     _window: &Window,
 ) -> Result<Opened, ChannelError> {
+    let opened = patiently(|| try_open(directory, place, true))?;
+    if sweep(directory, place, &opened)? == Collected::Removed {
+        return Err(ChannelError::NotFound);
+    }
+    durable::check(&opened)?;
+    Ok(opened)
+}
+
+/// Tries until the name doesn't change hands meanwhile.
+fn patiently(
+    mut attempt: impl FnMut() -> Result<Option<Opened>, ChannelError>,
+) -> Result<Opened, ChannelError> {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        if let Some(opened) = try_open(directory, place)? {
+        if let Some(opened) = attempt()? {
             return Ok(opened);
         }
         if Instant::now() >= give_up {
@@ -43,9 +63,9 @@ pub(super) fn open_in(
 }
 
 /// One attempt; `None` if the name changed hands meanwhile.
-fn try_open(directory: &Directory, place: &Place) -> Result<Option<Opened>, ChannelError> {
+fn try_open(directory: &Directory, place: &Place, write: bool) -> Result<Option<Opened>, ChannelError> {
     let name = place.name.as_str();
-    let file = directory.open_file(name, true).map_err(|error| refusal(place, error))?;
+    let file = directory.open_file(name, write).map_err(|error| refusal(place, error))?;
     let metadata = file::metadata(&file)?;
     check_file(place, &metadata)?;
     if !lock::try_lock(&file, PRESENCE_BYTE, Mode::Shared)? {
@@ -56,10 +76,5 @@ fn try_open(directory: &Directory, place: &Place) -> Result<Option<Opened>, Chan
         _ => return Ok(None),
     }
     let header = read_header(&file, metadata.len_bytes)?;
-    let opened = Opened { file, header, metadata };
-    if sweep(directory, place, &opened)? == Collected::Removed {
-        return Err(ChannelError::NotFound);
-    }
-    durable::check(&opened)?;
-    Ok(Some(opened))
+    Ok(Some(Opened { file, header, metadata }))
 }

@@ -1,0 +1,83 @@
+//! A process's part in a segment that it only reads: no byte of the file changes by it, and
+//! it needs no right to change one.
+//!
+//! Its descriptor is opened for reading, its pages are mapped for reading, so that a store
+//! to them is a fault whatever went wrong. It has no place among the participants, since a
+//! place is taken by a write lock and signed in an entry; it shares the presence byte, by a
+//! read lock, and so keeps the segment from being taken away. Nobody waits for it, and nobody
+//! knows that it sleeps.
+
+use super::{Header, Layout, Place, file::Opened, open::open_to_read};
+use crate::{
+    ring::memory::Words,
+    sys::{
+        file::Identity,
+        fork::{self, Window},
+        map::Mapping,
+    },
+};
+use ipc_core::ChannelError;
+use std::sync::Arc;
+
+/// A read-only endpoint's part in a segment.
+#[derive(Debug)]
+pub(crate) struct Onlooker {
+    mapping: Arc<Mapping>,
+    place: Place,
+    identity: Identity,
+    header: Header,
+    layout: Layout,
+    generation: u32,
+}
+
+impl Onlooker {
+    /// Opens a segment that exists, if its header is as `check` wants it.
+    pub(crate) fn open(
+        place: Place,
+        check: impl FnOnce(&Opened) -> Result<(), ChannelError>,
+    ) -> Result<Self, ChannelError> {
+        let window = Window::open();
+        let opened = open_to_read(&place, &window)?;
+        check(&opened)?;
+        let layout = opened.header.layout();
+        let Some(areas) = layout.areas(opened.header.pages) else {
+            return Err(ChannelError::Unsupported(
+                "the channel is larger than this program's address space".into(),
+            ));
+        };
+        Ok(Self {
+            mapping: Arc::new(Mapping::new(&opened.file, areas.for_reading())?),
+            place,
+            identity: opened.metadata.identity,
+            header: opened.header,
+            layout,
+            generation: fork::generation(),
+        })
+    }
+
+    /// The segment's memory, which can only be loaded from.
+    pub(crate) fn words(&self) -> Words {
+        Words::new(&self.mapping)
+    }
+
+    /// What the segment's first page says.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Where things are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether this process is the one that opened it, and not a fork of it.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
+    /// Whether the name still leads to this segment.
+    pub(crate) fn is_named(&self) -> bool {
+        self.place.leads_to(self.identity)
+    }
+}
