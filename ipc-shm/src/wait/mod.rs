@@ -2,10 +2,11 @@
 //!
 //! How sleeper and waker agree is in `flag`. Every sleep is bounded, because a peer may be
 //! killed between its store and its wake-up. Who would rather wait for a descriptor has a
-//! `doorbell`.
+//! `doorbell`; who may only read polls, ever more slowly, in `slow`.
 
 mod doorbell;
 mod flag;
+pub(crate) mod slow;
 
 use crate::{
     ring::memory::{HalfWord, Memory, Words},
@@ -40,6 +41,17 @@ pub enum Waiting {
     Adaptive,
     /// Sleeps at once.
     Block,
+}
+
+impl Waiting {
+    /// How long it spins, if it does.
+    fn spin_time(self) -> Option<Duration> {
+        match self {
+            Self::Spin => Some(Duration::MAX),
+            Self::Adaptive if has_several_processors() => Some(SPIN_TIME),
+            Self::Adaptive | Self::Block => None,
+        }
+    }
 }
 
 /// How long an adaptive endpoint spins.
@@ -236,7 +248,7 @@ impl Waiter {
     /// need no more than this, which has no outcome but one bit.
     #[inline]
     pub(crate) fn glimpses(&self, wait: &Wait<'_>, mut is_there: impl FnMut() -> bool) -> bool {
-        if matches!(wait, Wait::Never) || self.spin_time().is_none() {
+        if matches!(wait, Wait::Never) || self.waiting.spin_time().is_none() {
             return false;
         }
         for _ in 0..GLIMPSES {
@@ -248,15 +260,6 @@ impl Waiter {
         false
     }
 
-    /// How long it spins, if it does.
-    fn spin_time(&self) -> Option<Duration> {
-        match self.waiting {
-            Waiting::Spin => Some(Duration::MAX),
-            Waiting::Adaptive if has_several_processors() => Some(SPIN_TIME),
-            Waiting::Adaptive | Waiting::Block => None,
-        }
-    }
-
     /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
     pub(crate) fn until<A: Awaited>(
         &mut self,
@@ -264,18 +267,8 @@ impl Waiter {
         wait: Wait<'_>,
         mut awaited: A,
     ) -> Result<A::Answer, A::Error> {
-        if matches!(wait, Wait::Never) {
-            return Err(Unready::WouldBlock.into());
-        }
-        if let Some(spin_time) = self.spin_time() {
-            if let Some(answer) = spin(attachment, wait, spin_time, &mut awaited)? {
-                return Ok(answer);
-            }
-        }
-        if self.waiting == Waiting::Adaptive {
-            if let Some(answer) = yield_briefly(&mut awaited)? {
-                return Ok(answer);
-            }
+        if let Some(answer) = stay_awake(self.waiting, wait, || attachment.is_named(), &mut awaited)? {
+            return Ok(answer);
         }
         self.sleep(attachment, wait, awaited)
     }
@@ -399,9 +392,31 @@ impl Drop for Armed<'_> {
     }
 }
 
+/// The first part of any wait: spins and yields, as far as `waiting` says. `None` if it is
+/// time to sleep. The caller has polled once; `is_there` says whether the channel still is.
+pub(crate) fn stay_awake<A: Awaited>(
+    waiting: Waiting,
+    wait: Wait<'_>,
+    is_there: impl Fn() -> bool,
+    awaited: &mut A,
+) -> Result<Option<A::Answer>, A::Error> {
+    if matches!(wait, Wait::Never) {
+        return Err(Unready::WouldBlock.into());
+    }
+    if let Some(spin_time) = waiting.spin_time() {
+        if let Some(answer) = spin(is_there, wait, spin_time, awaited)? {
+            return Ok(Some(answer));
+        }
+    }
+    match waiting {
+        Waiting::Adaptive => yield_briefly(awaited),
+        Waiting::Spin | Waiting::Block => Ok(None),
+    }
+}
+
 /// Polls for at most `spin_time`.
 fn spin<A: Awaited>(
-    attachment: &Attachment,
+    is_there: impl Fn() -> bool,
     wait: Wait<'_>,
     spin_time: Duration,
     awaited: &mut A,
@@ -430,7 +445,7 @@ fn spin<A: Awaited>(
         bursts += 1;
         if bursts % LOOK_AROUND_BURSTS == 0 {
             thread::yield_now();
-            if !attachment.is_named() {
+            if !is_there() {
                 return awaited.poll()?.map(Some).ok_or(Unready::Closed.into());
             }
             awaited.look_around()?;
