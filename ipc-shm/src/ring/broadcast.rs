@@ -717,16 +717,32 @@ struct Lane {
 pub(crate) struct Reader<M> {
     memory: M,
     geometry: Geometry,
-    id: u32,
+    /// None, if nobody is to know of us: then nothing is stored.
+    seat: Option<Seat>,
     lanes: Vec<Lane>,
     /// The publishers whose rings were ever used, and the generation when they were found.
     used: Vec<u32>,
     seen: u64,
     /// Whose turn it is.
     turn: usize,
+}
+
+/// The words of a subscriber that takes part.
+#[derive(Debug)]
+struct Seat {
+    id: u32,
     /// What was lost to earlier subscribers with this id, and to us.
     losses: Ledger,
     lost: Progress,
+}
+
+impl Seat {
+    /// Says that so many messages were missed, and how far we are now.
+    fn skip(&mut self, memory: &impl Memory, geometry: &Geometry, publisher: u32, to: Cursor, missed: u64) {
+        self.lost.count = self.lost.count.wrapping_add(missed);
+        self.losses.write(memory, self.lost);
+        store_row(memory, geometry, self.id, publisher, to);
+    }
 }
 
 impl<M: Memory> Reader<M> {
@@ -744,8 +760,24 @@ impl<M: Memory> Reader<M> {
             store_row(&memory, &geometry, id, publisher, cursor);
             lanes.push(lane);
         }
+        Ok(Self::of(memory, geometry, Some(Seat { id, losses, lost }), lanes))
+    }
+
+    /// Lossy: looks on without a place and without a store. Sees all messages whose sending
+    /// starts after this.
+    pub(crate) fn observe(memory: M, geometry: Geometry) -> Result<Self, Corrupt> {
+        debug_assert!(geometry.lossy, "publishers wait for nobody they don't know of");
+        let mut lanes = Vec::with_capacity(geometry.publishers as usize);
+        for publisher in geometry.publishers() {
+            let cursor = start_of(&memory, &geometry, publisher)?;
+            lanes.push(Lane { cursor, released: cursor.position });
+        }
+        Ok(Self::of(memory, geometry, None, lanes))
+    }
+
+    fn of(memory: M, geometry: Geometry, seat: Option<Seat>, lanes: Vec<Lane>) -> Self {
         let seen = memory.load(geometry.generation, Relaxed).wrapping_sub(1);
-        Ok(Self { memory, geometry, id, lanes, used: Vec::new(), seen, turn: 0, losses, lost })
+        Self { memory, geometry, seat, lanes, used: Vec::new(), seen, turn: 0 }
     }
 
     /// The words.
@@ -907,9 +939,9 @@ impl<M: Memory> Reader<M> {
                 return Err(bad_number(publisher, lane.number, cursor.number));
             }
             self.lanes[publisher as usize - 1].cursor = cursor;
-            self.lost.count = self.lost.count.wrapping_add(missed);
-            self.losses.write(&self.memory, self.lost);
-            store_row(&self.memory, &geometry, self.id, publisher, cursor);
+            if let Some(seat) = &mut self.seat {
+                seat.skip(&self.memory, &geometry, publisher, cursor, missed);
+            }
             return Ok(Some(missed));
         }
         Ok(None)
@@ -918,7 +950,8 @@ impl<M: Memory> Reader<M> {
     /// Gives a record back. Those of one publisher are given back in order.
     #[inline]
     pub(crate) fn release(&mut self, record: &Record) {
-        let row = self.geometry.row(self.id, record.publisher);
+        let Some(seat) = &self.seat else { return };
+        let row = self.geometry.row(seat.id, record.publisher);
         if !self.geometry.lossy {
             self.lanes[record.publisher as usize - 1].released = record.end;
             // Release: pairs with the Acquire in `Writer::subscribers`; our reads come before.
