@@ -6,7 +6,8 @@ use crate::{
     kind::Kind,
     latest::{self, LatestReader, LatestWriter},
     mpmc::{MpmcReceiver, MpmcSender},
-    segment::{self, Anchored, Collected, Home, Opened, Place, RECEIVER, SENDER, Seat},
+    observer::{BroadcastObserver, LatestObserver},
+    segment::{self, Anchored, Collected, Home, Onlooker, Opened, Place, RECEIVER, SENDER, Seat},
     spsc::{SpscReceiver, SpscSender},
     sys::{file, fork::Window, ident},
 };
@@ -104,6 +105,13 @@ impl Namespace {
                 Err(error)
             }
         }
+    }
+
+    /// Opens a channel of this kind for somebody who only looks on.
+    pub(crate) fn look_on(&self, name: &ChannelName, kind: Kind) -> Result<Onlooker, ChannelError> {
+        let page = ident::page_size_bytes()?;
+        let config = ShmConfig::new().kind(kind);
+        Onlooker::open(self.place(name), |opened| config.check(&opened.settings(), page))
     }
 
     pub(crate) fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
@@ -369,6 +377,31 @@ impl<K: QueueKind> Of<K> {
 
     fn of_kind(config: &ShmConfig) -> Result<ShmConfig, ChannelError> {
         config.clone().only(K::KIND)
+    }
+}
+
+impl Of<BroadcastKind> {
+    /// Looks on: a subscribing end that changes no byte of the channel, and needs no right to.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::NotPermitted`] if we may not read the file, or it belongs to somebody
+    /// who isn't trusted; [`ChannelError::Unsupported`] if the channel is a reliable one, whose
+    /// publishers would have to know of us; and the others.
+    pub fn observe(&self, name: &ChannelName) -> Result<BroadcastObserver, ChannelError> {
+        BroadcastObserver::new(self.namespace.look_on(name, Kind::Broadcast)?)
+    }
+}
+
+impl Of<LatestKind> {
+    /// Looks on: a reading end that changes no byte of the channel, and needs no right to.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::NotPermitted`] if we may not read the file, or it belongs to somebody
+    /// who isn't trusted; and the others.
+    pub fn observe(&self, name: &ChannelName) -> Result<LatestObserver, ChannelError> {
+        Ok(LatestObserver::new(self.namespace.look_on(name, Kind::Latest)?))
     }
 }
 

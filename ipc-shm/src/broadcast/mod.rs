@@ -6,12 +6,12 @@ mod subscriber;
 pub use publisher::{BroadcastLoan, BroadcastPublisher};
 pub use subscriber::{BroadcastBatch, BroadcastMessage, BroadcastSubscriber};
 
-use crate::segment::Attachment;
+use crate::segment::{Attachment, Layout};
 
 /// Where the two flags are in the page of shared words: behind the two that are mostly read,
 /// on lines of their own.
-fn subscribers_asleep(attachment: &Attachment) -> usize {
-    attachment.layout().shared() + 128
+pub(crate) fn subscribers_asleep(layout: &Layout) -> usize {
+    layout.shared() + 128
 }
 
 fn publishers_asleep(attachment: &Attachment) -> usize {

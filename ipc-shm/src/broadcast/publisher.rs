@@ -59,7 +59,7 @@ impl BroadcastPublisher {
             when_full: settings.when_full,
             reserved: None,
             draft: Vec::new(),
-            bell: Bell::of(&attachment, subscribers_asleep(&attachment)),
+            bell: Bell::of(&attachment, subscribers_asleep(attachment.layout())),
             waiter: Waiter::new(&attachment, Bed::Shared(publishers_asleep(&attachment))),
             tries: 0,
             attachment,

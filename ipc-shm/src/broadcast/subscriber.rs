@@ -64,7 +64,7 @@ impl BroadcastSubscriber {
             ahead: None,
             copies: Copies::default(),
             bell: Bell::of(&attachment, publishers_asleep(&attachment)),
-            waiter: Waiter::new(&attachment, Bed::Shared(subscribers_asleep(&attachment))),
+            waiter: Waiter::new(&attachment, Bed::Shared(subscribers_asleep(attachment.layout()))),
             attachment,
         })
     }

@@ -6,13 +6,13 @@ mod writer;
 pub use reader::{LatestBatch, LatestMessage, LatestReader};
 pub use writer::{LatestLoan, LatestWriter};
 
-use crate::segment::Attachment;
+use crate::segment::Layout;
 
 /// The writer's id; the others are the readers'.
 pub(crate) const WRITER: u32 = 1;
 
 /// Where the readers' flag is in the page of shared words: behind the newest version, on a
 /// line of its own.
-fn readers_asleep(attachment: &Attachment) -> usize {
-    attachment.layout().shared() + 128
+pub(crate) fn readers_asleep(layout: &Layout) -> usize {
+    layout.shared() + 128
 }

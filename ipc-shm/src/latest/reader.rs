@@ -45,7 +45,7 @@ impl LatestReader {
             ring: Reader::attach(attachment.words(), geometry),
             received: 0,
             held: None,
-            waiter: Waiter::new(&attachment, Bed::Shared(readers_asleep(&attachment))),
+            waiter: Waiter::new(&attachment, Bed::Shared(readers_asleep(attachment.layout()))),
             attachment,
         }
     }

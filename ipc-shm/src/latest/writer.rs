@@ -39,7 +39,7 @@ impl LatestWriter {
             ring: Writer::attach(attachment.words(), geometry)?,
             max_message_len: geometry.max_message_len,
             reserved: None,
-            readers: Bell::of(&attachment, readers_asleep(&attachment)),
+            readers: Bell::of(&attachment, readers_asleep(attachment.layout())),
             attachment,
         })
     }

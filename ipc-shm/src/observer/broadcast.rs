@@ -1,0 +1,180 @@
+//! Looking on at a lossy broadcast: API → ring, and nothing back.
+
+use super::Window;
+use crate::{
+    broadcast::subscribers_asleep,
+    ring::{
+        broadcast::{Copies, Geometry, Next, Reader, Record},
+        memory::Words,
+    },
+    segment::Onlooker,
+    wait::Waiting,
+};
+use ipc_core::{ChannelError, Message, Receiver, RecvError, Sequenced, Wait};
+use std::ops::Deref;
+
+/// A subscribing end of a lossy broadcast that only reads ([`Broadcast::observe`]).
+///
+/// It sees what a [`BroadcastSubscriber`](crate::BroadcastSubscriber) sees, whatever others do:
+/// every message whose sending starts after it was made, those of each publisher in order, and
+/// where it was too slow, exactly how many it missed. But nobody knows of it. It isn't listed,
+/// there may be any number, and none is woken: after the spinning it looks every 0.1 ms at
+/// first and every 10 ms at last, so that a message may be noticed that much later, and a
+/// cancellation too. [`Waiting::Spin`] has no such pauses.
+///
+/// It keeps the channel's name from being removed. The last one out of a transient channel takes
+/// the name along only if it may write there; the next one that opens the channel does so, else.
+///
+/// Whoever may read the file may hold up, by locks on it, those who come to it or remove it; it
+/// can't change what they send and receive.
+///
+/// [`Broadcast::observe`]: crate::Broadcast::observe
+///
+/// ```
+/// # use ipc_shm::{Broadcast, Channel, ChannelName, Receiver, Sender, ShmConfig, Transport};
+/// # let directory = std::env::temp_dir().join(format!("ipc-shm-observe-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// # let name = ChannelName::new("news")?;
+/// let broadcasts = Broadcast::at(&directory);
+/// let news = broadcasts.create(&name, &ShmConfig::new().mode(0o640))?;
+/// let mut tx = news.sender()?;
+///
+/// // Another user, in the file's group: `Broadcast::at(…).trust([owner])`.
+/// let mut rx = broadcasts.observe(&name)?;
+/// tx.send(b"hello")?;
+/// assert_eq!(&*rx.recv()?, b"hello");
+/// # drop((tx, rx, news));
+/// # broadcasts.remove(&name)?;
+/// # std::fs::remove_dir(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct BroadcastObserver {
+    ring: Reader<Words>,
+    /// The message held, which is among the copies.
+    held: Option<Record>,
+    copies: Copies,
+    window: Window,
+}
+
+impl BroadcastObserver {
+    pub(crate) fn new(onlooker: Onlooker) -> Result<Self, ChannelError> {
+        let layout = *onlooker.layout();
+        let geometry = Geometry::of(&layout, &onlooker.header().geometry);
+        if !geometry.lossy {
+            return Err(ChannelError::Unsupported(
+                "the publishers of a reliable broadcast wait for those they know of, and nobody knows of one who \
+                 only looks on: make the channel with the policy drop-oldest, or subscribe"
+                    .into(),
+            ));
+        }
+        let window = Window::new(onlooker, subscribers_asleep(&layout));
+        let ring = Reader::observe(window.words.clone(), geometry)?;
+        Ok(Self { ring, held: None, copies: Copies::default(), window })
+    }
+
+    /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        self.window.waiting = waiting;
+    }
+
+    /// Which publisher the message came from: 1 to the channel's number of publishers.
+    pub fn publisher_of(message: &ObservedMessage<'_>) -> u32 {
+        message.record.publisher()
+    }
+
+    /// The way of [`advance`](Receiver::advance) when there is nothing yet.
+    #[inline(never)]
+    fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        let Self { ring, copies, window, .. } = self;
+        let next = window.until(wait, || match ring.next(copies) {
+            Ok(Next::Nothing) => Ok(None),
+            Ok(next) => Ok(Some(next)),
+            Err(corrupt) => Err(RecvError::from(corrupt)),
+        })?;
+        self.take(next).map(drop)
+    }
+
+    /// Holds a message, if it is one; what else there is, is reported and done with.
+    #[inline]
+    fn take(&mut self, next: Next) -> Result<bool, RecvError> {
+        match next {
+            Next::Nothing => Ok(false),
+            Next::Record(end) if end.is_end() => Err(RecvError::End),
+            Next::Record(record) => {
+                self.held = Some(record);
+                Ok(true)
+            }
+            Next::Missed(missed) => Err(RecvError::Lagged { missed }),
+        }
+    }
+}
+
+impl Receiver for BroadcastObserver {
+    type Message<'a> = ObservedMessage<'a>;
+
+    #[inline]
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        if self.advance_now()? {
+            return Ok(());
+        }
+        self.wait_for_record(wait)
+    }
+
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
+        if !self.window.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.held.is_some() {
+            return Ok(true);
+        }
+        self.copies.clear();
+        let next = self.ring.next(&mut self.copies)?;
+        self.take(next)
+    }
+
+    #[inline]
+    fn held(&mut self) -> ObservedMessage<'_> {
+        assert!(self.window.is_ours(), "held() in a forked child");
+        let record = self.held.expect("held() without a successful advance()");
+        ObservedMessage { observer: self, record }
+    }
+}
+
+impl Sequenced for BroadcastObserver {
+    /// The message's number among those of its publisher, and of those that had its number
+    /// before: 0 for the first that was ever sent. What is skipped was missed.
+    fn sequence_of(message: &ObservedMessage<'_>) -> u64 {
+        message.record.number()
+    }
+}
+
+/// A message lent by a [`BroadcastObserver`]: its own copy, which nobody changes.
+#[derive(Debug)]
+pub struct ObservedMessage<'a> {
+    observer: &'a mut BroadcastObserver,
+    record: Record,
+}
+
+impl Message for ObservedMessage<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Deref for ObservedMessage<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.observer.copies.get(self.record.at(), self.record.len())
+    }
+}
+
+impl Drop for ObservedMessage<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.observer.held = None;
+    }
+}

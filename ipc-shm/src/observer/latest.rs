@@ -1,0 +1,187 @@
+//! Looking on at the newest value: API → ring, and nothing back.
+
+use super::Window;
+use crate::{
+    latest::readers_asleep,
+    ring::{
+        latest::{Geometry, Look, Reader, Version},
+        memory::Words,
+    },
+    segment::Onlooker,
+    wait::Waiting,
+};
+use ipc_core::{Message, Receiver, RecvError, Sequenced, Wait};
+use std::{ops::Deref, slice};
+
+/// How often a copy is begun again at once when the writer was faster, before the deadline is
+/// looked at.
+const OVERTAKEN_TRIES: u32 = 64;
+/// How often [`LatestObserver::read`] begins again in all.
+const READ_TRIES: u32 = 1 << 10;
+
+/// A reading end of a channel that holds the newest value, and that only reads
+/// ([`Latest::observe`](crate::Latest::observe)).
+///
+/// It is given what a [`LatestReader`](crate::LatestReader) is given, but nobody knows of it,
+/// and it waits as a [`BroadcastObserver`](super::BroadcastObserver) does.
+#[derive(Debug)]
+pub struct LatestObserver {
+    ring: Reader<Words>,
+    /// The version of the last value, or end, that was released.
+    received: u64,
+    /// What is lent, or kept.
+    held: Option<Version>,
+    window: Window,
+}
+
+impl LatestObserver {
+    pub(crate) fn new(onlooker: Onlooker) -> Self {
+        let layout = *onlooker.layout();
+        let geometry = Geometry::of(&layout, &onlooker.header().geometry);
+        let window = Window::new(onlooker, readers_asleep(&layout));
+        Self { ring: Reader::attach(window.words.clone(), geometry), received: 0, held: None, window }
+    }
+
+    /// Sets how this endpoint waits for values; [`Waiting::Adaptive`] at first.
+    pub fn set_waiting(&mut self, waiting: Waiting) {
+        self.window.waiting = waiting;
+    }
+
+    /// The value that is there now, new or not; `None` if none was ever written. It counts as
+    /// received, and takes the place of a message that was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::WouldBlock`] if the writer was faster than each of a thousand copies;
+    /// [`RecvError::Corrupt`]; [`RecvError::Forked`].
+    pub fn read(&mut self) -> Result<Option<ObservedValue<'_>>, RecvError> {
+        if !self.window.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        self.held = None;
+        for _ in 0..READ_TRIES {
+            match self.ring.try_copy()? {
+                Look::Nothing => return Ok(None),
+                Look::Copied(version) if version.value == 0 => return Ok(None),
+                Look::Copied(version) => {
+                    self.held = Some(version);
+                    return Ok(Some(ObservedValue { observer: self, version }));
+                }
+                Look::Again => {}
+            }
+        }
+        Err(RecvError::WouldBlock)
+    }
+
+    /// The way of [`advance`](Receiver::advance) when there is nothing yet.
+    #[inline(never)]
+    fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        let (ring, received) = (&mut self.ring, self.received);
+        let version = self.window.until(wait, || newer(ring, received))?;
+        self.take(version)
+    }
+
+    /// Holds a value; an end is reported, and done with, when its value was received.
+    #[inline]
+    fn take(&mut self, version: Version) -> Result<(), RecvError> {
+        if version.is_end() && version.value <= self.received {
+            self.received = version.number;
+            return Err(RecvError::End);
+        }
+        self.held = Some(version);
+        Ok(())
+    }
+
+    #[inline]
+    fn bytes(&self, len: usize) -> &[u8] {
+        let words = self.ring.copy();
+        debug_assert!(len <= size_of_val(words), "a copy beyond its room");
+        // SAFETY: the observer's own memory, as long as the longest value; `try_copy` checked
+        // `len` against that. Bytes have no alignment and any value, and no peer sees them.
+        unsafe { slice::from_raw_parts(words.as_ptr().cast(), len) }
+    }
+}
+
+/// A version later than the one that was received last, if there is one now.
+fn newer(ring: &mut Reader<Words>, received: u64) -> Result<Option<Version>, RecvError> {
+    for _ in 0..OVERTAKEN_TRIES {
+        match ring.try_copy()? {
+            Look::Copied(version) if version.number > received => return Ok(Some(version)),
+            Look::Copied(_) | Look::Nothing => break,
+            Look::Again => {}
+        }
+    }
+    Ok(None)
+}
+
+impl Receiver for LatestObserver {
+    type Message<'a> = ObservedValue<'a>;
+
+    #[inline]
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        if self.advance_now()? {
+            return Ok(());
+        }
+        self.wait_for_version(wait)
+    }
+
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
+        if !self.window.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.held.is_some() {
+            return Ok(true);
+        }
+        match self.ring.try_copy()? {
+            Look::Copied(version) if version.number > self.received => self.take(version).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    #[inline]
+    fn held(&mut self) -> ObservedValue<'_> {
+        assert!(self.window.is_ours(), "held() in a forked child");
+        let version = self.held.expect("held() without a successful advance()");
+        ObservedValue { observer: self, version }
+    }
+}
+
+impl Sequenced for LatestObserver {
+    /// The version, counted from 0. Numbers that are skipped were values that newer ones
+    /// replaced before they were received, and end marks.
+    fn sequence_of(message: &ObservedValue<'_>) -> u64 {
+        message.version.value - 1
+    }
+}
+
+/// A value lent by a [`LatestObserver`]: its own copy, which nobody changes.
+#[derive(Debug)]
+pub struct ObservedValue<'a> {
+    observer: &'a mut LatestObserver,
+    version: Version,
+}
+
+impl Message for ObservedValue<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Deref for ObservedValue<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.observer.bytes(self.version.len)
+    }
+}
+
+impl Drop for ObservedValue<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(held) = self.observer.held.take() {
+            self.observer.received = self.observer.received.max(held.value);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Looking on: endpoints for reading only, by type, by the descriptor, and by the mapping.
+//!
+//! They have no method that writes; the descriptor is opened for reading, so a file that one
+//! may only read is enough (another user's, mode 0640); and their pages are mapped for reading,
+//! so that whatever strays there faults in its own process instead of changing what others see.
+//! That is possible where nobody waits for who receives: lossy broadcasts, and newest values.
+//!
+//! What is lent is the observer's own copy, which nobody changes.
+
+mod broadcast;
+mod latest;
+
+pub use broadcast::{BroadcastObserver, ObservedMessage};
+pub use latest::{LatestObserver, ObservedValue};
+
+use crate::{
+    ring::memory::Words,
+    segment::Onlooker,
+    wait::{Awaited, Waiting, slow, stay_awake},
+};
+use ipc_core::Wait;
+
+/// Where an observer looks on from, and how it waits there.
+#[derive(Debug)]
+struct Window {
+    onlooker: Onlooker,
+    words: Words,
+    /// The flag of those who are woken when something changes.
+    flag: usize,
+    waiting: Waiting,
+}
+
+impl Window {
+    fn new(onlooker: Onlooker, flag: usize) -> Self {
+        Self { words: onlooker.words(), onlooker, flag, waiting: Waiting::default() }
+    }
+
+    #[inline]
+    fn is_ours(&self) -> bool {
+        self.onlooker.is_ours()
+    }
+
+    /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
+    fn until<A: Awaited>(&self, wait: Wait<'_>, mut awaited: A) -> Result<A::Answer, A::Error> {
+        let is_there = || self.onlooker.is_named();
+        match stay_awake(self.waiting, wait, is_there, &mut awaited)? {
+            Some(answer) => Ok(answer),
+            None => slow::until(&self.words, self.flag, wait, is_there, awaited),
+        }
+    }
+}
