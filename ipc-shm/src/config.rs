@@ -35,6 +35,7 @@ pub struct ShmConfig {
     pub(crate) max_deliveries: Option<u32>,
     pub(crate) when_full: Option<WhenFull>,
     mode: Option<u32>,
+    group: Option<u32>,
     lifetime: Option<Lifetime>,
     huge_pages: Option<bool>,
     prefault: Option<bool>,
@@ -112,6 +113,16 @@ impl ShmConfig {
         Self { mode: Some(mode), ..self }
     }
 
+    /// The group that the channel's file belongs to, by number; else it is that of the process,
+    /// or of the directory. With mode 0640 its members may look on ([`Broadcast::observe`]),
+    /// with 0660 take part.
+    ///
+    /// [`Broadcast::observe`]: crate::Broadcast::observe
+    #[must_use]
+    pub fn group(self, gid: u32) -> Self {
+        Self { group: Some(gid), ..self }
+    }
+
     /// What kind of channel it is. The namespaces of one kind ([`Spsc`](crate::Spsc),
     /// [`Mpmc`](crate::Mpmc), …) know theirs, and refuse another.
     #[must_use]
@@ -184,7 +195,8 @@ impl ShmConfig {
         };
         let unit = if pages.huge { page.max(HUGE_PAGE_BYTES) } else { page };
         let geometry = kind.resolve(self, unit)?;
-        Ok(Settings { kind, geometry, pages, mode, lifetime: self.lifetime.unwrap_or_default() })
+        let lifetime = self.lifetime.unwrap_or_default();
+        Ok(Settings { kind, geometry, pages, mode, group: self.group, lifetime })
     }
 
     /// Refuses an existing channel whose settings are not those that were asked for. The
@@ -225,6 +237,9 @@ impl ShmConfig {
         }
         if let Some(mode) = self.mode.filter(|&mode| mode != found.mode) {
             return differs("mode", format!("{mode:03o}"), format!("{:03o}", found.mode));
+        }
+        if let Some((asked, found)) = self.group.zip(found.group).filter(|(asked, found)| asked != found) {
+            return differs("group", asked, found);
         }
         Ok(())
     }
@@ -357,6 +372,8 @@ pub(crate) struct Settings {
     pub(crate) geometry: Geometry,
     pub(crate) pages: Pages,
     pub(crate) mode: u32,
+    /// None: whatever it comes to.
+    pub(crate) group: Option<u32>,
     pub(crate) lifetime: Lifetime,
 }
 

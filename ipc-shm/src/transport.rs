@@ -33,13 +33,22 @@ impl Namespace {
     pub(crate) fn new() -> Self {
         match std::env::var_os(DIRECTORY_VARIABLE).filter(|value: &OsString| !value.is_empty()) {
             Some(directory) => Self::at(directory.into()),
-            None => Self { home: Home { path: file::default_directory(), private: true } },
+            None => {
+                Self { home: Home { path: file::default_directory(), private: true, trusted: Vec::new() } }
+            }
         }
     }
 
     /// This directory.
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { home: Home { path: std::path::absolute(&path).unwrap_or(path), private: false } }
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Self { home: Home { path, private: false, trusted: Vec::new() } }
+    }
+
+    /// With the files of these users, too.
+    pub(crate) fn trust(mut self, uids: impl IntoIterator<Item = u32>) -> Self {
+        self.home.trusted.extend(uids);
+        self
     }
 
     /// Makes a channel.
@@ -297,6 +306,15 @@ macro_rules! namespace {
         /// the working directory of now, wherever the process goes later.
         pub fn at(directory: impl Into<PathBuf>) -> Self {
             Namespace::at(directory.into()).into()
+        }
+
+        /// Takes the files of these users, by number, for channels, too. Otherwise only files
+        /// of this process's effective user are: whoever owns a channel's file can change
+        /// whatever is in it, and is trusted not to be malicious. What a trusted user's file
+        /// lets us do is up to its mode.
+        #[must_use]
+        pub fn trust(self, uids: impl IntoIterator<Item = u32>) -> Self {
+            self.namespace.trust(uids).into()
         }
 
         /// Removes what killed users of transient channels left: those that are empty and

@@ -88,6 +88,10 @@ fn sweep_temporary_names(directory: &Directory, _lock: &DirectoryLock) {
 /// Everything but the name: mode, pages, header. What isn't written is zero, as
 /// it is to be.
 fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header, ChannelError> {
+    // The group first: to change it takes set-id bits away, and nobody else may come in between.
+    if let Some(gid) = settings.group {
+        file::set_group(&made.file, gid).map_err(|error| not_our_group(gid, error))?;
+    }
     file::set_mode(&made.file, settings.mode)?;
     let page = ident::page_size_bytes()?;
     let layout = settings.kind.layout(&settings.geometry, page);
@@ -114,6 +118,17 @@ fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header
     }
     file::write_at(&made.file, &header.to_bytes(), 0)?;
     Ok(header)
+}
+
+fn not_our_group(gid: u32, error: OsError) -> ChannelError {
+    match Cause::of(&error) {
+        Cause::NotPermitted => ChannelError::NotPermitted(format!(
+            "the channel is to belong to group {gid}, and we, user {}, are not in it: {}",
+            ident::euid(),
+            error.error
+        )),
+        _ => error.into(),
+    }
 }
 
 fn no_huge_pages(error: &OsError) -> ChannelError {

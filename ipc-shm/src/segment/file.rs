@@ -33,6 +33,7 @@ impl Opened {
         Settings {
             geometry: self.header.geometry,
             mode: self.metadata.mode,
+            group: Some(self.metadata.gid),
             kind: self.header.kind,
             lifetime: self.header.lifetime,
             pages: self.header.pages,
@@ -46,9 +47,10 @@ pub(super) fn check_file(place: &Place, found: &Metadata) -> Result<(), ChannelE
     if found.kind != FileKind::Regular {
         return Err(ChannelError::Corrupt(format!("{path} is not a regular file: remove it")));
     }
-    if found.uid != ident::euid() {
+    if !place.home.trusts(found.uid) {
         return Err(ChannelError::NotPermitted(format!(
-            "{path} belongs to user {}, we are user {}: only one's own channels are opened",
+            "{path} belongs to user {} ({found}), we are user {}: only one's own channels are opened, and those of \
+             users that one is told to trust",
             found.uid,
             ident::euid()
         )));
@@ -102,12 +104,19 @@ pub(super) fn refusal(place: &Place, error: OsError) -> ChannelError {
     match Cause::of(&error) {
         Cause::NotFound => ChannelError::NotFound,
         Cause::AlreadyExists => ChannelError::AlreadyExists,
-        Cause::NotPermitted => ChannelError::NotPermitted(format!("{path}: {}", error.error)),
+        Cause::NotPermitted => ChannelError::NotPermitted(format!("{path}: {}{}", error.error, who(place))),
         Cause::IsSymlink => not_a_segment("a symbolic link"),
         Cause::IsDirectory => not_a_segment("a directory"),
         Cause::NotOpenable => not_a_segment("a socket or a device"),
         Cause::NotDirectory | Cause::Full | Cause::Other => ChannelError::Os(error),
     }
+}
+
+/// Who asks, and whose it is, for the refusal of something at a segment's name.
+fn who(place: &Place) -> String {
+    let found = Directory::open(&place.home.path).and_then(|home| home.metadata_of(place.name.as_str()));
+    let us = format!("we are user {}, group {}", ident::euid(), ident::egid());
+    found.map_or_else(|_| format!(" ({us})"), |found| format!(" ({us}; it is {found})"))
 }
 
 /// The error that names who has a participant's place.

@@ -13,9 +13,16 @@ pub(crate) struct Home {
     pub(crate) path: PathBuf,
     /// Ours to make when it is missing, and to be private.
     pub(crate) private: bool,
+    /// The other users whose files are taken for channels.
+    pub(crate) trusted: Vec<u32>,
 }
 
 impl Home {
+    /// Whether this user's files are taken for channels.
+    pub(crate) fn trusts(&self, uid: u32) -> bool {
+        uid == ident::euid() || self.trusted.contains(&uid)
+    }
+
     /// Opens the directory; `None` if it is the private one and nobody has made it yet.
     pub(crate) fn open(&self) -> Result<Option<Directory>, ChannelError> {
         match Directory::open(&self.path) {

@@ -12,10 +12,11 @@ use nix::{
         stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, stat},
         statvfs::statvfs,
     },
-    unistd::{UnlinkatFlags, linkat, mkdir, unlinkat},
+    unistd::{Gid, UnlinkatFlags, fchown, linkat, mkdir, unlinkat},
 };
 use std::{
     ffi::CString,
+    fmt,
     fs::File,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
@@ -41,6 +42,14 @@ pub(crate) struct Metadata {
     pub(crate) len_bytes: u64,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl fmt::Display for Metadata {
+    /// Whose it is, and who may do what with it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}'s, group {}, mode {:04o}", self.uid, self.gid, self.mode)
+    }
 }
 
 /// Which file it is, whatever it is called.
@@ -73,6 +82,7 @@ impl From<FileStat> for Metadata {
             len_bytes: u64::try_from(stat.st_size).unwrap_or(0),
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
+            gid: stat.st_gid,
         }
     }
 }
@@ -329,4 +339,9 @@ pub(crate) fn allocate(file: &File, len_bytes: u64) -> Result<(), OsError> {
 /// Sets the permission bits to exactly these, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), OsError> {
     call("fchmod", || fchmod(file, Mode::from_bits_truncate(mode)))
+}
+
+/// Gives the file to a group.
+pub(crate) fn set_group(file: &File, gid: u32) -> Result<(), OsError> {
+    call("fchown", || fchown(file, None, Some(Gid::from_raw(gid))))
 }

@@ -5,7 +5,7 @@ use ipc_core::OsError;
 use nix::{
     errno::Errno,
     libc,
-    unistd::{SysconfVar, geteuid, sysconf},
+    unistd::{SysconfVar, getegid, geteuid, sysconf},
 };
 use std::{
     fs,
@@ -15,6 +15,11 @@ use std::{
 /// The effective user id, which owns the files that we make.
 pub(crate) fn euid() -> u32 {
     geteuid().as_raw()
+}
+
+/// The effective group id.
+pub(crate) fn egid() -> u32 {
+    getegid().as_raw()
 }
 
 /// The process id in its own namespace.
