@@ -111,6 +111,8 @@ pub struct ChannelInfo {
     pub sent_messages: Option<u64>,
     /// Messages dropped: to make room, or because who held them died once too often.
     pub lost_messages: Option<u64>,
+    /// How it is, of what is no channel but state: `free`, `held`.
+    pub condition: Option<String>,
     /// Deliveries that were repeated, because who held the message died or gave it back.
     pub redelivered_messages: Option<u64>,
     /// Permission bits.
@@ -134,6 +136,7 @@ impl ChannelInfo {
             sent_messages: None,
             lost_messages: None,
             redelivered_messages: None,
+            condition: None,
             mode: None,
             uid: None,
             participants: Vec::new(),
@@ -157,14 +160,17 @@ pub struct Participant {
     pub lag: Option<u64>,
     /// How many messages it has missed.
     pub lost: Option<u64>,
-    /// How many messages it holds, received and not yet released.
+    /// How many messages it holds, received and not yet released; of state, how many locks,
+    /// permits or arrivals.
     pub held: Option<u64>,
+    /// Since when it holds a lock, in nanoseconds since 1970, to a few milliseconds.
+    pub held_since_unix_ns: Option<u64>,
 }
 
 impl Participant {
     /// A participant of which nothing else is known; fill in the fields.
     pub fn new(role: Role, pid: u32, alive: bool) -> Self {
-        Self { role, pid, alive, position: None, lag: None, lost: None, held: None }
+        Self { role, pid, alive, position: None, lag: None, lost: None, held: None, held_since_unix_ns: None }
     }
 }
 

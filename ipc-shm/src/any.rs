@@ -109,6 +109,7 @@ impl Channel for ShmChannel {
             Kind::Broadcast => ShmSender::Broadcast(BroadcastKind::sender(&self.anchor)?),
             Kind::Latest => ShmSender::Latest(LatestKind::sender(&self.anchor)?),
             Kind::Rpc => return Err(calls_only()),
+            Kind::State => return Err(state_only()),
         })
     }
 
@@ -119,11 +120,18 @@ impl Channel for ShmChannel {
             Kind::Broadcast => ShmReceiver::Broadcast(BroadcastKind::receiver(&self.anchor)?),
             Kind::Latest => ShmReceiver::Latest(LatestKind::receiver(&self.anchor)?),
             Kind::Rpc => return Err(calls_only()),
+            Kind::State => return Err(state_only()),
         })
     }
 }
 
 /// Why a service has no senders and receivers.
+fn state_only() -> ChannelError {
+    ChannelError::InvalidConfig(
+        "state is no channel: it is used by what made it (ipc_shm::sync, `ipc lock`)".into(),
+    )
+}
+
 fn calls_only() -> ChannelError {
     ChannelError::Unsupported(
         "a channel of kind rpc has clients and servers, not senders and receivers: use `ipc call` and `ipc serve`, or `Rpc` in a program"

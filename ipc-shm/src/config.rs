@@ -1,6 +1,9 @@
 //! How a segment is made: what the user asks for, and what a segment then has.
 
-use crate::kind::{Kind, Lifetime, WhenFull};
+use crate::{
+    kind::{Kind, Lifetime, WhenFull},
+    sync::Form,
+};
 use ipc_core::ChannelError;
 
 /// How a channel in shared memory is made. Every setting that isn't given is the default,
@@ -41,6 +44,8 @@ pub struct ShmConfig {
     prefault: Option<bool>,
     undumped: Option<bool>,
     unswapped: Option<bool>,
+    /// What state it is, if it is state.
+    pub(crate) state: Option<State>,
 }
 
 impl ShmConfig {
@@ -204,7 +209,7 @@ impl ShmConfig {
     pub(crate) fn check(&self, found: &Settings, page: u64) -> Result<(), ChannelError> {
         let kind = found.kind;
         if let Some(asked) = self.kind.filter(|&asked| asked != kind) {
-            return differs("kind", asked, kind);
+            return differs("kind", asked, found.kind_name());
         }
         // What wasn't given is as found.
         let asked = Self { kind: Some(kind), huge_pages: Some(found.pages.huge), ..self.clone() };
@@ -260,10 +265,14 @@ impl ShmConfig {
         let config = Self::new().kind(kind).when_full(geometry.when_full);
         let config = match kind {
             Kind::Spsc => config,
+            Kind::State => Self { when_full: None, state: geometry.state, ..config }
+                .participants(geometry.participants)
+                .max_message_len(geometry.max_message_len),
             _ => config.participants(geometry.participants),
         };
         match kind {
             Kind::Spsc => config.capacity_bytes(geometry.capacity_bytes),
+            Kind::State => config,
             Kind::Broadcast => config.capacity_bytes(geometry.capacity_bytes).publishers(geometry.lanes),
             Kind::Mpmc => config
                 .depth(geometry.depth)
@@ -377,6 +386,13 @@ pub(crate) struct Settings {
     pub(crate) lifetime: Lifetime,
 }
 
+impl Settings {
+    /// What people call it: of state, what state it is.
+    pub(crate) fn kind_name(&self) -> &'static str {
+        self.geometry.state.map_or(self.kind.as_str(), |state| state.form.as_str())
+    }
+}
+
 /// What pages a segment is made of, when they are mapped, and where they may not go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pages {
@@ -403,4 +419,14 @@ pub(crate) struct Geometry {
     pub(crate) lanes: u32,
     pub(crate) max_deliveries: u32,
     pub(crate) when_full: WhenFull,
+    /// What state it is, if it is state.
+    pub(crate) state: Option<State>,
+}
+
+/// What state a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) form: Form,
+    /// Of the description of the value's layout.
+    pub(crate) layout_hash: u64,
 }

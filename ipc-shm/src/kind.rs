@@ -41,11 +41,18 @@ pub enum Kind {
     /// way: the longest message and 16 bytes more, rounded up to an odd multiple of 64. A
     /// channel is made up as a work queue is.
     Rpc,
+    /// No channel, but state that processes share: a lock, a semaphore, a value. It is made
+    /// and used by [`sync`](crate::sync) alone, and listed, inspected and removed as channels
+    /// are.
+    State,
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind of channel.
     pub const ALL: &'static [Self] = &[Self::Spsc, Self::Mpmc, Self::Broadcast, Self::Latest, Self::Rpc];
+    /// What a segment can hold.
+    pub(crate) const IN_SEGMENTS: [Self; 6] =
+        [Self::Spsc, Self::Mpmc, Self::Broadcast, Self::Latest, Self::Rpc, Self::State];
 
     /// The kind as text, as in `--kind spsc`.
     pub const fn as_str(self) -> &'static str {
@@ -55,6 +62,7 @@ impl Kind {
             Self::Broadcast => "broadcast",
             Self::Latest => "latest",
             Self::Rpc => "rpc",
+            Self::State => "state",
         }
     }
 
@@ -66,6 +74,7 @@ impl Kind {
             Self::Broadcast => 3,
             Self::Latest => 4,
             Self::Rpc => 5,
+            Self::State => 6,
         }
     }
 
@@ -77,6 +86,7 @@ impl Kind {
             Self::Broadcast => resolve_broadcast(config, page),
             Self::Latest => resolve_latest(config, page),
             Self::Rpc => resolve_rpc(config, page),
+            Self::State => resolve_state(config, page),
         }
     }
 
@@ -84,7 +94,7 @@ impl Kind {
     pub(crate) fn layout(self, geometry: &Geometry, page: u64) -> Layout {
         match self {
             Self::Spsc => Layout::of_two(page, geometry.capacity_bytes),
-            Self::Mpmc | Self::Latest | Self::Rpc => {
+            Self::Mpmc | Self::Latest | Self::Rpc | Self::State => {
                 Layout::of_many(page, geometry.participants, geometry.capacity_bytes)
             }
             Self::Broadcast => {
@@ -202,6 +212,21 @@ fn resolve_rpc(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> 
         max_message_len,
         participants,
         when_full,
+        ..Geometry::default()
+    })
+}
+
+fn resolve_state(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
+    use Setting::{Capacity, Depth, MaxDeliveries, Publishers};
+    config.refuse(Kind::State, &[Capacity, Depth, Publishers, MaxDeliveries, Setting::WhenFull])?;
+    let (Some(state), Some(len_bytes)) = (config.state, config.max_message_len) else {
+        return invalid("state is no channel: it is made by what uses it (ipc_shm::sync, `ipc lock`)".into());
+    };
+    Ok(Geometry {
+        capacity_bytes: rounded(state.form.data_bytes(len_bytes).max(1), page)?,
+        max_message_len: len_bytes,
+        participants: config.participants_or(64)?,
+        state: Some(state),
         ..Geometry::default()
     })
 }

@@ -156,6 +156,7 @@ mod ring;
 mod rpc;
 mod segment;
 mod spsc;
+pub mod sync;
 mod sys;
 mod transport;
 mod wait;

@@ -139,7 +139,7 @@ impl Namespace {
         let place = self.place(name);
         let found = segment::inspect(&place, &Window::open())?;
         let geometry = found.settings.geometry;
-        let mut info = ChannelInfo::new(found.settings.kind.as_str());
+        let mut info = ChannelInfo::new(found.settings.kind_name());
         info.path = Some(place.path());
         info.capacity_bytes = Some(geometry.capacity_bytes);
         info.depth = Some(geometry.depth).filter(|&depth| depth > 0);
@@ -148,6 +148,7 @@ impl Namespace {
         info.sent_messages = found.survey.sent;
         info.lost_messages = found.survey.lost;
         info.redelivered_messages = found.survey.redelivered;
+        info.condition = found.survey.condition.map(|condition| condition.to_string());
         info.mode = Some(found.settings.mode);
         info.uid = Some(found.uid);
         info.participants = found.participants;
@@ -163,7 +164,7 @@ impl Namespace {
         segment::recover(&self.place(name), &Window::open())
     }
 
-    fn place(&self, name: &ChannelName) -> Place {
+    pub(crate) fn place(&self, name: &ChannelName) -> Place {
         Place { home: self.home.clone(), name: name.clone() }
     }
 }

@@ -98,6 +98,15 @@ impl Geometry {
     }
 }
 
+/// A segment's first value, as it is before anybody reads it: the bytes of its slots, and the
+/// word that says which one is the newest.
+pub(crate) fn first_value(payload: &[u8]) -> (Vec<u8>, u64) {
+    let first = Newest { version: 1, index: 0 };
+    let meta = (payload.len() as u64) << LEN_SHIFT | COMMITTED;
+    let words = [first.version, meta, 0].map(u64::to_ne_bytes);
+    ([words.as_flattened(), payload].concat(), first.word())
+}
+
 /// A version, and the slot that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Newest {

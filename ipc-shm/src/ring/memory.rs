@@ -34,6 +34,39 @@ pub(crate) trait Memory {
     fn fence(&self, order: Ordering) {
         atomic::fence(order);
     }
+
+    /// A fence that follows a compare-and-swap or an addition.
+    #[inline]
+    #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
+    fn fence_after_swap(&self, order: Ordering) {
+        self.fence(order);
+    }
+}
+
+impl<M: Memory> Memory for &M {
+    #[inline]
+    #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
+    fn load(&self, offset: usize, order: Ordering) -> u64 {
+        (**self).load(offset, order)
+    }
+
+    #[inline]
+    #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
+    fn store(&self, offset: usize, value: u64, order: Ordering) {
+        (**self).store(offset, value, order);
+    }
+
+    #[inline]
+    #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
+    fn compare_exchange(&self, offset: usize, current: u64, new: u64, order: Ordering) -> Result<u64, u64> {
+        (**self).compare_exchange(offset, current, new, order)
+    }
+
+    #[inline]
+    #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
+    fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
+        (**self).fetch_add(offset, value, order)
+    }
 }
 
 /// Messages up to this length are copied word by word.
@@ -75,6 +108,8 @@ pub(crate) struct Words {
 // SAFETY: `base` points into `mapping`, which may go to another thread, and what is there
 // is reached as described at `Mapping`.
 unsafe impl Send for Words {}
+// SAFETY: as above; they are the same words in whatever thread.
+unsafe impl Sync for Words {}
 
 impl Words {
     /// The words of this mapping.
@@ -168,5 +203,16 @@ impl Memory for Words {
     #[cfg_attr(feature = "crash-points", track_caller)]
     fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64 {
         hooks::access("fetch_add", || self.word(offset).fetch_add(value, order))
+    }
+
+    /// On x86-64 such an instruction is a full fence itself (Intel, "Software developer's
+    /// manual", 3A 9.2.3.9), so that only the compiler has to be held, as in `crossbeam-epoch`.
+    #[inline]
+    fn fence_after_swap(&self, order: Ordering) {
+        if cfg!(target_arch = "x86_64") {
+            atomic::compiler_fence(order);
+        } else {
+            atomic::fence(order);
+        }
     }
 }

@@ -5,10 +5,14 @@
 pub(crate) mod broadcast;
 pub(crate) mod latest;
 pub(crate) mod ledger;
+pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod mpmc;
+pub(crate) mod permits;
+pub(crate) mod readers;
 pub(crate) mod rpc;
 pub(crate) mod spsc;
+pub(crate) mod state;
 
 #[cfg(test)]
 mod model;
@@ -25,6 +29,8 @@ pub(crate) struct Survey {
     pub(crate) lost: Option<u64>,
     /// Deliveries that were repeated.
     pub(crate) redelivered: Option<u64>,
+    /// How state is.
+    pub(crate) condition: Option<state::Condition>,
 }
 
 /// What a ring found in shared memory that no correct peer writes.

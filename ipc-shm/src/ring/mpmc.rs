@@ -918,5 +918,11 @@ pub(crate) fn survey(
     for (id, participant) in participants {
         participant.held = Some(held[*id as usize]);
     }
-    Survey { queued: Some(queued), sent: Some(sent), lost: Some(lost), redelivered: Some(redelivered) }
+    Survey {
+        queued: Some(queued),
+        sent: Some(sent),
+        lost: Some(lost),
+        redelivered: Some(redelivered),
+        ..Survey::default()
+    }
 }

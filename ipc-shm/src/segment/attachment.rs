@@ -170,7 +170,8 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    fn new(
+    /// Takes part in a segment that was opened.
+    pub(crate) fn new(
         place: Place,
         opened: Opened,
         role: Role,

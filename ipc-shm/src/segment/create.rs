@@ -21,6 +21,16 @@ use ipc_core::{ChannelError, OsError};
 
 /// Makes a segment, whole, and gives it its name.
 pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Result<Anchored, ChannelError> {
+    create_with(place, settings, &[], window)
+}
+
+/// The same with these bytes at these places in it, behind the header.
+pub(crate) fn create_with(
+    place: &Place,
+    settings: &Settings,
+    contents: &[(u64, &[u8])],
+    window: &Window,
+) -> Result<Anchored, ChannelError> {
     let directory = place.home.open_or_make()?;
     // What a dead transient channel left is swept away; anything else is in the way.
     match open_in(&directory, place, window) {
@@ -39,7 +49,7 @@ pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Res
         )),
         other => other,
     })?;
-    let answer = fill(&made, place, settings).and_then(|header| {
+    let answer = fill(&made, place, settings, contents).and_then(|header| {
         // Nothing may fail once it has its name.
         let anchor = Anchor::new(&made.file, header.page as usize)?;
         let _lock = lock_directory(&directory, place)?;
@@ -87,7 +97,12 @@ fn sweep_temporary_names(directory: &Directory, _lock: &DirectoryLock) {
 
 /// Everything but the name: mode, pages, header. What isn't written is zero, as
 /// it is to be.
-fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header, ChannelError> {
+fn fill(
+    made: &Unpublished,
+    place: &Place,
+    settings: &Settings,
+    contents: &[(u64, &[u8])],
+) -> Result<Header, ChannelError> {
     // The group first: to change it takes set-id bits away, and nobody else may come in between.
     if let Some(gid) = settings.group {
         file::set_group(&made.file, gid).map_err(|error| not_our_group(gid, error))?;
@@ -117,6 +132,9 @@ fn fill(made: &Unpublished, place: &Place, settings: &Settings) -> Result<Header
         map::make_huge(&made.file, header.total_len).map_err(|error| no_huge_pages(&error))?;
     }
     file::write_at(&made.file, &header.to_bytes(), 0)?;
+    for (at, bytes) in contents {
+        file::write_at(&made.file, bytes, *at)?;
+    }
     Ok(header)
 }
 

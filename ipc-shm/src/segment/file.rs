@@ -6,10 +6,11 @@ use crate::{
     config::Settings,
     hooks,
     kind::Kind,
-    ring::{memory::Memory, mpmc, spsc},
+    ring::{lock, memory::Memory, mpmc, spsc, state},
     sys::{
         file::{self, Cause, Directory, DirectoryLock, FileKind, Metadata},
-        ident, lock,
+        ident,
+        lock::is_locked,
     },
 };
 use ipc_core::{ChannelError, OsError, Role};
@@ -83,6 +84,8 @@ pub(super) fn is_empty(opened: &Opened) -> bool {
         Kind::Mpmc => mpmc::is_empty(&memory, &mpmc::Geometry::of(&layout, &opened.header.geometry)),
         // The newest value is for those who are there, and so are calls.
         Kind::Latest | Kind::Rpc => true,
+        // A lock that isn't free says that somebody died with it.
+        Kind::State => lock::is_free(&memory, state::Place::of(&layout).lock),
     }
 }
 
@@ -137,7 +140,7 @@ pub(super) fn in_use(file: &File, found: &Metadata) -> ChannelError {
         return nobody_named;
     };
     let layout = opened.header.layout();
-    let held = |&id: &u32| lock::is_locked(file, byte_of(id)).unwrap_or(false);
+    let held = |&id: &u32| is_locked(file, byte_of(id)).unwrap_or(false);
     layout.ids().find(held).map_or(nobody_named, |id| {
         let role = FileMemory(file).load(layout.entry(id).role(), Ordering::Relaxed);
         taken(&opened, id, role_of(role))

@@ -6,8 +6,9 @@
 
 use super::Layout;
 use crate::{
-    config::{Geometry, HUGE_PAGE_BYTES, Pages, ShmConfig},
+    config::{Geometry, HUGE_PAGE_BYTES, Pages, ShmConfig, State},
     kind::{Kind, Lifetime, WhenFull},
+    sync::Form,
 };
 use ipc_core::ChannelError;
 
@@ -88,7 +89,7 @@ impl Header {
         out.put(&self.lifetime.code().to_ne_bytes());
         out.put(&self.fences.code().to_ne_bytes());
         out.put(&self.flags().to_ne_bytes());
-        out.put(&[0; 4]);
+        out.put(&self.geometry.state.map_or(0, |state| state.form.code()).to_ne_bytes());
         out.put(&self.total_len.to_ne_bytes());
         out.put(&self.page.to_ne_bytes());
         out.put(&self.geometry.capacity_bytes.to_ne_bytes());
@@ -102,6 +103,8 @@ impl Header {
         out.put(&self.boot);
         out.put(&self.created_unix_ns.to_ne_bytes());
         out.put(&self.creator_pid.to_ne_bytes());
+        out.put(&[0; 4]);
+        out.put(&self.geometry.state.map_or(0, |state| state.layout_hash).to_ne_bytes());
         out.bytes
     }
 
@@ -134,9 +137,9 @@ impl Header {
         if flags & !FLAGS != 0 {
             return corrupt(&format!("unknown flags {flags:#x}"));
         }
-        let _unused = input.u32();
-        let header = Self {
-            kind: coded("kind of channel", Kind::ALL, Kind::code, kind)?,
+        let form = input.u32();
+        let mut header = Self {
+            kind: coded("kind of channel", &Kind::IN_SEGMENTS, Kind::code, kind)?,
             lifetime: coded("lifetime", Lifetime::ALL, Lifetime::code, lifetime)?,
             fences: coded("fence mode", &FenceMode::ALL, FenceMode::code, fences)?,
             pages: Pages {
@@ -156,11 +159,20 @@ impl Header {
                 lanes: input.u32(),
                 max_deliveries: input.u32(),
                 when_full: coded("policy when full", WhenFull::ALL, WhenFull::code, input.u32())?,
+                state: None,
             },
             instance: input.take(),
             boot: input.take(),
             created_unix_ns: input.u64(),
             creator_pid: input.u32(),
+        };
+        let _unused = input.u32();
+        let layout_hash = input.u64();
+        header.geometry.state = match header.kind {
+            Kind::State => {
+                Some(State { form: coded("form of state", &Form::ALL, Form::code, form)?, layout_hash })
+            }
+            _ => None,
         };
         header.check(file_len, page)?;
         Ok(header)

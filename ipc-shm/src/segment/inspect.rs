@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::Settings,
     kind::Kind,
-    ring::{Survey, broadcast, latest, memory::Memory, mpmc, rpc, spsc},
+    ring::{Survey, broadcast, latest, memory::Memory, mpmc, rpc, spsc, state},
     sys::{file, fork::Window, lock},
 };
 use ipc_core::{ChannelError, Participant};
@@ -85,5 +85,6 @@ fn survey(
         Kind::Mpmc => Ok(mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants)),
         Kind::Latest => Ok(latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry))),
         Kind::Rpc => Ok(rpc::survey(&memory, &rpc::Geometry::of(layout, &header.geometry), participants)),
+        Kind::State => Ok(state::survey(&memory, layout, &header.geometry, participants)),
     }
 }

@@ -174,6 +174,11 @@ impl Entry {
         self.0 + 168
     }
 
+    /// State: what it has of it, besides the lock; on a line of its own.
+    pub(crate) fn share(self) -> usize {
+        self.0 + 64
+    }
+
     /// Broadcast: eight of its earlier positions, up to the next entry.
     pub(crate) fn checkpoints(self) -> usize {
         self.0 + 192

@@ -24,7 +24,7 @@ mod remove;
 
 pub(crate) use attachment::{Anchored, Attachment, Seat};
 pub use collected::Collected;
-pub(crate) use create::create;
+pub(crate) use create::{create, create_with};
 pub(crate) use durable::recover;
 pub(crate) use file::Opened;
 pub(crate) use header::{FenceMode, Header};

@@ -5,6 +5,7 @@ use ipc_core::OsError;
 use nix::{
     errno::Errno,
     libc,
+    time::{ClockId, clock_gettime},
     unistd::{SysconfVar, getegid, geteuid, sysconf},
 };
 use std::{
@@ -55,6 +56,13 @@ pub(crate) fn random() -> Result<[u8; 16], OsError> {
 pub(crate) fn unix_time_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The same to a few milliseconds, in a tenth of the time, since no counter is read.
+#[inline]
+pub(crate) fn coarse_unix_time_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE);
+    now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// Processors that are switched on, whether or not this process may use them: the peer may.

@@ -1,8 +1,0 @@
-//! Sends a message, whether or not anybody is there to receive it.
-use ipc_shm::Sender;
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut tx = ipc_shm::sender("greetings")?;
-    tx.send(b"hello")?;
-    Ok(())
-}

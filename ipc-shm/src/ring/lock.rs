@@ -1,0 +1,358 @@
+//! A lock in one word: taken by one compare-and-swap, given back by one store.
+//!
+//! ```text
+//! word   0                                   free
+//!        mark 16 · flags 3 · id 13 · thread 32   held by this thread of this participant, or
+//!                                            free with a flag: nobody is named then
+//! next   who asks to have it next; 0 if nobody
+//! passes how often it was given back to anybody while somebody asked
+//! since  when it was taken or first stood in somebody's way, for people to read
+//! ```
+//!
+//! Only the owner stores to a word that names it, so giving back needs no swap; the two
+//! exceptions are certain that it won't: who has certified its death, and its own process,
+//! when the thread has ended. They leave the lock *abandoned*: nobody has it, and only who
+//! takes it to repair what it protects gets it, and gives it back free, or *poisoned* for
+//! good. A repairer that dies leaves it abandoned again.
+//!
+//! Whoever finds it free takes it, in no order: that is what makes it fast. So that nobody
+//! starves, a waiter asks (`next`), and when the lock was given back [`MOST_PASSES`] times
+//! since, it is *reserved*: only who asked takes it, or anybody when it doesn't within a
+//! sleep that looks for the dead. A reservation isn't ownership: whoever gives up waiting, or
+//! dies, leaves nothing that has to be put in order. (Hand-off after a bound as in
+//! `WTF::Lock` and `parking_lot`, by acquisitions instead of time.)
+//!
+//! The mark tells a word that was written by a lock from stray bytes.
+
+use super::{Corrupt, memory::Memory};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+/// Releases to others after which a lock is reserved for who asks for it.
+pub(crate) const MOST_PASSES: u64 = 256;
+
+const MARK: u64 = 0x6c6b << 48;
+const MARK_MASK: u64 = 0xffff << 48;
+const RESERVED: u64 = 1 << 47;
+const ABANDONED: u64 = 1 << 46;
+const POISONED: u64 = 1 << 45;
+const FLAGS: u64 = RESERVED | ABANDONED | POISONED;
+const ID_SHIFT: u32 = 32;
+const OWNER_MASK: u64 = (1 << 45) - 1;
+
+/// A thread of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(u64);
+
+impl Owner {
+    /// Ids are 1 to 4096, and threads have any number but 0.
+    #[inline]
+    pub(crate) fn new(id: u32, thread: u32) -> Self {
+        debug_assert!((1..=4096).contains(&id) && thread != 0, "nobody");
+        Self(u64::from(id) << ID_SHIFT | u64::from(thread))
+    }
+
+    pub(crate) fn id(self) -> u32 {
+        (self.0 >> ID_SHIFT) as u32
+    }
+
+    pub(crate) fn thread(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    fn word(self) -> u64 {
+        MARK | self.0
+    }
+}
+
+/// Where a lock's words are, as byte offsets in the segment: on one line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    word: usize,
+    next: usize,
+    passes: usize,
+    since: usize,
+    /// Where waiters sleep.
+    pub(crate) flag: usize,
+}
+
+impl Place {
+    pub(crate) const fn at(offset: usize) -> Self {
+        Self { word: offset, next: offset + 8, passes: offset + 16, since: offset + 24, flag: offset + 32 }
+    }
+}
+
+/// What a lock's word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Free,
+    /// Free for who asked for it.
+    Reserved,
+    Held(Owner),
+    /// Its last owner is gone, and what it protects was not put in order.
+    Abandoned,
+    /// And never will be.
+    Poisoned,
+}
+
+impl State {
+    /// Whether readers stay out.
+    pub(crate) fn keeps_out(self) -> bool {
+        !matches!(self, Self::Free | Self::Reserved)
+    }
+}
+
+fn parse(word: u64) -> Result<State, Corrupt> {
+    if word == 0 {
+        return Ok(State::Free);
+    }
+    let owner = Owner(word & OWNER_MASK);
+    let is_owner = (1..=4096).contains(&owner.id()) && owner.thread() != 0;
+    match (word & MARK_MASK == MARK, word & FLAGS) {
+        (true, 0) if is_owner => Ok(State::Held(owner)),
+        (true, RESERVED) if owner.0 == 0 => Ok(State::Reserved),
+        (true, ABANDONED) if owner.0 == 0 => Ok(State::Abandoned),
+        (true, POISONED) if owner.0 == 0 => Ok(State::Poisoned),
+        _ => Err(Corrupt(format!("the word of its lock is {word:#x}"))),
+    }
+}
+
+/// How somebody wants to have a lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner {
+    /// Has it reserved in time, for itself.
+    pub(crate) asks: bool,
+    /// Takes one that is reserved for somebody else, who had its time.
+    pub(crate) overrides: bool,
+    /// Takes one that is abandoned.
+    pub(crate) repairs: bool,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It is ours; whether it was abandoned before.
+    Taken { to_repair: bool },
+    /// It isn't, because of this.
+    Refused(State),
+}
+
+/// What the lock there is now.
+pub(crate) fn state(memory: &impl Memory, place: Place) -> Result<State, Corrupt> {
+    parse(memory.load(place.word, Relaxed))
+}
+
+/// The same, by somebody who relies on what the one before it stored.
+#[inline]
+pub(crate) fn state_written(memory: &impl Memory, place: Place) -> Result<State, Corrupt> {
+    // Acquire: pairs with the Release in `give_back`.
+    parse(memory.load(place.word, Acquire))
+}
+
+/// Ends a reservation that is for us, who can do without the lock.
+#[cold]
+pub(crate) fn accept(memory: &impl Memory, place: Place, me: Owner) {
+    if memory.load(place.next, Relaxed) == me.0 {
+        // Release: who finds it free next finds all that was stored before it was reserved.
+        let _ = memory.compare_exchange(place.word, MARK | RESERVED, 0, Release);
+        withdraw(memory, place, me);
+    }
+}
+
+/// Asks for the lock, to be had in time.
+pub(crate) fn ask(memory: &impl Memory, place: Place, me: Owner) {
+    if memory.load(place.next, Relaxed) == 0 {
+        let _ = memory.compare_exchange(place.next, 0, me.0, Relaxed);
+    }
+}
+
+/// Takes the lock if it is just free.
+#[inline]
+pub(crate) fn take_free(memory: &impl Memory, place: Place, me: Owner) -> bool {
+    // Acquire: pairs with the Release in `give_back`, or of whoever stored the last word.
+    memory.compare_exchange(place.word, 0, me.word(), Acquire).is_ok()
+}
+
+/// Takes the lock if that can be, in this manner.
+pub(crate) fn attempt(
+    memory: &impl Memory,
+    place: Place,
+    me: Owner,
+    manner: Manner,
+) -> Result<Attempt, Corrupt> {
+    let word = memory.load(place.word, Relaxed);
+    let state = parse(word)?;
+    let is_open = match state {
+        State::Free => true,
+        State::Reserved => {
+            let next = memory.load(place.next, Relaxed);
+            next == 0 || next == me.0 || manner.overrides
+        }
+        State::Abandoned => manner.repairs,
+        State::Held(_) | State::Poisoned => false,
+    };
+    // Acquire: as in `take_free`.
+    if is_open && memory.compare_exchange(place.word, word, me.word(), Acquire).is_ok() {
+        if state == State::Reserved {
+            // Whoever it was for: it got it, or had its time.
+            memory.store(place.next, 0, Relaxed);
+        } else {
+            withdraw(memory, place, me);
+        }
+        return Ok(Attempt::Taken { to_repair: state == State::Abandoned });
+    }
+    if manner.asks {
+        ask(memory, place, me);
+    }
+    Ok(Attempt::Refused(state))
+}
+
+/// Notes since when it is held, unless that is known.
+pub(crate) fn note_since(memory: &impl Memory, place: Place, unix_ns: u64) {
+    if memory.load(place.since, Relaxed) == 0 {
+        memory.store(place.since, unix_ns, Relaxed);
+    }
+}
+
+/// Since when it is held, if that is known.
+pub(crate) fn since(memory: &impl Memory, place: Place) -> Option<u64> {
+    Some(memory.load(place.since, Relaxed)).filter(|&since| since != 0)
+}
+
+/// Takes back that one has asked for the lock. Whoever waits is to look again after it: it
+/// may be reserved.
+pub(crate) fn withdraw(memory: &impl Memory, place: Place, me: Owner) {
+    if memory.load(place.next, Relaxed) == me.0 {
+        let _ = memory.compare_exchange(place.next, me.0, 0, Relaxed);
+    }
+}
+
+/// Gives back a lock that is ours. Whoever waits is to be woken.
+#[inline]
+pub(crate) fn give_back(memory: &impl Memory, place: Place) {
+    if memory.load(place.since, Relaxed) != 0 {
+        memory.store(place.since, 0, Relaxed);
+    }
+    let word = if memory.load(place.next, Relaxed) == 0 { 0 } else { passed(memory, place) };
+    // Release: pairs with the Acquire in `take_free` and `attempt`.
+    memory.store(place.word, word, Release);
+}
+
+/// The word of a lock that somebody asked for and that is given back.
+#[cold]
+fn passed(memory: &impl Memory, place: Place) -> u64 {
+    let passes = memory.load(place.passes, Relaxed).wrapping_add(1);
+    let is_reserved = passes >= MOST_PASSES;
+    memory.store(place.passes, if is_reserved { 0 } else { passes }, Relaxed);
+    if is_reserved { MARK | RESERVED } else { 0 }
+}
+
+/// Gives up a lock that is ours, for good.
+pub(crate) fn poison(memory: &impl Memory, place: Place) {
+    // Release: as in `give_back`.
+    memory.store(place.word, MARK | POISONED, Release);
+}
+
+/// Gives up a lock that was ours and protects what is in disorder.
+pub(crate) fn abandon(memory: &impl Memory, place: Place, owner: Owner) -> bool {
+    withdraw(memory, place, owner);
+    memory.store(place.since, 0, Relaxed);
+    // Release: as in `give_back`.
+    memory.compare_exchange(place.word, owner.word(), MARK | ABANDONED, Release).is_ok()
+}
+
+/// Puts in order what a participant left that stores nothing any more, and whose place
+/// nobody takes meanwhile. True if somebody may wait for that.
+pub(crate) fn bury(memory: &impl Memory, place: Place, id: u32) -> bool {
+    let next = Owner(memory.load(place.next, Relaxed));
+    if next.id() == id {
+        withdraw(memory, place, next);
+    }
+    match state(memory, place) {
+        Ok(State::Held(owner)) if owner.id() == id => abandon(memory, place, owner),
+        _ => false,
+    }
+}
+
+/// Whether nobody has it, and nobody left it in disorder.
+pub(crate) fn is_free(memory: &impl Memory, place: Place) -> bool {
+    matches!(state(memory, place), Ok(State::Free | State::Reserved))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::RefCell, sync::atomic::Ordering};
+
+    /// Words of one thread.
+    struct Plain(RefCell<[u64; 5]>);
+
+    impl Memory for Plain {
+        fn load(&self, offset: usize, _: Ordering) -> u64 {
+            self.0.borrow()[offset / 8]
+        }
+
+        fn store(&self, offset: usize, value: u64, _: Ordering) {
+            self.0.borrow_mut()[offset / 8] = value;
+        }
+
+        fn compare_exchange(&self, offset: usize, current: u64, new: u64, _: Ordering) -> Result<u64, u64> {
+            let found = self.0.borrow()[offset / 8];
+            if found != current {
+                return Err(found);
+            }
+            self.0.borrow_mut()[offset / 8] = new;
+            Ok(found)
+        }
+
+        fn fetch_add(&self, _: usize, _: u64, _: Ordering) -> u64 {
+            unreachable!("locks don't add")
+        }
+    }
+
+    const PLACE: Place = Place::at(0);
+
+    #[test]
+    fn who_asks_gets_it_after_so_many_acquisitions_by_others() {
+        let words = Plain(RefCell::new([0; 5]));
+        let (greedy, polite) = (Owner::new(1, 1), Owner::new(2, 1));
+        let asking = Manner { asks: true, ..Manner::default() };
+        assert!(take_free(&words, PLACE, greedy));
+        assert_eq!(attempt(&words, PLACE, polite, asking).unwrap(), Attempt::Refused(State::Held(greedy)));
+        give_back(&words, PLACE);
+        let mut acquisitions = 1;
+        while matches!(attempt(&words, PLACE, greedy, asking).unwrap(), Attempt::Taken { .. }) {
+            give_back(&words, PLACE);
+            acquisitions += 1;
+        }
+        assert_eq!(acquisitions, MOST_PASSES);
+        assert!(!take_free(&words, PLACE, greedy));
+        assert_eq!(attempt(&words, PLACE, polite, asking).unwrap(), Attempt::Taken { to_repair: false });
+        give_back(&words, PLACE);
+        assert!(take_free(&words, PLACE, greedy), "nobody asks any more");
+    }
+
+    #[test]
+    fn a_reservation_of_one_that_is_gone_is_nobodys() {
+        let words = Plain(RefCell::new([0; 5]));
+        let (one, gone) = (Owner::new(1, 1), Owner::new(2, 1));
+        for withdraws in [true, false] {
+            ask(&words, PLACE, gone);
+            for _ in 0..MOST_PASSES {
+                assert!(take_free(&words, PLACE, one));
+                give_back(&words, PLACE);
+            }
+            assert_eq!(
+                attempt(&words, PLACE, one, Manner::default()).unwrap(),
+                Attempt::Refused(State::Reserved)
+            );
+            if withdraws {
+                withdraw(&words, PLACE, gone);
+            }
+            let manner = Manner { overrides: !withdraws, ..Manner::default() };
+            assert_eq!(attempt(&words, PLACE, one, manner).unwrap(), Attempt::Taken { to_repair: false });
+            give_back(&words, PLACE);
+            assert!(is_free(&words, PLACE));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Many readers or one writer: the writer has the lock's word (`lock`), each participant
+//! counts its own readers in a word of its own.
+//!
+//! ```text
+//! reader                          writer
+//!   my count += 1                   take the lock's word
+//!   full fence                      full fence
+//!   somebody has the lock?          wait until every count is 0
+//!     my count -= 1, wait
+//! ```
+//!
+//! At least one of the two sees the other. Readers of different participants never write to
+//! one line, so they don't slow each other down (a "big-reader" lock, or BRAVO; Dice and
+//! Kogan, USENIX ATC 2019). And the dead leave a count with their name on it: who has certified
+//! a death clears just that one. A single count for all would be wrong for ever.
+//!
+//! Who has the word keeps new readers out, so writers don't starve; a reader that waits asks
+//! for the lock as writers do, and comes in while it is reserved for it.
+
+use super::{
+    Corrupt,
+    lock::{self, Owner, State},
+    memory::Memory,
+};
+use std::{
+    ops::RangeInclusive,
+    sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+
+/// Where things are, as byte offsets in the segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) lock: lock::Place,
+    /// The first participant's count, and how far apart they are.
+    pub(crate) counts: usize,
+    pub(crate) stride: usize,
+    pub(crate) participants: u32,
+}
+
+/// More readers than a participant can have threads.
+const MOST_READERS: u64 = u32::MAX as u64;
+
+impl Place {
+    #[inline]
+    pub(crate) fn count(&self, id: u32) -> usize {
+        self.counts + (id as usize - 1) * self.stride
+    }
+
+    pub(crate) fn ids(&self) -> RangeInclusive<u32> {
+        1..=self.participants
+    }
+}
+
+/// Comes in as a reader. Otherwise somebody may have seen us try, and is to be woken.
+#[inline]
+pub(crate) fn enter(memory: &impl Memory, place: &Place, me: Owner) -> Result<Result<(), State>, Corrupt> {
+    memory.fetch_add(place.count(me.id()), 1, Relaxed);
+    // Pairs with the fence in `shut`: the writer sees our count, or we its word.
+    memory.fence_after_swap(SeqCst);
+    match lock::state_written(memory, place.lock) {
+        Ok(State::Free) => Ok(Ok(())),
+        Ok(State::Reserved) => {
+            lock::accept(memory, place.lock, me);
+            Ok(Ok(()))
+        }
+        Ok(state) => {
+            leave(memory, place, me);
+            Ok(Err(state))
+        }
+        Err(corrupt) => {
+            leave(memory, place, me);
+            Err(corrupt)
+        }
+    }
+}
+
+/// Leaves. A writer may wait for it.
+#[inline]
+pub(crate) fn leave(memory: &impl Memory, place: &Place, me: Owner) {
+    // Release: pairs with the Acquire in `is_empty`.
+    memory.fetch_add(place.count(me.id()), u64::MAX, Release);
+}
+
+/// To be called once by a writer that has the word, before it asks who is still reading.
+#[inline]
+pub(crate) fn shut(memory: &impl Memory) {
+    // Pairs with the fence in `enter`.
+    memory.fence_after_swap(SeqCst);
+}
+
+/// The first participant from `from` on that has readers, if any.
+#[inline]
+pub(crate) fn reading(memory: &impl Memory, place: &Place, from: u32) -> Result<Option<u32>, Corrupt> {
+    for id in from..=place.participants {
+        // Acquire: pairs with the Release in `leave`.
+        match memory.load(place.count(id), Acquire) {
+            0 => {}
+            1..=MOST_READERS => return Ok(Some(id)),
+            count => return Err(Corrupt(format!("participant {id} has {count} readers"))),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,147 @@
+//! What state has in common, whatever it is: a lock and a word for each participant, and
+//! how both are put in order when their owner is dead.
+//!
+//! ```text
+//! shared words: the lock · two words of the state's own, on the next line but one
+//! each entry:   readers, permits, or arrivals
+//! ```
+
+use super::{
+    Survey,
+    lock::{self, State},
+    memory::Memory,
+    permits, readers,
+};
+use crate::{config, segment::Layout, sync::Form};
+use ipc_core::Participant;
+use std::{
+    fmt,
+    sync::atomic::Ordering::{Relaxed, Release},
+};
+
+/// Where things are, as byte offsets in the segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) lock: lock::Place,
+    /// Words of the state's own.
+    pub(crate) own: [usize; 2],
+    /// Each participant's share.
+    pub(crate) shares: readers::Place,
+    /// The value.
+    pub(crate) data: usize,
+}
+
+/// Where the lock is in the page of shared words.
+const LOCK: usize = 2048;
+
+impl Place {
+    pub(crate) fn of(layout: &Layout) -> Self {
+        // Not where in its page a value begins: processors take addresses that differ in
+        // the page alone for the same, and wait.
+        let lock = lock::Place::at(layout.shared() + LOCK);
+        let own = layout.shared() + LOCK + 128;
+        let share = |id| layout.entry(id).share();
+        let stride = if layout.participants > 1 { share(2) - share(1) } else { 0 };
+        let shares = readers::Place { lock, counts: share(1), stride, participants: layout.participants };
+        Self { lock, own: [own, own + 8], shares, data: layout.data as usize }
+    }
+
+    pub(crate) fn permits(&self) -> permits::Place {
+        permits::Place { total: self.own[0], free: self.own[1], held: self.shares }
+    }
+}
+
+/// Puts in order what a participant left that stores nothing any more, and whose place nobody
+/// takes meanwhile. Idempotent.
+pub(crate) fn bury(memory: &impl Memory, place: &Place, id: u32) {
+    // Release: pairs with the Acquire of who waits for readers.
+    memory.store(place.shares.count(id), 0, Release);
+    lock::bury(memory, place.lock, id);
+}
+
+/// Whether a participant has anything of it.
+pub(crate) fn has_part(memory: &impl Memory, place: &Place, id: u32) -> bool {
+    let owns = matches!(lock::state(memory, place.lock), Ok(State::Held(owner)) if owner.id() == id);
+    owns || memory.load(place.shares.count(id), Relaxed) != 0
+}
+
+/// How state is, for people to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Free,
+    Held,
+    Abandoned,
+    Poisoned,
+    Damaged,
+    Permits { free: u64, total: u64 },
+    Arrived { arrived: u64, parties: u64 },
+    Set(bool),
+    Done(bool),
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Free => f.write_str("free"),
+            Self::Held => f.write_str("held"),
+            Self::Abandoned => f.write_str("abandoned: its owner died, and nobody has repaired it yet"),
+            Self::Poisoned => f.write_str("poisoned: its owner died, and it was given up without repair"),
+            Self::Damaged => f.write_str("corrupt"),
+            Self::Permits { free, total } => write!(f, "{free} of {total} permits free"),
+            Self::Arrived { arrived, parties } => write!(f, "{arrived} of {parties} have arrived"),
+            Self::Set(set) => f.write_str(if *set { "set" } else { "not set" }),
+            Self::Done(done) => f.write_str(if *done { "done" } else { "not done" }),
+        }
+    }
+}
+
+/// What a looker sees, and what it sees of each participant.
+pub(crate) fn survey(
+    memory: &impl Memory,
+    layout: &Layout,
+    geometry: &config::Geometry,
+    participants: &mut [(u32, Participant)],
+) -> Survey {
+    let place = Place::of(layout);
+    let state = lock::state(memory, place.lock);
+    let since = lock::since(memory, place.lock);
+    let form = geometry.state.map(|state| state.form);
+    let [first, second] = place.own.map(|at| memory.load(at, Relaxed));
+    let mut shares = 0;
+    for (id, participant) in participants {
+        let share = memory.load(place.shares.count(*id), Relaxed);
+        let share = if form == Some(Form::Barrier) { arrivals(share, second) } else { share };
+        shares += share;
+        let owns = matches!(state, Ok(State::Held(owner)) if owner.id() == *id);
+        participant.held = Some(share + u64::from(owns));
+        participant.held_since_unix_ns = since.filter(|_| owns);
+    }
+    let of_lock = match state {
+        Ok(State::Free | State::Reserved) if shares == 0 => Condition::Free,
+        Ok(State::Free | State::Reserved | State::Held(_)) => Condition::Held,
+        Ok(State::Abandoned) => Condition::Abandoned,
+        Ok(State::Poisoned) => Condition::Poisoned,
+        Err(_) => Condition::Damaged,
+    };
+    let condition = match form {
+        Some(Form::Semaphore) => Condition::Permits { free: first.saturating_sub(shares), total: first },
+        Some(Form::Barrier) => Condition::Arrived { arrived: shares, parties: first },
+        Some(Form::Event) => Condition::Set(first != 0),
+        Some(Form::Once) if of_lock == Condition::Free => Condition::Done(first != 0),
+        _ => of_lock,
+    };
+    Survey { condition: Some(condition), ..Survey::default() }
+}
+
+const ARRIVALS_BITS: u32 = 16;
+
+/// A participant's share of a barrier: how many of it have arrived, in which generation.
+pub(crate) fn share_of_arrivals(arrivals: u64, generation: u64) -> u64 {
+    if arrivals == 0 { 0 } else { generation << ARRIVALS_BITS | arrivals }
+}
+
+/// How many of a participant have arrived in this generation.
+pub(crate) fn arrivals(share: u64, generation: u64) -> u64 {
+    let is_current = share >> ARRIVALS_BITS == generation & (u64::MAX >> ARRIVALS_BITS);
+    if is_current { share & ((1 << ARRIVALS_BITS) - 1) } else { 0 }
+}

@@ -1,0 +1,108 @@
+//! Why something wasn't had.
+
+use crate::ring::Corrupt;
+use ipc_core::{ChannelError, OsError, Unready};
+use std::{error::Error, fmt};
+
+/// Why a lock, a permit or a value was not had. Nothing is held then.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LockError {
+    /// It isn't free, and the call was not to wait.
+    WouldBlock,
+    /// It didn't become free until the deadline.
+    TimedOut,
+    /// The wait was cancelled.
+    Cancelled,
+    /// Its last owner died, or panicked, and may have left what it protects half changed.
+    /// Nobody gets it until somebody has repaired it
+    /// ([`lock_or_repair`](crate::sync::Mutex::lock_or_repair),
+    /// [`recover`](crate::sync::Mutex::recover)).
+    OwnerDied,
+    /// Its last owner died, and who was to repair it gave up. Nobody gets it ever again.
+    Poisoned,
+    /// This thread has it already, and would wait for itself for ever.
+    Recursive,
+    /// More than there can ever be.
+    TooMany {
+        /// What was asked for.
+        asked: u64,
+        /// The most that can be.
+        max: u64,
+    },
+    /// It was removed.
+    Closed,
+    /// Its memory holds what no correct peer writes.
+    Corrupt(String),
+    /// This process is a fork of the one that opened it; open one of its own.
+    Forked,
+    /// The system refused for another reason.
+    Os(OsError),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WouldBlock => f.write_str("it is taken"),
+            Self::TimedOut => f.write_str("timed out: it stayed taken"),
+            Self::Cancelled => f.write_str("the wait was cancelled"),
+            Self::OwnerDied => f.write_str(
+                "its owner died and may have left it half changed: repair it (`lock_or_repair`) or remove it",
+            ),
+            Self::Poisoned => {
+                f.write_str("it is poisoned: its owner died, and it was given up without repair: remove it")
+            }
+            Self::Recursive => f.write_str("this thread has it already"),
+            Self::TooMany { asked, max } => write!(f, "{asked} are asked for, there can be at most {max}"),
+            Self::Closed => f.write_str("it was removed while it was in use"),
+            Self::Corrupt(what) => write!(f, "it is corrupt: {what}"),
+            Self::Forked => f.write_str("it belongs to the parent process: open another one after the fork"),
+            Self::Os(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for LockError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Os(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Unready> for LockError {
+    fn from(unready: Unready) -> Self {
+        match unready {
+            Unready::WouldBlock => Self::WouldBlock,
+            Unready::TimedOut => Self::TimedOut,
+            Unready::Cancelled => Self::Cancelled,
+            Unready::Closed => Self::Closed,
+            Unready::Os(error) => Self::Os(error),
+        }
+    }
+}
+
+impl From<Corrupt> for LockError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Corrupt(corrupt.0)
+    }
+}
+
+impl From<OsError> for LockError {
+    fn from(error: OsError) -> Self {
+        Self::Os(error)
+    }
+}
+
+/// For looking around: what can't be asked now is asked again later.
+impl From<ChannelError> for LockError {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Os(error) => Self::Os(error),
+            ChannelError::Forked => Self::Forked,
+            ChannelError::NotFound => Self::Closed,
+            other => Self::Corrupt(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! A process's part in a segment of state: how it locks, waits, finds the dead, and what
+//! becomes of what its threads forget.
+
+use super::{LockError, thread};
+use crate::{
+    ring::{
+        lock::{self, Attempt, Manner, Owner, State},
+        memory::Words,
+        readers, state, troubled,
+    },
+    segment::Attachment,
+    sys::{fork::Window, ident},
+    wait::{Awaited, Bed, Bell, Waiter, Waiting},
+};
+use ipc_core::{ChannelError, Wait};
+use parking_lot::Mutex;
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+/// The handles of this process, for threads that end and those that wait for themselves.
+/// Only used within a fork window: no child inherits it locked.
+static HANDLES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
+
+static KEYS: AtomicU64 = AtomicU64::new(0);
+
+/// A participant in a segment of state. Threads share it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) words: Words,
+    pub(super) place: state::Place,
+    id: u32,
+    /// What tells it from the other handles of this process.
+    key: u64,
+    bell: Bell,
+    /// Last: the words must be gone before the place is.
+    attachment: Attachment,
+}
+
+/// How a lock is taken and waited for, beside what the call says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    pub(super) waiting: Waiting,
+    /// Whether it is noted when it was taken.
+    pub(super) timed: bool,
+    /// Whether one that is abandoned is taken.
+    pub(super) repairs: bool,
+}
+
+/// What was had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The lock.
+    InOrder,
+    /// The lock, and whoever had it before died with it.
+    ToRepair,
+}
+
+impl Handle {
+    pub(super) fn new(attachment: Attachment) -> Result<Arc<Self>, ChannelError> {
+        let place = state::Place::of(attachment.layout());
+        let handle = Self {
+            words: attachment.words(),
+            place,
+            id: attachment.id(),
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            bell: Bell::of(&attachment, place.lock.flag),
+            attachment,
+        };
+        // What the last one with our id left, and those whom we met dead.
+        if state::has_part(&handle.words, &place, handle.id) {
+            handle.give_up_all();
+        }
+        if handle.attachment.met_dead() {
+            handle.look_around(None)?;
+        }
+        let handle = Arc::new(handle);
+        let _window = Window::open();
+        let mut handles = HANDLES.lock();
+        handles.retain(|other| other.strong_count() > 0);
+        handles.push(Arc::downgrade(&handle));
+        Ok(handle)
+    }
+
+    /// Where things are.
+    pub(super) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// This thread, as it is named in the segment.
+    #[inline]
+    pub(super) fn me(&self) -> Result<Owner, LockError> {
+        if !self.attachment.is_ours() {
+            return Err(LockError::Forked);
+        }
+        Ok(self.this_thread())
+    }
+
+    #[inline]
+    fn this_thread(&self) -> Owner {
+        Owner::new(self.id, thread::number())
+    }
+
+    #[inline]
+    pub(super) fn is_ours(&self) -> bool {
+        self.attachment.is_ours()
+    }
+
+    /// Takes the lock.
+    #[inline]
+    pub(super) fn lock(&self, how: How, wait: Wait<'_>) -> Result<Taken, LockError> {
+        if self.is_ours() && lock::take_free(&self.words, self.place.lock, self.this_thread()) {
+            if how.timed {
+                self.note_since();
+            }
+            return Ok(Taken::InOrder);
+        }
+        self.lock_slowly(how, wait)
+    }
+
+    #[cold]
+    fn note_since(&self) {
+        lock::note_since(&self.words, self.place.lock, ident::coarse_unix_time_ns());
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_slowly(&self, how: How, wait: Wait<'_>) -> Result<Taken, LockError> {
+        let taken = self.take_turn(how, wait)?;
+        self.note_since();
+        Ok(taken)
+    }
+
+    fn take_turn(&self, how: How, wait: Wait<'_>) -> Result<Taken, LockError> {
+        let me = self.me()?;
+        let asks = !matches!(wait, Wait::Never);
+        let manner = Manner { asks, overrides: false, repairs: how.repairs };
+        let mut turn = Turn { handle: self, me, manner, last: State::Free };
+        if let Some(taken) = turn.poll()? {
+            return Ok(taken);
+        }
+        if let State::Held(owner) = turn.last {
+            self.refuse_recursion(me, owner)?;
+            self.note_since();
+        }
+        if !asks && is_time_to_look() {
+            turn.look_around()?;
+            return turn.poll()?.ok_or(LockError::WouldBlock);
+        }
+        self.wait(how.waiting, wait, turn).inspect_err(|_| self.withdraw(me))
+    }
+
+    /// Waits until what is awaited is there.
+    pub(super) fn wait<A: Awaited>(
+        &self,
+        waiting: Waiting,
+        wait: Wait<'_>,
+        awaited: A,
+    ) -> Result<A::Answer, A::Error> {
+        let mut waiter = Waiter::new(&self.attachment, Bed::Shared(self.place.lock.flag));
+        waiter.waiting = waiting;
+        waiter.until(&self.attachment, wait, awaited)
+    }
+
+    /// Gives up waiting for the lock.
+    pub(super) fn withdraw(&self, me: Owner) {
+        lock::withdraw(&self.words, self.place.lock, me);
+        self.ring();
+    }
+
+    /// Gives back the lock, which is ours.
+    #[inline]
+    pub(super) fn give_back(&self) {
+        lock::give_back(&self.words, self.place.lock);
+        self.ring();
+    }
+
+    /// Gives up the lock, which is ours, in disorder.
+    #[cold]
+    pub(super) fn abandon(&self) {
+        lock::abandon(&self.words, self.place.lock, self.this_thread());
+        self.ring();
+    }
+
+    /// Gives up the lock, which is ours, for good.
+    #[cold]
+    pub(super) fn poison(&self) {
+        lock::poison(&self.words, self.place.lock);
+        self.ring();
+    }
+
+    /// Wakes whoever waits.
+    #[inline]
+    pub(super) fn ring(&self) {
+        self.bell.ring(&self.words);
+    }
+
+    /// Puts in order what the dead left: the owner of the lock, if it is given, or all.
+    pub(super) fn look_around(&self, owner: Option<Owner>) -> Result<(), ChannelError> {
+        let has_part = |id: &u32| state::has_part(&self.words, &self.place, *id);
+        let ids = self.place.shares.ids().filter(|id| owner.is_none_or(|owner| owner.id() == *id));
+        self.bury(ids.filter(has_part))
+    }
+
+    /// Puts in order what those of these participants left that are dead.
+    fn bury(&self, ids: impl IntoIterator<Item = u32>) -> Result<(), ChannelError> {
+        let dead = self.attachment.bury(ids, |id| {
+            state::bury(&self.words, &self.place, id);
+            Ok::<_, ChannelError>(())
+        })?;
+        if dead > 0 {
+            self.ring();
+        }
+        Ok(())
+    }
+
+    /// What our id has is given up.
+    fn give_up_all(&self) {
+        state::bury(&self.words, &self.place, self.id);
+        self.ring();
+    }
+
+    /// What a thread of ours would have to wait for itself for.
+    pub(super) fn refuse_recursion(&self, me: Owner, owner: Owner) -> Result<(), LockError> {
+        if owner.id() > self.place.shares.participants {
+            return Err(LockError::Corrupt(format!("participant {} has it", owner.id())));
+        }
+        let is_mine = owner.thread() == me.thread()
+            && (owner.id() == me.id() || self.siblings().iter().any(|other| other.id == owner.id()));
+        if is_mine { Err(LockError::Recursive) } else { Ok(()) }
+    }
+
+    /// Whether this thread reads what we are about to write.
+    pub(super) fn refuse_reader(&self) -> Result<(), LockError> {
+        let mut siblings = None;
+        let reads = thread::reads_any(|key| {
+            key == self.key()
+                || siblings.get_or_insert_with(|| self.siblings()).iter().any(|other| other.key() == key)
+        });
+        if reads { Err(LockError::Recursive) } else { Ok(()) }
+    }
+
+    /// What tells it from the other handles of this process.
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// The other handles of this process in the same segment.
+    fn siblings(&self) -> Vec<Arc<Self>> {
+        let instance = self.attachment.header().instance;
+        all().into_iter().filter(|other| other.attachment.header().instance == instance).collect()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Guards that were forgotten.
+        if self.is_ours() && state::has_part(&self.words, &self.place, self.id) {
+            self.give_up_all();
+        }
+    }
+}
+
+/// All handles of this process.
+fn all() -> Vec<Arc<Handle>> {
+    let _window = Window::open();
+    HANDLES.lock().iter().filter_map(Weak::upgrade).filter(|handle| handle.is_ours()).collect()
+}
+
+/// A thread of this process ends; what it has is given up.
+pub(super) fn thread_ends(number: u32, reads: &[u64]) {
+    for handle in all() {
+        let me = Owner::new(handle.id, number);
+        if lock::state(&handle.words, handle.place.lock).is_ok_and(|state| state == State::Held(me)) {
+            lock::abandon(&handle.words, handle.place.lock, me);
+            handle.ring();
+        }
+        for _ in reads.iter().filter(|&&key| key == handle.key()) {
+            readers::leave(&handle.words, &handle.place.shares, me);
+            handle.ring();
+        }
+    }
+}
+
+/// Whether one that never waits should look for the dead: it costs some 10 µs.
+fn is_time_to_look() -> bool {
+    const TRIES: u32 = 256;
+    static FAILED: AtomicU32 = AtomicU32::new(0);
+    FAILED.fetch_add(1, Ordering::Relaxed) % TRIES == TRIES - 1
+}
+
+/// Somebody's turn at a lock.
+struct Turn<'a> {
+    handle: &'a Handle,
+    me: Owner,
+    manner: Manner,
+    /// What stood in the way, by the last look.
+    last: State,
+}
+
+impl Awaited for Turn<'_> {
+    type Answer = Taken;
+    type Error = LockError;
+
+    fn poll(&mut self) -> Result<Option<Taken>, LockError> {
+        let Handle { words, place, .. } = self.handle;
+        let attempt = lock::attempt(words, place.lock, self.me, self.manner)?;
+        // For one look only: what is reserved later is another's.
+        self.manner.overrides = false;
+        match attempt {
+            Attempt::Taken { to_repair: false } => return Ok(Some(Taken::InOrder)),
+            Attempt::Taken { to_repair: true } => return Ok(Some(Taken::ToRepair)),
+            Attempt::Refused(State::Abandoned) if !self.manner.repairs => return Err(LockError::OwnerDied),
+            Attempt::Refused(State::Poisoned) => return Err(LockError::Poisoned),
+            Attempt::Refused(state) => self.last = state,
+        }
+        Ok(None)
+    }
+
+    fn is_obstructed(&self) -> bool {
+        true
+    }
+
+    fn look_around(&mut self) -> Result<(), LockError> {
+        match self.last {
+            State::Held(owner) => self.handle.look_around(Some(owner)).or_else(troubled),
+            // Who it is reserved for had a sleep's time.
+            State::Reserved => {
+                self.manner.overrides = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

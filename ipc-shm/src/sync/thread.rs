@@ -1,0 +1,73 @@
+//! Threads by number, what each one reads, and what happens when one ends.
+
+use super::handle;
+use crate::sys::fork;
+use std::{
+    cell::{Cell, RefCell},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+thread_local! {
+    static NUMBER: Cell<u32> = const { Cell::new(0) };
+    static LAST_WORDS: LastWords = const { LastWords(Cell::new(0)) };
+    /// The handles that this thread reads by, once for each time.
+    static READS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The number of this thread: no other one of this process has it, and none is 0.
+#[inline]
+pub(super) fn number() -> u32 {
+    match NUMBER.get() {
+        0 => enlist(),
+        number => number,
+    }
+}
+
+#[cold]
+fn enlist() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = loop {
+        match NEXT.fetch_add(1, Ordering::Relaxed) {
+            0 => {}
+            number => break number,
+        }
+    };
+    NUMBER.set(number);
+    // Whoever locks in the destructor of another thread-local may come too late for this.
+    let _ = LAST_WORDS.try_with(|words| words.0.set(fork::generation()));
+    number
+}
+
+/// What a thread leaves is given up when it ends: only a guard that was forgotten can be.
+struct LastWords(Cell<u32>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        // A forked child's copy of the thread has nothing.
+        if self.0.get() == fork::generation() {
+            let reads = READS.try_with(|reads| std::mem::take(&mut *reads.borrow_mut())).unwrap_or_default();
+            handle::thread_ends(NUMBER.get(), &reads);
+        }
+    }
+}
+
+/// This thread reads by that handle.
+pub(super) fn begin_read(key: u64) {
+    number();
+    let _ = READS.try_with(|reads| reads.borrow_mut().push(key));
+}
+
+/// It does so once less.
+pub(super) fn end_read(key: u64) {
+    let _ = READS.try_with(|reads| {
+        let mut reads = reads.borrow_mut();
+        if let Some(at) = reads.iter().rposition(|&read| read == key) {
+            reads.swap_remove(at);
+        }
+    });
+}
+
+/// Whether this thread reads by one of these handles.
+pub(super) fn reads_any(mut is_one: impl FnMut(u64) -> bool) -> bool {
+    READS.try_with(|reads| reads.borrow().iter().any(|&key| is_one(key))).unwrap_or(false)
+}
