@@ -22,26 +22,26 @@ use ipc_core::Wait;
 
 /// Where an observer looks on from, and how it waits there.
 #[derive(Debug)]
-struct Window {
+pub(crate) struct Window {
     onlooker: Onlooker,
-    words: Words,
+    pub(crate) words: Words,
     /// The flag of those who are woken when something changes.
     flag: usize,
-    waiting: Waiting,
+    pub(crate) waiting: Waiting,
 }
 
 impl Window {
-    fn new(onlooker: Onlooker, flag: usize) -> Self {
+    pub(crate) fn new(onlooker: Onlooker, flag: usize) -> Self {
         Self { words: onlooker.words(), onlooker, flag, waiting: Waiting::default() }
     }
 
     #[inline]
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.onlooker.is_ours()
     }
 
     /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
-    fn until<A: Awaited>(&self, wait: Wait<'_>, mut awaited: A) -> Result<A::Answer, A::Error> {
+    pub(crate) fn until<A: Awaited>(&self, wait: Wait<'_>, mut awaited: A) -> Result<A::Answer, A::Error> {
         let is_there = || self.onlooker.is_named();
         match stay_awake(self.waiting, wait, is_there, &mut awaited)? {
             Some(answer) => Ok(answer),

@@ -293,6 +293,11 @@ impl<M: Memory> Reader<M> {
         &self.copy
     }
 
+    /// Whether there is another version than the one that was copied last.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.memory.load(self.geometry.newest, Relaxed) != self.copied_word
+    }
+
     /// Looks at the newest version and copies it, unless it is the one that was copied last.
     #[inline]
     pub(crate) fn try_copy(&mut self) -> Result<Look, Corrupt> {

@@ -101,3 +101,9 @@ pub(crate) fn reading(memory: &impl Memory, place: &Place, from: u32) -> Result<
     }
     Ok(None)
 }
+
+/// Takes back the count of a participant that stores nothing any more.
+pub(crate) fn bury(memory: &impl Memory, place: &Place, id: u32) {
+    // Release: pairs with the Acquire in `reading`. What the dead one read, it has read.
+    memory.store(place.count(id), 0, Release);
+}

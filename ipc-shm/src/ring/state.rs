@@ -14,10 +14,7 @@ use super::{
 };
 use crate::{config, segment::Layout, sync::Form};
 use ipc_core::Participant;
-use std::{
-    fmt,
-    sync::atomic::Ordering::{Relaxed, Release},
-};
+use std::{fmt, sync::atomic::Ordering::Relaxed};
 
 /// Where things are, as byte offsets in the segment.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +51,7 @@ impl Place {
 /// Puts in order what a participant left that stores nothing any more, and whose place nobody
 /// takes meanwhile. Idempotent.
 pub(crate) fn bury(memory: &impl Memory, place: &Place, id: u32) {
-    // Release: pairs with the Acquire of who waits for readers.
-    memory.store(place.shares.count(id), 0, Release);
+    readers::bury(memory, &place.shares, id);
     lock::bury(memory, place.lock, id);
 }
 

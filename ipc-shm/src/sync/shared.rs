@@ -94,7 +94,8 @@ impl<T: Plain + Clone> Shared<T> {
     ///
     /// # Errors
     ///
-    /// [`LockError::Forked`], [`LockError::Corrupt`].
+    /// [`LockError::Forked`], [`LockError::Corrupt`]; [`LockError::WouldBlock`] if the writers
+    /// were faster than each of a thousand copies.
     #[inline]
     pub fn read(&mut self) -> Result<&T, LockError> {
         if !self.handle.is_ours() {
@@ -254,6 +255,9 @@ impl<T: Plain + Clone> Drop for SharedGuard<'_, T> {
     }
 }
 
+/// How often a reader begins again in all.
+const READ_TRIES: u32 = 1000;
+
 /// A reader's copy of the newest version.
 #[derive(Debug)]
 pub(super) struct Copy<T, M> {
@@ -278,21 +282,31 @@ impl<T: Plain, M: Memory> Copy<T, M> {
 
     #[inline]
     pub(super) fn read(&mut self) -> Result<&T, LockError> {
-        let version = loop {
-            match self.reader.try_copy()? {
-                Look::Copied(version) => break version,
-                Look::Again => std::hint::spin_loop(),
-                Look::Nothing => return Err(LockError::Corrupt("it holds no value".into())),
-            }
-        };
-        if version.number != self.version {
-            self.take(version)?;
+        match self.reader.try_copy()? {
+            Look::Copied(version) if version.number == self.version => {}
+            look => self.catch_up(look)?,
         }
         Ok(self.value.as_ref().expect("of this version"))
     }
 
     #[cold]
     #[inline(never)]
+    fn catch_up(&mut self, mut look: Look) -> Result<(), LockError> {
+        for _ in 0..READ_TRIES {
+            match look {
+                Look::Copied(version) => return self.take(version),
+                Look::Again => look = self.reader.try_copy()?,
+                Look::Nothing => return Err(LockError::Corrupt("it holds no value".into())),
+            }
+        }
+        Err(LockError::WouldBlock)
+    }
+
+    /// Whether there is another version than that which was read last.
+    pub(super) fn is_changed(&self) -> bool {
+        self.reader.is_behind()
+    }
+
     fn take(&mut self, version: latest::Version) -> Result<(), LockError> {
         if version.len != size_of::<T>() || version.is_end() {
             return Err(LockError::Corrupt(format!("version {} isn't a value", version.number)));

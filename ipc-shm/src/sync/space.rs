@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::{ShmConfig, State as Spec},
     kind::{Kind, Lifetime},
-    segment::{self, Attachment, Opened, Seat},
+    segment::{self, Attachment, Onlooker, Opened, Seat},
     sys::{fork::Window, ident},
     transport::{Namespace, Verdict, namespace},
 };
@@ -120,6 +120,10 @@ impl State {
                 made => return P::of(Part(made?)),
             }
         }
+    }
+
+    pub(super) fn onlooker<P: Primitive>(&self, name: &str) -> Result<Onlooker, ChannelError> {
+        Onlooker::open(self.namespace.place(&ChannelName::new(name)?), check::<P>)
     }
 
     /// Removes it, or a channel of whatever kind.

@@ -16,6 +16,7 @@
 mod broadcast;
 mod checker;
 mod latest;
+mod lock;
 mod mpmc;
 mod rpc;
 mod spsc;
@@ -392,8 +393,15 @@ fn orderings_in(source: &str) -> impl Iterator<Item = u32> + '_ {
     // The compiler's fences are none of the processor's.
     let code = code.map(|code| code.replace("compiler_fence(", ""));
     (1..).zip(code).filter_map(|(number, code)| {
-        let ends =
-            [", Acquire)", ", Release)", ", AcqRel)", "fence(Acquire)", "fence(Release)", "fence(SeqCst)"];
+        let ends = [
+            ", Acquire)",
+            ", Release)",
+            ", AcqRel)",
+            "fence(Acquire)",
+            "fence(Release)",
+            "fence(SeqCst)",
+            "fence_after_swap(SeqCst)",
+        ];
         let asks = ends.iter().any(|end| code.contains(end));
         asks.then_some(number)
     })
