@@ -18,6 +18,7 @@ mod broadcast;
 mod faults;
 mod kinds;
 mod latest;
+mod locks;
 mod mpmc;
 mod places;
 #[cfg(feature = "crash-points")]
@@ -51,6 +52,10 @@ const PROOFS: &[Proof] = &[
     #[cfg(feature = "crash-points")]
     Proof { name: "faults", run: faults },
     Proof { name: "soak", run: |options| soak::run(options.time(), options.seed, options.only.as_deref()) },
+    Proof {
+        name: "locks",
+        run: |options| locks::run(options.kills(), options.seed, options.only.as_deref()),
+    },
     Proof { name: "step", run: |options| step::run(&options.scenarios(), options.smoke) },
 ];
 
@@ -71,20 +76,28 @@ struct Options {
     /// A part of the names of what to play.
     only: Option<String>,
     minutes: u64,
+    kills: u64,
     seed: u64,
 }
 
 impl Options {
     /// What the arguments say; those of the usual test harness are taken for nothing.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { proof: None, smoke: false, only: None, minutes: 10, seed: process::id().into() };
+        let mut options = Self {
+            proof: None,
+            smoke: false,
+            only: None,
+            minutes: 10,
+            kills: 10_000,
+            seed: process::id().into(),
+        };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} takes a value"));
             match argument.as_str() {
                 "--smoke" => options.smoke = true,
                 "--only" => options.only = Some(value()?),
                 "--minutes" => options.minutes = number(&value()?)?,
+                "--kills" => options.kills = number(&value()?)?,
                 "--seed" => options.seed = number(&value()?)?,
                 other if !other.starts_with('-') && options.proof.is_none() => options.proof = Some(argument),
                 _ => {}
@@ -96,6 +109,10 @@ impl Options {
 
     fn time(&self) -> Duration {
         Duration::from_secs(if self.smoke { 8 } else { self.minutes * 60 })
+    }
+
+    fn kills(&self) -> u64 {
+        if self.smoke { 100 } else { self.kills }
     }
 
     fn scenarios(&self) -> Vec<scenario::Scenario> {

@@ -3,6 +3,7 @@
 mod crash;
 mod fuzz;
 mod hostile;
+mod locks;
 mod matrix;
 mod model;
 mod soak;
@@ -64,13 +65,14 @@ impl Given {
     }
 }
 
-const COMMANDS: [&Command; 7] = [
+const COMMANDS: [&Command; 8] = [
     &test_all::COMMAND,
     &matrix::COMMAND,
     &model::COMMAND,
     &crash::COMMAND,
     &soak::COMMAND,
     &hostile::COMMAND,
+    &locks::COMMAND,
     &fuzz::COMMAND,
 ];
 
