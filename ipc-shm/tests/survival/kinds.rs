@@ -5,7 +5,7 @@ use crate::{
     common::{Dice, layout},
     latest, mpmc, places, queues, rpc,
     scenario::Scenario,
-    spsc,
+    spsc, state,
 };
 use ipc_shm::{Channel, ChannelError, Kind, Role, ShmChannel, ShmConfig, ShmReceiver, ShmSender, Waiting};
 
@@ -107,5 +107,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(broadcast::scenarios());
     all.extend(latest::scenarios());
     all.extend(rpc::scenarios());
+    all.extend(state::scenarios());
     all
 }

@@ -32,6 +32,7 @@ mod sites;
 mod soak;
 mod spsc;
 mod stage;
+mod state;
 mod step;
 
 use report::Tally;
