@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Ls(Ls),
     Stat(Stat),
     Rm(Rm),
+    Lock(Lock),
     Gc(Gc),
     Recover(Recover),
     Demo(Demo),
@@ -301,6 +302,34 @@ pub(crate) struct Rm {
     pub(crate) addresses: Vec<Address>,
 }
 
+/// Run a command that nobody else runs meanwhile, as flock(1) does
+///
+/// The lock is a mutex in shared memory: one of that name that programs use (`ipc_shm::sync`), or
+/// a new one, which stays until it is removed. Exits as the command does; 4 if the lock wasn't
+/// had in time. `ipc stat` shows who has it, and since when.
+///
+/// If the last owner died with it, that is said, and it goes on; unless programs keep a value in
+/// it, which may be half changed then (exit 8). If this process is killed, the lock is no longer
+/// held, though the command may still run; a signal to end it is handed to the command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Lock {
+    /// The lock: shm:NAME
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Address,
+    /// Wait at most this long: 250ms, 5s, 2m, 1h
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Don't wait
+    #[arg(long = "try", conflicts_with = "timeout")]
+    pub(crate) r#try: bool,
+    /// Take the value that a dead owner left as it is
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// The command, and its arguments
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// Remove what killed users of transient shm: channels left, and say why the rest stays
 ///
 /// Only empty channels go that, by the kernel's word, nobody has open, never one that was made
@@ -320,11 +349,23 @@ pub(crate) struct Recover {
 }
 
 /// Watch two processes exchange data, once per model, and compare
+///
+/// Or watch what goes wrong without a lock, and with each: `ipc demo sync`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
+    /// Another scene
+    #[arg(value_name = "SCENE")]
+    pub(crate) scene: Option<Scene>,
     /// Play this part, for the demo that started this process
     #[arg(long, hide = true, num_args = 4, value_names = ["PART", "SCHEME", "NAME", "LEN"])]
     pub(crate) part: Option<Vec<String>>,
+}
+
+/// What `ipc demo` shows besides the models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scene {
+    /// Two processes count, without a lock and with each
+    Sync,
 }
 
 /// Reads the command line. `Err(Ok(text))` is what help and version print.

@@ -38,6 +38,8 @@ impl Exit {
 pub(crate) enum Ending {
     /// What was asked for is done.
     Done,
+    /// What it ran has ended with this code.
+    Code(u8),
     /// A signal of this number ended it in good order.
     Signal(i32),
 }
@@ -46,6 +48,7 @@ impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Done => Self::SUCCESS,
+            Ending::Code(code) => Self::from(code),
             // What a shell reports for a process that the signal killed.
             Ending::Signal(number) => Self::from(128_u8.wrapping_add(number as u8)),
         }

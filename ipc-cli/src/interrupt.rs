@@ -140,6 +140,11 @@ impl Interrupt {
         wait.or_cancel(&self.cancel)
     }
 
+    /// Waits for a cause to end.
+    pub(crate) fn wait_for_cause(&self) -> io::Result<()> {
+        poll_uninterrupted(&mut [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)], None).map(drop)
+    }
+
     /// Waits until `input` can be read without blocking. False if a cause to end came first.
     pub(crate) fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<bool> {
         let mut watched =

@@ -46,6 +46,7 @@ fn run() -> Result<Ending, Failure> {
         Command::Ls(options) => commands::ls::run(options),
         Command::Stat(options) => commands::stat::run(options),
         Command::Rm(options) => commands::rm::run(options),
+        Command::Lock(options) => commands::lock::run(options),
         Command::Gc(options) => commands::gc::run(options),
         Command::Recover(options) => commands::recover::run(options),
         Command::Demo(options) => demo::run(options),

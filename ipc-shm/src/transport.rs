@@ -144,6 +144,10 @@ impl Namespace {
         info.capacity_bytes = Some(geometry.capacity_bytes);
         info.depth = Some(geometry.depth).filter(|&depth| depth > 0);
         info.max_message_len_bytes = Some(geometry.max_message_len);
+        if geometry.state.is_some() {
+            // The value, and no messages.
+            info.capacity_bytes = info.max_message_len_bytes.take();
+        }
         info.queued_messages = found.survey.queued;
         info.sent_messages = found.survey.sent;
         info.lost_messages = found.survey.lost;

@@ -3,6 +3,7 @@
 pub(crate) mod call;
 pub(crate) mod create;
 pub(crate) mod gc;
+pub(crate) mod lock;
 pub(crate) mod ls;
 pub(crate) mod recover;
 pub(crate) mod recv;

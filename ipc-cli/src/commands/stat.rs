@@ -6,11 +6,14 @@ use crate::{
     args,
     backend::{self, Backend, Job},
     exit::{Ending, Failure},
-    units::{Size, counted, grouped},
+    units::{Size, Span, counted, grouped},
 };
 use ipc_core::{ChannelError, ChannelInfo};
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 pub(crate) fn run(options: &args::Stat) -> Result<Ending, Failure> {
     let address = &options.address;
@@ -48,6 +51,8 @@ pub(crate) struct Description {
     pub(crate) sent_messages: Option<u64>,
     pub(crate) lost_messages: Option<u64>,
     pub(crate) redelivered_messages: Option<u64>,
+    /// Of what is no channel but state: `free`, `held`.
+    pub(crate) condition: Option<String>,
     /// Octal, as chmod(1) takes it: `0600`.
     pub(crate) mode: Option<String>,
     pub(crate) uid: Option<u32>,
@@ -65,6 +70,7 @@ pub(crate) struct Participant {
     pub(crate) position: Option<u64>,
     pub(crate) lag: Option<u64>,
     pub(crate) held: Option<u64>,
+    pub(crate) held_since_unix_ns: Option<u64>,
     pub(crate) lost: Option<u64>,
 }
 
@@ -80,6 +86,10 @@ impl Participant {
                 text += &format!(", {} {what}", grouped(number));
             }
         }
+        if let Some(since) = self.held_since_unix_ns {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            text += &format!(" for {}", Span(now.saturating_sub(Duration::from_nanos(since))));
+        }
         text
     }
 }
@@ -93,6 +103,7 @@ impl Description {
             position: participant.position,
             lag: participant.lag,
             held: participant.held,
+            held_since_unix_ns: participant.held_since_unix_ns,
             lost: participant.lost,
         });
         Self {
@@ -105,6 +116,7 @@ impl Description {
             sent_messages: info.sent_messages,
             lost_messages: info.lost_messages,
             redelivered_messages: info.redelivered_messages,
+            condition: info.condition.clone(),
             mode: info.mode.map(|mode| format!("{mode:04o}")),
             uid: info.uid,
             participants: participants.collect(),
@@ -125,6 +137,7 @@ impl Description {
             sent_messages: None,
             lost_messages: None,
             redelivered_messages: None,
+            condition: None,
             mode: None,
             uid: None,
             participants: Vec::new(),
@@ -149,6 +162,7 @@ impl Description {
             ("sent", self.sent_messages.map(|sent| counted(sent, "message"))),
             ("lost", self.lost_messages.map(|lost| counted(lost, "message"))),
             ("redelivered", self.redelivered_messages.map(|again| counted(again, "message"))),
+            ("condition", self.condition.clone()),
             ("mode", self.mode.clone()),
             ("owner", self.uid.map(|uid| format!("uid {uid}"))),
         ];
@@ -195,6 +209,7 @@ mod tests {
         let expected = [
             "address",
             "capacity_bytes",
+            "condition",
             "depth",
             "kind",
             "lost_messages",

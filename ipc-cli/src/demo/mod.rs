@@ -10,6 +10,7 @@ mod director;
 mod measure;
 mod scenery;
 mod script;
+mod sync;
 mod table;
 
 use crate::{
@@ -19,7 +20,11 @@ use crate::{
 
 pub(crate) fn run(options: &args::Demo) -> Result<Ending, Failure> {
     match &options.part {
+        Some(part) if part[0] == sync::PART => sync::play(part),
         Some(part) => actor::play(part),
-        None => director::run(),
+        None => match options.scene {
+            None => director::run(),
+            Some(args::Scene::Sync) => sync::run(),
+        },
     }
 }

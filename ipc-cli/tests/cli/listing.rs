@@ -8,6 +8,7 @@ use std::fs;
 const KEYS: [&str; 13] = [
     "address",
     "capacity_bytes",
+    "condition",
     "depth",
     "kind",
     "lost_messages",
@@ -58,7 +59,10 @@ fn stat_tells_a_segment_and_who_uses_it() {
     eventually("the receiver is listed", || {
         let participants = world.stat(&address)["participants"].clone();
         participants.as_array().unwrap().iter().any(|one| {
-            assert_eq!(keys(one), ["alive", "held", "lag", "lost", "pid", "position", "role"]);
+            assert_eq!(
+                keys(one),
+                ["alive", "held", "held_since_unix_ns", "lag", "lost", "pid", "position", "role"]
+            );
             one["role"] == "receiver" && one["alive"] == true
         })
     });

@@ -4,6 +4,7 @@ mod calls;
 mod demo;
 mod ends;
 mod listing;
+mod lock;
 mod stopping;
 mod support;
 mod transfer;

@@ -4,8 +4,9 @@
 //! The victim is a fork that does the same thing over and over, and has set a timer that
 //! sends it SIGKILL, at a time nobody knows. It says in a page of its own when it is *inside*,
 //! and spends most of its time there. The survivor is this process, which wants the same and
-//! sleeps when it can't have it; its time is taken from the signal, so that the kernel's for
-//! ending the process is part of it.
+//! sleeps when it can't have it. Its time is taken from the signal, so that the kernel's for
+//! ending the process is part of it; that of a mutex from when the kernel released the dead
+//! owner's byte.
 
 use crate::{
     common::{Arena, Dice, Forked, end_after, fork},
@@ -41,7 +42,8 @@ const BRIEFLY: Duration = Duration::from_millis(2);
 struct Page {
     /// Not 0 once it is at it.
     ready: AtomicU64,
-    /// When it is killed, by the monotonic clock.
+    /// When it is killed, by the monotonic clock, or when the kernel was seen to have released
+    /// its lock.
     killed_ns: AtomicU64,
     /// Not 0 as long as its death matters.
     inside: AtomicU64,
@@ -181,6 +183,12 @@ impl Round {
         }
     }
 
+    /// The segment, to look at.
+    fn arena_file(&self) -> std::fs::File {
+        let info = self.state.stat("x").expect("it is there");
+        std::fs::File::open(info.path.expect("it is a file")).expect("it is there")
+    }
+
     fn until_ready(&mut self) {
         while self.page.ready.load(Ordering::Relaxed) == 0 && !self.is_dead() {
             hint::spin_loop();
@@ -221,6 +229,26 @@ impl Round {
     }
 }
 
+/// Waits until nobody has the byte of the second participant, and notes when that was, to some
+/// 20 µs.
+fn until_released(file: &std::fs::File, page: &Page) {
+    use nix::fcntl::{FcntlArg, fcntl};
+    loop {
+        let mut asked = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 2,
+            l_len: 1,
+            l_pid: 0,
+        };
+        fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked)).expect("the kernel answers");
+        if asked.l_type == libc::F_UNLCK as libc::c_short {
+            break page.killed_ns.store(now_ns(), Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_micros(20));
+    }
+}
+
 /// Changes both halves, with time to be killed in between.
 fn change(pair: &mut [u64; 2], page: &Page) {
     page.inside.store(1, Ordering::SeqCst);
@@ -244,6 +272,7 @@ fn sound(pair: [u64; 2]) -> Result<(), String> {
     if pair[0] == pair[1] { Ok(()) } else { Err(format!("taken over in silence: {pair:?}")) }
 }
 
+/// Its time is taken from when the kernel has released the lock of its byte, which is watched.
 fn mutex_owner(round: &mut Round) -> Result<Found, String> {
     let mut mutex = round.create::<Mutex<[u64; 2]>>("x", || [0; 2]);
     mutex.set_waiting(Waiting::Block);
@@ -252,27 +281,30 @@ fn mutex_owner(round: &mut Round) -> Result<Found, String> {
         |mutex, page| change(&mut mutex.lock().expect("ours"), page),
     );
     round.until_ready();
+    let file = round.arena_file();
+    let page = round.page;
+    let watch = std::thread::spawn(move || until_released(&file, page));
     loop {
         let is_dead = round.is_dead();
         match mutex.lock_timeout(HANG) {
             Ok(pair) => sound(*pair)?,
-            Err(LockError::OwnerDied) => break,
+            Err(LockError::OwnerDied) => {
+                watch.join().expect("it watches");
+                break;
+            }
             Err(error) => return Err(text(error)),
         }
         if is_dead {
             return if round.was_inside() { Err("taken over in silence".into()) } else { Ok(Found::Outside) };
         }
     }
-    let found = round.survived();
+    let found = round.since_death();
     let Some(mut recovery) = mutex.recover().map_err(text)? else { return Err("nothing to recover".into()) };
     recovery[0] = recovery[1];
     drop(recovery.repaired());
     mutex.lock_timeout(HANG).map_err(text).and_then(|pair| sound(*pair))?;
-    // Between the lock and the first note it has the lock, but hasn't changed anything.
-    Ok(match found {
-        Found::Outside => Found::Inside(round.since_death()),
-        inside => inside,
-    })
+    // Before its first note it has the lock, but hasn't changed anything.
+    Ok(Found::Inside(found))
 }
 
 /// It is killed while it asks, sleeps, or is reserved the lock.
