@@ -2,7 +2,7 @@
 
 use crate::spec::{Experiment, Touch, TransportId, Waiting};
 use clap::{Args, Parser, Subcommand, value_parser};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Measures what each model of interprocess communication costs on this machine.
 ///
@@ -47,6 +47,23 @@ pub(crate) enum Command {
         /// Lengths of the value in bytes, separated by commas [default: 8,64,1K]
         #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size)]
         size: Vec<usize>,
+    },
+    /// Locks and values that processes share, beside those that a program would use instead
+    Lock {
+        /// One JSON object a line instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Rounds too short to mean anything: for testing the rig
+        #[arg(long, hide = true)]
+        quick: bool,
+    },
+    /// One of the processes of a measurement of locks
+    #[command(hide = true)]
+    LockingProcess {
+        /// Where the state is
+        directory: PathBuf,
+        /// Where to stay, if anywhere
+        processor: String,
     },
     /// One of the processes of a measurement
     #[command(name = "measuring-process", hide = true)]

@@ -15,11 +15,13 @@
 //!
 //! The modules build on each other in this order, and never the other way: `spec` (plain
 //! types), `links` (what carries messages), `jobs` (the timed loops), `rig` (the
-//! processes), `measure` (plan, rounds, figures, report).
+//! processes), `measure` (plan, rounds, figures, report). `locks` is apart: state that is
+//! shared carries no messages.
 
 mod cli;
 mod jobs;
 mod links;
+mod locks;
 mod machine;
 mod measure;
 mod rig;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         }
         Command::Open { common } => experiment::run(&Asked::open(&common)),
         Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
+        Command::Lock { json, quick } => locks::run(json, quick),
+        Command::LockingProcess { directory, processor } => locks::peer(&directory, &processor),
         Command::Peer { spec } => rig::peer::main(&spec),
     }
 }

@@ -294,6 +294,7 @@ impl<M: Memory> Reader<M> {
     }
 
     /// Whether there is another version than the one that was copied last.
+    #[inline]
     pub(crate) fn is_behind(&self) -> bool {
         self.memory.load(self.geometry.newest, Relaxed) != self.copied_word
     }

@@ -10,13 +10,16 @@ use crate::{
     },
     segment::Attachment,
     sys::{fork::Window, ident},
-    wait::{Awaited, Bed, Bell, Waiter, Waiting},
+    wait::{Awaited, Bed, Bell, Waiter, Waiting, has_several_processors},
 };
 use ipc_core::{ChannelError, Wait};
 use parking_lot::Mutex;
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+use std::{
+    hint,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 /// The handles of this process, for threads that end and those that wait for themselves.
@@ -148,7 +151,13 @@ impl Handle {
             turn.look_around()?;
             return turn.poll()?.ok_or(LockError::WouldBlock);
         }
-        self.wait(how.waiting, wait, turn).inspect_err(|_| self.withdraw(me))
+        if asks && how.waiting == Waiting::Adaptive {
+            if let Some(taken) = turn.spin()? {
+                return Ok(taken);
+            }
+        }
+        let waiting = if how.waiting == Waiting::Spin { Waiting::Spin } else { Waiting::Block };
+        self.wait(waiting, wait, turn).inspect_err(|_| self.withdraw(me))
     }
 
     /// Waits until what is awaited is there.
@@ -297,6 +306,32 @@ struct Turn<'a> {
     manner: Manner,
     /// What stood in the way, by the last look.
     last: State,
+}
+
+/// Pauses of the processor between two looks of who spins: the first ones, and the most. A lock
+/// changes hands at the price of several acquisitions by one, so who has it isn't to lose its
+/// line to one that only looks.
+const FIRST_PAUSES: u32 = 8;
+const MOST_PAUSES: u32 = 128;
+/// Looks of who spins: for about as long as a wake-up costs.
+const SPINS: u32 = 60;
+
+impl Turn<'_> {
+    /// Looks again and again, ever less often.
+    fn spin(&mut self) -> Result<Option<Taken>, LockError> {
+        if !has_several_processors() {
+            return Ok(None);
+        }
+        let mut pauses = FIRST_PAUSES;
+        for _ in 0..SPINS {
+            (0..pauses).for_each(|_| hint::spin_loop());
+            if let Some(taken) = self.poll()? {
+                return Ok(Some(taken));
+            }
+            pauses = (2 * pauses).min(MOST_PAUSES);
+        }
+        Ok(None)
+    }
 }
 
 impl Awaited for Turn<'_> {

@@ -282,20 +282,19 @@ impl<T: Plain, M: Memory> Copy<T, M> {
 
     #[inline]
     pub(super) fn read(&mut self) -> Result<&T, LockError> {
-        match self.reader.try_copy()? {
-            Look::Copied(version) if version.number == self.version => {}
-            look => self.catch_up(look)?,
+        if self.version == 0 || self.reader.is_behind() {
+            self.catch_up()?;
         }
         Ok(self.value.as_ref().expect("of this version"))
     }
 
     #[cold]
     #[inline(never)]
-    fn catch_up(&mut self, mut look: Look) -> Result<(), LockError> {
+    fn catch_up(&mut self) -> Result<(), LockError> {
         for _ in 0..READ_TRIES {
-            match look {
+            match self.reader.try_copy()? {
                 Look::Copied(version) => return self.take(version),
-                Look::Again => look = self.reader.try_copy()?,
+                Look::Again => {}
                 Look::Nothing => return Err(LockError::Corrupt("it holds no value".into())),
             }
         }

@@ -476,7 +476,7 @@ fn time_left(wait: Wait<'_>) -> Option<Duration> {
     wait.deadline().map(|until| until.saturating_duration_since(Instant::now()))
 }
 
-fn has_several_processors() -> bool {
+pub(crate) fn has_several_processors() -> bool {
     static SEVERAL: OnceLock<bool> = OnceLock::new();
     *SEVERAL.get_or_init(|| ident::online_processors() > 1)
 }

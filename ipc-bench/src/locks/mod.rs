@@ -1,0 +1,170 @@
+//! `ipc-bench lock`: what it costs to share state: locks beside those that a program would use
+//! instead, in the same rounds.
+//!
+//! A lock carries no messages, so this is no lane of a team: two processes, each on a
+//! processor of its own, do one [`Job`] after the other for as long as they are told, each by
+//! itself or both at once, over and over. What counts is the ratio of two jobs of one round,
+//! and of those the median.
+
+mod jobs;
+mod pthread;
+mod report;
+
+use crate::{
+    machine::{self, Machine},
+    spec::{Member, Side},
+    trouble::Fallible,
+};
+use jobs::{Bench, Job, Outcome};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+};
+
+/// Rounds, and for how long each job goes on in each.
+const ROUNDS: u64 = 21;
+const SLICE_MS: u64 = 40;
+
+/// One round's outcomes of a job: the near process's, and the far one's if it took part.
+type Round = (Outcome, Option<Outcome>);
+
+/// Measures, and prints.
+pub(crate) fn run(json: bool, quick: bool) -> ExitCode {
+    match measure(quick) {
+        Ok((machine, rounds)) => {
+            print!("{}", if json { report::json(&rounds) } else { report::text(&machine, &rounds) });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ipc-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// All rounds of each job.
+fn measure(quick: bool) -> Fallible<(Machine, Vec<(Job, Vec<Round>)>)> {
+    let machine = Machine::observe([1, 1])?;
+    let directory = Directory::new()?;
+    let start = |side| {
+        let processor = machine.pinned.as_ref().map(|pinned| pinned.of(Member { side, index: 0 }));
+        Peer::start(&directory.0, processor)
+    };
+    let (mut near, mut far) = (start(Side::Near)?, start(Side::Far)?);
+    near.expect("ready")?;
+    far.expect("ready")?;
+    let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
+    let mut measured: Vec<(Job, Vec<Round>)> = Job::ALL.iter().map(|job| (*job, Vec::new())).collect();
+    for _ in 0..rounds {
+        for (job, outcomes) in &mut measured {
+            near.begin(*job, slice_ms)?;
+            if job.is_shared() {
+                far.begin(*job, slice_ms)?;
+                outcomes.push((near.outcome()?, Some(far.outcome()?)));
+            } else {
+                outcomes.push((near.outcome()?, None));
+            }
+        }
+    }
+    Ok((machine, measured))
+}
+
+/// Where the state is, until the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Fallible<Self> {
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
+        let path = base.join(format!("ipc-bench-lock-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // There is nobody to be told.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One of the two processes. It is ended when it is dropped.
+struct Peer {
+    process: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(directory: &Path, processor: Option<usize>) -> Fallible<Self> {
+        let processor = processor.map_or("-".into(), |processor| processor.to_string());
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg("locking-process")
+            .arg(directory)
+            .arg(processor)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let said = BufReader::new(process.stdout.take().ok_or("no standard output")?);
+        Ok(Self { process, said })
+    }
+
+    fn line(&mut self) -> Fallible<String> {
+        let mut line = String::new();
+        match self.said.read_line(&mut line)? {
+            0 => Err("a measuring process has ended".into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+
+    fn expect(&mut self, word: &str) -> Fallible<()> {
+        let line = self.line()?;
+        if line == word { Ok(()) } else { Err(format!("a measuring process said: {line}").into()) }
+    }
+
+    fn begin(&mut self, job: Job, slice_ms: u64) -> Fallible<()> {
+        let stdin = self.process.stdin.as_mut().ok_or("no standard input")?;
+        Ok(writeln!(stdin, "{} {slice_ms}", serde_json::to_string(&job)?)?)
+    }
+
+    fn outcome(&mut self) -> Fallible<Outcome> {
+        Ok(serde_json::from_str(&self.line()?)?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One of the two processes.
+pub(crate) fn peer(directory: &Path, processor: &str) -> ExitCode {
+    match serve(directory, processor) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(directory: &Path, processor: &str) -> Fallible<()> {
+    if let Ok(processor) = processor.parse() {
+        machine::pin_to(processor)?;
+    }
+    let mut bench = Bench::open(directory)?;
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let (job, slice_ms) = line.rsplit_once(' ').ok_or("no job")?;
+        let outcome = bench.run(serde_json::from_str(job)?, slice_ms.parse()?)?;
+        println!("{}", serde_json::to_string(&outcome)?);
+    }
+    Ok(())
+}
