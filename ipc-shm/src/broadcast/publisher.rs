@@ -66,6 +66,11 @@ impl BroadcastPublisher {
         })
     }
 
+    /// Our part in the segment.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
     /// Sets how this endpoint waits for room; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.waiter.waiting = waiting;

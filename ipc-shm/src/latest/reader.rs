@@ -50,6 +50,11 @@ impl LatestReader {
         }
     }
 
+    /// Our part in the segment.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
     /// Sets how this endpoint waits for values; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.waiter.waiting = waiting;

@@ -44,6 +44,11 @@ impl LatestWriter {
         })
     }
 
+    /// Our part in the segment.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
     /// Makes no difference: a writer doesn't wait. It is there for programs that choose the
     /// kind of channel.
     pub fn set_waiting(&mut self, waiting: Waiting) {

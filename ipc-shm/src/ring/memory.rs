@@ -2,8 +2,12 @@
 
 use crate::{
     hooks,
-    sys::{cpu, map::Mapping},
+    sys::{
+        cpu,
+        map::{Access, Mapping},
+    },
 };
+use ipc_core::OsError;
 use std::{
     ptr::NonNull,
     sync::{
@@ -117,6 +121,21 @@ impl Words {
         Self { base: mapping.bytes(0, mapping.len_bytes()), mapping: Arc::clone(mapping) }
     }
 
+    /// Changes what may be done to all of the memory, by whoever of this process.
+    pub(crate) fn protect(&self, access: Access) -> Result<(), OsError> {
+        self.mapping.protect(access)
+    }
+
+    /// Copies `to.len()` words of a payload from `offset` on, each loaded once: what they hold
+    /// may change meanwhile, what was copied doesn't.
+    #[inline]
+    pub(crate) fn copy_out(&self, offset: usize, to: &mut [u64]) {
+        debug_assert!(offset + size_of_val(to) <= self.mapping.len_bytes(), "a range beyond the mapping");
+        for (index, word) in to.iter_mut().enumerate() {
+            *word = self.word(offset + index * size_of::<u64>()).load(Ordering::Relaxed);
+        }
+    }
+
     /// The address of `len` bytes at `offset`.
     #[inline]
     pub(crate) fn bytes(&self, offset: usize, len: usize) -> NonNull<u8> {
@@ -160,6 +179,12 @@ impl<'a> HalfWord<'a> {
     #[cfg_attr(feature = "crash-points", track_caller)]
     pub(crate) fn load(self, order: Ordering) -> u32 {
         hooks::access("load", || self.0.load(order))
+    }
+
+    #[inline]
+    #[cfg_attr(feature = "crash-points", track_caller)]
+    pub(crate) fn store(self, value: u32, order: Ordering) {
+        hooks::access("store", || self.0.store(value, order));
     }
 
     #[cfg_attr(feature = "crash-points", track_caller)]

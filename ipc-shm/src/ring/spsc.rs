@@ -427,6 +427,15 @@ impl<M: Memory> Writer<M> {
         Ok(writer)
     }
 
+    /// For a ring that nobody has used; what the receiver's words say isn't asked.
+    pub(crate) fn fresh(memory: M, geometry: Geometry) -> Self {
+        let ledger = Ledger::open(&memory, geometry.sender());
+        let cursor = Cursor::at(&geometry, 0);
+        let mut writer = Self { memory, geometry, ledger, cursor, count: 0, limit: 0 };
+        writer.set_limit(0);
+        writer
+    }
+
     /// How many messages were sent, by this sender and those before it.
     #[inline]
     pub(crate) fn sent_messages(&self) -> u64 {
@@ -600,6 +609,12 @@ impl<M: Memory> Reader<M> {
         let position = ledger.progress().position;
         geometry.check("receiver", position)?;
         Ok(Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, position) })
+    }
+
+    /// For a ring that nobody has used.
+    pub(crate) fn fresh(memory: M, geometry: Geometry) -> Self {
+        let ledger = Ledger::open(&memory, geometry.receiver());
+        Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, 0) }
     }
 
     /// Messages released, by this receiver and those before it.

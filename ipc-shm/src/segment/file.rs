@@ -111,7 +111,7 @@ pub(super) fn refusal(place: &Place, error: OsError) -> ChannelError {
         Cause::IsSymlink => not_a_segment("a symbolic link"),
         Cause::IsDirectory => not_a_segment("a directory"),
         Cause::NotOpenable => not_a_segment("a socket or a device"),
-        Cause::NotDirectory | Cause::Full | Cause::Other => ChannelError::Os(error),
+        Cause::NotDirectory | Cause::Full | Cause::NotSupported | Cause::Other => ChannelError::Os(error),
     }
 }
 

@@ -43,6 +43,11 @@ impl SpscReceiver {
         })
     }
 
+    /// Our part in the segment.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
     /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.waiter.waiting = waiting;

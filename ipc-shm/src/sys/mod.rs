@@ -9,6 +9,8 @@
 //! - [`disk`]: what survives the machine;
 //! - [`lock`]: byte locks that go exactly when their process is gone;
 //! - [`futex`]: sleeping on a word of shared memory;
+//! - [`memfd`]: memory without a name, sealed against what a peer must not do to it;
+//! - [`socket`]: where peers who don't trust each other meet;
 //! - [`notice`]: a descriptor that becomes readable when a file is touched;
 //! - [`fence`]: the fence that the sleeper pays for;
 //! - [`fork`]: what a forked child must not do with its parent's endpoints;
@@ -22,7 +24,7 @@ pub(crate) mod cpu;
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{disk, fence, file, fork, futex, ident, lock, map, notice};
+pub(crate) use linux::{disk, fence, file, fork, futex, ident, lock, map, memfd, notice, socket};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

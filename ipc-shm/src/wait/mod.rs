@@ -57,11 +57,11 @@ impl Waiting {
 /// How long an adaptive endpoint spins.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 /// How long a sleep may last before it looks around.
-const SLEEP: Duration = Duration::from_millis(250);
+pub(crate) const SLEEP: Duration = Duration::from_millis(250);
 /// How long it may last while another participant stands in the way, who may be dead.
 const OBSTRUCTED_SLEEP: Duration = Duration::from_millis(5);
 /// How long it may last if the peer may have overlooked the flag.
-const DOUBTFUL_SLEEP: Duration = Duration::from_millis(1);
+pub(crate) const DOUBTFUL_SLEEP: Duration = Duration::from_millis(1);
 /// Looks at the ring between two looks at the clock. There is a pause after each: whoever
 /// looks without takes the line away from the sender that is just writing to it, and a small
 /// message then comes later, not sooner (round trip of 8 bytes 1.43 to 1.23 times the bare
@@ -465,14 +465,16 @@ fn yield_briefly<A: Awaited>(awaited: &mut A) -> Result<Option<A::Answer>, A::Er
     Ok(None)
 }
 
-fn overdue(wait: Wait<'_>) -> Option<Unready> {
+/// Why the wait is over, if it is.
+pub(crate) fn overdue(wait: Wait<'_>) -> Option<Unready> {
     if wait.is_cancelled() {
         return Some(Unready::Cancelled);
     }
     time_left(wait).is_some_and(|left| left.is_zero()).then_some(Unready::TimedOut)
 }
 
-fn time_left(wait: Wait<'_>) -> Option<Duration> {
+/// What is left until the deadline, if there is one.
+pub(crate) fn time_left(wait: Wait<'_>) -> Option<Duration> {
     wait.deadline().map(|until| until.saturating_duration_since(Instant::now()))
 }
 

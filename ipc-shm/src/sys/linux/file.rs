@@ -286,6 +286,8 @@ pub(crate) enum Cause {
     /// A socket, or a device without a driver.
     NotOpenable,
     Full,
+    /// The call is there, and not for this.
+    NotSupported,
     Other,
 }
 
@@ -300,6 +302,7 @@ impl Cause {
             Some(libc::ENOTDIR) => Self::NotDirectory,
             Some(libc::ENXIO | libc::ENODEV) => Self::NotOpenable,
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::Full,
+            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => Self::NotSupported,
             _ => Self::Other,
         }
     }

@@ -6,11 +6,17 @@
 //! what a child inherits afterwards is neither descriptor nor mapping. Its copies of the
 //! parent's endpoints notice by the [`generation`] that they are not theirs.
 //!
+//! What can't do without its descriptor (a socket, whose hang-up says that we are gone) keeps
+//! it [`Private`]: the handler in the child closes it there.
+//!
 //! `posix_spawn` and `vfork` run no such handlers; there `O_CLOEXEC` ends the sharing at
 //! `exec`, microseconds later.
 
 use nix::libc;
 use std::{
+    cell::UnsafeCell,
+    mem::ManuallyDrop,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
         Once,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -73,5 +79,74 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    PRIVATE.close_all();
     OPEN.store(false, Ordering::Release);
+}
+
+/// The descriptors that a child is not to have.
+struct Descriptors(UnsafeCell<Vec<RawFd>>);
+
+// SAFETY: reached within a window only, and so by one thread at a time.
+unsafe impl Sync for Descriptors {}
+
+static PRIVATE: Descriptors = Descriptors(UnsafeCell::new(Vec::new()));
+
+impl Descriptors {
+    fn with(&self, _window: &Window, change: impl FnOnce(&mut Vec<RawFd>)) {
+        // SAFETY: within a window, which no other thread has, and no fork falls into.
+        change(unsafe { &mut *self.0.get() });
+    }
+
+    /// In a child, before anything else runs there: no window is open, and ours holds the lock.
+    fn close_all(&self) {
+        // SAFETY: the child has this thread only, which closed off all windows before it forked.
+        let descriptors = unsafe { &mut *self.0.get() };
+        for &descriptor in descriptors.iter() {
+            // SAFETY: the copy of a descriptor that its owner, of another generation, won't use.
+            unsafe { libc::close(descriptor) };
+        }
+        // Numbers have no drop: nothing is freed here.
+        descriptors.clear();
+    }
+}
+
+/// A descriptor that no forked child has.
+#[derive(Debug)]
+pub(crate) struct Private {
+    descriptor: ManuallyDrop<OwnedFd>,
+    generation: u32,
+}
+
+impl Private {
+    /// Keeps a descriptor that was made within this window.
+    pub(crate) fn new(descriptor: OwnedFd, window: &Window) -> Self {
+        PRIVATE.with(window, |all| all.push(descriptor.as_raw_fd()));
+        Self { descriptor: ManuallyDrop::new(descriptor), generation: generation() }
+    }
+
+    /// Whether this process is the one that has the descriptor.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.generation == generation()
+    }
+}
+
+impl AsFd for Private {
+    /// For [its own](Self::is_ours) process: in a child, it is closed.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
+        let window = Window::open();
+        let number = self.descriptor.as_raw_fd();
+        PRIVATE.with(&window, |all| all.retain(|&other| other != number));
+        // SAFETY: dropped here only, and `self` isn't used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.descriptor) };
+    }
 }

@@ -17,7 +17,7 @@ use nix::{
     errno::Errno,
     libc,
     sys::{
-        mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap},
+        mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, munmap},
         resource::{Resource, getrlimit},
     },
 };
@@ -127,6 +127,19 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Changes what may be done to all of the pages, from now on.
+    pub(crate) fn protect(&self, access: Access) -> Result<(), OsError> {
+        // A forked child has nothing there, or by now something else.
+        if self.generation != fork::generation() {
+            return Ok(());
+        }
+        call("mprotect", || {
+            // SAFETY: our own mapping, which has no gaps; no byte changes. Who stores to it while
+            // it is for reading only faults, which is what it is for.
+            unsafe { mprotect(self.base.cast(), self.len, access.into()) }
+        })
+    }
+
     /// Room for `len` bytes that nobody may access yet, with a guard page on either side.
     fn reserve(len: usize, page: usize, alignment: usize) -> Result<Self, OsError> {
         let reserved_len = NonZeroUsize::new(len + page + alignment)
@@ -217,6 +230,58 @@ impl Mapping {
     #[inline]
     pub(crate) fn len_bytes(&self) -> usize {
         self.len
+    }
+}
+
+/// A mapping of two files in one row, with a guard page in between: a page of the first, and
+/// of the second one a page and a ring, twice in a row. Each is placed when it is there, with
+/// its own access.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    mapping: Mapping,
+    page: usize,
+    ring_len: usize,
+}
+
+/// Where the parts of a pair are, as offsets from the base.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PairOffsets {
+    pub(crate) first: usize,
+    pub(crate) second: usize,
+    pub(crate) ring: usize,
+}
+
+impl Pair {
+    /// Room for both; lengths are whole pages. `None` if that is more than can be addressed.
+    pub(crate) fn new(page: u64, ring_len: u64) -> Result<Option<Self>, OsError> {
+        let len = ring_len.checked_mul(2).and_then(|rings| rings.checked_add(3 * page));
+        let Some(len) = len.filter(|len| isize::try_from(len.saturating_add(2 * page)).is_ok()) else {
+            return Ok(None);
+        };
+        // Smaller than a length that can be.
+        let (page, ring_len, len) = (page as usize, ring_len as usize, len as usize);
+        Ok(Some(Self { mapping: Mapping::reserve(len, page, page)?, page, ring_len }))
+    }
+
+    pub(crate) fn offsets(&self) -> PairOffsets {
+        PairOffsets { first: 0, second: 2 * self.page, ring: 3 * self.page }
+    }
+
+    pub(crate) fn place_first(&self, file: &File, access: Access) -> Result<(), OsError> {
+        self.mapping.place(file, self.offsets().first, self.page, 0, access)?;
+        self.mapping.advise(Pages::default(), access)
+    }
+
+    pub(crate) fn place_second(&self, file: &File, access: Access) -> Result<(), OsError> {
+        let (at, len) = (self.offsets(), self.page + self.ring_len);
+        self.mapping.place(file, at.second, len, 0, access)?;
+        self.mapping.place(file, at.ring + self.ring_len, self.ring_len, self.page, access)?;
+        self.mapping.advise(Pages::default(), access)
+    }
+
+    /// All of it, when both were placed.
+    pub(crate) fn into_mapping(self) -> Mapping {
+        self.mapping
     }
 }
 

@@ -8,7 +8,9 @@ pub(crate) mod futex;
 pub(crate) mod ident;
 pub(crate) mod lock;
 pub(crate) mod map;
+pub(crate) mod memfd;
 pub(crate) mod notice;
+pub(crate) mod socket;
 
 use crate::hooks;
 use ipc_core::OsError;

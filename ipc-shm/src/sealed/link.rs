@@ -1,0 +1,316 @@
+//! Coming together: one listens, the other connects, each sees who the other one is; then
+//! each hands over its memory, and checks what it is given.
+
+use super::{
+    LinkError, Peer, Peers, SealedConfig, SealedReceiver, SealedSender,
+    greeting::{self, Greeting, Part},
+    line::Line,
+    memory::{self, Shared, Unshared},
+};
+use crate::{
+    segment::FenceMode,
+    sys::{
+        fence,
+        file::{Cause, Directory, Identity},
+        fork::{Private, Window},
+        ident, memfd,
+        socket::{self, Connected, Mail},
+    },
+    wait::{overdue, time_left},
+};
+use ipc_core::{Unready, Wait};
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The longest path of a socket, in bytes.
+const MAX_PATH_LEN_BYTES: usize = 107;
+/// How long we wait for somebody who is about to listen in the same directory.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one wait for the peer may last before it is looked whether it was cancelled.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Where peers come: a socket that listens at a path.
+///
+/// Who may connect at all is said by the permissions of the directories and of the socket: it
+/// is made with mode 0600 if only our own user may come, with 0666 otherwise, and whoever
+/// connects then is accepted or refused by what the kernel says of it. The socket goes when
+/// this is dropped; what a killed one left is replaced by the next.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Private,
+    path: PathBuf,
+    identity: Identity,
+    peers: Peers,
+}
+
+impl Listener {
+    /// Listens at `path`, in a directory that exists, for these peers.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::AlreadyExists`] if somebody listens there, or something else is there;
+    /// [`LinkError::InvalidConfig`] if a socket can't have that path; and what the system says.
+    pub fn bind(path: impl AsRef<Path>, peers: Peers) -> Result<Self, LinkError> {
+        let path = checked(path.as_ref())?;
+        let window = Window::open();
+        let (directory, name) = split(&path)?;
+        let Some(_lock) = directory.lock(PATIENCE)? else { return Err(LinkError::AlreadyExists) };
+        // Under the lock everybody who has bound its socket also listens, or is dead.
+        match directory.metadata_of(&name) {
+            Ok(_) => match socket::connect(&path, &window) {
+                Ok(Connected::Nobody) => directory.unlink(&name)?,
+                _ => return Err(LinkError::AlreadyExists),
+            },
+            Err(error) if Cause::of(&error) == Cause::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mode = if peers.is_ourselves_only() { 0o600 } else { 0o666 };
+        let socket = socket::listen(&path, mode, &window)?;
+        let identity = directory.metadata_of(&name)?.identity;
+        Ok(Self { socket, path, identity, peers })
+    }
+
+    /// The next one that connects.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::NotPermitted`] if it isn't one of those who may: it was hung up on, and the
+    /// next call goes on with the next one. [`LinkError::WouldBlock`], [`LinkError::TimedOut`],
+    /// [`LinkError::Cancelled`].
+    ///
+    /// # Blocking
+    ///
+    /// As long as `wait` says.
+    pub fn accept(&self, wait: Wait<'_>) -> Result<Link, LinkError> {
+        if !self.socket.is_ours() {
+            return Err(LinkError::Forked);
+        }
+        let socket = patiently(wait, &self.socket, || Ok(socket::accept(&self.socket, &Window::open())?))?;
+        Link::new(socket, &self.peers)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if !self.socket.is_ours() {
+            return;
+        }
+        let Ok((directory, name)) = split(&self.path) else { return };
+        let Ok(Some(_lock)) = directory.lock(PATIENCE) else { return };
+        if directory.metadata_of(&name).is_ok_and(|found| found.identity == self.identity) {
+            let _ = directory.unlink(&name);
+        }
+    }
+}
+
+/// Connects to who listens at `path`, if it is one of these.
+///
+/// # Errors
+///
+/// [`LinkError::NotFound`] if nobody listens there; [`LinkError::NotPermitted`] if it is
+/// somebody else; [`LinkError::WouldBlock`], [`LinkError::TimedOut`], [`LinkError::Cancelled`].
+///
+/// # Blocking
+///
+/// As long as `wait` says, if too many others want to connect.
+pub fn connect(path: impl AsRef<Path>, peers: &Peers, wait: Wait<'_>) -> Result<Link, LinkError> {
+    let path = checked(path.as_ref())?;
+    loop {
+        match socket::connect(&path, &Window::open())? {
+            Connected::Yes(socket) => return Link::new(socket, peers),
+            Connected::Nobody => return Err(LinkError::NotFound),
+            Connected::NotNow => pause(wait)?,
+        }
+    }
+}
+
+/// A connection to a peer that may be there. It becomes one end of a channel.
+#[derive(Debug)]
+pub struct Link {
+    socket: Private,
+    peer: Peer,
+    peers: Peers,
+}
+
+impl Link {
+    fn new(socket: Private, peers: &Peers) -> Result<Self, LinkError> {
+        let peer = peers.admit(socket::peer(&socket)?)?;
+        Ok(Self { socket, peer, peers: peers.clone() })
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Makes this the sending end.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Refused`] if the peer does what no correct one does, or sends too; the
+    /// others.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the peer to do its part, as long as `wait` says.
+    pub fn sender(self, config: &SealedConfig, wait: Wait<'_>) -> Result<SealedSender, LinkError> {
+        let page = ident::page_size_bytes()?;
+        let capacity = config.capacity(page)?;
+        let ours = Greeting { part: Part::Sends, hears: fence::register(), page, capacity };
+        let memory = Unshared::new(ours.part, page, capacity)?;
+        self.hand_over(&ours, &memory)?;
+        let (theirs, file) = self.be_given(ours.part.other(), page, wait)?;
+        memory.place_theirs(&memory::check(theirs.part, page, capacity, file)?)?;
+        let shared = memory.share();
+        Ok(SealedSender::new(self.line(ours, theirs, &shared), shared))
+    }
+
+    /// Makes this the receiving end.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Refused`] if the peer does what no correct one does, or has a capacity
+    /// that is larger than [`SealedConfig::max_capacity_bytes`]; the others.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the peer to do its part, as long as `wait` says.
+    pub fn receiver(self, config: &SealedConfig, wait: Wait<'_>) -> Result<SealedReceiver, LinkError> {
+        let page = ident::page_size_bytes()?;
+        let ours = Greeting { part: Part::Receives, hears: fence::register(), page, capacity: 0 };
+        let (theirs, file) = self.be_given(ours.part.other(), page, wait)?;
+        let capacity = acceptable(theirs.capacity, page, config.max_capacity())?;
+        let file = memory::check(theirs.part, page, capacity, file)?;
+        let memory = Unshared::new(ours.part, page, capacity)?;
+        memory.place_theirs(&file)?;
+        self.hand_over(&ours, &memory)?;
+        let shared = memory.share();
+        Ok(SealedReceiver::new(self.line(ours, theirs, &shared), shared))
+    }
+
+    fn line(self, ours: Greeting, theirs: Greeting, shared: &Shared) -> Line {
+        let fences = if ours.hears && theirs.hears { FenceMode::Asymmetric } else { FenceMode::Full };
+        Line::new(self.socket, shared, fences)
+    }
+
+    /// Makes our memory, and gives it to the peer.
+    fn hand_over(&self, ours: &Greeting, memory: &Unshared) -> Result<(), LinkError> {
+        if !self.socket.is_ours() {
+            return Err(LinkError::Forked);
+        }
+        let file = memory::make(ours.part, ours.page, ours.capacity)?;
+        memory.place_ours(&file)?;
+        match socket::send(&self.socket, &ours.to_bytes(), Some(file.as_fd()))? {
+            true => Ok(()),
+            false => Err(LinkError::HungUp),
+        }
+    }
+
+    /// What a peer says that has this part, and the one descriptor that comes with it.
+    fn be_given(&self, part: Part, page: u64, wait: Wait<'_>) -> Result<(Greeting, File), LinkError> {
+        if !self.socket.is_ours() {
+            return Err(LinkError::Forked);
+        }
+        let mut bytes = [0; greeting::LEN_BYTES];
+        let letter = patiently(wait, &self.socket, || match socket::receive(&self.socket, &mut bytes)? {
+            Mail::Nothing => Ok(None),
+            Mail::HungUp => Err(LinkError::HungUp),
+            Mail::Letter(letter) => Ok(Some(letter)),
+        })?;
+        let mut descriptors = letter.descriptors;
+        let greeting = match letter.sender {
+            // It may be another process that has the socket now.
+            Some(sender) => {
+                self.peers.admit(sender).and_then(|_| Greeting::parse(&bytes, letter.len, part, page))
+            }
+            None => Err(LinkError::NotPermitted("the kernel doesn't say whose greeting it is".into())),
+        };
+        match greeting {
+            Ok(greeting) if descriptors.len() == 1 => Ok((greeting, descriptors.remove(0))),
+            answer => {
+                let count = descriptors.len();
+                descriptors.into_iter().for_each(memfd::close_apart);
+                Err(answer.err().unwrap_or_else(|| {
+                    LinkError::Refused(format!(
+                        "it handed over {count} descriptors with its greeting, not one"
+                    ))
+                }))
+            }
+        }
+    }
+}
+
+/// A capacity that a peer says, if it can be and isn't too large for us.
+fn acceptable(capacity: u64, page: u64, max: u64) -> Result<u64, LinkError> {
+    if capacity == 0 || capacity % page != 0 {
+        return Err(LinkError::Refused(format!(
+            "its channel's capacity is {capacity} bytes, which isn't whole pages"
+        )));
+    }
+    if capacity > max {
+        return Err(LinkError::Refused(format!(
+            "its channel's capacity is {capacity} bytes, and {max} are accepted: raise max_capacity_bytes"
+        )));
+    }
+    Ok(capacity)
+}
+
+/// Tries until there is an answer or `wait` is over.
+fn patiently<T>(
+    wait: Wait<'_>,
+    socket: &Private,
+    mut attempt: impl FnMut() -> Result<Option<T>, LinkError>,
+) -> Result<T, LinkError> {
+    loop {
+        if let Some(answer) = attempt()? {
+            return Ok(answer);
+        }
+        socket::until_readable(socket, slice(wait)?);
+    }
+}
+
+/// A pause before the next try, unless `wait` is over.
+fn pause(wait: Wait<'_>) -> Result<(), LinkError> {
+    std::thread::sleep(slice(wait)?);
+    Ok(())
+}
+
+/// How long to wait before the next look at `wait`.
+fn slice(wait: Wait<'_>) -> Result<Duration, LinkError> {
+    if matches!(wait, Wait::Never) {
+        return Err(Unready::WouldBlock.into());
+    }
+    match overdue(wait) {
+        Some(unready) => Err(unready.into()),
+        None => Ok(time_left(wait).map_or(SLICE, |left| left.min(SLICE))),
+    }
+}
+
+/// A path that a socket can have, whatever the working directory is later.
+fn checked(path: &Path) -> Result<PathBuf, LinkError> {
+    let invalid = |what: String| {
+        LinkError::InvalidConfig(format!("{} can't be a socket's path: {what}", path.display()))
+    };
+    let absolute = std::path::absolute(path).map_err(|error| invalid(error.to_string()))?;
+    let bytes = absolute.as_os_str().as_encoded_bytes();
+    if bytes.len() > MAX_PATH_LEN_BYTES || bytes.contains(&0) {
+        return Err(invalid(format!(
+            "it has {} bytes, and it may have {MAX_PATH_LEN_BYTES}, none of them zero",
+            bytes.len()
+        )));
+    }
+    Ok(absolute)
+}
+
+/// The directory of a path, open, and the name in it.
+fn split(path: &Path) -> Result<(Directory, String), LinkError> {
+    let parts = path.parent().zip(path.file_name().and_then(|name| name.to_str()));
+    let Some((parent, name)) = parts else {
+        return Err(LinkError::InvalidConfig(format!("{} names no socket", path.display())));
+    };
+    Ok((Directory::open(parent)?, name.to_owned()))
+}
