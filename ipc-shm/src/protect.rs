@@ -102,8 +102,11 @@ impl<E: Endpoint> Guarded<E> {
 impl<E: Endpoint> Drop for Guarded<E> {
     fn drop(&mut self) {
         // To leave in good order is to store. Where that can't be, the place is free when this
-        // process ends, as if it were killed now.
-        if self.endpoint.words().protect(Access::ReadWrite).is_ok() {
+        // process ends, as if it were killed now. Once more if memory was short.
+        let words = self.endpoint.words();
+        let is_open = words.protect(Access::ReadWrite).or_else(|_| words.protect(Access::ReadWrite)).is_ok();
+        drop(words);
+        if is_open {
             // SAFETY: dropped here only, and `self` isn't used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.endpoint) };
         }

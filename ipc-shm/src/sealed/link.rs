@@ -11,7 +11,7 @@ use crate::{
     segment::FenceMode,
     sys::{
         fence,
-        file::{Cause, Directory, Identity},
+        file::{Cause, Directory, FileKind, Identity},
         fork::{Private, Window},
         ident, memfd,
         socket::{self, Connected, Mail},
@@ -61,6 +61,7 @@ impl Listener {
         let Some(_lock) = directory.lock(PATIENCE)? else { return Err(LinkError::AlreadyExists) };
         // Under the lock everybody who has bound its socket also listens, or is dead.
         match directory.metadata_of(&name) {
+            Ok(found) if found.kind != FileKind::Socket => return Err(LinkError::AlreadyExists),
             Ok(_) => match socket::connect(&path, &window) {
                 Ok(Connected::Nobody) => directory.unlink(&name)?,
                 _ => return Err(LinkError::AlreadyExists),

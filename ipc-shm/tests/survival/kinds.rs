@@ -3,7 +3,7 @@
 use crate::{
     broadcast,
     common::{Dice, layout},
-    latest, mpmc, places, queues, rpc,
+    latest, mpmc, places, protection, queues, rpc,
     scenario::Scenario,
     spsc, state,
 };
@@ -108,5 +108,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(latest::scenarios());
     all.extend(rpc::scenarios());
     all.extend(state::scenarios());
+    all.extend(protection::scenarios());
     all
 }

@@ -23,6 +23,7 @@ mod mpmc;
 mod places;
 #[cfg(feature = "crash-points")]
 mod points;
+mod protection;
 mod queues;
 mod report;
 mod rpc;

@@ -65,6 +65,7 @@ pub(crate) enum FileKind {
     Regular,
     Directory,
     Symlink,
+    Socket,
     Other,
 }
 
@@ -74,6 +75,7 @@ impl From<FileStat> for Metadata {
             SFlag::S_IFREG => FileKind::Regular,
             SFlag::S_IFDIR => FileKind::Directory,
             SFlag::S_IFLNK => FileKind::Symlink,
+            SFlag::S_IFSOCK => FileKind::Socket,
             _ => FileKind::Other,
         };
         Self {

@@ -51,7 +51,7 @@ impl Window {
             let failed = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
             assert_eq!(failed, 0, "pthread_atfork: out of memory");
         });
-        acquire();
+        acquire(&OPEN);
         Self(())
     }
 }
@@ -62,18 +62,20 @@ impl Drop for Window {
     }
 }
 
-fn acquire() {
+fn acquire(lock: &AtomicBool) {
     // Acquire and Release: windows don't overlap in any thread's eyes.
-    while OPEN.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+    while lock.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
         thread::yield_now();
     }
 }
 
 extern "C" fn before() {
-    acquire();
+    acquire(&OPEN);
+    acquire(&PRIVATE.locked);
 }
 
 extern "C" fn in_parent() {
+    PRIVATE.locked.store(false, Ordering::Release);
     OPEN.store(false, Ordering::Release);
 }
 
@@ -83,30 +85,39 @@ extern "C" fn in_child() {
     OPEN.store(false, Ordering::Release);
 }
 
-/// The descriptors that a child is not to have.
-struct Descriptors(UnsafeCell<Vec<RawFd>>);
+/// The descriptors that a child is not to have, under a lock of their own, so that one can be
+/// let go of within a window.
+struct Descriptors {
+    locked: AtomicBool,
+    numbers: UnsafeCell<Vec<RawFd>>,
+}
 
-// SAFETY: reached within a window only, and so by one thread at a time.
+// SAFETY: the numbers are reached under the lock only.
 unsafe impl Sync for Descriptors {}
 
-static PRIVATE: Descriptors = Descriptors(UnsafeCell::new(Vec::new()));
+static PRIVATE: Descriptors =
+    Descriptors { locked: AtomicBool::new(false), numbers: UnsafeCell::new(Vec::new()) };
 
 impl Descriptors {
-    fn with(&self, _window: &Window, change: impl FnOnce(&mut Vec<RawFd>)) {
-        // SAFETY: within a window, which no other thread has, and no fork falls into.
-        change(unsafe { &mut *self.0.get() });
+    /// Changes what there is, while no thread forks.
+    fn with(&self, change: impl FnOnce(&mut Vec<RawFd>)) {
+        acquire(&self.locked);
+        // SAFETY: under the lock, until the store below; `change` doesn't come here again.
+        change(unsafe { &mut *self.numbers.get() });
+        self.locked.store(false, Ordering::Release);
     }
 
-    /// In a child, before anything else runs there: no window is open, and ours holds the lock.
+    /// In a child, before anything else runs there, under the lock that was taken for it.
     fn close_all(&self) {
-        // SAFETY: the child has this thread only, which closed off all windows before it forked.
-        let descriptors = unsafe { &mut *self.0.get() };
-        for &descriptor in descriptors.iter() {
+        // SAFETY: under the lock, and the child has this thread only.
+        let numbers = unsafe { &mut *self.numbers.get() };
+        for &number in numbers.iter() {
             // SAFETY: the copy of a descriptor that its owner, of another generation, won't use.
-            unsafe { libc::close(descriptor) };
+            unsafe { libc::close(number) };
         }
         // Numbers have no drop: nothing is freed here.
-        descriptors.clear();
+        numbers.clear();
+        self.locked.store(false, Ordering::Release);
     }
 }
 
@@ -119,8 +130,8 @@ pub(crate) struct Private {
 
 impl Private {
     /// Keeps a descriptor that was made within this window.
-    pub(crate) fn new(descriptor: OwnedFd, window: &Window) -> Self {
-        PRIVATE.with(window, |all| all.push(descriptor.as_raw_fd()));
+    pub(crate) fn new(descriptor: OwnedFd, _window: &Window) -> Self {
+        PRIVATE.with(|numbers| numbers.push(descriptor.as_raw_fd()));
         Self { descriptor: ManuallyDrop::new(descriptor), generation: generation() }
     }
 
@@ -143,10 +154,11 @@ impl Drop for Private {
         if !self.is_ours() {
             return;
         }
-        let window = Window::open();
         let number = self.descriptor.as_raw_fd();
-        PRIVATE.with(&window, |all| all.retain(|&other| other != number));
-        // SAFETY: dropped here only, and `self` isn't used afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.descriptor) };
+        PRIVATE.with(|numbers| {
+            numbers.retain(|&other| other != number);
+            // SAFETY: dropped here only, and `self` isn't used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.descriptor) };
+        });
     }
 }
