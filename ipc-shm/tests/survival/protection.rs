@@ -28,10 +28,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("protected", "sender, guarded", send_guarded),
         Scenario::new("sealed", "listener, comes", listen),
         Scenario::new("sealed", "listener, comes after a dead one", listen_after_a_dead_one),
+        Scenario::new("sealed", "listener, waits in vain", accept_in_vain).varying(),
         Scenario::new("sealed", "sender, that connects", |stage| send(stage, true)).varying(),
         Scenario::new("sealed", "sender, that is connected to", |stage| send(stage, false)).varying(),
         Scenario::new("sealed", "receiver, that connects", |stage| receive(stage, true)).varying(),
         Scenario::new("sealed", "receiver, that is connected to", |stage| receive(stage, false)).varying(),
+        Scenario::new("sealed", "receiver, that polls", poll).varying(),
         Scenario::new("sealed", "receiver, of what is no memory", be_given_a_pipe).varying(),
     ]
 }
@@ -192,6 +194,18 @@ fn listen_after_a_dead_one(stage: &Stage) {
     listen(stage);
 }
 
+fn accept_in_vain(stage: &Stage) {
+    stage.victim(
+        || Listener::bind(socket(stage), Peers::ourselves()).unwrap(),
+        |listener| match listener.accept(Wait::timeout(BRIEFLY)) {
+            Err(LinkError::TimedOut) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => panic!("nobody came"),
+        },
+    );
+    sweep_socket(stage);
+}
+
 /// The next link that is made while the victim lives.
 fn link(listener: &Listener, alive: &dyn Fn() -> bool) -> Option<Link> {
     loop {
@@ -304,9 +318,6 @@ fn receive(stage: &Stage, victim_connects: bool) {
                 assert_eq!(*rx.receive(soon())?, [number; 3000]);
                 thread::sleep(2 * BRIEFLY);
             }
-            // Looks whether the peer is there, too.
-            thread::sleep(110 * BRIEFLY);
-            assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
             Ok(())
         },
         |alive| {
@@ -340,11 +351,34 @@ fn send_three(link: Link, alive: &dyn Fn() -> bool) {
     // Until it is done, or begins anew: then it has hung up.
     while alive() {
         match tx.send_timeout(&[9; 4000], 5 * BRIEFLY) {
-            Err(SendError::TimedOut) => {}
+            Ok(()) | Err(SendError::TimedOut) => {}
             Err(SendError::PeerDied | SendError::Closed) => return,
-            answer => panic!("there was no room: {answer:?}"),
+            Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// The victim is a receiver that polls for a while, and so looks whether the peer is there.
+fn poll(stage: &Stage) {
+    let listener = Listener::bind(socket(stage), Peers::ourselves()).expect("nobody is there");
+    stage.victim_while(
+        || (None, None),
+        |(own, rx)| {
+            *rx = None;
+            let rx = rx.insert(own_link(stage, own)?.receiver(&small(), soon())?);
+            // More than it is between two looks.
+            thread::sleep(110 * BRIEFLY);
+            assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+            Ok(())
+        },
+        |alive| {
+            let mut peers = Vec::new();
+            while let Some(link) = link(&listener, alive) {
+                peers.extend(link.sender(&small(), soon()));
+            }
+        },
+    );
+    drop(listener);
 }
 
 fn be_given_a_pipe(stage: &Stage) {

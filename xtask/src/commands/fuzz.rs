@@ -15,15 +15,20 @@ use std::{
 
 pub(crate) const COMMAND: Command = Command {
     name: "fuzz",
-    summary: "have a fuzzer change whole images of channels while they are used",
+    summary: "have a fuzzer change whole images of channels, or a peer's memory, while they are used",
     options: &[
+        Opt {
+            name: "--target",
+            value: Some("NAME"),
+            summary: "image (the default), or sealed: a hostile peer of a sealed channel",
+        },
         Opt { name: "--minutes", value: Some("N"), summary: "for so long (10)" },
         Opt { name: "--replay", value: Some("FILE"), summary: "play a script that was found instead" },
     ],
     run,
 };
 
-const TARGET: &str = "image";
+const TARGETS: [&str; 2] = ["image", "sealed"];
 /// A script that takes longer hangs.
 const SCRIPT_LIMIT_S: u32 = 20;
 /// The longest script, in bytes: more than its steps can read.
@@ -41,6 +46,7 @@ fn run(given: &Given) -> ExitCode {
 
 /// What is to be done, and where.
 struct Fuzzer {
+    target: &'static str,
     task: Task,
     corpus: PathBuf,
     findings: PathBuf,
@@ -56,10 +62,12 @@ fn prepare(given: &Given) -> Result<Fuzzer, String> {
         Some(script) => Task::Replay(fs::canonicalize(script).map_err(|error| format!("{script}: {error}"))?),
         None => Task::Search { minutes: minutes(given.value("--minutes"))? },
     };
+    let target = target(given.value("--target"))?;
     require("rustc", &["+nightly", "--version"], "a nightly compiler: `rustup toolchain install nightly`")?;
     require("cargo", &["fuzz", "--version"], "cargo-fuzz: `cargo install cargo-fuzz`")?;
-    let directory = workspace::target().join("fuzz-image");
-    let fuzzer = Fuzzer { task, corpus: directory.join("corpus"), findings: directory.join("findings") };
+    let directory = workspace::target().join(format!("fuzz-{target}"));
+    let fuzzer =
+        Fuzzer { target, task, corpus: directory.join("corpus"), findings: directory.join("findings") };
     for directory in [&fuzzer.corpus, &fuzzer.findings] {
         fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
@@ -85,6 +93,12 @@ fn begin(corpus: &Path) -> io::Result<()> {
         fs::write(corpus.join(format!("begin-{choice}")), script)?;
     }
     Ok(())
+}
+
+fn target(value: Option<&str>) -> Result<&'static str, String> {
+    let value = value.unwrap_or(TARGETS[0]);
+    let known = TARGETS.into_iter().find(|&target| target == value);
+    known.ok_or_else(|| format!("--target {value}: there is {}", TARGETS.join(", ")))
 }
 
 fn minutes(value: Option<&str>) -> Result<u64, String> {
@@ -121,10 +135,14 @@ impl Fuzzer {
         let found: Vec<_> =
             scripts(&self.findings)?.into_iter().filter(|script| !before.contains(script)).collect();
         if let Task::Search { minutes } = self.task {
-            println!("proof: fuzz: {minutes} minutes: {figures}, {} findings", found.len());
+            println!("proof: fuzz {}: {minutes} minutes: {figures}, {} findings", self.target, found.len());
         }
         for script in &found {
-            println!("found: {0}\nto play it again: cargo xtask fuzz --replay {0}", script.display());
+            println!(
+                "found: {0}\nto play it again: cargo xtask fuzz --target {1} --replay {0}",
+                script.display(),
+                self.target
+            );
         }
         if !status.success() && found.is_empty() {
             println!("the fuzzer failed, see above");
@@ -140,7 +158,7 @@ impl Fuzzer {
             command.env_remove(variable);
         }
         command
-            .args(["+nightly", "fuzz", "run", "--fuzz-dir", "ipc-shm/fuzz", TARGET])
+            .args(["+nightly", "fuzz", "run", "--fuzz-dir", "ipc-shm/fuzz", self.target])
             .arg("--target-dir")
             .arg(workspace::target().join("fuzz"))
             .current_dir(workspace::root())
@@ -216,7 +234,7 @@ impl std::fmt::Display for Figures {
 
 #[cfg(test)]
 mod tests {
-    use super::{Figures, minutes};
+    use super::{Figures, minutes, target};
 
     #[test]
     fn the_last_figures_count() {
@@ -248,6 +266,12 @@ mod tests {
         for line in ["#1024\tpulse  cov: 901", "error: no such target", "panicked at src/a.rs"] {
             assert!(figures.is_worth_showing(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_target_is_one_of_those_there_are() {
+        assert_eq!((target(None), target(Some("sealed"))), (Ok("image"), Ok("sealed")));
+        assert!(target(Some("seal")).unwrap_err().contains("image, sealed"));
     }
 
     #[test]
