@@ -150,3 +150,164 @@ impl Post for SharedPost {
         futex::wait(self.words.half_word(self.theirs.bell).get(), seen, time);
     }
 }
+
+#[cfg(test)]
+mod model {
+    //! All schedules: nobody sleeps for ever. Sleeps have no bound here, so that a lost wake-up
+    //! is a deadlock, which the checker finds; both fences are real ones, as the heavy one
+    //! makes them.
+
+    use super::{Post, Sleeper, Waker};
+    use loom::{
+        sync::{
+            Condvar, Mutex,
+            atomic::{AtomicU32, AtomicU64, fence},
+        },
+        thread,
+    };
+    use rstest::rstest;
+    use std::{
+        panic::catch_unwind,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
+
+    /// A part of the agreement to leave out.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Without {
+        Nothing,
+        LightFence,
+        HeavyFence,
+        /// Each sleep has the same number.
+        NewNumbers,
+        /// The bell is loaded after the look at the ring.
+        BellFirst,
+        WakingAll,
+    }
+
+    struct Modelled {
+        /// The sleeper's word, and the waker's.
+        asleep: AtomicU32,
+        bell: AtomicU32,
+        /// The ring: how many messages were sent.
+        sent: AtomicU64,
+        queue: Mutex<()>,
+        sleepers: Condvar,
+        without: Without,
+    }
+
+    impl Post for Modelled {
+        fn announce(&self, number: u32) {
+            let number = if self.without == Without::NewNumbers { number.min(1) } else { number };
+            self.asleep.store(number, Ordering::Relaxed);
+        }
+
+        fn announced(&self) -> u32 {
+            self.asleep.load(Ordering::Relaxed)
+        }
+
+        fn ring(&self) {
+            let shown = self.bell.load(Ordering::Relaxed);
+            self.bell.store(shown + 1, Ordering::Release);
+            if self.without != Without::WakingAll {
+                let _queue = self.queue.lock().unwrap();
+                self.sleepers.notify_all();
+            }
+        }
+
+        fn bell(&self) -> u32 {
+            self.bell.load(Ordering::Acquire)
+        }
+
+        fn light_fence(&self) {
+            if self.without != Without::LightFence {
+                fence(Ordering::SeqCst);
+            }
+        }
+
+        fn heavy_fence(&self) -> bool {
+            if self.without != Without::HeavyFence {
+                fence(Ordering::SeqCst);
+            }
+            true
+        }
+
+        /// As a futex, which compares the newest value and falls asleep at once; a wake-up when
+        /// nobody sleeps is none.
+        fn sleep(&self, seen: u32, _time: Duration) {
+            let queue = self.queue.lock().unwrap();
+            if self.bell.fetch_add(0, Ordering::SeqCst) == seen {
+                drop(self.sleepers.wait(queue).unwrap());
+            }
+        }
+    }
+
+    fn receive(shared: &Modelled, messages: u64) {
+        let mut sleeper = Sleeper::default();
+        let has = |count| shared.sent.load(Ordering::Acquire) >= count;
+        for next in 1..=messages {
+            while !has(next) {
+                let (mut seen, _) = sleeper.announce(shared);
+                if has(next) {
+                    shared.announce(0);
+                    break;
+                }
+                if shared.without == Without::BellFirst {
+                    seen = shared.bell();
+                }
+                shared.sleep(seen, Duration::MAX);
+            }
+        }
+    }
+
+    fn explore(without: Without, messages: u64) -> usize {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&runs);
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let shared = Arc::new(Modelled {
+                asleep: AtomicU32::new(0),
+                bell: AtomicU32::new(0),
+                sent: AtomicU64::new(0),
+                queue: Mutex::new(()),
+                sleepers: Condvar::new(),
+                without,
+            });
+            let receiver = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || receive(&shared, messages))
+            };
+            let waker = Waker::default();
+            for number in 1..=messages {
+                shared.sent.store(number, Ordering::Release);
+                waker.wake(&*shared);
+            }
+            receiver.join().expect("no panic");
+        });
+        runs.load(Ordering::Relaxed)
+    }
+
+    #[rstest]
+    fn nobody_sleeps_for_ever(#[values(1, 2, 3)] messages: u64) {
+        let runs = explore(Without::Nothing, messages);
+        println!("model sealed waking: {messages} messages: {runs} schedules");
+        assert!(runs > 10);
+    }
+
+    #[rstest]
+    #[case::the_light_fence(Without::LightFence)]
+    #[case::the_heavy_fence(Without::HeavyFence)]
+    #[case::a_new_number_each_time(Without::NewNumbers)]
+    #[case::the_bell_before_the_ring(Without::BellFirst)]
+    #[case::waking(Without::WakingAll)]
+    fn every_part_is_needed(#[case] without: Without) {
+        let noticed = catch_unwind(move || explore(without, 3));
+        assert!(noticed.is_err(), "nobody misses {without:?}");
+        println!("model sealed waking: 1 of 1 parts taken away noticed");
+    }
+}

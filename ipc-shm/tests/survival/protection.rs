@@ -5,7 +5,7 @@
 //! then its death; a sender learns that its receiver is dead.
 
 use crate::{
-    common::{PATIENCE, name},
+    common::{PATIENCE, eventually, name},
     queues::{drain, finish, open},
     scenario::Scenario,
     stage::Stage,
@@ -17,7 +17,7 @@ use ipc_shm::{
     sealed::{self, Link, LinkError, Listener, Peers, SealedConfig},
 };
 use nix::unistd::getegid;
-use std::{path::PathBuf, thread, time::Duration};
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("observer", "waits in vain", wait_in_vain).varying(),
         Scenario::new("observer", "of the newest value", observe_the_newest),
         Scenario::new("protected", "creator, of secrets for a group", create_secret),
+        Scenario::new("protected", "sender, of secrets", send_secret),
         Scenario::new("protected", "sender, guarded", send_guarded),
         Scenario::new("sealed", "listener, comes", listen),
         Scenario::new("sealed", "listener, comes after a dead one", listen_after_a_dead_one),
@@ -33,7 +34,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("sealed", "sender, that is connected to", |stage| send(stage, false)).varying(),
         Scenario::new("sealed", "receiver, that connects", |stage| receive(stage, true)).varying(),
         Scenario::new("sealed", "receiver, that is connected to", |stage| receive(stage, false)).varying(),
-        Scenario::new("sealed", "receiver, that polls", poll).varying(),
+        Scenario::new("sealed", "receiver, that polls", poll),
         Scenario::new("sealed", "receiver, of what is no memory", be_given_a_pipe).varying(),
     ]
 }
@@ -112,26 +113,40 @@ fn observe_the_newest(stage: &Stage) {
     latests.remove(&name("x")).expect("nobody has it open");
 }
 
-fn create_secret(stage: &Stage) {
-    let config = ShmConfig::new()
+fn secret() -> ShmConfig {
+    ShmConfig::new()
         .kind(Kind::Spsc)
         .capacity_bytes(4096)
         .group(getegid().as_raw())
         .undumped(true)
         .unswapped(true)
-        .prefault(true);
+        .prefault(true)
+}
+
+fn create_secret(stage: &Stage) {
     let spsc = Spsc::at(stage.arena().path());
     stage.victim(
-        || (None, None),
-        |(channel, tx)| {
-            if channel.is_none() {
-                *channel = Some(spsc.create(&name("x"), &config)?);
-            }
-            *tx = Some(channel.as_ref().expect("made above").sender()?);
+        || None,
+        |channel| {
+            *channel = Some(spsc.create(&name("x"), &secret())?);
             Ok(())
         },
     );
-    drop(spsc.open_or_create(&name("x"), &config).unwrap());
+    drop(spsc.open_or_create(&name("x"), &secret()).unwrap());
+    finish(stage);
+}
+
+fn send_secret(stage: &Stage) {
+    let spsc = Spsc::at(stage.arena().path());
+    let channel = spsc.create(&name("x"), &secret()).unwrap();
+    stage.victim(
+        || (spsc.open(&name("x")).unwrap(), None),
+        |(channel, tx)| {
+            *tx = Some(channel.sender()?);
+            Ok(())
+        },
+    );
+    drop(channel);
     finish(stage);
 }
 
@@ -141,14 +156,13 @@ fn send_guarded(stage: &Stage) {
     stage.victim(
         || None,
         |tx| {
-            if tx.is_none() {
-                *tx = Some(Guarded::new(spsc.open(&name("x"))?.sender()?)?);
-            }
-            tx.as_mut().expect("made above").with_write(|tx| {
+            let mut guarded = Guarded::new(spsc.open(&name("x"))?.sender()?)?;
+            guarded.with_write(|tx| {
                 stage.note(0);
                 tx.try_send(b"guarded")
             })??;
             stage.note(1);
+            *tx = Some(guarded);
             Ok(())
         },
     );
@@ -362,10 +376,8 @@ fn send_three(link: Link, alive: &dyn Fn() -> bool) {
 fn poll(stage: &Stage) {
     let listener = Listener::bind(socket(stage), Peers::ourselves()).expect("nobody is there");
     stage.victim_while(
-        || (None, None),
-        |(own, rx)| {
-            *rx = None;
-            let rx = rx.insert(own_link(stage, own)?.receiver(&small(), soon())?);
+        || own_link(stage, &mut None).and_then(|link| link.receiver(&small(), soon())).unwrap(),
+        |rx| {
             // More than it is between two looks.
             thread::sleep(110 * BRIEFLY);
             assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
@@ -387,12 +399,18 @@ fn be_given_a_pipe(stage: &Stage) {
         socket as make,
     };
     use std::{io::IoSlice, os::fd::AsRawFd};
+    // What is no memory is closed by a thread: its stack is there for the next one.
+    thread::spawn(|| ()).join().expect("it does nothing");
     stage.victim_while(
         || Listener::bind(socket(stage), Peers::ourselves()).unwrap(),
-        |listener| match listener.accept(soon())?.receiver(&small(), soon()) {
-            Err(LinkError::Refused(_) | LinkError::HungUp) => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(_) => panic!("a pipe is no memory"),
+        |listener| {
+            let answer = listener.accept(soon())?.receiver(&small(), soon());
+            eventually("it is closed", || fs::read_dir("/proc/self/task").expect("/proc").count() == 1);
+            match answer {
+                Err(LinkError::Refused(_) | LinkError::HungUp) => Ok(()),
+                Err(error) => Err(error.into()),
+                Ok(_) => panic!("a pipe is no memory"),
+            }
         },
         |alive| {
             while alive() {
