@@ -2,7 +2,7 @@
 //!
 //! One thread sends a batch into an empty channel and then receives it, so nothing waits
 //! and nothing crosses processors: what is left is the work of the backend itself, and an
-//! eighth of a reading of the clock.
+//! eighth of a reading of the clock. Besides, what it takes to open and close a write window.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use ipc_core::{
@@ -10,7 +10,7 @@ use ipc_core::{
     local::{Local, LocalConfig},
 };
 use ipc_mq::{Mq, MqConfig};
-use ipc_shm::{Mpmc, ShmConfig, Spsc};
+use ipc_shm::{Mpmc, ShmConfig, Spsc, protect::Guarded};
 use std::{
     hint::black_box,
     process,
@@ -71,6 +71,18 @@ fn backend<T: Transport>(criterion: &mut Criterion, label: &str, transport: &T, 
     }
 }
 
+/// Entering a write window and leaving it again, with nothing in between.
+fn write_window(criterion: &mut Criterion) {
+    let name = ChannelName::new(&format!("ipc-bench-{}-window", process::id())).expect("a valid name");
+    let channel = Spsc::new().create(&name, &ShmConfig::new().transient()).expect("a new channel");
+    let tx = channel.sender().expect("the only sender");
+    let mut guarded = Guarded::new(tx).expect("its memory can be protected");
+    criterion.bench_function("protect/write window", |bencher| {
+        bencher
+            .iter(|| guarded.with_write(|tx| black_box(tx.max_message_len())).expect("it opens and closes"));
+    });
+}
+
 /// How long `iterations` sends, or receives, take.
 fn timed<S: Sender, R: Receiver>(
     (tx, rx): &mut (S, R),
@@ -99,7 +111,7 @@ fn timed<S: Sender, R: Receiver>(
 
 fn benches() {
     let mut criterion = Criterion::default().configure_from_args();
-    for backend in [local, mq, shm_spsc, shm_mpmc] {
+    for backend in [local, mq, shm_spsc, shm_mpmc, write_window] {
         backend(&mut criterion);
     }
 }

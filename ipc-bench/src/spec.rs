@@ -40,6 +40,10 @@ pub(crate) enum TransportId {
     #[value(name = "shm:spsc")]
     #[serde(rename = "shm:spsc")]
     ShmSpsc,
+    /// Shared memory by the toolkit: one sender, one receiver, who don't trust each other
+    #[value(name = "shm:sealed")]
+    #[serde(rename = "shm:sealed")]
+    ShmSealed,
     /// Shared memory by the toolkit: a work queue of any number of senders and receivers
     #[value(name = "shm:mpmc")]
     #[serde(rename = "shm:mpmc")]
@@ -108,6 +112,7 @@ impl TransportId {
         Self::RawFile,
         Self::Mq,
         Self::ShmSpsc,
+        Self::ShmSealed,
         Self::ShmMpmc,
         Self::ShmBroadcast,
         Self::ShmBroadcastReliable,
@@ -145,6 +150,7 @@ impl TransportId {
             Self::Mq => Traits { crowds: true, raw: Some(Self::RawMq), ..plain("mq", &[Waiting::Block]) },
             Self::ShmRpc => Traits { streams: false, ..plain("shm:rpc", Waiting::ALL) },
             Self::ShmSpsc => Traits { batches: true, opens: true, ..plain("shm:spsc", Waiting::ALL) },
+            Self::ShmSealed => plain("shm:sealed", Waiting::ALL),
             Self::ShmMpmc => {
                 Traits { crowds: true, batches: true, opens: true, ..plain("shm:mpmc", Waiting::ALL) }
             }

@@ -522,7 +522,7 @@ fn whatever_each_byte_is_changed_to_every_call_answers() {
     }
     let put = |at: usize, byte: u8| {
         // SAFETY: within our own mapping, which the victim only reads, by atomics.
-        unsafe { memory.as_ptr().add(at).write_volatile(byte) };
+        unsafe { memory.as_ptr().wrapping_add(at).write_volatile(byte) };
     };
     image.iter().enumerate().for_each(|(at, &byte)| put(at, byte));
     let mut answers = [0; 3];
@@ -638,7 +638,7 @@ fn attempts() -> Vec<(&'static str, String)> {
     // Its own words are its own: whatever it says, the sender answers.
     for released in [8, u64::MAX, 1 << 62, 3, 1 << 40] {
         // SAFETY: within our own mapping, aligned, and read by atomics elsewhere.
-        unsafe { at.as_ptr().add(168).cast::<u64>().write_volatile(released) };
+        unsafe { at.as_ptr().wrapping_add(168).cast::<u64>().write_volatile(released) };
         while tx.try_send(&[1; 1000]).is_ok() {}
         assert!(tx.send_timeout(&[1; 1000], Duration::from_millis(1)).is_err());
     }

@@ -17,6 +17,7 @@ use crate::{
         link::{EndsLink, Link},
         raw_mq::{self, RawMq},
         rpc::{Answerer, Caller},
+        sealed::{Sealed, Unmet},
         shared::Region,
         site::Site,
     },
@@ -62,6 +63,7 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         TransportId::ShmSpsc => {
             solo_or::<backends::ShmSpsc>(spec, site, || by_batches::<backends::ShmSpsc>(spec, member, site))
         }
+        TransportId::ShmSealed => sealed_ends(spec, member, site),
         TransportId::ShmMpmc => {
             solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
         }
@@ -73,6 +75,15 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         TransportId::ShmLatest => newest::<backends::ShmLatest>(spec, member, site),
         TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
     }
+}
+
+/// Sealed channels, a message at a time.
+fn sealed_ends(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    let unmet = Unmet::attach(spec, member.side, site)?;
+    Ok(match spec.touch {
+        Touch::All | Touch::First => between_two(Sealed::new(unmet, spec, InPlace::new, InPlace::new)),
+        Touch::Copied => between_two(Sealed::new(unmet, spec, Copying::new, Copying::new)),
+    })
 }
 
 /// A backend's channels made and opened by one process, or what several do with them.

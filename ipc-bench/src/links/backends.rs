@@ -191,7 +191,7 @@ impl Backend for ShmLatest {
 
 /// What a byte ring takes for as many messages as `floor:fixed-ring` has slots, and not more:
 /// whoever has more room has more time.
-fn records_bytes(spec: &LaneSpec) -> u64 {
+pub(crate) fn records_bytes(spec: &LaneSpec) -> u64 {
     const HEADER_BYTES: usize = 8;
     let record_bytes = HEADER_BYTES + spec.message_len_bytes.next_multiple_of(8);
     ((messages_in_flight(spec.message_len_bytes) + 1) * record_bytes) as u64

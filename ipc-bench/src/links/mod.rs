@@ -8,5 +8,6 @@ pub(crate) mod link;
 pub(crate) mod payload;
 pub(crate) mod raw_mq;
 pub(crate) mod rpc;
+pub(crate) mod sealed;
 pub(crate) mod shared;
 pub(crate) mod site;

@@ -93,12 +93,13 @@ impl Memory {
 
     fn put(&self, at: usize, byte: u8) {
         // SAFETY: within the mapping; the end under test uses atomics, too.
-        unsafe { &*self.base.add(at % self.len).cast::<AtomicU8>() }.store(byte, Ordering::Relaxed);
+        unsafe { &*self.base.wrapping_add(at % self.len).cast::<AtomicU8>() }.store(byte, Ordering::Relaxed);
     }
 
     fn put_word(&self, at: usize, word: u64) {
-        // SAFETY: within the mapping, aligned; the end under test uses atomics, too.
-        unsafe { &*self.base.add(at % self.len & !7).cast::<AtomicU64>() }.store(word, Ordering::Relaxed);
+        let word_at = self.base.wrapping_add((at % self.len) & !7).cast::<AtomicU64>();
+        // SAFETY: within the mapping's pages, aligned; the end under test uses atomics, too.
+        unsafe { &*word_at }.store(word, Ordering::Relaxed);
     }
 }
 
@@ -140,15 +141,21 @@ fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[RawFd]) {
     if !descriptors.is_empty() {
         message.msg_control = control.as_mut_ptr().cast();
         // SAFETY: computes a length.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as usize;
-        // SAFETY: the control buffer has room for a header and the descriptors.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(len) as usize;
-            ptr::copy_nonoverlapping(descriptors.as_ptr(), libc::CMSG_DATA(header).cast(), descriptors.len());
-        }
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as _;
+        // SAFETY: zeros are a header.
+        let mut head: libc::cmsghdr = unsafe { mem::zeroed() };
+        head.cmsg_level = libc::SOL_SOCKET;
+        head.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: computes a length.
+        head.cmsg_len = unsafe { libc::CMSG_LEN(len) } as _;
+        // SAFETY: finds the place in the buffer, which has room for a header.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&message) };
+        // SAFETY: that place.
+        unsafe { header.write(head) };
+        // SAFETY: the place behind the header.
+        let data = unsafe { libc::CMSG_DATA(header) };
+        // SAFETY: the buffer has room for the descriptors there.
+        unsafe { ptr::copy_nonoverlapping(descriptors.as_ptr(), data.cast(), descriptors.len()) };
     }
     // SAFETY: a message whose parts live until the call returns.
     unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
@@ -244,7 +251,7 @@ impl Mutating {
                     state ^= state >> 7;
                     state ^= state << 17;
                     let word = match state >> 60 {
-                        0..8 => (state >> 20 & 0x1fff) << 8 | 1 + (state >> 40 & 2),
+                        0..8 => (((state >> 20) & 0x1fff) << 8) | 1 | ((state >> 40) & 2),
                         8..12 => 0,
                         _ => state,
                     };

@@ -32,6 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("sealed", "listener, waits in vain", accept_in_vain).varying(),
         Scenario::new("sealed", "sender, that connects", |stage| send(stage, true)).varying(),
         Scenario::new("sealed", "sender, that is connected to", |stage| send(stage, false)).varying(),
+        Scenario::new("sealed", "sender, goes", go),
         Scenario::new("sealed", "receiver, that connects", |stage| receive(stage, true)).varying(),
         Scenario::new("sealed", "receiver, that is connected to", |stage| receive(stage, false)).varying(),
         Scenario::new("sealed", "receiver, that polls", poll),
@@ -313,6 +314,26 @@ fn receive_in_order(link: Link) {
         // So that the sender finds no room, and sleeps.
         thread::sleep(3 * BRIEFLY);
     }
+}
+
+fn go(stage: &Stage) {
+    let listener = Listener::bind(socket(stage), Peers::ourselves()).expect("nobody is there");
+    stage.victim_while(
+        || own_link(stage, &mut None).and_then(|link| link.sender(&small(), soon())).ok(),
+        |tx| {
+            drop(tx.take());
+            Ok(())
+        },
+        |alive| {
+            let link = link(&listener, alive).expect("it comes before it goes");
+            let mut rx = link.receiver(&small(), soon()).expect("it does its part");
+            match rx.receive(soon()) {
+                Err(RecvError::Closed | RecvError::PeerDied) => {}
+                answer => panic!("{answer:?}"),
+            }
+        },
+    );
+    drop(listener);
 }
 
 /// The victim receives three messages from one who sleeps.
