@@ -44,12 +44,13 @@ mod wait;
 pub mod conformance;
 pub mod local;
 
-#[cfg(unix)]
-pub use capability::Pollable;
 pub use capability::{
-    BatchSender, Capabilities, EndMark, PriorityReceiver, PrioritySender, PriorityTooHigh, Redelivered,
-    Sequenced,
+    BatchSender, Capabilities, Credentials, EndMark, Notify, NotifyError, Peek, PeekError, PeerCredentials,
+    PriorityReceiver, PrioritySender, PriorityTooHigh, Redelivered, Selection, SelectiveReceiver, Sequenced,
+    TypeOutOfRange, TypeSender,
 };
+#[cfg(unix)]
+pub use capability::{DescriptorReceiver, DescriptorSender, Pollable, TooManyDescriptors};
 pub use endpoint::{Batch, BatchReceiver, Loan, Message, Receiver, Sender};
 pub use error::{ChannelError, OsError, RecvError, Rejected, SendError, Unready};
 pub use name::{ChannelName, InvalidName};

@@ -61,23 +61,12 @@
 //! Whoever reaches one is told which ([`ChannelError::Limit`]), and what raises it.
 #![cfg(target_os = "linux")]
 
-mod channel;
-mod config;
-mod limits;
-mod list;
-mod receiver;
-mod sender;
+mod posix;
 mod store;
-mod sys;
-mod transport;
 mod wait;
 
-pub use channel::MqChannel;
-pub use config::MqConfig;
 pub use ipc_core::*;
-pub use receiver::{MqBatch, MqMessage, MqReceiver};
-pub use sender::{MqLoan, MqSender};
-pub use transport::Mq;
+pub use posix::{Mq, MqBatch, MqChannel, MqConfig, MqLoan, MqMessage, MqReceiver, MqSender};
 
 /// A sender to the channel, which is made with the kernel's defaults if there is none.
 ///

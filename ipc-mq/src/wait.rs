@@ -6,12 +6,15 @@
 //! faster. What is left is worked out from the monotonic clock each time, so that neither a
 //! signal nor a step of the wall clock shortens or prolongs the wait.
 
-use crate::sys;
 use ipc_core::{OsError, Unready, Wait};
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags},
-    sys::eventfd::{EfdFlags, EventFd},
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        signal::SigSet,
+        time::TimeSpec,
+    },
 };
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -124,13 +127,28 @@ fn doze(
     timeout: Duration,
 ) -> Result<(), OsError> {
     let queue = PollFd::new(queue, readiness);
-    let Some(bell) = bell else { return sys::poll(&mut [queue], timeout) };
+    let Some(bell) = bell else { return poll(&mut [queue], timeout) };
     let mut descriptors = [queue, PollFd::new(bell.eventfd.as_fd(), PollFlags::POLLIN)];
-    sys::poll(&mut descriptors, timeout)?;
+    poll(&mut descriptors, timeout)?;
     if descriptors[1].any() == Some(true) {
         bell.silence();
     }
     Ok(())
+}
+
+/// `ppoll`, for at most `timeout` by the monotonic clock. An interrupted one is a short one.
+fn poll(descriptors: &mut [PollFd<'_>], timeout: Duration) -> Result<(), OsError> {
+    match ppoll(descriptors, Some(TimeSpec::from_duration(timeout)), None::<SigSet>) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(OsError::new("ppoll", errno)),
+    }
+}
+
+/// Whether the descriptor is in this state now.
+pub(crate) fn is_ready(descriptor: BorrowedFd<'_>, readiness: PollFlags) -> Result<bool, OsError> {
+    let mut descriptors = [PollFd::new(descriptor, readiness)];
+    poll(&mut descriptors, Duration::ZERO)?;
+    Ok(descriptors[0].any() == Some(true))
 }
 
 /// An eventfd that a cancellation rings. It may ring late, for a wait that is over; so it

@@ -18,4 +18,4 @@ impl Fixture for Queues {
     }
 }
 
-ipc_core::conformance_main!(Queues, priority);
+ipc_core::conformance_main!(Queues, priority, pollable);

@@ -3,9 +3,12 @@
 use super::{
     Capabilities, Case, Fixture, cases,
     payload::Stamp,
-    stage::{DEPTH, LEN, Stage, assert_empty, unused_name},
+    stage::{BRIEF, DEPTH, LEN, Stage, assert_empty, unused_name},
+    waits::MOMENTS,
 };
-use crate::{Batch, BatchReceiver, Channel, ChannelError, Message, Receiver, Role, Sender, Transport};
+use crate::{
+    Batch, BatchReceiver, Channel, ChannelError, Message, Receiver, Role, SendError, Sender, Transport,
+};
 use std::thread;
 
 pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
@@ -38,6 +41,12 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     if promised.exclusive {
         all.extend(cases![a_second_sender_is_told_busy, a_second_receiver_is_told_busy]);
     }
+    if promised.one_receiver {
+        all.extend(cases![a_second_receiver_is_told_busy_until_the_first_goes]);
+    }
+    if !promised.stores {
+        all.extend(cases![without_a_receiver_nothing_is_taken, a_sender_waits_for_a_receiver_to_come]);
+    }
     all
 }
 
@@ -60,9 +69,10 @@ fn what_is_missing_is_not_found<F: Fixture>(stage: &Stage<F>) {
 fn a_removed_channel_is_gone_and_a_new_one_is_empty<F: Fixture>(stage: &Stage<F>) {
     let mut channel = stage.channel();
     for round in 0..3 {
+        let receiver = (!stage.promised().stores).then(|| channel.receiver());
         let mut tx = channel.sender();
         stage.send(&mut tx, &Stamp::new(round, 0).message(LEN));
-        drop(tx);
+        drop((tx, receiver));
         channel.close();
         channel.transport.remove(&channel.name).expect("nobody uses it");
         assert!(matches!(channel.transport.open(&channel.name).err(), Some(ChannelError::NotFound)));
@@ -260,4 +270,50 @@ fn a_second_receiver_is_told_busy<F: Fixture>(stage: &Stage<F>) {
     drop(first);
     stage.send(&mut tx, b"to the second");
     stage.expect(&mut channel.receiver(), b"to the second");
+}
+
+fn a_second_receiver_is_told_busy_until_the_first_goes<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let mut first = channel.receiver();
+    let reopened = channel.transport.open(&channel.name).expect("open");
+    for channel in [channel.channel(), &reopened] {
+        match channel.receiver() {
+            Err(ChannelError::Busy { role: Role::Receiver, .. }) => {}
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("two receivers at once"),
+        }
+    }
+    stage.send(&mut channel.sender(), b"to the first");
+    stage.expect(&mut first, b"to the first");
+    drop(first);
+    let mut second = channel.receiver();
+    stage.send(&mut channel.sender(), b"to the second");
+    stage.expect(&mut second, b"to the second");
+}
+
+fn without_a_receiver_nothing_is_taken<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let mut tx = channel.sender();
+    for _ in 0..2 {
+        assert!(matches!(tx.try_send(b"to nobody"), Err(SendError::WouldBlock)));
+        assert!(matches!(tx.send_timeout(b"to nobody", BRIEF), Err(SendError::TimedOut)));
+    }
+    let mut rx = channel.receiver();
+    assert_empty(&mut rx);
+    stage.send(&mut tx, b"to somebody");
+    stage.expect(&mut rx, b"to somebody");
+}
+
+fn a_sender_waits_for_a_receiver_to_come<F: Fixture>(stage: &Stage<F>) {
+    for moment in MOMENTS {
+        let channel = stage.channel();
+        let mut tx = channel.sender();
+        thread::scope(|threads| {
+            let sender = threads.spawn(|| stage.send(&mut tx, b"worth waiting for"));
+            thread::sleep(moment);
+            let mut rx = channel.receiver();
+            stage.expect(&mut rx, b"worth waiting for");
+            sender.join().expect("sent");
+        });
+    }
 }

@@ -40,6 +40,10 @@
 //! |---|---|
 //! | `end_mark` | [`EndMark`] |
 //! | `priority` | [`PrioritySender`], [`PriorityReceiver`] |
+//! | `selective` | [`TypeSender`], [`SelectiveReceiver`] |
+//! | `peek` | [`Peek`] |
+//! | `descriptors` | [`DescriptorSender`], [`DescriptorReceiver`], on Unix |
+//! | `credentials` | [`PeerCredentials`], on Unix |
 //! | `batch_sender` | [`BatchSender`] |
 //! | `sequenced` | [`Sequenced`] |
 //! | `redelivered` | [`Redelivered`] |
@@ -70,6 +74,8 @@ mod batches;
 mod broadcasts;
 mod child;
 mod conflates;
+#[cfg(unix)]
+mod descriptors;
 mod harness;
 mod lifecycle;
 mod loans;
@@ -78,21 +84,23 @@ mod losses;
 mod mutants;
 mod order;
 mod payload;
+mod peek;
 #[cfg(unix)]
 mod pollable;
 mod processes;
 mod redelivered;
+mod selective;
 mod sequenced;
 mod stage;
 mod subtraits;
 mod waits;
 
-#[cfg(unix)]
-use crate::Pollable;
 use crate::{
-    BatchSender, Capabilities, Channel, EndMark, PriorityReceiver, PrioritySender, Redelivered, Sequenced,
-    Transport,
+    BatchSender, Capabilities, Channel, EndMark, Peek, PriorityReceiver, PrioritySender, Redelivered,
+    SelectiveReceiver, Sequenced, Transport, TypeSender,
 };
+#[cfg(unix)]
+use crate::{DescriptorReceiver, DescriptorSender, PeerCredentials, Pollable};
 use child::Part;
 use stage::Stage;
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -207,6 +215,58 @@ where
 
 impl<F: Fixture> Suite<F>
 where
+    SenderOf<F>: TypeSender,
+    ReceiverOf<F>: SelectiveReceiver,
+{
+    /// Adds the cases for [`TypeSender`] and [`SelectiveReceiver`].
+    #[must_use]
+    pub fn selective(mut self) -> Self {
+        self.cases.extend(selective::cases());
+        self
+    }
+}
+
+impl<F: Fixture> Suite<F>
+where
+    ReceiverOf<F>: Peek,
+{
+    /// Adds the cases for [`Peek`].
+    #[must_use]
+    pub fn peek(mut self) -> Self {
+        self.cases.extend(peek::cases());
+        self
+    }
+}
+
+#[cfg(unix)]
+impl<F: Fixture> Suite<F>
+where
+    SenderOf<F>: DescriptorSender,
+    ReceiverOf<F>: DescriptorReceiver,
+{
+    /// Adds the cases for [`DescriptorSender`] and [`DescriptorReceiver`].
+    #[must_use]
+    pub fn descriptors(mut self) -> Self {
+        self.cases.extend(descriptors::cases());
+        self
+    }
+}
+
+#[cfg(unix)]
+impl<F: Fixture> Suite<F>
+where
+    ReceiverOf<F>: PeerCredentials,
+{
+    /// Adds the cases for [`PeerCredentials`].
+    #[must_use]
+    pub fn credentials(mut self) -> Self {
+        self.cases.extend(descriptors::credentials_cases());
+        self
+    }
+}
+
+impl<F: Fixture> Suite<F>
+where
     SenderOf<F>: BatchSender,
 {
     /// Adds the cases for [`BatchSender`].
@@ -280,7 +340,12 @@ impl Capabilities {
 
     /// What one receiver gets comes in the order of sending, whoever sent it.
     const fn keeps_one_order(self) -> bool {
-        !self.broadcasts
+        !self.broadcasts && !self.connects
+    }
+
+    /// Several receivers at once share what is sent.
+    const fn has_many_receivers(self) -> bool {
+        self.shares() && !self.exclusive && !self.one_receiver
     }
 }
 

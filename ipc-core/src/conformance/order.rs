@@ -42,7 +42,7 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     if promised.fills() && !promised.exclusive {
         all.extend(cases![several_senders_keep_the_order_of_each]);
     }
-    if promised.fills() && promised.shares() && !promised.exclusive {
+    if promised.fills() && promised.has_many_receivers() {
         all.extend(cases![several_receivers_share_without_loss_or_duplicates]);
     }
     all

@@ -50,7 +50,7 @@ where
     if promised.broadcasts || promised.conflates {
         all.extend(cases![every_armed_receiver_is_told]);
     }
-    if promised.shares() && !promised.exclusive {
+    if promised.has_many_receivers() {
         all.extend(cases![one_of_several_armed_receivers_gets_the_message]);
     }
     if promised.cross_process {

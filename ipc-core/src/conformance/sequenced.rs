@@ -29,7 +29,7 @@ where
     if !promised.conflates {
         all.extend(cases![waiting_messages_are_numbered_in_order]);
     }
-    if promised.fills() && promised.shares() && !promised.exclusive {
+    if promised.fills() && promised.has_many_receivers() {
         all.extend(cases![each_number_comes_to_one_of_several_receivers]);
     }
     if promised.redelivers && promised.shares() {

@@ -1,7 +1,7 @@
 //! The directory of the kernel's queues, `mq_overview(7)`: usually mounted on
 //! `/dev/mqueue`, reached without a mount point where that is permitted.
 
-use crate::sys;
+use super::sys;
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     dir::Dir,

@@ -1,9 +1,7 @@
 //! The sending end of a queue, after `mq_send(3)`.
 
-use crate::{
-    sys::Queue,
-    wait::{Patience, Waiter, sort_out},
-};
+use super::sys::Queue;
+use crate::wait::{Patience, Waiter, sort_out};
 use ipc_core::{Loan, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, Wait};
 use nix::poll::PollFlags;
 use std::{

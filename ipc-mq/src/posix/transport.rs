@@ -1,7 +1,7 @@
 //! The namespace of the kernel's queues: made, opened, removed by `mq_open(3)` and
 //! `mq_unlink(3)`.
 
-use crate::{
+use super::{
     MqChannel, MqConfig, limits, list,
     sys::{self, Access, Attributes, Queue},
 };

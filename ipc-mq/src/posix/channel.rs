@@ -1,6 +1,6 @@
 //! An open channel: a name, and what was found behind it.
 
-use crate::{
+use super::{
     MqReceiver, MqSender,
     sys::{Access, Geometry},
     transport::open_for,

@@ -1,12 +1,15 @@
 //! The receiving end of a queue, after `mq_receive(3)`.
 
+use super::sys::Queue;
 use crate::{
     store::Store,
-    sys::Queue,
-    wait::{Patience, Waiter, sort_out},
+    wait::{Patience, Waiter, is_ready, sort_out},
 };
-use ipc_core::{Batch, BatchReceiver, Message, PriorityReceiver, Receiver, RecvError, Wait};
-use nix::poll::PollFlags;
+use ipc_core::{
+    Batch, BatchReceiver, Message, Notify, NotifyError, OsError, Pollable, PriorityReceiver, Receiver,
+    RecvError, Wait,
+};
+use nix::{errno::Errno, poll::PollFlags};
 use std::{
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
@@ -85,6 +88,39 @@ impl BatchReceiver for MqReceiver {
 impl PriorityReceiver for MqReceiver {
     fn priority_of(message: &MqMessage<'_>) -> u32 {
         message.priority()
+    }
+}
+
+/// The queue's own descriptor; there is nothing to arm, it is readable while there is a
+/// message.
+impl Pollable for MqReceiver {
+    fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        Ok(self.queue.as_fd())
+    }
+
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        Ok(!self.held.is_empty() || is_ready(self.queue.as_fd(), PollFlags::POLLIN)?)
+    }
+}
+
+/// `mq_notify(3)` by signal. The signal's handler finds `SI_MESGQ` as its code.
+impl Notify for MqReceiver {
+    fn notify(&mut self, signal: i32) -> Result<(), NotifyError> {
+        let mut answer = self.queue.notify(Some(signal));
+        if answer == Err(Errno::EBUSY) {
+            // If it is our own process's, this takes it back; another's stays.
+            self.forget_notification()?;
+            answer = self.queue.notify(Some(signal));
+        }
+        answer.map_err(|errno| match errno {
+            Errno::EBUSY => NotifyError::Busy,
+            Errno::EINVAL => NotifyError::NoSuchSignal(signal),
+            other => OsError::new("mq_notify", other).into(),
+        })
+    }
+
+    fn forget_notification(&mut self) -> Result<(), OsError> {
+        self.queue.notify(None).map_err(|errno| OsError::new("mq_notify", errno))
     }
 }
 

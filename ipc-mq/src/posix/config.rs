@@ -1,6 +1,6 @@
 //! How a queue is made: `mq_open(3)`'s mode and attributes, each of them optional.
 
-use crate::{limits, sys::Geometry};
+use super::{limits, sys::Geometry};
 use ipc_core::ChannelError;
 
 /// How a queue is made. What is left out is the kernel's default (10 messages of 8192

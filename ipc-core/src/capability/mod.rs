@@ -1,7 +1,15 @@
 //! What not every transport can do: traits where the compiler is to know, data where a
 //! program or a report asks.
 
+mod kernel;
+
 use crate::{OsError, Receiver, RecvError, SendError, Sender, Wait};
+pub use kernel::{
+    Credentials, Notify, NotifyError, Peek, PeekError, PeerCredentials, Selection, SelectiveReceiver,
+    TypeOutOfRange, TypeSender,
+};
+#[cfg(unix)]
+pub use kernel::{DescriptorReceiver, DescriptorSender, TooManyDescriptors};
 use std::fmt;
 
 /// What a transport promises, for reports and for the selection of tests. Code that
@@ -29,6 +37,11 @@ pub struct Capabilities {
     pub conflates: bool,
     /// Endpoints of different processes meet.
     pub cross_process: bool,
+    /// Each sender has a connection of its own: its messages stay in order, those of several
+    /// senders come in any order.
+    pub connects: bool,
+    /// At most one receiver at a time; another one is told `Busy`.
+    pub one_receiver: bool,
 }
 
 impl Capabilities {
@@ -42,6 +55,8 @@ impl Capabilities {
         lossy: false,
         conflates: false,
         cross_process: false,
+        connects: false,
+        one_receiver: false,
     };
 
     /// Messages are kept while no receiver exists.
@@ -90,6 +105,18 @@ impl Capabilities {
     #[must_use]
     pub const fn with_cross_process(self) -> Self {
         Self { cross_process: true, ..self }
+    }
+
+    /// Each sender has a connection of its own.
+    #[must_use]
+    pub const fn with_connects(self) -> Self {
+        Self { connects: true, ..self }
+    }
+
+    /// One receiver at a time.
+    #[must_use]
+    pub const fn with_one_receiver(self) -> Self {
+        Self { one_receiver: true, ..self }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every system call of this crate, and its only unsafe code: the kernel's queues as
+//! The system calls of this transport, and its only unsafe code: the kernel's queues as
 //! `mq_open(3)`, `mq_send(3)`, `mq_receive(3)` and `mq_getattr(3)` describe them, each as a
 //! safe function that says what the kernel answered and decides nothing.
 //!
@@ -10,13 +10,10 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, open, openat},
     libc,
-    poll::{PollFd, ppoll},
     sys::{
         resource::{Resource, getrlimit},
-        signal::SigSet,
         stat::{FileStat, Mode, fchmod, fstat},
         statfs::{FsType, fstatfs},
-        time::TimeSpec,
     },
 };
 use std::{
@@ -25,7 +22,6 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     path::Path,
     ptr,
-    time::Duration,
 };
 
 /// What a descriptor is opened for.
@@ -142,6 +138,20 @@ impl Queue {
         let answer = unsafe { libc::mq_timedreceive(self.0.as_raw_fd(), start, len, &mut priority, &EPOCH) };
         Errno::result(answer).map(|len| (len.unsigned_abs(), priority))
     }
+
+    /// `mq_notify`: registers this process for a signal, or takes its registration back.
+    pub(crate) fn notify(&self, signal: Option<i32>) -> Result<(), Errno> {
+        let event = signal.map(|signal| {
+            // SAFETY: integers and pointers, for which zeroes are valid.
+            let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+            event.sigev_notify = libc::SIGEV_SIGNAL;
+            event.sigev_signo = signal;
+            event
+        });
+        let event = event.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: `event` is null or points to a local of this function.
+        Errno::result(unsafe { libc::mq_notify(self.0.as_raw_fd(), event) }).map(drop)
+    }
 }
 
 impl AsFd for Queue {
@@ -187,14 +197,6 @@ impl Attributes {
 pub(crate) fn unlink(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` ends with a NUL and lives through the call.
     Errno::result(unsafe { libc::mq_unlink(path.as_ptr()) }).map(drop)
-}
-
-/// `ppoll`, for at most `timeout` by the monotonic clock. An interrupted one is a short one.
-pub(crate) fn poll(descriptors: &mut [PollFd<'_>], timeout: Duration) -> Result<(), OsError> {
-    match ppoll(descriptors, Some(TimeSpec::from_duration(timeout)), None::<SigSet>) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(OsError::new("ppoll", errno)),
-    }
 }
 
 /// The process's limit on the bytes in its user's queues.

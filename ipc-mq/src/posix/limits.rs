@@ -1,7 +1,7 @@
 //! The kernel's limits on queues, `mq_overview(7)`, and the words for reaching one: which
 //! limit, its value, what was asked for, and what raises it.
 
-use crate::sys::{self, Geometry};
+use super::sys::{self, Geometry};
 use ipc_core::{ChannelError, OsError};
 use nix::errno::Errno;
 use std::{fs, io, mem::size_of};
