@@ -99,6 +99,8 @@ pub struct ChannelInfo {
     pub kind: &'static str,
     /// Where it can be seen in the file system.
     pub path: Option<PathBuf>,
+    /// What the kernel finds it by, where that isn't its name.
+    pub key: Option<u32>,
     /// Room for messages, in bytes.
     pub capacity_bytes: Option<u64>,
     /// Room for messages, in messages.
@@ -129,6 +131,7 @@ impl ChannelInfo {
         Self {
             kind,
             path: None,
+            key: None,
             capacity_bytes: None,
             depth: None,
             max_message_len_bytes: None,

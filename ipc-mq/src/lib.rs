@@ -61,12 +61,18 @@
 //! Whoever reaches one is told which ([`ChannelError::Limit`]), and what raises it.
 #![cfg(target_os = "linux")]
 
+mod place;
 mod posix;
 mod store;
+mod sysv;
 mod wait;
 
 pub use ipc_core::*;
 pub use posix::{Mq, MqBatch, MqChannel, MqConfig, MqLoan, MqMessage, MqReceiver, MqSender};
+pub use sysv::{
+    ByAge, ByPriority, Discipline, Sysv, SysvBatch, SysvChannel, SysvConfig, SysvLoan, SysvMessage,
+    SysvQueue, SysvReceiver, SysvSender,
+};
 
 /// A sender to the channel, which is made with the kernel's defaults if there is none.
 ///

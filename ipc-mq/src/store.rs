@@ -1,28 +1,47 @@
 //! Where a receiver keeps the messages that it holds: one stretch of memory, each message
 //! right behind the one before, so that a batch of short ones takes little. The kernel
 //! wants room for the longest possible message at each receive; it gets the tail.
+//!
+//! What a message has besides its bytes (a priority, a type, descriptors) is its tag. A
+//! transport whose messages arrive behind something else of a fixed length has room for that
+//! too, the prefix.
 
 use std::{collections::VecDeque, ops::Range};
 
 /// Messages held, oldest first.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct Store<T> {
     bytes: Vec<u8>,
-    messages: VecDeque<Held>,
+    messages: VecDeque<Held<T>>,
+    prefix_len: usize,
     max_message_len: usize,
 }
 
-#[derive(Clone, Debug)]
-struct Held {
+#[derive(Debug)]
+struct Held<T> {
     range: Range<usize>,
-    priority: u32,
+    tag: T,
 }
 
-impl Store {
+impl<T> Store<T> {
     /// Room for one message of any length; it grows when more are held.
     pub(crate) fn new(max_message_len: usize) -> Self {
-        let bytes = vec![0; max_message_len];
-        Self { bytes, messages: VecDeque::with_capacity(1), max_message_len }
+        Self::with_prefix(0, max_message_len)
+    }
+
+    /// The same for messages behind a prefix.
+    pub(crate) fn with_prefix(prefix_len: usize, max_message_len: usize) -> Self {
+        let bytes = vec![0; prefix_len + max_message_len];
+        Self { bytes, messages: VecDeque::with_capacity(1), prefix_len, max_message_len }
+    }
+
+    /// From now on there is to be room for messages of this length.
+    pub(crate) fn allow(&mut self, max_message_len: usize) {
+        self.max_message_len = max_message_len;
+    }
+
+    pub(crate) fn max_message_len(&self) -> usize {
+        self.max_message_len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -41,24 +60,25 @@ impl Store {
         &self.bytes[self.messages[0].range.clone()]
     }
 
-    pub(crate) fn first_priority(&self) -> u32 {
-        self.messages[0].priority
+    pub(crate) fn first_tag(&self) -> &T {
+        &self.messages[0].tag
     }
 
-    /// Where the next message goes: room for the longest.
+    /// Where the next message goes: room for the prefix and the longest one.
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        if self.bytes.len() - self.end() < self.max_message_len {
-            self.make_room();
+        let room = self.prefix_len + self.max_message_len;
+        if self.bytes.len() - self.end() < room {
+            self.make_room(room);
         }
         let end = self.end();
-        &mut self.bytes[end..end + self.max_message_len]
+        &mut self.bytes[end..end + room]
     }
 
-    /// Counts what was written to the first `len` bytes of [`space`](Self::space).
-    pub(crate) fn push(&mut self, len: usize, priority: u32) {
-        let start = self.end();
+    /// Counts the prefix and the `len` bytes that were written to [`space`](Self::space).
+    pub(crate) fn push(&mut self, len: usize, tag: T) {
+        let start = self.end() + self.prefix_len;
         assert!(len <= self.max_message_len, "the kernel wrote more than it was given room for");
-        self.messages.push_back(Held { range: start..start + len, priority });
+        self.messages.push_back(Held { range: start..start + len, tag });
     }
 
     /// Forgets the first `count` messages, or all.
@@ -79,7 +99,7 @@ impl Store {
     /// Moves the messages to the front where that frees at least as much as it moves, so
     /// that moving stays cheap; grows to twice the size where it isn't enough.
     #[cold]
-    fn make_room(&mut self) {
+    fn make_room(&mut self, room: usize) {
         let (start, end) = (self.start(), self.end());
         if end - start <= start {
             self.bytes.copy_within(start..end, 0);
@@ -87,7 +107,7 @@ impl Store {
                 message.range = message.range.start - start..message.range.end - start;
             }
         }
-        let needed = self.end() + self.max_message_len;
+        let needed = self.end() + room;
         if self.bytes.len() < needed {
             self.bytes.resize(needed.max(self.bytes.len() * 2), 0);
         }
@@ -98,9 +118,9 @@ impl Store {
 mod tests {
     use super::Store;
 
-    fn put(store: &mut Store, message: &[u8]) {
+    fn put(store: &mut Store<()>, message: &[u8]) {
         store.space()[..message.len()].copy_from_slice(message);
-        store.push(message.len(), 0);
+        store.push(message.len(), ());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::{
 #[derive(Debug)]
 pub struct MqReceiver {
     queue: Queue,
-    held: Store,
+    held: Store<u32>,
     waiter: Waiter,
 }
 
@@ -135,14 +135,14 @@ impl AsFd for MqReceiver {
 /// A message lent by a [`MqReceiver`]. Dropping it releases it.
 #[derive(Debug)]
 pub struct MqMessage<'a> {
-    held: &'a mut Store,
+    held: &'a mut Store<u32>,
     release: bool,
 }
 
 impl MqMessage<'_> {
     /// The priority that it was sent with.
     pub fn priority(&self) -> u32 {
-        self.held.first_priority()
+        *self.held.first_tag()
     }
 }
 
@@ -171,7 +171,7 @@ impl Drop for MqMessage<'_> {
 /// Messages lent together by a [`MqReceiver`].
 #[derive(Debug)]
 pub struct MqBatch<'a> {
-    held: &'a mut Store,
+    held: &'a mut Store<u32>,
 }
 
 impl Batch for MqBatch<'_> {

@@ -1,0 +1,252 @@
+//! The system calls of this transport, and its only unsafe code: `msgget(2)`, `msgop(2)`,
+//! `msgctl(2)` and the timer that interrupts them, each as a safe function that says what
+//! the kernel answered and decides nothing.
+
+use nix::{errno::Errno, libc};
+use std::{
+    mem::{self, MaybeUninit},
+    os::fd::RawFd,
+    ptr,
+    time::Duration,
+};
+
+/// What stands before a message's bytes: its type.
+pub(crate) const PREFIX_LEN: usize = mem::size_of::<libc::c_long>();
+
+/// The highest type there is.
+pub(crate) const TYPE_MAX: libc::c_long = libc::c_long::MAX;
+
+/// A queue, by the kernel's number. Anybody may remove it at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queue(pub(crate) RawFd);
+
+/// Which messages `msgrcv` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) message_type: libc::c_long,
+    /// All but that type.
+    pub(crate) except: bool,
+}
+
+/// What the kernel says about a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Status {
+    pub(crate) key: u32,
+    pub(crate) creator_uid: u32,
+    pub(crate) uid: u32,
+    pub(crate) mode: u32,
+    pub(crate) queued_messages: u64,
+    pub(crate) queued_bytes: u64,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) last_sender_pid: u32,
+    pub(crate) last_receiver_pid: u32,
+}
+
+impl Queue {
+    /// `msgget` of a queue that exists.
+    pub(crate) fn find(key: u32) -> Result<Self, Errno> {
+        // SAFETY: integers only.
+        Errno::result(unsafe { libc::msgget(key.cast_signed(), 0) }).map(Self)
+    }
+
+    /// `msgget` of a queue that must not exist. The umask has no say in the mode.
+    pub(crate) fn create(key: u32, mode: u32) -> Result<Self, Errno> {
+        let flags = libc::IPC_CREAT | libc::IPC_EXCL | (mode & 0o777).cast_signed();
+        // SAFETY: integers only.
+        Errno::result(unsafe { libc::msgget(key.cast_signed(), flags) }).map(Self)
+    }
+
+    /// `msgctl(IPC_STAT)`; needs the permission to read.
+    pub(crate) fn status(self) -> Result<Status, Errno> {
+        control(self.0, libc::IPC_STAT).map(|(status, _)| Status::from_raw(&status))
+    }
+
+    /// `msgctl(IPC_SET)`: the room in bytes.
+    pub(crate) fn set_capacity(self, capacity_bytes: u64) -> Result<(), Errno> {
+        let (mut raw, _) = control(self.0, libc::IPC_STAT)?;
+        raw.msg_qbytes = capacity_bytes;
+        // SAFETY: `raw` is what the kernel filled in, and lives through the call.
+        Errno::result(unsafe { libc::msgctl(self.0, libc::IPC_SET, &mut raw) }).map(drop)
+    }
+
+    /// `msgctl(IPC_RMID)`: who waits in it is told.
+    pub(crate) fn remove(self) -> Result<(), Errno> {
+        // SAFETY: this command takes no argument, so the kernel follows no pointer.
+        Errno::result(unsafe { libc::msgctl(self.0, libc::IPC_RMID, ptr::null_mut()) }).map(drop)
+    }
+
+    /// `msgsnd` of a message behind its type, which takes up the first [`PREFIX_LEN`] bytes.
+    #[inline]
+    pub(crate) fn send(self, typed: &[u8], wait: bool) -> Result<(), Errno> {
+        let len = typed.len().checked_sub(PREFIX_LEN).ok_or(Errno::EFAULT)?;
+        let flags = if wait { 0 } else { libc::IPC_NOWAIT };
+        // SAFETY: the kernel reads the type and `len` bytes behind it, at whatever address,
+        // and `typed` has so many.
+        Errno::result(unsafe { libc::msgsnd(self.0, typed.as_ptr().cast(), len, flags) }).map(drop)
+    }
+
+    /// `msgrcv` of the first message that is wanted: its type into the first bytes of
+    /// `space`, the rest behind; how many bytes it has.
+    #[inline]
+    pub(crate) fn receive(self, space: &mut [u8], wanted: Wanted, wait: bool) -> Result<usize, Errno> {
+        let except = if wanted.except { libc::MSG_EXCEPT } else { 0 };
+        self.take(space, wanted.message_type, except | if wait { 0 } else { libc::IPC_NOWAIT })
+    }
+
+    /// `msgrcv(MSG_COPY)`: a copy of the message at this place.
+    pub(crate) fn copy(self, space: &mut [u8], index: libc::c_long) -> Result<usize, Errno> {
+        self.take(space, index, libc::MSG_COPY | libc::IPC_NOWAIT)
+    }
+
+    #[inline]
+    fn take(self, space: &mut [u8], which: libc::c_long, flags: libc::c_int) -> Result<usize, Errno> {
+        let len = space.len().checked_sub(PREFIX_LEN).ok_or(Errno::EFAULT)?;
+        // SAFETY: the kernel writes the type and at most `len` bytes behind it, at whatever
+        // address, to `space`, which has room for them and is borrowed for us alone.
+        let answer = unsafe { libc::msgrcv(self.0, space.as_mut_ptr().cast(), len, which, flags) };
+        Errno::result(answer).map(isize::unsigned_abs)
+    }
+}
+
+impl Status {
+    fn from_raw(raw: &libc::msqid_ds) -> Self {
+        Self {
+            key: raw.msg_perm.__key.cast_unsigned(),
+            creator_uid: raw.msg_perm.cuid,
+            uid: raw.msg_perm.uid,
+            mode: u32::from(raw.msg_perm.mode) & 0o777,
+            queued_messages: raw.msg_qnum,
+            queued_bytes: raw.__msg_cbytes,
+            capacity_bytes: raw.msg_qbytes,
+            last_sender_pid: raw.msg_lspid.cast_unsigned(),
+            last_receiver_pid: raw.msg_lrpid.cast_unsigned(),
+        }
+    }
+}
+
+/// All queues of this namespace, whoever's: `msgctl(MSG_INFO)`, `msgctl(MSG_STAT_ANY)`.
+pub(crate) fn all() -> Result<Vec<(Queue, Status)>, Errno> {
+    // From linux/msg.h; the C libraries of the day don't all have it.
+    const MSG_STAT_ANY: libc::c_int = 13;
+    let (_, highest_index) = control(0, libc::MSG_INFO)?;
+    let found = (0..=highest_index).filter_map(|index| match control(index, MSG_STAT_ANY) {
+        Ok((status, id)) => Some((Queue(id), Status::from_raw(&status))),
+        // There is none at this place, or none any more.
+        Err(_) => None,
+    });
+    Ok(found.collect())
+}
+
+/// An `msgctl` that fills in a status; and what it answered.
+fn control(id: libc::c_int, command: libc::c_int) -> Result<(libc::msqid_ds, libc::c_int), Errno> {
+    let mut raw = MaybeUninit::<libc::msqid_ds>::zeroed();
+    // SAFETY: `raw` has room for what these commands write; MSG_INFO writes less.
+    let answer = Errno::result(unsafe { libc::msgctl(id, command, raw.as_mut_ptr()) })?;
+    // SAFETY: all integers, zeroed above and filled in by the call.
+    Ok((unsafe { raw.assume_init() }, answer))
+}
+
+/// The signal that ends waits, see the transport's documentation.
+pub(crate) fn alarm_signal() -> libc::c_int {
+    libc::SIGRTMAX() - 3
+}
+
+/// What the process does on the alarm's signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handler {
+    /// What it began with.
+    Default,
+    /// Our own.
+    Ours,
+    /// Somebody else's.
+    Foreign,
+}
+
+extern "C" fn interrupt_only(_: libc::c_int) {}
+
+/// `sigaction(2)`: whose handler there is.
+pub(crate) fn handler() -> Result<Handler, Errno> {
+    let mut found = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set, and `found` has room for what there is.
+    let answer = unsafe { libc::sigaction(alarm_signal(), ptr::null(), found.as_mut_ptr()) };
+    Errno::result(answer)?;
+    // SAFETY: zeroed above, for which all fields are valid, and filled in by the call.
+    let found = unsafe { found.assume_init() };
+    Ok(match found.sa_sigaction {
+        libc::SIG_DFL => Handler::Default,
+        ours if ours == interrupt_only as *const () as libc::sighandler_t => Handler::Ours,
+        _ => Handler::Foreign,
+    })
+}
+
+/// `sigaction(2)`: our handler from now on. It interrupts system calls.
+pub(crate) fn install_handler() -> Result<(), Errno> {
+    // SAFETY: integers and a pointer, for which zeroes are valid: no flags, so no
+    // SA_RESTART, and an empty mask.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = interrupt_only as *const () as libc::sighandler_t;
+    // SAFETY: the handler does nothing, which is safe in every state of the process.
+    Errno::result(unsafe { libc::sigaction(alarm_signal(), &action, ptr::null_mut()) }).map(drop)
+}
+
+/// `pthread_sigmask(3)`: lets the alarm's signal through to this thread, or blocks it;
+/// whether it was blocked before.
+pub(crate) fn block_alarm(block: bool) -> Result<bool, Errno> {
+    let mut alarm = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `alarm` has room for a set.
+    Errno::result(unsafe { libc::sigemptyset(alarm.as_mut_ptr()) })?;
+    // SAFETY: `alarm` was initialised by the call above.
+    Errno::result(unsafe { libc::sigaddset(alarm.as_mut_ptr(), alarm_signal()) })?;
+    let how = if block { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: one set is initialised, the other has room.
+    match unsafe { libc::pthread_sigmask(how, alarm.as_ptr(), before.as_mut_ptr()) } {
+        // SAFETY: the call filled it in.
+        0 => Ok(unsafe { libc::sigismember(before.as_ptr(), alarm_signal()) } == 1),
+        error => Err(Errno::from_raw(error)),
+    }
+}
+
+/// A timer that sends the alarm's signal to the thread that made it.
+#[derive(Debug)]
+pub(crate) struct Timer(libc::timer_t);
+
+// SAFETY: it is a number of the kernel's (or a pointer that the C library takes from any
+// thread), and the calls on it are the kernel's to order.
+unsafe impl Send for Timer {}
+
+impl Timer {
+    /// `timer_create(2)` by the monotonic clock.
+    pub(crate) fn for_this_thread() -> Result<Self, Errno> {
+        // SAFETY: integers and pointers, for which zeroes are valid.
+        let mut event: libc::sigevent = unsafe { mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = alarm_signal();
+        event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
+        let mut timer = MaybeUninit::<libc::timer_t>::zeroed();
+        // SAFETY: `event` lives through the call, `timer` has room for what it writes.
+        let answer = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, timer.as_mut_ptr()) };
+        Errno::result(answer)?;
+        // SAFETY: the call filled it in.
+        Ok(Self(unsafe { timer.assume_init() }))
+    }
+
+    /// `timer_settime(2)`: rings after `delay` and from then on at each `interval`; never
+    /// again if `delay` is zero.
+    pub(crate) fn set(&self, delay: Duration, interval: Duration) -> Result<(), Errno> {
+        let times = libc::itimerspec { it_interval: timespec(interval), it_value: timespec(delay) };
+        // SAFETY: the timer is ours until it is dropped, `times` lives through the call.
+        Errno::result(unsafe { libc::timer_settime(self.0, 0, &times, ptr::null_mut()) }).map(drop)
+    }
+
+    /// `timer_delete(2)`.
+    pub(crate) fn delete(&self) {
+        // SAFETY: the timer is ours; once it is deleted, another call on it is an error, no
+        // more.
+        unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    *nix::sys::time::TimeSpec::from_duration(duration).as_ref()
+}

@@ -1,0 +1,238 @@
+//! The namespace of this user's System V queues.
+
+use super::{
+    SysvChannel, SysvConfig,
+    config::Found,
+    limits,
+    registry::{Registered, Registry},
+    sys::{self, Queue, Status, TYPE_MAX, Wanted},
+};
+use crate::place::Home;
+use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, Transport};
+use nix::errno::Errno;
+use std::marker::PhantomData;
+
+/// What becomes of a message's type. Sealed: there are [`ByAge`] and [`ByPriority`].
+pub trait Discipline: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// The type of a sender's messages at first.
+    #[doc(hidden)]
+    const FIRST_TYPE: i64;
+
+    /// What a receiver takes at first.
+    #[doc(hidden)]
+    const FIRST_WANTED: i64;
+}
+
+/// Messages have types, to select by; they are delivered by age.
+#[derive(Clone, Copy, Debug)]
+pub struct ByAge;
+
+/// Messages have priorities; they are delivered the highest first, equals by age.
+#[derive(Clone, Copy, Debug)]
+pub struct ByPriority;
+
+impl Discipline for ByAge {
+    const FIRST_TYPE: i64 = 1;
+    const FIRST_WANTED: i64 = 0;
+}
+
+impl Discipline for ByPriority {
+    const FIRST_TYPE: i64 = super::sender::type_of_priority(0);
+    /// The lowest type first, up to the highest that there is.
+    const FIRST_WANTED: i64 = -(TYPE_MAX as i64);
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::ByAge {}
+    impl Sealed for super::ByPriority {}
+}
+
+/// The System V queues that this user's names stand for (of this IPC namespace, in a
+/// container).
+#[derive(Clone, Debug)]
+pub struct Sysv<D: Discipline = ByAge> {
+    home: Home,
+    discipline: PhantomData<fn() -> D>,
+}
+
+impl Sysv<ByAge> {
+    /// Types to select by, and delivery by age.
+    pub fn new() -> Self {
+        Self { home: Home::of_user(), discipline: PhantomData }
+    }
+
+    /// The signal that ends waits with a deadline or a cancellation on these queues:
+    /// `SIGRTMAX - 3`. It is of no concern to programs that don't use this signal.
+    pub fn signal() -> i32 {
+        sys::alarm_signal()
+    }
+}
+
+impl Sysv<ByPriority> {
+    /// Priorities, and delivery of the highest first. These are the same queues: priority 0
+    /// is type 32768, 1 is type 32767 and so on, and what has a higher type counts as of
+    /// priority 0.
+    pub fn by_priority() -> Self {
+        Self { home: Home::of_user(), discipline: PhantomData }
+    }
+}
+
+impl Default for Sysv<ByAge> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<D: Discipline> Sysv<D> {
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn registry(&self) -> Registry<'_> {
+        Registry::new(&self.home)
+    }
+
+    /// Gives a name to a queue that another program made.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::NotFound`] if there is no queue with this key,
+    /// [`ChannelError::AlreadyExists`] if the name is taken, [`ChannelError::NotPermitted`]
+    /// if we may not look at it.
+    pub fn adopt(&self, name: &ChannelName, key: u32) -> Result<SysvChannel<D>, ChannelError> {
+        let queue = Queue::find(key).map_err(|errno| match errno {
+            Errno::ENOENT => ChannelError::NotFound,
+            other => limits::explain_create(other),
+        })?;
+        let status = self.status(queue)?;
+        let registered =
+            Registered { key, creator_uid: status.creator_uid, max_message_len: limits::max_message_len() };
+        self.registry().adopt(name, registered)?;
+        Ok(channel(name, queue, registered, Some(&status)))
+    }
+
+    fn found(&self, name: &ChannelName) -> Result<(Queue, Registered), ChannelError> {
+        self.registry().queue(name)?.ok_or(ChannelError::NotFound)
+    }
+
+    fn status(&self, queue: Queue) -> Result<Status, ChannelError> {
+        queue.status().map_err(|errno| match errno {
+            Errno::EACCES => ChannelError::NotPermitted("this process may not receive from the queue".into()),
+            other => super::alarm::gone_or("msgctl", other),
+        })
+    }
+}
+
+impl<D: Discipline> Transport for Sysv<D> {
+    type Config = SysvConfig;
+    type Channel = SysvChannel<D>;
+
+    const SCHEME: &'static str = "sysv";
+    const CAPABILITIES: Capabilities = Capabilities::NONE.with_stores().with_cross_process();
+
+    fn create(&self, name: &ChannelName, config: &SysvConfig) -> Result<SysvChannel<D>, ChannelError> {
+        config.validate()?;
+        let max_message_len = config.max_message_len_or_default();
+        limits::check_max_message_len(max_message_len)?;
+        let figures = (max_message_len, config.mode_or_default());
+        let (queue, registered) = self.registry().create(name, figures, |queue| {
+            let Some(bytes) = config.capacity_bytes() else { return Ok(()) };
+            queue.set_capacity(bytes).map_err(|errno| limits::explain_capacity(errno, bytes))
+        })?;
+        Ok(channel(name, queue, registered, None))
+    }
+
+    fn open(&self, name: &ChannelName) -> Result<SysvChannel<D>, ChannelError> {
+        let (queue, registered) = self.found(name)?;
+        Ok(channel(name, queue, registered, queue.status().ok().as_ref()))
+    }
+
+    fn open_or_create(
+        &self,
+        name: &ChannelName,
+        config: &SysvConfig,
+    ) -> Result<SysvChannel<D>, ChannelError> {
+        config.validate()?;
+        loop {
+            if let Some((queue, registered)) = self.registry().settled_queue(name)? {
+                match self.status(queue) {
+                    Ok(status) => {
+                        config.check(found(registered, &status))?;
+                        return Ok(channel(name, queue, registered, Some(&status)));
+                    }
+                    // Removed in between.
+                    Err(ChannelError::NotFound) => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.create(name, config) {
+                Err(ChannelError::AlreadyExists) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Removes the queue at once, with what is in it: who waits in it is told
+    /// [`Closed`](ipc_core::RecvError::Closed).
+    fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
+        self.registry().remove(name)
+    }
+
+    /// Those that have a name of this user's; [`all_queues`](Self::all_queues) has the
+    /// others.
+    fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
+        let registry = self.registry();
+        let mut names = registry.names()?;
+        // What can't be read is listed too, so that it is seen.
+        names.retain(|name| !matches!(registry.queue(name), Ok(None)));
+        Ok(names)
+    }
+
+    fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
+        let (queue, registered) = self.found(name)?;
+        let status = self.status(queue)?;
+        let max_message_len = max_message_len(registered, Some(&status)) as u64;
+        let mut info = ChannelInfo::new("sysv-queue");
+        info.path = Some(self.registry().path(name));
+        info.key = Some(status.key);
+        info.capacity_bytes = Some(status.capacity_bytes);
+        info.depth = Some(status.capacity_bytes / max_message_len.max(1));
+        info.max_message_len_bytes = Some(max_message_len);
+        info.queued_messages = Some(status.queued_messages);
+        info.mode = Some(status.mode);
+        info.uid = Some(status.uid);
+        Ok(info)
+    }
+}
+
+fn channel<D: Discipline>(
+    name: &ChannelName,
+    queue: Queue,
+    registered: Registered,
+    status: Option<&Status>,
+) -> SysvChannel<D> {
+    SysvChannel::new(name.clone(), queue, registered.key, max_message_len(registered, status))
+}
+
+/// A message longer than the queue's room would wait for ever.
+fn max_message_len(registered: Registered, status: Option<&Status>) -> usize {
+    let room =
+        status.map_or(usize::MAX, |status| usize::try_from(status.capacity_bytes).unwrap_or(usize::MAX));
+    registered.max_message_len.min(room)
+}
+
+fn found(registered: Registered, status: &Status) -> Found {
+    Found {
+        capacity_bytes: status.capacity_bytes,
+        max_message_len: max_message_len(registered, Some(status)),
+        mode: status.mode,
+    }
+}
+
+impl Wanted {
+    pub(crate) fn first<D: Discipline>() -> Self {
+        // The highest type is a c_long, whatever its width.
+        Self { message_type: D::FIRST_WANTED as _, except: false }
+    }
+}
