@@ -65,6 +65,7 @@ mod place;
 mod posix;
 mod store;
 mod sysv;
+mod unix;
 mod wait;
 
 pub use ipc_core::*;
@@ -73,6 +74,8 @@ pub use sysv::{
     ByAge, ByPriority, Discipline, Sysv, SysvBatch, SysvChannel, SysvConfig, SysvLoan, SysvMessage,
     SysvQueue, SysvReceiver, SysvSender,
 };
+
+pub use unix::{Unix, UnixBatch, UnixChannel, UnixConfig, UnixLoan, UnixMessage, UnixReceiver, UnixSender};
 
 /// A sender to the channel, which is made with the kernel's defaults if there is none.
 ///

@@ -242,11 +242,6 @@ impl AsFd for Folder {
 }
 
 impl Entry {
-    /// The permission bits.
-    pub(crate) fn mode(&self) -> u32 {
-        self.status.st_mode & 0o7777
-    }
-
     /// The value of a line `KEY VALUE`, if there is such a line and it makes sense.
     pub(crate) fn value<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         let lines = self.text.lines().filter_map(|line| line.split_once(' '));

@@ -64,6 +64,14 @@ impl<T> Store<T> {
         &self.messages[0].tag
     }
 
+    pub(crate) fn first_tag_mut(&mut self) -> &mut T {
+        &mut self.messages[0].tag
+    }
+
+    pub(crate) fn iter_tagged(&self) -> impl Iterator<Item = (&[u8], &T)> {
+        self.messages.iter().map(|message| (&self.bytes[message.range.clone()], &message.tag))
+    }
+
     /// Where the next message goes: room for the prefix and the longest one.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         let room = self.prefix_len + self.max_message_len;

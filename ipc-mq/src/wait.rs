@@ -51,6 +51,17 @@ pub(crate) fn sort_out<T>(call: &'static str, answer: Result<T, Errno>) -> Resul
     }
 }
 
+/// What a wait watches: something with a descriptor that `ppoll` takes.
+pub(crate) trait Watched {
+    fn watched(&self) -> BorrowedFd<'_>;
+}
+
+impl Watched for BorrowedFd<'_> {
+    fn watched(&self) -> BorrowedFd<'_> {
+        *self
+    }
+}
+
 /// What an endpoint needs to wait, made when it is first needed.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
@@ -61,28 +72,41 @@ impl Waiter {
     /// Waits as long as `wait` says until `attempt` has an answer. `readiness` is what
     /// `ppoll` calls the state in which an attempt may have one.
     #[inline]
-    pub(crate) fn until<T>(
+    pub(crate) fn until<T, E: Into<Unready>>(
         &mut self,
         queue: BorrowedFd<'_>,
         readiness: PollFlags,
         wait: Wait<'_>,
-        mut attempt: impl FnMut(Patience) -> Result<Option<T>, OsError>,
+        mut attempt: impl FnMut(Patience) -> Result<Option<T>, E>,
+    ) -> Result<T, Unready> {
+        let mut queue = queue;
+        self.until_of(&mut queue, readiness, wait, |_, patience| attempt(patience))
+    }
+
+    /// The same for attempts that change what is watched.
+    #[inline]
+    pub(crate) fn until_of<W: Watched, T, E: Into<Unready>>(
+        &mut self,
+        watched: &mut W,
+        readiness: PollFlags,
+        wait: Wait<'_>,
+        mut attempt: impl FnMut(&mut W, Patience) -> Result<Option<T>, E>,
     ) -> Result<T, Unready> {
         let patience = if matches!(wait, Wait::Forever) { Patience::Endless } else { Patience::None };
-        match attempt(patience)? {
+        match attempt(watched, patience).map_err(Into::into)? {
             Some(answer) => Ok(answer),
             None if matches!(wait, Wait::Never) => Err(Unready::WouldBlock),
-            None => self.sleep_until(queue, readiness, wait, attempt),
+            None => self.sleep_until(watched, readiness, wait, attempt),
         }
     }
 
     #[cold]
-    fn sleep_until<T>(
+    fn sleep_until<W: Watched, T, E: Into<Unready>>(
         &mut self,
-        queue: BorrowedFd<'_>,
+        watched: &mut W,
         readiness: PollFlags,
         wait: Wait<'_>,
-        mut attempt: impl FnMut(Patience) -> Result<Option<T>, OsError>,
+        mut attempt: impl FnMut(&mut W, Patience) -> Result<Option<T>, E>,
     ) -> Result<T, Unready> {
         let bell = wait.cancel().map(|_| self.bell()).transpose()?;
         let _registration =
@@ -94,8 +118,8 @@ impl Waiter {
                 return Err(Unready::Cancelled);
             }
             let sleep = remaining(wait.deadline()).ok_or(Unready::TimedOut)?;
-            doze(queue, readiness, bell, sleep)?;
-            if let Some(answer) = attempt(Patience::None)? {
+            doze(watched.watched(), readiness, bell, sleep)?;
+            if let Some(answer) = attempt(watched, Patience::None).map_err(Into::into)? {
                 return Ok(answer);
             }
         }

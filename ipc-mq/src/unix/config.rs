@@ -1,0 +1,161 @@
+//! How a channel is made; kept in its file.
+
+use ipc_core::ChannelError;
+
+/// How a channel is made. What is left out is: messages of up to 1 GiB, the system's socket
+/// buffer (`net.core.wmem_default`), mode 0600, and its own user as the only one allowed.
+///
+/// ```
+/// let config = ipc_mq::UnixConfig::new().max_message_len(1 << 20).allow_uids([1000, 1001]);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct UnixConfig {
+    max_message_len: Option<usize>,
+    buffer_bytes: Option<usize>,
+    mode: Option<u32>,
+    allowed_uids: Option<Vec<u32>>,
+}
+
+impl UnixConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The longest message, in bytes: at least 1. It bounds the memory that a sender can
+    /// make a receiver hold.
+    #[must_use]
+    pub fn max_message_len(self, bytes: usize) -> Self {
+        Self { max_message_len: Some(bytes), ..self }
+    }
+
+    /// How much of one sender's messages may be under way, in bytes with the kernel's
+    /// bookkeeping (about 1 KiB for a short message): at least 4096, at most twice
+    /// `net.core.wmem_max`, beyond which it is cut. Messages above 64 KiB count as short ones.
+    #[must_use]
+    pub fn buffer_bytes(self, bytes: usize) -> Self {
+        Self { buffer_bytes: Some(bytes), ..self }
+    }
+
+    /// The permission bits of its files, exactly these whatever the process's umask: 4 is to
+    /// find the channel, 2 is to connect to it.
+    #[must_use]
+    pub fn mode(self, bits: u32) -> Self {
+        Self { mode: Some(bits), ..self }
+    }
+
+    /// Whose messages are taken, by effective user id; the channel's own user has to be
+    /// named too. Others are refused before anything of theirs is looked at.
+    #[must_use]
+    pub fn allow_uids(self, uids: impl IntoIterator<Item = u32>) -> Self {
+        let mut uids: Vec<u32> = uids.into_iter().collect();
+        uids.sort_unstable();
+        uids.dedup();
+        Self { allowed_uids: Some(uids), ..self }
+    }
+
+    /// Refuses what no channel can have.
+    pub(crate) fn validate(&self) -> Result<(), ChannelError> {
+        let wrong = match self {
+            Self { max_message_len: Some(0), .. } => {
+                "a maximum message length of 0 bytes carries nothing: give at least 1".into()
+            }
+            Self { buffer_bytes: Some(bytes), .. } if *bytes < 4096 => {
+                format!("a buffer of {bytes} bytes is less than the kernel's least: give at least 4096")
+            }
+            Self { mode: Some(mode), .. } if mode & !0o666 != 0 => {
+                format!(
+                    "mode {mode:o} has other bits than reading and writing: give one from 0 to 666 (octal)"
+                )
+            }
+            // More would not fit the channel's file.
+            Self { allowed_uids: Some(uids), .. } if uids.len() > Settings::MOST_UIDS => {
+                format!("{} users are allowed, at most {} can be", uids.len(), Settings::MOST_UIDS)
+            }
+            _ => return Ok(()),
+        };
+        Err(ChannelError::InvalidConfig(wrong))
+    }
+
+    /// All settings of a new channel.
+    pub(crate) fn settings(&self, socket: u64) -> Settings {
+        let ours = || vec![nix::unistd::geteuid().as_raw()];
+        Settings {
+            socket,
+            max_message_len: self.max_message_len.unwrap_or(Settings::DEFAULT_MAX_MESSAGE_LEN),
+            buffer_bytes: self.buffer_bytes.unwrap_or(0),
+            allowed_uids: self.allowed_uids.clone().unwrap_or_else(ours),
+        }
+    }
+
+    pub(crate) fn mode_or_default(&self) -> u32 {
+        self.mode.unwrap_or(0o600)
+    }
+
+    /// Whether a channel with these settings is what was asked for.
+    pub(crate) fn check(&self, found: &Settings, mode: u32) -> Result<(), ChannelError> {
+        check("max_message_len", self.max_message_len, found.max_message_len)?;
+        check("buffer_bytes", self.buffer_bytes, found.buffer_bytes)?;
+        let shown = |uids: &Vec<u32>| format!("{uids:?}");
+        check("allow_uids", self.allowed_uids.as_ref().map(shown), shown(&found.allowed_uids))?;
+        let shown = |bits| format!("{bits:04o}");
+        check("mode", self.mode.map(shown), shown(mode))
+    }
+}
+
+fn check<T: PartialEq + ToString>(
+    setting: &'static str,
+    asked: Option<T>,
+    found: T,
+) -> Result<(), ChannelError> {
+    match asked {
+        Some(asked) if asked != found => {
+            Err(ChannelError::Mismatch { setting, asked: asked.to_string(), found: found.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a channel's file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// What its socket is called.
+    pub(crate) socket: u64,
+    pub(crate) max_message_len: usize,
+    /// 0 is the system's.
+    pub(crate) buffer_bytes: usize,
+    pub(crate) allowed_uids: Vec<u32>,
+}
+
+impl Settings {
+    const DEFAULT_MAX_MESSAGE_LEN: usize = 1 << 30;
+    const MOST_UIDS: usize = 256;
+
+    pub(crate) fn to_text(&self) -> String {
+        let uids: Vec<String> = self.allowed_uids.iter().map(u32::to_string).collect();
+        format!(
+            "ipc-unix 1\nsocket {}\nmax-message-len-bytes {}\nbuffer-bytes {}\nallow-uids {}\n",
+            self.socket,
+            self.max_message_len,
+            self.buffer_bytes,
+            uids.join(",")
+        )
+    }
+
+    pub(crate) fn of(entry: &crate::place::Entry) -> Option<Self> {
+        (entry.value::<u32>("ipc-unix")? == 1).then_some(())?;
+        let uids: String = entry.value("allow-uids")?;
+        let uids = uids.split(',').filter(|uid| !uid.is_empty()).map(str::parse);
+        Some(Self {
+            socket: entry.value("socket")?,
+            max_message_len: entry.value("max-message-len-bytes").filter(|&len| len != 0)?,
+            buffer_bytes: entry.value("buffer-bytes")?,
+            allowed_uids: uids.collect::<Result<_, _>>().ok()?,
+        })
+    }
+
+    /// What the socket is called in its folder.
+    pub(crate) fn socket_name(&self) -> String {
+        format!("{:016x}", self.socket)
+    }
+}

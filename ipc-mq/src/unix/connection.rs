@@ -1,0 +1,157 @@
+//! A sender's way to the receiver: found, waited for, and lost.
+
+use super::{
+    channel::Found,
+    packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE},
+};
+use crate::wait::Waiter;
+use ipc_core::{OsError, SendError, Unready, Wait};
+use nix::{
+    errno::Errno,
+    poll::PollFlags,
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        socket::{
+            AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt,
+            sendmsg, setsockopt, socket,
+            sockopt::{PeerCredentials, SndBuf},
+        },
+    },
+};
+use std::{
+    io::IoSlice,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+/// A connection that stands, as far as is known.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    /// Longer messages go as parcels.
+    pub(crate) longest_inline: usize,
+}
+
+impl Connection {
+    /// Connects, and waits for a receiver if there is none.
+    pub(crate) fn open(found: &Found, waiter: &mut Waiter, wait: Wait<'_>) -> Result<Self, SendError> {
+        if let Some(connection) = Self::try_open(found)? {
+            return Ok(connection);
+        }
+        if matches!(wait, Wait::Never) {
+            return Err(if found.exists() { SendError::WouldBlock } else { SendError::Closed });
+        }
+        let arrivals = arrivals(found).map_err(|errno| OsError::new("inotify_add_watch", errno))?;
+        waiter
+            .until(arrivals.as_fd(), PollFlags::POLLIN, wait, |_| {
+                // Before the look, so that what happens after it wakes us.
+                while arrivals.read_events().is_ok_and(|events| !events.is_empty()) {}
+                if !found.exists() {
+                    return Err(Unready::Closed);
+                }
+                Self::try_open(found).map_err(Unready::from)
+            })
+            .map_err(SendError::from)
+    }
+
+    /// Connects if there is a receiver.
+    fn try_open(found: &Found) -> Result<Option<Self>, OsError> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+            .map_err(|errno| OsError::new("socket", errno))?;
+        if found.settings.buffer_bytes > 0 {
+            // The kernel doubles the figure, for its bookkeeping.
+            let half = (found.settings.buffer_bytes / 2).min(i32::MAX as usize);
+            setsockopt(&socket, SndBuf, &half).map_err(|errno| OsError::new("setsockopt", errno))?;
+        }
+        let address = found.socket_address()?;
+        match connect(socket.as_raw_fd(), &address.0) {
+            Ok(()) => {}
+            // Nobody has come yet; who was there is dead; or it isn't settled which.
+            Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ECONNRESET) => return Ok(None),
+            Err(Errno::EAGAIN) => {
+                return Err(OsError::new(
+                    "connect",
+                    std::io::Error::other(
+                        "as many senders wait to be taken in as net.core.somaxconn allows: \
+                     the receiver doesn't receive (`ipc doctor` explains the limit)",
+                    ),
+                ));
+            }
+            Err(errno) => return Err(OsError::new("connect", errno)),
+        }
+        let receiver =
+            getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
+        if !found.home.trusts(receiver.uid()) {
+            return Err(OsError::new(
+                "connect",
+                std::io::Error::other(format!("user {} receives here, who isn't trusted", receiver.uid())),
+            ));
+        }
+        let room = getsockopt(&socket, SndBuf).map_err(|errno| OsError::new("getsockopt", errno))?;
+        block(&socket).map_err(|errno| OsError::new("fcntl", errno))?;
+        let longest_inline = LONGEST_INLINE.min(room / 4).saturating_sub(HEADER_LEN);
+        Ok(Some(Self { socket, longest_inline }))
+    }
+
+    /// Sends one packet. `None` is "not now".
+    #[inline]
+    pub(crate) fn send(
+        &self,
+        header: Header,
+        message: &[u8],
+        descriptors: &[RawFd],
+        may_wait: bool,
+    ) -> Result<Option<()>, Errno> {
+        let header = header.to_bytes();
+        let parts = [IoSlice::new(&header), IoSlice::new(message)];
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        let dont_wait = if may_wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+        let flags = MsgFlags::MSG_NOSIGNAL | dont_wait;
+        match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, flags, None) {
+            Ok(_) => Ok(Some(())),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Says that this end goes in good order, if there is room to say it.
+    pub(crate) fn farewell(&self) {
+        let _ = self.send(Header { kind: Kind::Farewell, len: 0 }, &[], &[], false);
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether the error says that the receiver is gone.
+pub(crate) fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
+}
+
+/// Tells when a receiver comes, or the channel goes.
+fn arrivals(found: &Found) -> Result<Inotify, Errno> {
+    let arrivals = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let sockets = found.sockets_path();
+    let watched = arrivals.add_watch(&sockets, AddWatchFlags::IN_MOVED_TO);
+    match watched {
+        // Nobody ever received here: whoever does makes the folder in its parent.
+        Err(Errno::ENOENT) => {
+            arrivals.add_watch(sockets.parent().unwrap_or(&sockets), AddWatchFlags::IN_CREATE)?;
+        }
+        answer => drop(answer?),
+    }
+    match arrivals.add_watch(&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF) {
+        // Gone already: the first look says so.
+        Ok(_) | Err(Errno::ENOENT) => Ok(arrivals),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn block(socket: &OwnedFd) -> Result<(), Errno> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
+}

@@ -1,0 +1,272 @@
+//! A receiver's sockets: the one that listens, and those of its senders, watched together
+//! (`epoll(7)`).
+
+use super::{
+    channel::{Found, SOCKETS, address},
+    packet::{Header, Kind},
+    parcel,
+    store::{Held, Tag},
+    sys::{self, Received},
+    transport::lock_role,
+};
+use ipc_core::{ChannelError, Credentials, OsError};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, renameat},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        socket::{
+            AddressFamily, Backlog, SockFlag, SockType, bind, getsockopt, listen, socket,
+            sockopt::PeerCredentials,
+        },
+        stat::{FchmodatFlags, Mode, fchmodat},
+    },
+};
+use std::{
+    fs::File,
+    num::NonZeroUsize,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+/// After so many messages of one sender the others are looked at.
+const TURN: u32 = 64;
+/// So many senders at a time; others wait to be taken in.
+const MOST_SENDERS: usize = 1024;
+/// What stands for the listening socket among the events.
+const LISTENING: u64 = u64::MAX;
+
+/// All sockets of a receiver.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    epoll: Epoll,
+    socket: OwnedFd,
+    /// Whether the listening socket is watched: not while there are as many senders as can
+    /// be.
+    watched: bool,
+    senders: Vec<Option<Peer>>,
+    connected: usize,
+    /// Whose messages are taken, and for how many messages more.
+    current: Option<usize>,
+    turn: u32,
+    allowed_uids: Vec<u32>,
+    max_message_len: usize,
+    /// The role, held as long as this lives.
+    _role: Flock<File>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    socket: OwnedFd,
+    credentials: Credentials,
+    /// It said that it goes.
+    said_farewell: bool,
+}
+
+/// What a look at the sockets found.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A message is in the store.
+    Message,
+    /// A sender went without a farewell.
+    Death,
+}
+
+/// What one sender's socket had.
+enum Read {
+    Message,
+    Nothing,
+    Gone { death: bool },
+}
+
+impl Listener {
+    /// Takes the receiver's role, and begins to listen.
+    pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
+        let role = lock_role(&found.file)?;
+        if !found.exists() {
+            return Err(ChannelError::NotFound);
+        }
+        let os = |call| move |errno: Errno| OsError::new(call, errno);
+        let sockets = found.home.open_or_make(SOCKETS)?;
+        let (name, new) = (found.settings.socket_name(), format!(".{}", found.settings.socket_name()));
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(os("socket"))?;
+        // We have the role, so what is there is a dead receiver's. The new socket takes the
+        // name when it listens, or a sender could come too early and wait for ever.
+        sockets.unlink(&new)?;
+        let address = address(&found.home, Some(&sockets), &new)?;
+        bind(socket.as_raw_fd(), &address.0).map_err(os("bind"))?;
+        let mode = Mode::from_bits_truncate(found.status.st_mode & 0o666);
+        fchmodat(&sockets, &*new, mode, FchmodatFlags::FollowSymlink).map_err(os("fchmodat"))?;
+        listen(&socket, Backlog::MAXALLOWABLE).map_err(os("listen"))?;
+        renameat(&sockets, &*new, &sockets, &*name).map_err(os("renameat"))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, LISTENING)).map_err(os("epoll_ctl"))?;
+        Ok(Self {
+            epoll,
+            socket,
+            watched: true,
+            senders: Vec::new(),
+            connected: 0,
+            current: None,
+            turn: 0,
+            allowed_uids: found.settings.allowed_uids.clone(),
+            max_message_len: found.settings.max_message_len,
+            _role: role,
+        })
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    /// The senders that are connected.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = Credentials> {
+        self.senders.iter().flatten().map(|peer| peer.credentials)
+    }
+
+    /// Takes one message into `held`, waiting for one if that is wanted. `None` is "not now".
+    pub(crate) fn next(&mut self, held: &mut Held, may_wait: bool) -> Result<Option<Event>, OsError> {
+        loop {
+            if let Some(index) = self.current.filter(|_| self.turn > 0) {
+                match self.read(index, held)? {
+                    Read::Message => {
+                        self.turn -= 1;
+                        return Ok(Some(Event::Message));
+                    }
+                    Read::Nothing => self.turn = 0,
+                    Read::Gone { death } => {
+                        self.forget(index)?;
+                        if death {
+                            return Ok(Some(Event::Death));
+                        }
+                    }
+                }
+            }
+            match self.ready(may_wait)? {
+                Some(LISTENING) => self.take_in()?,
+                // One at a time: the kernel turns its list round, so that all get theirs.
+                Some(index) => (self.current, self.turn) = (usize::try_from(index).ok(), TURN),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Which socket has something.
+    fn ready(&self, may_wait: bool) -> Result<Option<u64>, OsError> {
+        let timeout = if may_wait { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+        let mut events = [EpollEvent::empty()];
+        match self.epoll.wait(&mut events, timeout) {
+            Ok(0) | Err(Errno::EINTR) => Ok(None),
+            Ok(_) => Ok(Some(events[0].data())),
+            Err(errno) => Err(OsError::new("epoll_wait", errno)),
+        }
+    }
+
+    /// Takes in whoever waits at the door and is allowed.
+    #[cold]
+    fn take_in(&mut self) -> Result<(), OsError> {
+        while self.connected < MOST_SENDERS {
+            let socket = match sys::accept(self.socket.as_fd()) {
+                Ok(socket) => socket,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+                // Those inside go on; when one goes there is a descriptor for another.
+                Err(Errno::EMFILE | Errno::ENFILE) if self.connected > 0 => break,
+                Err(errno) => return Err(OsError::new("accept4", errno)),
+            };
+            let found =
+                getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
+            let credentials =
+                Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
+            if self.allowed_uids.contains(&credentials.uid) {
+                self.add(Peer { socket, credentials, said_farewell: false })?;
+            }
+        }
+        self.epoll.delete(&self.socket).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+        self.watched = false;
+        Ok(())
+    }
+
+    fn add(&mut self, peer: Peer) -> Result<(), OsError> {
+        let index = self.senders.iter().position(Option::is_none).unwrap_or(self.senders.len());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+        self.epoll.add(&peer.socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+        if index == self.senders.len() {
+            self.senders.push(None);
+        }
+        self.senders[index] = Some(peer);
+        self.connected += 1;
+        Ok(())
+    }
+
+    /// Closes a sender's connection, and lets another one in.
+    #[cold]
+    fn forget(&mut self, index: usize) -> Result<(), OsError> {
+        self.current = None;
+        if self.senders[index].take().is_some() {
+            self.connected -= 1;
+        }
+        if !self.watched {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENING);
+            self.epoll.add(&self.socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+            self.watched = true;
+        }
+        Ok(())
+    }
+
+    /// Looks at one sender's socket. What isn't a packet of ours ends the connection.
+    #[inline]
+    fn read(&mut self, index: usize, held: &mut Held) -> Result<Read, OsError> {
+        let Some(peer) = self.senders.get_mut(index).and_then(Option::as_mut) else {
+            return Ok(Read::Nothing);
+        };
+        let received = match sys::receive(peer.socket.as_fd(), held.space()) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Read::Nothing),
+            Err(Errno::ECONNRESET) => return Ok(Read::Gone { death: !peer.said_farewell }),
+            Err(errno) => return Err(OsError::new("recvmsg", errno)),
+        };
+        if received.len == 0 {
+            return Ok(Read::Gone { death: !peer.said_farewell });
+        }
+        let max_message_len = self.max_message_len;
+        match unpack(received, max_message_len) {
+            Some(Unpacked::Message { inline_len, descriptors, pages }) => {
+                held.push(inline_len, Tag { credentials: peer.credentials, descriptors, pages });
+                Ok(Read::Message)
+            }
+            Some(Unpacked::Farewell) => {
+                peer.said_farewell = true;
+                Ok(Read::Gone { death: false })
+            }
+            None => Ok(Read::Gone { death: false }),
+        }
+    }
+}
+
+/// A packet that is one of ours.
+enum Unpacked {
+    Message { inline_len: usize, descriptors: Vec<OwnedFd>, pages: Option<sys::Pages> },
+    Farewell,
+}
+
+/// Checks all that a peer could have made up.
+#[inline]
+fn unpack(received: Received, max_message_len: usize) -> Option<Unpacked> {
+    let Received { len, header, truncated, mut descriptors } = received;
+    let inline_len = len.checked_sub(header.len())?;
+    let Header { kind, len } = Header::from_bytes(header)?;
+    let len = usize::try_from(len).ok()?;
+    if truncated || len > max_message_len {
+        return None;
+    }
+    match kind {
+        Kind::Inline if len == inline_len => Some(Unpacked::Message { inline_len, descriptors, pages: None }),
+        Kind::Parcel if inline_len == 0 && !descriptors.is_empty() => {
+            let pages = parcel::open(&descriptors.remove(0), NonZeroUsize::new(len)?).ok()?;
+            Some(Unpacked::Message { inline_len: 0, descriptors, pages: Some(pages) })
+        }
+        Kind::Farewell if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Farewell),
+        _ => None,
+    }
+}

@@ -1,0 +1,52 @@
+//! `unix:`, sequenced-packet sockets, after `unix(7)`: message passing *with* a connection.
+//!
+//! A channel has one receiver at a time and any number of senders, each with a connection
+//! of its own. Nothing is stored: without a receiver nothing is taken, and what a receiver
+//! had not received when it went is gone with its connections. What only this transport can
+//! do comes from the connection: the kernel says who sent
+//! ([`PeerCredentials`](ipc_core::PeerCredentials)), tells both ends at once when the other
+//! one is gone, holds up each sender by itself, and passes descriptors
+//! ([`DescriptorSender`](ipc_core::DescriptorSender)).
+//!
+//! # Either start order
+//!
+//! A channel is a file that says how it is; a sender finds no channel ([`NotFound`]) or one
+//! that has, or has not yet, a receiver. Without one it waits as its
+//! [`Wait`](ipc_core::Wait) says, as if the channel were full: `Never` answers
+//! [`WouldBlock`], and a receiver that comes wakes those who wait (`inotify(7)`). The receiver
+//! holds a lock on the channel's file (`flock(2)`), which the kernel takes back when it dies;
+//! whoever has the lock replaces the socket of the dead one, by a rename, so that no sender
+//! ever meets a socket that nobody listens to and that won't be replaced.
+//!
+//! A connection that broke is told once, [`PeerDied`](ipc_core::SendError::PeerDied): what
+//! the dead receiver had not received is lost. The next call connects to its successor.
+//!
+//! # Packets
+//!
+//! Each begins with 16 bytes: a mark, what it is, and a length. A message of up to 64 KiB
+//! stands behind them. A longer one is put into a sealed `memfd`, and the packet passes its
+//! descriptor: its bytes are copied once, by the sender, or not at all if it writes into a
+//! loan. A receiver maps it only if it is sealed against writing, shrinking and growing and
+//! has the promised length. Whoever sends anything else loses the connection, and nothing
+//! else happens.
+//!
+//! [`NotFound`]: ipc_core::ChannelError::NotFound
+//! [`WouldBlock`]: ipc_core::SendError::WouldBlock
+
+mod channel;
+mod config;
+mod connection;
+mod listener;
+mod packet;
+mod parcel;
+mod receiver;
+mod sender;
+mod store;
+mod sys;
+mod transport;
+
+pub use channel::UnixChannel;
+pub use config::UnixConfig;
+pub use receiver::{UnixBatch, UnixMessage, UnixReceiver};
+pub use sender::{UnixLoan, UnixSender};
+pub use transport::Unix;

@@ -1,0 +1,24 @@
+//! The messages that a receiver holds: short ones one behind the other, long ones in their
+//! pages.
+
+use super::sys::Pages;
+use crate::store::Store;
+use ipc_core::Credentials;
+use std::os::fd::OwnedFd;
+
+/// Messages held, oldest first.
+pub(crate) type Held = Store<Tag>;
+
+/// What a message has besides its bytes.
+#[derive(Debug)]
+pub(crate) struct Tag {
+    pub(crate) credentials: Credentials,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Where the bytes are if they didn't come in the packet.
+    pub(crate) pages: Option<Pages>,
+}
+
+/// The bytes of a message, from what the store has of it.
+pub(crate) fn bytes<'a>(inline: &'a [u8], tag: &'a Tag) -> &'a [u8] {
+    tag.pages.as_ref().map_or(inline, Pages::bytes)
+}

@@ -1,0 +1,184 @@
+//! The system calls of this transport that need unsafe code: those that bring descriptors,
+//! and the mappings of `memfd`s.
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{SockFlag, accept4},
+};
+use std::{
+    mem::{self, MaybeUninit},
+    num::NonZeroUsize,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    ptr::{self, NonNull},
+    slice,
+};
+
+use super::packet::{HEADER_LEN, MAX_DESCRIPTORS};
+
+/// Room for a parcel's descriptor and those of the user.
+const CONTROL_LEN: usize = 128;
+const _: () = assert!(CONTROL_LEN >= 2 * mem::size_of::<libc::cmsghdr>() + (MAX_DESCRIPTORS + 1) * 4);
+
+/// Control messages are read where they are, so they are aligned.
+#[repr(C, align(16))]
+struct Control([u8; CONTROL_LEN]);
+
+/// What `recvmsg` brought.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// All bytes, the header's too.
+    pub(crate) len: usize,
+    pub(crate) header: [u8; HEADER_LEN],
+    /// Something did not fit and was cut off.
+    pub(crate) truncated: bool,
+    /// In the order of sending.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// `accept4` without waiting.
+pub(crate) fn accept(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let raw = accept4(socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+    // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// `recvmsg` without waiting: the header apart, the rest into `space`. A peer may send any
+/// bytes and descriptors; each descriptor that arrives is owned, and so closed some time.
+pub(crate) fn receive(socket: BorrowedFd<'_>, space: &mut [u8]) -> Result<Received, Errno> {
+    let mut header = [0; HEADER_LEN];
+    let mut control = Control([0; CONTROL_LEN]);
+    let mut parts = [
+        libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: HEADER_LEN },
+        libc::iovec { iov_base: space.as_mut_ptr().cast(), iov_len: space.len() },
+    ];
+    // SAFETY: integers and pointers, for which zeroes are valid.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_LEN as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: all that the message points to are locals and `space`, borrowed for us alone,
+    // with these lengths.
+    let answer = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+    let len = Errno::result(answer)?.unsigned_abs();
+    let descriptors = if message.msg_controllen == 0 { Vec::new() } else { take_descriptors(&message) };
+    let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    Ok(Received { len, header, truncated, descriptors })
+}
+
+/// Owns all descriptors that came.
+#[cold]
+fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    // SAFETY: the kernel filled in the control messages that `message` points to.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null, or a control message within the buffer, which is aligned for it.
+    while let Some(control) = unsafe { next.as_ref() } {
+        if (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: computes with an integer.
+            let before = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (control.cmsg_len as usize).saturating_sub(before) / mem::size_of::<RawFd>();
+            // SAFETY: the data of a control message follows its header.
+            let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+            for index in 0..count {
+                // SAFETY: the kernel wrote so many numbers there, at whatever alignment.
+                let raw = unsafe { data.add(index).read_unaligned() };
+                // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(raw) });
+            }
+        }
+        // SAFETY: as above; the result is null or within the buffer.
+        next = unsafe { libc::CMSG_NXTHDR(message, control) };
+    }
+    descriptors
+}
+
+/// `fcntl(F_GET_SEALS)`; an error for what isn't a `memfd`.
+pub(crate) fn seals(descriptor: BorrowedFd<'_>) -> Result<libc::c_int, Errno> {
+    // SAFETY: integers only.
+    Errno::result(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_GET_SEALS) })
+}
+
+/// What nobody can undo, and what makes a mapping safe to read: no writing through any
+/// descriptor or mapping, no shrinking under it, no more seals that matter.
+pub(crate) const SEALED: libc::c_int = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+
+/// `fcntl(F_ADD_SEALS)` of [`SEALED`]. Refused while a writable mapping exists.
+pub(crate) fn seal(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    let seals = SEALED | libc::F_SEAL_SEAL;
+    // SAFETY: integers only.
+    Errno::result(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+}
+
+/// Pages of a `memfd`, unmapped on drop.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the pages are memory of the process's, owned by this value alone.
+unsafe impl Send for Pages {}
+
+// SAFETY: shared, they are only read.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Maps a `memfd` of ours that nobody else has, to be written.
+    pub(crate) fn writable(memfd: &impl AsFd, len: NonZeroUsize) -> Result<Self, Errno> {
+        Self::map(memfd.as_fd(), len, libc::PROT_READ | libc::PROT_WRITE, 0)
+    }
+
+    /// Maps a `memfd` that is [`SEALED`] and has this length: who sent it can't change it.
+    pub(crate) fn sealed(memfd: &impl AsFd, len: NonZeroUsize) -> Result<Self, Errno> {
+        Self::map(memfd.as_fd(), len, libc::PROT_READ, libc::MAP_POPULATE)
+    }
+
+    fn map(
+        memfd: BorrowedFd<'_>,
+        len: NonZeroUsize,
+        protection: libc::c_int,
+        flags: libc::c_int,
+    ) -> Result<Self, Errno> {
+        let flags = libc::MAP_SHARED | flags;
+        // SAFETY: a new mapping, wherever the kernel has room for it.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), len.get(), protection, flags, memfd.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let start = NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Self { start, len: len.get() })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped with this length until drop, from a file that can't shrink (sealed,
+        // or ours alone); no peer can write to it, for the same reason.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// Only of pages that were mapped to be written.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; borrowed for us alone, and writable by the caller's word.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: this mapping is ours, and nobody borrows from it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Sixty-four random bits.
+pub(crate) fn random() -> Result<u64, Errno> {
+    let mut bits = MaybeUninit::<u64>::uninit();
+    // SAFETY: there is room for eight bytes, which the call writes all at once.
+    let answer = unsafe { libc::getrandom(bits.as_mut_ptr().cast(), mem::size_of::<u64>(), 0) };
+    Errno::result(answer)?;
+    // SAFETY: requests of up to 256 bytes are never answered in part.
+    Ok(unsafe { bits.assume_init() })
+}
