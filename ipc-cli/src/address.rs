@@ -8,18 +8,27 @@ use std::{fmt, str::FromStr};
 pub(crate) enum Scheme {
     /// Message passing: the kernel's POSIX queues.
     Mq,
+    /// Message passing: the kernel's System V queues.
+    Sysv,
+    /// Message passing over connections: sequenced-packet sockets.
+    Unix,
     /// Shared memory.
     Shm,
 }
 
 impl Scheme {
     /// All of them, in the order in which they are listed.
-    pub(crate) const ALL: [Self; 2] = [Self::Mq, Self::Shm];
+    pub(crate) const ALL: [Self; 4] = [Self::Mq, Self::Sysv, Self::Unix, Self::Shm];
+
+    /// One for each of the two models, the simplest of it.
+    pub(crate) const MODELS: [Self; 2] = [Self::Mq, Self::Shm];
 
     /// What stands before the colon.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Mq => "mq",
+            Self::Sysv => "sysv",
+            Self::Unix => "unix",
             Self::Shm => "shm",
         }
     }
@@ -71,16 +80,13 @@ pub(crate) enum InvalidAddress {
     Name(InvalidName),
 }
 
+const KNOWN: &str = "mq:NAME or sysv:NAME (kernel queue), unix:NAME (socket) or shm:NAME (shared memory)";
+
 impl fmt::Display for InvalidAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoScheme => {
-                f.write_str("not an address: write mq:NAME (kernel queue) or shm:NAME (shared memory)")
-            }
-            Self::UnknownScheme(scheme) => write!(
-                f,
-                "unknown scheme {scheme:?}: write mq:NAME (kernel queue) or shm:NAME (shared memory)"
-            ),
+            Self::NoScheme => write!(f, "not an address: write {KNOWN}"),
+            Self::UnknownScheme(scheme) => write!(f, "unknown scheme {scheme:?}: write {KNOWN}"),
             Self::Name(error) => error.fmt(f),
         }
     }
@@ -95,6 +101,8 @@ mod tests {
 
     #[rstest]
     #[case("mq:orders", Scheme::Mq)]
+    #[case("sysv:orders", Scheme::Sysv)]
+    #[case("unix:orders", Scheme::Unix)]
     #[case("shm:orders", Scheme::Shm)]
     fn an_address_is_a_scheme_and_a_name(#[case] text: &str, #[case] scheme: Scheme) {
         let address: Address = text.parse().unwrap();

@@ -1,5 +1,7 @@
 //! The command line, as clap reads it.
 
+mod inspection;
+
 use crate::{
     address::{Address, InvalidAddress, Scheme},
     exit::{Exit, Failure},
@@ -9,6 +11,7 @@ use clap::{
     Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+pub(crate) use inspection::{Doctor, Peek};
 use std::{error::Error, ffi::OsString, time::Duration};
 
 /// Channels between processes: kernel queues and shared memory.
@@ -21,8 +24,10 @@ pub(crate) struct Args {
 
 const AFTER_HELP: &str = "\
 Addresses:
-  mq:NAME   a kernel queue (message passing)
-  shm:NAME  a ring in shared memory
+  mq:NAME    a kernel queue (message passing, POSIX)
+  sysv:NAME  a kernel queue (message passing, System V)
+  unix:NAME  a socket (message passing with a connection: a receiver must be there)
+  shm:NAME   a ring in shared memory
   NAME is 1 to 200 of A-Z a-z 0-9 . _ - and starts with neither a dot nor a dash.
 
 Exit codes:
@@ -31,7 +36,7 @@ Exit codes:
   130, 143: ended by SIGINT, SIGTERM
 
 Environment:
-  IPC_DIR   the directory of the shm: channels
+  IPC_DIR   the directory of the shm: channels, and of what finds the sysv: and unix: ones
 
 Example:
   ipc send shm:orders --create '42 apples'
@@ -46,6 +51,8 @@ pub(crate) enum Command {
     Serve(Serve),
     Ls(Ls),
     Stat(Stat),
+    Peek(Peek),
+    Doctor(Doctor),
     Rm(Rm),
     Lock(Lock),
     Gc(Gc),
@@ -60,7 +67,7 @@ pub(crate) enum Command {
 /// kernel's default depth and message size.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// The channel: mq:NAME or shm:NAME
+    /// The channel: SCHEME:NAME (see ipc --help)
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
     #[command(flatten)]
@@ -78,14 +85,14 @@ pub(crate) struct Settings {
     /// call, ipc serve).
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
-    /// shm: room for messages, in bytes, rounded up to whole pages (suffixes K, M, G, T: powers
-    /// of 1,024)
+    /// shm: room for messages, in bytes, rounded up to whole pages; unix: a sender's buffer
+    /// (suffixes K, M, G, T: powers of 1,024)
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
-    /// mq, shm of kinds with slots: room for messages, in messages
+    /// mq, sysv, shm of kinds with slots: room for messages, in messages
     #[arg(long, value_name = "N")]
     pub(crate) depth: Option<usize>,
-    /// mq, shm of kinds with slots: the longest message, in bytes (suffixes K, M, G: powers of
+    /// mq, sysv, unix, shm of kinds with slots: the longest message, in bytes (suffixes K, M, G: powers of
     /// 1,024)
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) max_message: Option<u64>,
@@ -121,7 +128,7 @@ pub(crate) struct Settings {
 /// there whatever becomes of this process.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
-    /// The channel: mq:NAME or shm:NAME
+    /// The channel: SCHEME:NAME (see ipc --help)
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
     /// Messages, instead of standard input (after -- if one begins with a dash)
@@ -130,9 +137,13 @@ pub(crate) struct Send {
     /// Wait at most this long for room, for each message: 250ms, 5s, 2m, 1h; 0: don't wait
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// mq: messages of a higher priority overtake those of a lower one (0, the lowest)
+    /// mq, sysv: messages of a higher priority overtake those of a lower one (0, the lowest);
+    /// on a sysv channel where they are received with --priority
     #[arg(long, value_name = "N")]
     pub(crate) priority: Option<u32>,
+    /// sysv: the messages' type, to be selected by (1)
+    #[arg(long = "type", value_name = "N", conflicts_with = "priority")]
+    pub(crate) message_type: Option<u64>,
     /// How standard input is split into messages
     #[arg(long, value_name = "FRAMING", default_value = "lines")]
     pub(crate) framing: SendFraming,
@@ -163,7 +174,7 @@ pub(crate) struct Send {
 /// for a second then, or on a second signal, at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Recv {
-    /// The channel: mq:NAME or shm:NAME
+    /// The channel: SCHEME:NAME (see ipc --help)
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
     /// End after so many messages
@@ -175,6 +186,12 @@ pub(crate) struct Recv {
     /// End when the channel is empty
     #[arg(long)]
     pub(crate) drain: bool,
+    /// mq, sysv: take the highest priority first (a mq channel always does)
+    #[arg(long)]
+    pub(crate) priority: bool,
+    /// sysv: take messages of this type only, and leave the others
+    #[arg(long = "type", value_name = "N", conflicts_with = "priority")]
+    pub(crate) message_type: Option<u64>,
     /// End where `ipc send --end` marked the end (which is ignored without this option)
     #[arg(long)]
     pub(crate) until_end: bool,
@@ -278,12 +295,15 @@ pub(crate) struct Ls {
     /// An array of what `ipc stat --json` prints (with `problem` where one can't be read)
     #[arg(long)]
     pub(crate) json: bool,
+    /// List the System V queues too that are nobody's channels here, as others left them
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// Show what is known about a channel
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stat {
-    /// The channel: mq:NAME or shm:NAME
+    /// The channel: SCHEME:NAME (see ipc --help)
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
     /// An object with all keys, null where there is no such thing
@@ -297,9 +317,12 @@ pub(crate) struct Stat {
 /// is refused. A mq: channel loses its name at once, and who has it open goes on with it unseen.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
-    /// The channels: mq:NAME or shm:NAME
-    #[arg(value_name = "ADDR", required = true)]
+    /// The channels: SCHEME:NAME (see ipc --help)
+    #[arg(value_name = "ADDR", required_unless_present = "sysv_id")]
     pub(crate) addresses: Vec<Address>,
+    /// Remove the System V queue with this number too, as `ipc ls --all` shows it
+    #[arg(long, value_name = "ID")]
+    pub(crate) sysv_id: Vec<i32>,
 }
 
 /// Run a command that nobody else runs meanwhile, as flock(1) does
@@ -415,21 +438,26 @@ impl Settings {
     /// The options that were given and that `scheme` doesn't have, the first with the
     /// reason: what it has instead.
     pub(crate) fn foreign_to(&self, scheme: Scheme) -> Option<String> {
-        let (option, instead) = match (scheme, self) {
-            (Scheme::Mq, Self { capacity: Some(_), .. }) => {
+        let queue = matches!(scheme, Scheme::Mq | Scheme::Sysv);
+        let (option, instead) = match self {
+            _ if scheme == Scheme::Shm => return None,
+            Self { capacity: Some(_), .. } if queue => {
                 ("--capacity", "its room is --depth messages of --max-message bytes")
             }
-            (Scheme::Mq, Self { kind: Some(_), .. }) => ("--kind", "leave it out"),
-            (Scheme::Mq, Self { when_full: Some(_), .. }) => {
+            Self { depth: Some(_), .. } if !queue => {
+                ("--depth", "its room is the socket's buffer, --capacity bytes for each sender")
+            }
+            Self { kind: Some(_), .. } => ("--kind", "leave it out"),
+            Self { when_full: Some(_), .. } => {
                 ("--when-full", "a sender waits, as long as its --timeout says")
             }
-            (Scheme::Mq, Self { max_deliveries: Some(_), .. }) => {
+            Self { max_deliveries: Some(_), .. } => {
                 ("--max-deliveries", "the kernel delivers a message once")
             }
-            (Scheme::Mq, Self { participants: Some(_), .. }) => ("--participants", "anybody may come"),
-            (Scheme::Mq, Self { huge_pages: true, .. }) => ("--huge-pages", "the kernel keeps its messages"),
-            (Scheme::Mq, Self { prefault: true, .. }) => ("--prefault", "the kernel keeps its messages"),
-            (Scheme::Mq, Self { publishers: Some(_), .. }) => ("--publishers", "anybody may send"),
+            Self { participants: Some(_), .. } => ("--participants", "anybody may come"),
+            Self { huge_pages: true, .. } => ("--huge-pages", "the kernel keeps its messages"),
+            Self { prefault: true, .. } => ("--prefault", "the kernel keeps its messages"),
+            Self { publishers: Some(_), .. } => ("--publishers", "anybody may send"),
             _ => return None,
         };
         Some(format!("{scheme} channels have no {option}: {instead}"))
@@ -463,7 +491,7 @@ mod tests {
     )]
     #[case(
         "ipc stat orders",
-        "ipc: orders: not an address: write mq:NAME (kernel queue) or shm:NAME (shared memory)"
+        "ipc: orders: not an address: write mq:NAME or sysv:NAME (kernel queue), unix:NAME (socket) or shm:NAME (shared memory)"
     )]
     #[case(
         "ipc stat mq:a/b",
@@ -494,6 +522,10 @@ mod tests {
     #[case(Scheme::Mq, Settings { publishers: Some(1), ..Settings::default() }, true)]
     #[case(Scheme::Mq, Settings { huge_pages: true, ..Settings::default() }, true)]
     #[case(Scheme::Mq, Settings { prefault: true, ..Settings::default() }, true)]
+    #[case(Scheme::Sysv, Settings { capacity: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Sysv, Settings { depth: Some(1), max_message: Some(1), mode: Some(0), ..Settings::default() }, false)]
+    #[case(Scheme::Unix, Settings { depth: Some(1), ..Settings::default() }, true)]
+    #[case(Scheme::Unix, Settings { capacity: Some(1), max_message: Some(1), ..Settings::default() }, false)]
     #[case(Scheme::Shm, Settings { depth: Some(1), max_message: Some(1), ..Settings::default() }, false)]
     #[case(Scheme::Shm, Settings { capacity: Some(1), kind: Some("spsc".into()), ..Settings::default() }, false)]
     fn options_of_the_other_scheme_are_foreign(

@@ -1,12 +1,14 @@
 //! What the commands need beyond `ipc-core`'s traits, for each transport, and the one place
 //! where an address's scheme chooses between them.
 
+mod kernel;
+
 use crate::{
     address::{Address, Scheme},
     args::{CreateIfMissing, Settings},
     exit::{Exit, Failure},
 };
-use ipc_core::{Channel, Receiver as _, SendError, Sender as _, Transport, Wait};
+use ipc_core::{Channel, Peek, PeekError, SendError, Sender as _, Transport, Wait};
 
 /// The sending end of a backend's channels.
 pub(crate) type SenderOf<B> = <<B as Transport>::Channel as Channel>::Sender;
@@ -29,6 +31,28 @@ pub(crate) trait Backend: Transport {
     /// Gives the messages sent from now on this priority.
     fn set_priority(sender: &mut SenderOf<Self>, priority: u32) -> Result<(), String>;
 
+    /// Gives the messages sent from now on this type.
+    fn set_type(_sender: &mut SenderOf<Self>, _message_type: u64) -> Result<(), String> {
+        Err(format!("{} messages have no --type: leave it out, or use a sysv channel", Self::SCHEME))
+    }
+
+    /// Has the receiver take what is chosen only.
+    fn choose(_receiver: &mut ReceiverOf<Self>, choice: Choice) -> Result<(), String> {
+        let (option, others) = match choice {
+            Choice::Type(_) => ("--type", "a sysv channel"),
+            Choice::HighestPriority => ("--priority", "a mq or sysv channel"),
+        };
+        Err(format!("{} channels have no {option}: leave it out, or use {others}", Self::SCHEME))
+    }
+
+    /// A way to look at messages without taking them; or why there is none, and what to do.
+    fn peeker(_channel: &Self::Channel) -> Result<Box<dyn Peeker>, String> {
+        Err(format!(
+            "a message of a {} channel can't be looked at without taking it: receive it, or use a sysv channel",
+            Self::SCHEME
+        ))
+    }
+
     /// Marks the end of the stream.
     fn send_end(sender: &mut SenderOf<Self>, wait: Wait<'_>) -> Result<(), SendError>;
 
@@ -46,6 +70,27 @@ pub(crate) trait Backend: Transport {
     fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError>;
 }
 
+/// What a receiver is to take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Choice {
+    /// Messages of this type.
+    Type(u64),
+    /// The highest priority first.
+    HighestPriority,
+}
+
+/// Looks at messages.
+pub(crate) trait Peeker {
+    /// Copies the message at this place, the oldest being 0. False if there are not so many.
+    fn peek(&mut self, index: usize, buffer: &mut Vec<u8>) -> Result<bool, PeekError>;
+}
+
+impl<R: Peek> Peeker for R {
+    fn peek(&mut self, index: usize, buffer: &mut Vec<u8>) -> Result<bool, PeekError> {
+        Peek::peek(self, index, buffer)
+    }
+}
+
 /// Something to be done with a backend.
 pub(crate) trait Job {
     /// What comes of it.
@@ -59,6 +104,8 @@ pub(crate) trait Job {
 pub(crate) fn with<J: Job>(scheme: Scheme, job: J) -> J::Output {
     match scheme {
         Scheme::Mq => job.run(&ipc_mq::Mq::new()),
+        Scheme::Sysv => job.run(&ipc_mq::Sysv::new()),
+        Scheme::Unix => job.run(&ipc_mq::Unix::new()),
         Scheme::Shm => job.run(&ipc_shm::Shm::new()),
     }
 }
@@ -91,49 +138,6 @@ pub(crate) fn open<B: Backend>(
         return Err(Failure::new(Exit::Usage, address, SETTINGS_WITHOUT_CREATE));
     };
     opened.map_err(|error| Failure::channel(address, &error))
-}
-
-impl Backend for ipc_mq::Mq {
-    const END_IS_EMPTY_MESSAGE: bool = true;
-
-    fn config(settings: &Settings) -> Result<ipc_mq::MqConfig, String> {
-        let mut config = ipc_mq::MqConfig::new();
-        if let Some(depth) = settings.depth {
-            config = config.depth(depth);
-        }
-        if let Some(bytes) = settings.max_message {
-            config =
-                config.max_message_len(usize::try_from(bytes).map_err(|_| "--max-message is too large")?);
-        }
-        if let Some(mode) = settings.mode {
-            config = config.mode(mode);
-        }
-        Ok(config)
-    }
-
-    fn set_priority(sender: &mut SenderOf<Self>, priority: u32) -> Result<(), String> {
-        ipc_core::PrioritySender::set_priority(sender, priority).map_err(|error| error.to_string())
-    }
-
-    fn send_end(sender: &mut SenderOf<Self>, wait: Wait<'_>) -> Result<(), SendError> {
-        sender.send_wait(b"", wait)
-    }
-
-    /// The kernel copies a message whole, so the longest are the fastest.
-    fn chunk_len(sender: &SenderOf<Self>) -> usize {
-        sender.max_message_len()
-    }
-
-    /// The kernel forgot the message when it was taken: it is sent again, with its priority.
-    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
-        use ipc_core::{PriorityReceiver as _, PrioritySender as _};
-        let mut sender = channel.sender().map_err(|_| SendError::Closed)?;
-        let message = receiver.held();
-        let priority = ReceiverOf::<Self>::priority_of(&message);
-        // The kernel delivered it, so it is one that the kernel takes.
-        let _ = sender.set_priority(priority);
-        sender.send_wait(&message, Wait::Never)
-    }
 }
 
 impl Backend for ipc_shm::Shm {

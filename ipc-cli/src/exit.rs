@@ -105,6 +105,11 @@ impl Failure {
         Self::new(exit_of_channel_error(error), address, text)
     }
 
+    /// The System V queue with this number could not be removed.
+    pub(crate) fn numbered(id: i32, error: &ChannelError) -> Self {
+        Self::new(exit_of_channel_error(error), format_args!("System V queue {id}"), error)
+    }
+
     /// This failure, and then another one on a line of its own.
     #[must_use]
     pub(crate) fn and(mut self, other: &Self) -> Self {

@@ -12,6 +12,7 @@ mod args;
 mod backend;
 mod commands;
 mod demo;
+mod doctor;
 mod exit;
 mod framing;
 mod interrupt;
@@ -45,6 +46,8 @@ fn run() -> Result<Ending, Failure> {
         Command::Serve(options) => commands::serve::run(options),
         Command::Ls(options) => commands::ls::run(options),
         Command::Stat(options) => commands::stat::run(options),
+        Command::Peek(options) => commands::peek::run(options),
+        Command::Doctor(options) => commands::doctor::run(options),
         Command::Rm(options) => commands::rm::run(options),
         Command::Lock(options) => commands::lock::run(options),
         Command::Gc(options) => commands::gc::run(options),

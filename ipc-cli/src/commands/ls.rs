@@ -11,7 +11,8 @@ use crate::{
     exit::{Ending, Exit, Failure},
     units::{Size, grouped},
 };
-use ipc_core::{ChannelError, ChannelName};
+use ipc_core::{ChannelError, ChannelInfo, ChannelName};
+use ipc_mq::{Sysv, SysvQueue};
 use std::fmt::Write as _;
 
 pub(crate) fn run(options: &args::Ls) -> Result<Ending, Failure> {
@@ -25,6 +26,12 @@ pub(crate) fn run(options: &args::Ls) -> Result<Ending, Failure> {
                 eprintln!("{}", Failure::bare(Exit::Failure, format_args!("{scheme}: {why}")));
             }
             Err(error) => failed = Some(Failure::listing(scheme, &error)),
+        }
+    }
+    if options.all {
+        match Sysv::new().all_queues() {
+            Ok(queues) => channels.extend(queues.iter().filter_map(stray)),
+            Err(error) => failed = Some(Failure::listing(Scheme::Sysv, &error)),
         }
     }
     print(&if options.json { to_json(&channels) } else { to_table(&channels) })?;
@@ -49,6 +56,20 @@ fn describe(scheme: Scheme, name: ChannelName) -> Option<Description> {
         Err(ChannelError::NotFound) => None,
         Err(error) => Some(Description::unknown(&address, Some(error.to_string()))),
     }
+}
+
+/// A System V queue that is no channel of ours; `ipc rm --sysv-id` takes its number.
+fn stray(queue: &SysvQueue) -> Option<Description> {
+    if queue.name.is_some() {
+        return None;
+    }
+    let mut info = ChannelInfo::new("sysv-queue");
+    info.key = Some(queue.key);
+    info.capacity_bytes = Some(queue.capacity_bytes);
+    info.queued_messages = Some(queue.queued_messages);
+    info.mode = Some(queue.mode);
+    info.uid = Some(queue.uid);
+    Some(Description::unnamed(format!("--sysv-id {}", queue.id), &info))
 }
 
 const HEADINGS: [&str; 6] = ["ADDRESS", "KIND", "QUEUED", "ROOM", "MODE", "USERS"];

@@ -2,9 +2,11 @@
 
 pub(crate) mod call;
 pub(crate) mod create;
+pub(crate) mod doctor;
 pub(crate) mod gc;
 pub(crate) mod lock;
 pub(crate) mod ls;
+pub(crate) mod peek;
 pub(crate) mod recover;
 pub(crate) mod recv;
 pub(crate) mod rm;

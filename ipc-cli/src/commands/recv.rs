@@ -5,7 +5,7 @@
 
 use crate::{
     args,
-    backend::{self, Backend, Job},
+    backend::{self, Backend, Choice, Job},
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
     output::{Output, Printer, Stdout},
@@ -40,6 +40,11 @@ impl<W: Output> Job for Receiving<'_, W> {
         let address = &options.address;
         let channel = backend::open(backend, address, &options.create)?;
         let mut receiver = channel.receiver().map_err(|error| Failure::channel(address, &error))?;
+        let chosen =
+            [options.priority.then_some(Choice::HighestPriority), options.message_type.map(Choice::Type)];
+        for choice in chosen.into_iter().flatten() {
+            B::choose(&mut receiver, choice).map_err(|text| Failure::new(Exit::Usage, address, text))?;
+        }
         let mut printer = Printer::new(output, options.framing);
         let mut left = options.count.unwrap_or(u64::MAX);
         let timeout = if options.drain { Some(Duration::ZERO) } else { options.timeout };

@@ -8,7 +8,9 @@ use crate::{
 };
 
 pub(crate) fn run(options: &Rm) -> Result<Ending, Failure> {
-    let failures: Vec<_> = options.addresses.iter().filter_map(|address| remove(address).err()).collect();
+    let named = options.addresses.iter().map(remove);
+    let numbered = options.sysv_id.iter().map(|&id| remove_queue(id));
+    let failures: Vec<_> = named.chain(numbered).filter_map(Result::err).collect();
     // Each is reported in its turn, and the first decides how the command ends.
     match failures.split_first() {
         None => Ok(Ending::Done),
@@ -18,6 +20,10 @@ pub(crate) fn run(options: &Rm) -> Result<Ending, Failure> {
 
 fn remove(address: &Address) -> Result<(), Failure> {
     backend::with(address.scheme, Removing(address))
+}
+
+fn remove_queue(id: i32) -> Result<(), Failure> {
+    ipc_mq::Sysv::new().remove_queue(id).map_err(|error| Failure::numbered(id, &error))
 }
 
 struct Removing<'a>(&'a Address);

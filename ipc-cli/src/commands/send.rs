@@ -42,6 +42,10 @@ impl<R: Read> Job for Sending<'_, R> {
             B::set_priority(&mut sender, priority)
                 .map_err(|text| Failure::new(Exit::Usage, address, text))?;
         }
+        if let Some(message_type) = options.message_type {
+            B::set_type(&mut sender, message_type)
+                .map_err(|text| Failure::new(Exit::Usage, address, text))?;
+        }
         let mut stream = Stream::<B> { address, sender, options, interrupt: &interrupt };
         match stream.send_all(input) {
             Ok(()) => Ok(Ending::Done),

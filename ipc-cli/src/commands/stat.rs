@@ -44,6 +44,8 @@ pub(crate) struct Description {
     pub(crate) address: String,
     pub(crate) kind: Option<&'static str>,
     pub(crate) path: Option<String>,
+    /// What the kernel finds it by, where that isn't its name: msgget(2) takes it.
+    pub(crate) key: Option<u32>,
     pub(crate) capacity_bytes: Option<u64>,
     pub(crate) depth: Option<u64>,
     pub(crate) max_message_len_bytes: Option<u64>,
@@ -96,6 +98,11 @@ impl Participant {
 
 impl Description {
     pub(crate) fn new(address: &Address, info: &ChannelInfo) -> Self {
+        Self::unnamed(address.to_string(), info)
+    }
+
+    /// What is called otherwise than by an address.
+    pub(crate) fn unnamed(address: String, info: &ChannelInfo) -> Self {
         let participants = info.participants.iter().map(|participant| Participant {
             role: participant.role.to_string(),
             pid: participant.pid,
@@ -107,8 +114,10 @@ impl Description {
             lost: participant.lost,
         });
         Self {
+            address,
             kind: Some(info.kind),
             path: info.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            key: info.key,
             capacity_bytes: info.capacity_bytes,
             depth: info.depth,
             max_message_len_bytes: info.max_message_len_bytes,
@@ -120,7 +129,7 @@ impl Description {
             mode: info.mode.map(|mode| format!("{mode:04o}")),
             uid: info.uid,
             participants: participants.collect(),
-            ..Self::unknown(address, None)
+            problem: None,
         }
     }
 
@@ -130,6 +139,7 @@ impl Description {
             address: address.to_string(),
             kind: None,
             path: None,
+            key: None,
             capacity_bytes: None,
             depth: None,
             max_message_len_bytes: None,
@@ -155,6 +165,7 @@ impl Description {
             ("address", Some(self.address.clone())),
             ("kind", self.kind.map(Into::into)),
             ("path", self.path.clone()),
+            ("key", self.key.map(|key| format!("{key:#010x}"))),
             ("capacity", self.capacity_bytes.map(bytes)),
             ("depth", self.depth.map(|depth| counted(depth, "message"))),
             ("longest message", self.max_message_len_bytes.map(bytes)),
@@ -211,6 +222,7 @@ mod tests {
             "capacity_bytes",
             "condition",
             "depth",
+            "key",
             "kind",
             "lost_messages",
             "max_message_len_bytes",

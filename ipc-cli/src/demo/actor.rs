@@ -36,7 +36,8 @@ pub(crate) fn play(arguments: &[String]) -> Result<Ending, Failure> {
     let (part, stage) = parse_arguments(arguments)?;
     let played = match stage.scheme() {
         Scheme::Mq => play_over(&ipc_mq::Mq::new(), part, &stage),
-        Scheme::Shm => play_over(&ipc_shm::Shm::new(), part, &stage),
+        // Scripts name the two models only.
+        _ => play_over(&ipc_shm::Shm::new(), part, &stage),
     };
     if let Err(failure) = played {
         tell(&Line::Failed { exit: failure.exit, text: failure.text().into() });
@@ -169,7 +170,7 @@ fn p3<B: Backend>(backend: &B, stage: &Stage) -> Result<(), Failure> {
 fn create_both<B: Backend>(backend: &B, stage: &Stage) -> Result<(Pair<B>, usize), Failure> {
     let mut sizes: Vec<_> = match stage.scheme() {
         Scheme::Mq => QUEUES.into_iter().filter(|&(_, len)| len <= stage.len).collect(),
-        Scheme::Shm => vec![(0, stage.len)],
+        _ => vec![(0, stage.len)],
     };
     // The last one's refusal is final.
     let last = sizes.pop().ok_or_else(|| Failure::new(Exit::Usage, "demo", "no room for a message"))?;
@@ -195,7 +196,7 @@ fn create<'s, B: Backend>(
 ) -> Result<Pair<B>, (&'s Address, ChannelError)> {
     let settings = match stage.scheme() {
         Scheme::Mq => Settings { depth: Some(depth), max_message: Some(len as u64), ..Settings::default() },
-        Scheme::Shm => Settings::default(),
+        _ => Settings::default(),
     };
     let create = |address: &'s Address| {
         let made = B::config(&settings).map_err(ChannelError::InvalidConfig).and_then(|config| {

@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<Ending, Failure> {
     let mut len = LARGE_LEN;
     let mut models = Vec::new();
     let mut unavailable = None;
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::MODELS {
         say(&format!("{}\n{}\n", ink.heading(title(scheme)), diagram(scheme).trim_start_matches('\n')))?;
         let mut play = Play::new(&prefix, Stage::new(scheme, &prefix, len)?, ink, &interrupt);
         match play.perform() {

@@ -135,7 +135,7 @@ pub(crate) fn parse_arguments(arguments: &[String]) -> Result<(Part, Stage), Fai
     let parsed = (|| {
         let [part, scheme, prefix, len] = arguments else { return None };
         let part = Part::ALL.into_iter().find(|known| known.to_string() == *part)?;
-        let scheme = Scheme::ALL.into_iter().find(|known| known.as_str() == scheme)?;
+        let scheme = Scheme::MODELS.into_iter().find(|known| known.as_str() == scheme)?;
         Some((part, Stage::new(scheme, prefix, len.parse().ok()?)))
     })();
     let (part, stage) = parsed.ok_or_else(|| Failure::new(Exit::Usage, "demo", "no such part"))?;

@@ -10,6 +10,7 @@ const KEYS: [&str; 14] = [
     "capacity_bytes",
     "condition",
     "depth",
+    "key",
     "kind",
     "lost_messages",
     "max_message_len_bytes",

@@ -2,7 +2,9 @@
 
 mod calls;
 mod demo;
+mod doctor;
 mod ends;
+mod kernel;
 mod listing;
 mod lock;
 mod stopping;

@@ -47,7 +47,7 @@ impl World {
         self.count.set(self.count.get() + 1);
         let unique = WORLDS.fetch_add(1, Ordering::Relaxed);
         let address = format!("{scheme}:cli-test-{}-{unique}-{}", std::process::id(), self.count.get());
-        if scheme == "mq" {
+        if matches!(scheme, "mq" | "sysv") {
             self.queues.borrow_mut().push(address.clone());
         }
         address
@@ -56,8 +56,10 @@ impl World {
     /// A small channel.
     pub(crate) fn channel(&self, scheme: &str) -> String {
         let address = self.address(scheme);
-        let settings: &[&str] =
-            if scheme == "mq" { &["--depth", "4", "--max-message", "128"] } else { &["--capacity", "64K"] };
+        let settings: &[&str] = match scheme {
+            "mq" | "sysv" => &["--depth", "4", "--max-message", "128"],
+            _ => &["--capacity", "64K"],
+        };
         self.done(&[&["create", &address], settings].concat());
         address
     }

@@ -408,7 +408,8 @@ fn a_role_is_free_at_once_after_a_kill<F: Fixture>(stage: &Stage<F>) {
 #[track_caller]
 fn assert_still_busy<F: Fixture>(stage: &Stage<F>, channel: &Made<F>, taken: Role) {
     let promised = stage.promised();
-    if !promised.exclusive && !(promised.one_receiver && taken == Role::Receiver) {
+    let taken_alone = promised.exclusive || promised.one_receiver && taken == Role::Receiver;
+    if !taken_alone {
         return;
     }
     let answer = match taken {

@@ -110,7 +110,7 @@ fn exceeded(setting: &str, asked: usize, limit: Sysctl, hard_max: usize) -> Opti
     (asked > value).then(|| {
         format!(
             "{setting} {asked} exceeds fs.mqueue.{name}, which is {value}: \
-             raise it with `sysctl fs.mqueue.{name}={asked}` or ask for less"
+             raise it with `sysctl fs.mqueue.{name}={asked}` or ask for less (see `ipc doctor`)"
         )
     })
 }
@@ -119,7 +119,7 @@ fn too_many_queues() -> String {
     let value = QUEUES_MAX.value();
     format!(
         "the system has its fs.mqueue.queues_max queues, which is {value}: remove some \
-         or raise it with `sysctl fs.mqueue.queues_max={}`",
+         or raise it with `sysctl fs.mqueue.queues_max={}` (see `ipc doctor`)",
         value + 1
     )
 }
@@ -133,7 +133,7 @@ fn too_many_bytes(asked: Geometry) -> String {
     format!(
         "the queue needs {needed_bytes} bytes ({} messages of {} bytes and their bookkeeping), which with \
          this user's other queues exceeds RLIMIT_MSGQUEUE, which is {value}: remove some queues, \
-         ask for less or raise it with `ulimit -q {enough}`",
+         ask for less or raise it with `ulimit -q {enough}` (see `ipc doctor`)",
         asked.depth, asked.max_message_len
     )
 }

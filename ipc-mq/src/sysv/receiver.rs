@@ -35,7 +35,7 @@ use std::{marker::PhantomData, ops::Deref};
 pub struct SysvReceiver<D: Discipline = ByAge> {
     queue: Queue,
     wanted: Wanted,
-    held: Store<i64>,
+    held: Store<c_long>,
     discipline: PhantomData<fn() -> D>,
 }
 
@@ -60,13 +60,13 @@ impl<D: Discipline> SysvReceiver<D> {
             }
         })?;
         let prefix = held.space()[..PREFIX_LEN].try_into().unwrap_or_default();
-        held.push(len, c_long::from_ne_bytes(prefix).into());
+        held.push(len, c_long::from_ne_bytes(prefix));
         Ok(())
     }
 }
 
 /// Room for the longest message that there is now.
-fn make_room(held: &mut Store<i64>) -> Result<(), Unready> {
+fn make_room(held: &mut Store<c_long>) -> Result<(), Unready> {
     let longest = limits::max_message_len();
     // A message may be older than a limit that was lowered.
     let longest = if longest > held.max_message_len() { longest } else { held.max_message_len() * 2 };
@@ -167,14 +167,14 @@ impl<D: Discipline> Peek for SysvReceiver<D> {
 /// A message lent by a [`SysvReceiver`]. Dropping it releases it.
 #[derive(Debug)]
 pub struct SysvMessage<'a> {
-    held: &'a mut Store<i64>,
+    held: &'a mut Store<c_long>,
     release: bool,
 }
 
 impl SysvMessage<'_> {
     /// The type that it was sent with.
     pub fn message_type(&self) -> u64 {
-        self.held.first_tag().unsigned_abs()
+        self.held.first_tag().unsigned_abs() as u64
     }
 }
 
@@ -203,7 +203,7 @@ impl Drop for SysvMessage<'_> {
 /// Messages lent together by a [`SysvReceiver`].
 #[derive(Debug)]
 pub struct SysvBatch<'a> {
-    held: &'a mut Store<i64>,
+    held: &'a mut Store<c_long>,
 }
 
 impl Batch for SysvBatch<'_> {

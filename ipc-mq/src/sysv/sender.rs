@@ -8,6 +8,7 @@ use super::{
 use ipc_core::{
     Loan, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, TypeOutOfRange, TypeSender, Wait,
 };
+use nix::libc::c_long;
 use std::{
     marker::PhantomData,
     ops::{Deref, DerefMut},
@@ -27,7 +28,7 @@ pub struct SysvSender<D: Discipline = ByAge> {
     space: Vec<u8>,
     /// How much of the room is reserved.
     reserved_len: usize,
-    message_type: i64,
+    message_type: c_long,
     discipline: PhantomData<fn() -> D>,
 }
 
@@ -45,10 +46,9 @@ impl<D: Discipline> SysvSender<D> {
         sender
     }
 
-    fn set_type(&mut self, message_type: i64) {
+    fn set_type(&mut self, message_type: c_long) {
         self.message_type = message_type;
-        let raw = nix::libc::c_long::try_from(message_type).unwrap_or(TYPE_MAX);
-        self.space[..PREFIX_LEN].copy_from_slice(&raw.to_ne_bytes());
+        self.space[..PREFIX_LEN].copy_from_slice(&message_type.to_ne_bytes());
     }
 
     /// Sends the first `len` bytes of the room.
@@ -102,25 +102,25 @@ impl TypeSender for SysvSender<ByAge> {
 
     fn set_message_type(&mut self, message_type: u64) -> Result<(), TypeOutOfRange> {
         let checked = super::receiver::checked_type(message_type)?;
-        self.set_type(checked.into());
+        self.set_type(checked);
         Ok(())
     }
 
     fn message_type(&self) -> u64 {
-        self.message_type.unsigned_abs()
+        self.message_type.unsigned_abs() as u64
     }
 }
 
 /// The types of priorities are those from 1, the highest, to this one.
-const LOWEST_PRIORITY_TYPE: i64 = 32_768;
+const LOWEST_PRIORITY_TYPE: c_long = 32_768;
 
 /// Which type a priority is.
-pub(crate) const fn type_of_priority(priority: u32) -> i64 {
-    LOWEST_PRIORITY_TYPE - priority as i64
+pub(crate) const fn type_of_priority(priority: u32) -> c_long {
+    LOWEST_PRIORITY_TYPE - priority as c_long
 }
 
 /// Which priority a type is; other programs may send types beyond.
-pub(crate) fn priority_of_type(message_type: i64) -> u32 {
+pub(crate) fn priority_of_type(message_type: c_long) -> u32 {
     u32::try_from(LOWEST_PRIORITY_TYPE.saturating_sub(message_type)).unwrap_or(0)
 }
 

@@ -46,14 +46,14 @@ impl Queue {
     /// `msgget` of a queue that exists.
     pub(crate) fn find(key: u32) -> Result<Self, Errno> {
         // SAFETY: integers only.
-        Errno::result(unsafe { libc::msgget(key.cast_signed(), 0) }).map(Self)
+        Errno::result(unsafe { libc::msgget(key as libc::key_t, 0) }).map(Self)
     }
 
     /// `msgget` of a queue that must not exist. The umask has no say in the mode.
     pub(crate) fn create(key: u32, mode: u32) -> Result<Self, Errno> {
-        let flags = libc::IPC_CREAT | libc::IPC_EXCL | (mode & 0o777).cast_signed();
+        let flags = libc::IPC_CREAT | libc::IPC_EXCL | (mode & 0o777) as libc::c_int;
         // SAFETY: integers only.
-        Errno::result(unsafe { libc::msgget(key.cast_signed(), flags) }).map(Self)
+        Errno::result(unsafe { libc::msgget(key as libc::key_t, flags) }).map(Self)
     }
 
     /// `msgctl(IPC_STAT)`; needs the permission to read.
@@ -111,15 +111,15 @@ impl Queue {
 impl Status {
     fn from_raw(raw: &libc::msqid_ds) -> Self {
         Self {
-            key: raw.msg_perm.__key.cast_unsigned(),
+            key: raw.msg_perm.__key as u32,
             creator_uid: raw.msg_perm.cuid,
             uid: raw.msg_perm.uid,
             mode: u32::from(raw.msg_perm.mode) & 0o777,
             queued_messages: raw.msg_qnum,
             queued_bytes: raw.__msg_cbytes,
             capacity_bytes: raw.msg_qbytes,
-            last_sender_pid: raw.msg_lspid.cast_unsigned(),
-            last_receiver_pid: raw.msg_lrpid.cast_unsigned(),
+            last_sender_pid: raw.msg_lspid.unsigned_abs(),
+            last_receiver_pid: raw.msg_lrpid.unsigned_abs(),
         }
     }
 }

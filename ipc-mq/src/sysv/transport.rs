@@ -8,19 +8,19 @@ use super::{
     sys::{self, Queue, Status, TYPE_MAX, Wanted},
 };
 use crate::place::Home;
-use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, Transport};
-use nix::errno::Errno;
+use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, PrioritySender, Transport};
+use nix::{errno::Errno, libc::c_long};
 use std::marker::PhantomData;
 
 /// What becomes of a message's type. Sealed: there are [`ByAge`] and [`ByPriority`].
 pub trait Discipline: sealed::Sealed + Copy + Send + Sync + 'static {
     /// The type of a sender's messages at first.
     #[doc(hidden)]
-    const FIRST_TYPE: i64;
+    const FIRST_TYPE: c_long;
 
     /// What a receiver takes at first.
     #[doc(hidden)]
-    const FIRST_WANTED: i64;
+    const FIRST_WANTED: c_long;
 }
 
 /// Messages have types, to select by; they are delivered by age.
@@ -32,14 +32,14 @@ pub struct ByAge;
 pub struct ByPriority;
 
 impl Discipline for ByAge {
-    const FIRST_TYPE: i64 = 1;
-    const FIRST_WANTED: i64 = 0;
+    const FIRST_TYPE: c_long = 1;
+    const FIRST_WANTED: c_long = 0;
 }
 
 impl Discipline for ByPriority {
-    const FIRST_TYPE: i64 = super::sender::type_of_priority(0);
+    const FIRST_TYPE: c_long = super::sender::type_of_priority(0);
     /// The lowest type first, up to the highest that there is.
-    const FIRST_WANTED: i64 = -(TYPE_MAX as i64);
+    const FIRST_WANTED: c_long = -TYPE_MAX;
 }
 
 mod sealed {
@@ -70,6 +70,13 @@ impl Sysv<ByAge> {
 }
 
 impl Sysv<ByPriority> {
+    /// The message type that a priority is, for a sender that has types. Priorities above
+    /// 32767 count as that.
+    pub fn type_of_priority(priority: u32) -> u64 {
+        let priority = priority.min(<super::SysvSender<ByPriority> as PrioritySender>::MAX_PRIORITY);
+        super::sender::type_of_priority(priority).unsigned_abs() as u64
+    }
+
     /// Priorities, and delivery of the highest first. These are the same queues: priority 0
     /// is type 32768, 1 is type 32767 and so on, and what has a higher type counts as of
     /// priority 0.
@@ -232,7 +239,6 @@ fn found(registered: Registered, status: &Status) -> Found {
 
 impl Wanted {
     pub(crate) fn first<D: Discipline>() -> Self {
-        // The highest type is a c_long, whatever its width.
-        Self { message_type: D::FIRST_WANTED as _, except: false }
+        Self { message_type: D::FIRST_WANTED, except: false }
     }
 }

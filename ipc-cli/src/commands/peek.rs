@@ -1,0 +1,51 @@
+//! `ipc peek`: messages to standard output, which stay where they are.
+
+use crate::{
+    args,
+    backend::{self, Backend, Job},
+    exit::{Ending, Exit, Failure},
+    interrupt::Interrupt,
+    output::{Output, Printer, Stdout},
+};
+use ipc_core::PeekError;
+use std::io;
+
+pub(crate) fn run(options: &args::Peek) -> Result<Ending, Failure> {
+    let of_output = |error| Failure::io("standard output", &error);
+    let interrupt = Interrupt::new().map_err(of_output)?;
+    interrupt.on_signals().map_err(of_output)?;
+    let output = Stdout::new(&interrupt).map_err(of_output)?;
+    backend::with(options.address.scheme, Peeking { options, output })
+}
+
+struct Peeking<'a, W> {
+    options: &'a args::Peek,
+    output: W,
+}
+
+impl<W: Output> Job for Peeking<'_, W> {
+    type Output = Result<Ending, Failure>;
+
+    fn run<B: Backend>(self, backend: &B) -> Self::Output {
+        let args::Peek { address, count, framing } = self.options;
+        let failed = |exit, what: &dyn std::fmt::Display| Failure::new(exit, address, what);
+        let channel = backend.open(&address.name).map_err(|error| Failure::channel(address, &error))?;
+        let mut peeker = B::peeker(&channel).map_err(|refusal| failed(Exit::Failure, &refusal))?;
+        let mut printer = Printer::new(self.output, *framing);
+        let mut message = Vec::new();
+        for index in 0..usize::try_from(*count).unwrap_or(usize::MAX) {
+            match peeker.peek(index, &mut message) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(PeekError::Closed) => return Err(failed(Exit::NoSuchChannel, &PeekError::Closed)),
+                Err(error) => return Err(failed(Exit::Failure, &error)),
+            }
+            match printer.print(std::iter::once(&*message)).result {
+                // That nobody reads it to the end is no failure.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                answer => answer.map_err(|error| Failure::io("standard output", &error))?,
+            }
+        }
+        Ok(Ending::Done)
+    }
+}

@@ -1,0 +1,100 @@
+//! What the kernel's channels can do on the command line, and what each can't.
+
+use crate::support::World;
+use rstest::rstest;
+
+#[test]
+fn a_system_v_queue_keeps_what_is_sent_until_it_is_received() {
+    let world = World::new();
+    let address = world.channel("sysv");
+    world.done(&["send", &address, "one", "two"]);
+    assert_eq!(world.queued(&address), 2);
+    assert_eq!(world.done(&["recv", &address, "--count", "1"]), b"one\n");
+    assert_eq!(world.done(&["recv", &address, "--drain"]), b"two\n");
+    world.done(&["rm", &address]);
+    world.run(&["recv", &address]).assert_failed(3);
+}
+
+#[test]
+fn messages_are_received_by_type_and_by_priority() {
+    let world = World::new();
+    let address = world.channel("sysv");
+    world.done(&["send", &address, "--type", "3", "three"]);
+    world.done(&["send", &address, "--type", "2", "two"]);
+    world.done(&["send", &address, "--type", "3", "three again"]);
+    assert_eq!(world.done(&["recv", &address, "--type", "2", "--drain"]), b"two\n");
+    assert_eq!(world.done(&["recv", &address, "--type", "3", "--drain"]), b"three\nthree again\n");
+    world.done(&["send", &address, "--priority", "1", "low"]);
+    world.done(&["send", &address, "--priority", "9", "high"]);
+    assert_eq!(world.done(&["recv", &address, "--priority", "--drain"]), b"high\nlow\n");
+}
+
+#[test]
+fn a_look_takes_nothing() {
+    let world = World::new();
+    let address = world.channel("sysv");
+    world.done(&["send", &address, "one", "two"]);
+    let ran = world.run(&["peek", &address, "--count", "9"]);
+    if ran.stderr().contains("CONFIG_CHECKPOINT_RESTORE") {
+        println!("not tested: {}", ran.stderr());
+        return;
+    }
+    assert_eq!(ran.assert_done(), b"one\ntwo\n");
+    assert_eq!(world.done(&["peek", &address]), b"one\n");
+    assert_eq!(world.queued(&address), 2);
+}
+
+#[rstest]
+fn who_cant_show_a_message_says_what_to_do_instead(#[values("mq", "unix", "shm")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let line = world.run(&["peek", &address]).assert_failed(1);
+    assert!(line.contains("can't be looked at without taking it: receive it"), "{line}");
+    world.done(&["rm", &address]);
+}
+
+#[rstest]
+#[case::type_on_a_posix_queue("mq", &["send", "--type", "1", "x"])]
+#[case::receiving_by_type("unix", &["recv", "--type", "1"])]
+#[case::priority_over_a_socket("unix", &["send", "--priority", "1", "x"])]
+#[case::receiving_by_priority("shm", &["recv", "--priority"])]
+#[case::no_such_type("sysv", &["send", "--type", "0", "x"])]
+#[case::no_such_priority("sysv", &["send", "--priority", "32768", "x"])]
+fn what_a_scheme_lacks_is_a_usage_error(#[case] scheme: &str, #[case] command: &[&str]) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let arguments = [&command[..1], &[&*address], &command[1..]].concat();
+    world.run(&arguments).assert_failed(2);
+    world.done(&["rm", &address]);
+}
+
+#[test]
+fn a_socket_carries_messages_in_either_start_order() {
+    let world = World::new();
+    let address = world.channel("unix");
+    let receiver = world.spawn(&["recv", &address, "--count", "2"]);
+    world.done(&["send", &address, "receiver first"]);
+    world.done(&["send", &address, "again"]);
+    assert_eq!(receiver.finish().assert_done(), b"receiver first\nagain\n");
+    let sender = world.spawn(&["send", &address, "sender first"]);
+    assert_eq!(world.done(&["recv", &address, "--count", "1"]), b"sender first\n");
+    sender.finish().assert_done();
+    world.run(&["send", &address, "nobody there", "--timeout", "50ms"]).assert_failed(4);
+    world.done(&["rm", &address]);
+    assert_eq!(world.done(&["ls"]), b"");
+}
+
+#[test]
+fn a_queue_without_a_name_is_listed_and_removed_by_its_number() {
+    let world = World::new();
+    let address = world.channel("sysv");
+    let key = world.stat(&address)["key"].as_u64().unwrap();
+    // The name is forgotten, as when somebody cleans up the wrong way.
+    let registered = world.stat(&address)["path"].as_str().unwrap().to_owned();
+    std::fs::remove_file(registered).unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&world.done(&["ls", "--all", "--json"])).unwrap();
+    let found = listed.as_array().unwrap().iter().find(|queue| queue["key"].as_u64() == Some(key)).unwrap();
+    let id = found["address"].as_str().unwrap().strip_prefix("--sysv-id ").unwrap();
+    world.done(&["rm", "--sysv-id", id]);
+    world.run(&["rm", "--sysv-id", id]).assert_failed(3);
+}
