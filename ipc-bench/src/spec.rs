@@ -28,6 +28,18 @@ pub(crate) enum TransportId {
     #[value(name = "raw:mq")]
     #[serde(rename = "raw:mq")]
     RawMq,
+    /// Bare msgsnd and msgrcv
+    #[value(name = "raw:sysv")]
+    #[serde(rename = "raw:sysv")]
+    RawSysv,
+    /// Bare send and recv on a sequenced-packet socket; long messages in pieces
+    #[value(name = "raw:unix")]
+    #[serde(rename = "raw:unix")]
+    RawUnix,
+    /// A memfd for each message, written, sealed and handed over by hand
+    #[value(name = "raw:memfd")]
+    #[serde(rename = "raw:memfd")]
+    RawMemfd,
     /// Bare system calls that make and map a file (with `open`)
     #[value(name = "raw:file")]
     #[serde(rename = "raw:file")]
@@ -36,6 +48,14 @@ pub(crate) enum TransportId {
     #[value(name = "mq")]
     #[serde(rename = "mq")]
     Mq,
+    /// System V queues by the toolkit
+    #[value(name = "sysv")]
+    #[serde(rename = "sysv")]
+    Sysv,
+    /// Sequenced-packet sockets by the toolkit
+    #[value(name = "unix")]
+    #[serde(rename = "unix")]
+    Unix,
     /// Shared memory by the toolkit: one sender, one receiver
     #[value(name = "shm:spsc")]
     #[serde(rename = "shm:spsc")]
@@ -90,6 +110,9 @@ pub(crate) struct Traits {
     pub(crate) raw: Option<TransportId>,
 }
 
+/// What waits in the kernel can do: sleep in a call, or call again and again without waiting.
+const IN_THE_KERNEL: &[Waiting] = &[Waiting::Spin, Waiting::Block];
+
 /// Who gets a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
@@ -109,8 +132,13 @@ impl TransportId {
         Self::Futex,
         Self::Memcpy,
         Self::RawMq,
+        Self::RawSysv,
+        Self::RawUnix,
+        Self::RawMemfd,
         Self::RawFile,
         Self::Mq,
+        Self::Sysv,
+        Self::Unix,
         Self::ShmSpsc,
         Self::ShmSealed,
         Self::ShmMpmc,
@@ -145,9 +173,14 @@ impl TransportId {
             Self::FixedRing => plain("floor:fixed-ring", &[Waiting::Spin]),
             Self::Futex => Traits { streams: false, ..plain("floor:futex", &[Waiting::Block]) },
             Self::Memcpy => Traits { copies_only: true, ..plain("floor:memcpy", &[Waiting::Spin]) },
-            Self::RawMq => plain("raw:mq", &[Waiting::Block]),
+            Self::RawMq => plain("raw:mq", IN_THE_KERNEL),
+            Self::RawSysv => plain("raw:sysv", IN_THE_KERNEL),
+            Self::RawUnix => plain("raw:unix", IN_THE_KERNEL),
+            Self::RawMemfd => plain("raw:memfd", IN_THE_KERNEL),
             Self::RawFile => Traits { streams: false, opens: true, ..plain("raw:file", &[]) },
-            Self::Mq => Traits { crowds: true, raw: Some(Self::RawMq), ..plain("mq", &[Waiting::Block]) },
+            Self::Mq => Traits { crowds: true, raw: Some(Self::RawMq), ..plain("mq", IN_THE_KERNEL) },
+            Self::Sysv => Traits { crowds: true, raw: Some(Self::RawSysv), ..plain("sysv", IN_THE_KERNEL) },
+            Self::Unix => Traits { raw: Some(Self::RawUnix), ..plain("unix", IN_THE_KERNEL) },
             Self::ShmRpc => Traits { streams: false, ..plain("shm:rpc", Waiting::ALL) },
             Self::ShmSpsc => Traits { batches: true, opens: true, ..plain("shm:spsc", Waiting::ALL) },
             Self::ShmSealed => plain("shm:sealed", Waiting::ALL),

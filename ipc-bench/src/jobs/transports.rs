@@ -12,16 +12,18 @@ use super::{
 use crate::{
     links::{
         backends::{self, Backend, Opens, ReadsNewest, ReceiverOf, SenderOf, crowd_channel},
-        ends::{BatchedReceiver, BatchedSender, Copying, InPlace, ReceivingEnd, SendingEnd},
+        ends::{BatchedReceiver, BatchedSender, Copying, InPlace, Polling, ReceivingEnd, SendingEnd},
         floor::{CacheLine, FixedRing, Futex},
         link::{EndsLink, Link},
         raw_mq::{self, RawMq},
+        raw_sysv::{self, RawSysv},
+        raw_unix::{RawMemfd, RawUnix},
         rpc::{Answerer, Caller},
         sealed::{Sealed, Unmet},
         shared::Region,
         site::Site,
     },
-    spec::{LaneSpec, Member, Shape, Side, Touch, TransportId},
+    spec::{LaneSpec, Member, Shape, Side, Touch, TransportId, Waiting},
     trouble::Fallible,
 };
 use ipc_core::{BatchSender, Channel};
@@ -30,6 +32,7 @@ use ipc_core::{BatchSender, Channel};
 pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Option<String> {
     match transport {
         TransportId::RawMq | TransportId::Mq => raw_mq::refuses(message_len_bytes),
+        TransportId::RawSysv | TransportId::Sysv => raw_sysv::refuses(message_len_bytes),
         _ => None,
     }
 }
@@ -59,7 +62,12 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         }
         TransportId::RawMq => Ok(between_two(RawMq::attach(spec, member.side, site)?)),
         TransportId::RawFile => Ok(Box::new(RawFile::new(spec, site)?)),
-        TransportId::Mq => one_by_one::<backends::Mq>(spec, member, site),
+        TransportId::RawSysv => Ok(between_two(RawSysv::attach(spec, member.side, site)?)),
+        TransportId::RawUnix => Ok(between_two(RawUnix::attach(spec, member.side, site)?)),
+        TransportId::RawMemfd => Ok(between_two(RawMemfd::attach(spec, member.side, site)?)),
+        TransportId::Mq => in_the_kernel::<backends::Mq>(spec, member, site),
+        TransportId::Sysv => in_the_kernel::<backends::Sysv>(spec, member, site),
+        TransportId::Unix => in_the_kernel::<backends::Unix>(spec, member, site),
         TransportId::ShmSpsc => {
             solo_or::<backends::ShmSpsc>(spec, site, || by_batches::<backends::ShmSpsc>(spec, member, site))
         }
@@ -130,6 +138,16 @@ fn one_by_one<B: Backend>(spec: &LaneSpec, member: Member, site: &Site) -> Falli
         Touch::Copied => {
             with_ends::<B, _, _>(spec, member, site, |tx| Copying::new(tx, spec), |rx| Copying::new(rx, spec))
         }
+    }
+}
+
+/// A backend whose ends wait in the kernel, or not at all.
+fn in_the_kernel<B: Backend>(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    match (spec.waiting, spec.touch) {
+        (Waiting::Spin, Touch::All | Touch::First) => {
+            with_ends::<B, _, _>(spec, member, site, |tx| Polling::new(tx, spec), |rx| Polling::new(rx, spec))
+        }
+        _ => one_by_one::<B>(spec, member, site),
     }
 }
 

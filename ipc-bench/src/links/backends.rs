@@ -10,7 +10,7 @@ use crate::{
     trouble::Fallible,
 };
 use ipc_core::{Channel, ChannelName, Receiver, RecvError, Transport};
-use ipc_mq::MqConfig;
+use ipc_mq::{MqConfig, SysvConfig, UnixConfig};
 use ipc_shm::{ShmConfig, WhenFull};
 
 /// What the rig has to know of a transport beyond the traits.
@@ -75,6 +75,37 @@ impl Backend for Mq {
         MqConfig::new()
             .depth(raw_mq::depth())
             .max_message_len(raw_mq::max_message_len_bytes(spec.message_len_bytes))
+    }
+}
+
+/// `sysv`: System V queues with the kernel's room and the longest message it takes, as
+/// `raw:sysv` has.
+pub(crate) struct Sysv;
+
+impl Backend for Sysv {
+    type Transport = ipc_mq::Sysv;
+
+    fn transport(_: &Site) -> ipc_mq::Sysv {
+        ipc_mq::Sysv::new()
+    }
+
+    fn config(_: &LaneSpec) -> SysvConfig {
+        SysvConfig::new()
+    }
+}
+
+/// `unix`: sequenced-packet sockets with the system's buffer, as `raw:unix` has.
+pub(crate) struct Unix;
+
+impl Backend for Unix {
+    type Transport = ipc_mq::Unix;
+
+    fn transport(site: &Site) -> ipc_mq::Unix {
+        ipc_mq::Unix::at(site.directory.join(".unix"))
+    }
+
+    fn config(spec: &LaneSpec) -> UnixConfig {
+        UnixConfig::new().max_message_len(spec.message_len_bytes.max(1))
     }
 }
 

@@ -5,7 +5,9 @@ use crate::{
     spec::{LaneSpec, Payload, Touch},
     trouble::Fallible,
 };
-use ipc_core::{Batch, BatchReceiver, BatchSender, Loan, Receiver, RecvError, Sender, Wait};
+use ipc_core::{
+    Batch, BatchReceiver, BatchSender, Loan, Receiver, RecvError, Rejected, SendError, Sender, Wait,
+};
 use std::ops::Range;
 
 /// Sends numbered messages.
@@ -44,6 +46,46 @@ pub(crate) struct InPlace<E> {
 impl<E> InPlace<E> {
     pub(crate) fn new(end: E, spec: &LaneSpec) -> Self {
         Self { end, payload: spec.payload() }
+    }
+}
+
+/// One message at a time, in place, by calls that don't wait, made again and again.
+pub(crate) struct Polling<E> {
+    end: E,
+    payload: Payload,
+}
+
+impl<E> Polling<E> {
+    pub(crate) fn new(end: E, spec: &LaneSpec) -> Self {
+        Self { end, payload: spec.payload() }
+    }
+}
+
+impl<S: Sender> SendingEnd for Polling<S> {
+    #[inline]
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        let mut loan = self.end.loan(self.payload.len_bytes, Wait::Never)?;
+        self.payload.write(&mut loan, number);
+        loop {
+            match loan.commit(Wait::Never) {
+                Ok(()) => return Ok(()),
+                Err(Rejected { loan: again, error: SendError::WouldBlock }) => loan = again,
+                Err(Rejected { error, .. }) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl<R: Receiver> ReceivingEnd for Polling<R> {
+    #[inline]
+    fn receive(&mut self, mut read: impl FnMut(&[u8]) -> Fallible<()>) -> Fallible<u64> {
+        loop {
+            match self.end.advance(Wait::Never) {
+                Ok(()) => return read(&self.end.held()).map(|()| 0),
+                Err(RecvError::WouldBlock) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 

@@ -7,6 +7,8 @@ pub(crate) mod floor;
 pub(crate) mod link;
 pub(crate) mod payload;
 pub(crate) mod raw_mq;
+pub(crate) mod raw_sysv;
+pub(crate) mod raw_unix;
 pub(crate) mod rpc;
 pub(crate) mod sealed;
 pub(crate) mod shared;

@@ -1,6 +1,6 @@
 //! `raw:mq`: POSIX message queues as the system offers them, the floor of `mq`.
 //!
-//! `mq_send` and `mq_receive`, blocking, of the same depth and message size as the `mq`
+//! `mq_send` and `mq_receive`, blocking or on O_NONBLOCK descriptors, of the same depth and message size as the `mq`
 //! transport gets here: see mq_overview(7).
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
     site::{DIRECTIONS, Site},
 };
 use crate::{
-    spec::{LaneSpec, Payload, Side},
+    spec::{LaneSpec, Payload, Side, Waiting},
     trouble::Fallible,
 };
 use nix::{
@@ -30,7 +30,7 @@ pub(crate) struct RawMq {
 impl RawMq {
     /// The near side creates the queues, the far one opens them.
     pub(crate) fn attach(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Self> {
-        let open = |direction| open(&site.channel(spec, direction), side, spec.message_len_bytes);
+        let open = |direction| open(&site.channel(spec, direction), side, spec);
         let [there, back] = DIRECTIONS.map(open);
         let (there, back) = match side {
             Side::Near => (there?, back?),
@@ -50,28 +50,40 @@ impl Link for RawMq {
     #[inline]
     fn send(&mut self, number: u64) -> Fallible<()> {
         self.payload.write(&mut self.outgoing, number);
-        Ok(mq_send(&self.there, &self.outgoing, 0)?)
+        loop {
+            match mq_send(&self.there, &self.outgoing, 0) {
+                Err(Errno::EAGAIN) => {}
+                answer => return Ok(answer?),
+            }
+        }
     }
 
     #[inline]
     fn receive(&mut self, number: u64) -> Fallible<()> {
-        let len_bytes = mq_receive(&self.back, &mut self.incoming, &mut 0)?;
-        self.payload.check(&self.incoming[..len_bytes], number)
+        loop {
+            match mq_receive(&self.back, &mut self.incoming, &mut 0) {
+                Err(Errno::EAGAIN) => {}
+                answer => return self.payload.check(&self.incoming[..answer?], number),
+            }
+        }
     }
 }
 
-fn open(name: &str, side: Side, message_len_bytes: usize) -> Fallible<MqdT> {
-    let attributes = MqAttr::new(0, depth() as _, max_message_len_bytes(message_len_bytes) as _, 0);
+fn open(name: &str, side: Side, spec: &LaneSpec) -> Fallible<MqdT> {
+    let attributes = MqAttr::new(0, depth() as _, max_message_len_bytes(spec.message_len_bytes) as _, 0);
     let path = format!("/{name}");
     let (flags, attributes) = match side {
         Side::Near => (MQ_OFlag::O_RDWR | MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL, Some(&attributes)),
         Side::Far => (MQ_OFlag::O_RDWR, None),
     };
-    mq_open(path.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR, attributes).map_err(|error| match error {
-        Errno::EMFILE => "mq_open failed: the queues of this user reach RLIMIT_MSGQUEUE (ulimit -q); \
+    let polling = if spec.waiting == Waiting::Spin { MQ_OFlag::O_NONBLOCK } else { MQ_OFlag::empty() };
+    mq_open(path.as_str(), flags | polling, Mode::S_IRUSR | Mode::S_IWUSR, attributes).map_err(|error| {
+        match error {
+            Errno::EMFILE => "mq_open failed: the queues of this user reach RLIMIT_MSGQUEUE (ulimit -q); \
                               remove old ones or raise it"
-            .into(),
-        _ => format!("mq_open failed: {error}").into(),
+                .into(),
+            _ => format!("mq_open failed: {error}").into(),
+        }
     })
 }
 

@@ -1,6 +1,8 @@
 //! Where the channels of a measurement live, and that nothing of them stays.
 
+use super::raw_sysv;
 use crate::spec::{LaneSpec, TransportId};
+use ipc_core::{ChannelName, Transport};
 use nix::mqueue::mq_unlink;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -54,8 +56,26 @@ impl Site {
     /// Takes away everything.
     pub(crate) fn clear(&self, lanes: &[LaneSpec]) {
         self.forget_names(lanes);
+        for spec in lanes {
+            for direction in DIRECTIONS {
+                let name = self.channel(spec, direction);
+                match spec.transport {
+                    // A System V queue goes when it is removed, and at no other time.
+                    TransportId::RawSysv => raw_sysv::remove(&name),
+                    TransportId::Sysv => remove_sysv(&name),
+                    _ => {}
+                }
+            }
+        }
         // There is nobody to tell, and an error here must not hide the one that led here.
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn remove_sysv(name: &str) {
+    if let Ok(name) = ChannelName::new(name) {
+        // Not there is as good as removed.
+        let _ = ipc_mq::Sysv::new().remove(&name);
     }
 }
 

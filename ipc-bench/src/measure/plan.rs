@@ -60,7 +60,9 @@ impl Contender {
     /// one.
     fn opponent(&self, transport: TransportId) -> Self {
         let shape = if self.lane.shape == Shape::Solo { Shape::Solo } else { Shape::Pair };
-        let waiting = transport.traits().waits.first().copied().unwrap_or(self.lane.waiting);
+        let waits = transport.traits().waits;
+        let alike = waits.iter().find(|&&waiting| waiting == self.lane.waiting);
+        let waiting = alike.or(waits.first()).copied().unwrap_or(self.lane.waiting);
         Self { lane: LaneSpec { transport, waiting, shape, batch: 1, ..self.lane.clone() }, jobs: self.jobs }
     }
 

@@ -4,7 +4,7 @@ use super::{
     alarm::{self, sort_out},
     limits,
     sender::priority_of_type,
-    sys::{PREFIX_LEN, Queue, TYPE_MAX, Wanted},
+    sys::{PREFIX_LEN, Queue, TYPE_MAX, Wanted, type_number},
     transport::{ByAge, ByPriority, Discipline},
 };
 use crate::store::Store;
@@ -136,7 +136,7 @@ impl SelectiveReceiver for SysvReceiver<ByAge> {
 pub(crate) fn checked_type(asked: u64) -> Result<c_long, TypeOutOfRange> {
     match c_long::try_from(asked) {
         Ok(message_type) if message_type > 0 => Ok(message_type),
-        _ => Err(TypeOutOfRange { asked, max: TYPE_MAX as u64 }),
+        _ => Err(TypeOutOfRange { asked, max: type_number(TYPE_MAX) }),
     }
 }
 
@@ -174,7 +174,7 @@ pub struct SysvMessage<'a> {
 impl SysvMessage<'_> {
     /// The type that it was sent with.
     pub fn message_type(&self) -> u64 {
-        self.held.first_tag().unsigned_abs() as u64
+        type_number(*self.held.first_tag())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     alarm::{self, sort_out},
-    sys::{PREFIX_LEN, Queue, TYPE_MAX},
+    sys::{PREFIX_LEN, Queue, TYPE_MAX, type_number},
     transport::{ByAge, ByPriority, Discipline},
 };
 use ipc_core::{
@@ -107,7 +107,7 @@ impl TypeSender for SysvSender<ByAge> {
     }
 
     fn message_type(&self) -> u64 {
-        self.message_type.unsigned_abs() as u64
+        type_number(self.message_type)
     }
 }
 

@@ -16,6 +16,12 @@ pub(crate) const PREFIX_LEN: usize = mem::size_of::<libc::c_long>();
 /// The highest type there is.
 pub(crate) const TYPE_MAX: libc::c_long = libc::c_long::MAX;
 
+/// A type as the traits know it.
+#[allow(clippy::unnecessary_cast, reason = "a c_long has 32 bits elsewhere")]
+pub(crate) fn type_number(message_type: libc::c_long) -> u64 {
+    message_type.unsigned_abs() as u64
+}
+
 /// A queue, by the kernel's number. Anybody may remove it at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queue(pub(crate) RawFd);

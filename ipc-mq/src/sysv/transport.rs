@@ -74,7 +74,7 @@ impl Sysv<ByPriority> {
     /// 32767 count as that.
     pub fn type_of_priority(priority: u32) -> u64 {
         let priority = priority.min(<super::SysvSender<ByPriority> as PrioritySender>::MAX_PRIORITY);
-        super::sender::type_of_priority(priority).unsigned_abs() as u64
+        sys::type_number(super::sender::type_of_priority(priority))
     }
 
     /// Priorities, and delivery of the highest first. These are the same queues: priority 0

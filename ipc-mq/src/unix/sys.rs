@@ -70,6 +70,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, space: &mut [u8]) -> Result<Receiv
 
 /// Owns all descriptors that came.
 #[cold]
+#[allow(clippy::unnecessary_cast, reason = "the C libraries differ in these types")]
 fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();
     // SAFETY: the kernel filled in the control messages that `message` points to.
@@ -83,8 +84,10 @@ fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
             // SAFETY: the data of a control message follows its header.
             let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
             for index in 0..count {
-                // SAFETY: the kernel wrote so many numbers there, at whatever alignment.
-                let raw = unsafe { data.add(index).read_unaligned() };
+                // SAFETY: the kernel wrote so many numbers there.
+                let place = unsafe { data.add(index) };
+                // SAFETY: within what the kernel wrote.
+                let raw = unsafe { place.read_unaligned() };
                 // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
                 descriptors.push(unsafe { OwnedFd::from_raw_fd(raw) });
             }

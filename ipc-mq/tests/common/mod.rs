@@ -5,10 +5,12 @@
 use ipc_mq::{Channel, ChannelName, Mq, MqChannel, MqConfig, MqReceiver, MqSender, Transport};
 use nix::{
     libc,
-    unistd::{Pid, Uid, geteuid, gettid, setresuid},
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{ForkResult, Pid, Uid, fork, geteuid, gettid, setresuid},
 };
 use std::{
     env, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     process::Command,
     sync::{
         atomic::{AtomicU32, Ordering},
@@ -112,6 +114,35 @@ impl Drop for OrdinaryUser {
     }
 }
 
+/// Runs `body` in a child process with one thread; it must go well.
+pub(crate) fn in_child(body: impl FnOnce()) {
+    await_child(start_child(body));
+}
+
+/// Starts `body` in a child process with one thread.
+pub(crate) fn start_child(body: impl FnOnce()) -> Pid {
+    // SAFETY: the child runs on copies of its own and leaves by _exit; what it allocates, the
+    // C library has made safe after a fork.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let went_well = catch_unwind(AssertUnwindSafe(body)).is_ok();
+            // SAFETY: ends the process without running what belongs to the parent.
+            unsafe { libc::_exit(i32::from(!went_well)) }
+        }
+    }
+}
+
+/// Waits for the end of a child, which must have gone well.
+pub(crate) fn await_child(child: Pid) {
+    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+}
+
+/// Waits until a process with one thread sleeps in one of these system calls.
+pub(crate) fn wait_until_process_sleeps_in(process: Pid, calls: &[libc::c_long]) {
+    wait_until_asleep(&format!("/proc/{process}/syscall"), calls);
+}
+
 /// Starts `body` in a thread; its thread id, to watch it by.
 pub(crate) fn spawn_watched<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
@@ -126,8 +157,12 @@ pub(crate) fn spawn_watched<T: Send + 'static>(
 
 /// Waits until the thread sleeps in one of these system calls.
 pub(crate) fn wait_until_asleep_in(thread: Pid, calls: &[libc::c_long]) {
+    wait_until_asleep(&format!("/proc/self/task/{thread}/syscall"), calls);
+}
+
+fn wait_until_asleep(state: &str, calls: &[libc::c_long]) {
     loop {
-        let state = fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap();
+        let state = fs::read_to_string(state).unwrap();
         // "running", or the number of the call and its arguments.
         let call = state.split(' ').next().and_then(|number| number.parse().ok());
         if call.is_some_and(|call| calls.contains(&call)) {

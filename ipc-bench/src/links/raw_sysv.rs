@@ -1,0 +1,117 @@
+//! `raw:sysv`: System V message queues as the system offers them, the floor of `sysv`:
+//! `msgsnd` and `msgrcv`, blocking or with IPC_NOWAIT again and again; see msgop(2). The
+//! unsafe code of these calls is here.
+
+use super::{
+    link::Link,
+    site::{DIRECTIONS, Site},
+};
+use crate::{
+    spec::{LaneSpec, Payload, Side, Waiting},
+    trouble::Fallible,
+};
+use nix::{errno::Errno, libc};
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    mem, ptr,
+};
+
+/// A message begins with its type.
+const TYPE_LEN_BYTES: usize = mem::size_of::<libc::c_long>();
+/// The one that all have here.
+const TYPE: libc::c_long = 1;
+
+/// Both ends of a pair of queues, with the buffers of a plain program.
+pub(crate) struct RawSysv {
+    there: libc::c_int,
+    back: libc::c_int,
+    flags: libc::c_int,
+    payload: Payload,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+}
+
+impl RawSysv {
+    /// The near side creates the queues, the far one opens them.
+    pub(crate) fn attach(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Self> {
+        let create = if side == Side::Near { libc::IPC_CREAT | libc::IPC_EXCL | 0o600 } else { 0 };
+        let [there, back] = DIRECTIONS.map(|direction| get(key(&site.channel(spec, direction)), create));
+        let (there, back) = match side {
+            Side::Near => (there?, back?),
+            Side::Far => (back?, there?),
+        };
+        let mut outgoing = vec![0; TYPE_LEN_BYTES + spec.message_len_bytes];
+        outgoing[..TYPE_LEN_BYTES].copy_from_slice(&TYPE.to_ne_bytes());
+        Ok(Self {
+            there,
+            back,
+            flags: if spec.waiting == Waiting::Spin { libc::IPC_NOWAIT } else { 0 },
+            payload: spec.payload(),
+            outgoing,
+            incoming: vec![0; TYPE_LEN_BYTES + spec.message_len_bytes],
+        })
+    }
+}
+
+impl Link for RawSysv {
+    #[inline]
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        self.payload.write(&mut self.outgoing[TYPE_LEN_BYTES..], number);
+        let len = self.outgoing.len() - TYPE_LEN_BYTES;
+        loop {
+            // SAFETY: the kernel reads the type and `len` bytes behind it.
+            let answer = unsafe { libc::msgsnd(self.there, self.outgoing.as_ptr().cast(), len, self.flags) };
+            match Errno::result(answer) {
+                Err(Errno::EAGAIN) => {}
+                answer => return Ok(answer.map(drop)?),
+            }
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, number: u64) -> Fallible<()> {
+        let len = self.incoming.len() - TYPE_LEN_BYTES;
+        loop {
+            // SAFETY: the kernel writes a type and at most `len` bytes behind it.
+            let answer =
+                unsafe { libc::msgrcv(self.back, self.incoming.as_mut_ptr().cast(), len, 0, self.flags) };
+            match Errno::result(answer) {
+                Err(Errno::ENOMSG) => {}
+                answer => {
+                    let end = TYPE_LEN_BYTES + answer?.unsigned_abs();
+                    return self.payload.check(&self.incoming[TYPE_LEN_BYTES..end], number);
+                }
+            }
+        }
+    }
+}
+
+/// Why the kernel takes no messages of this length; `None` if it does.
+pub(crate) fn refuses(message_len_bytes: usize) -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/msgmax").ok();
+    let max_bytes = text.and_then(|text| text.trim().parse().ok()).unwrap_or(8192);
+    (message_len_bytes > max_bytes)
+        .then(|| format!("System V queues take at most {max_bytes} bytes (kernel.msgmax)"))
+}
+
+/// Removes a queue, if it is there.
+pub(crate) fn remove(name: &str) {
+    if let Ok(queue) = get(key(name), 0) {
+        // SAFETY: this command takes no argument.
+        unsafe { libc::msgctl(queue, libc::IPC_RMID, ptr::null_mut()) };
+    }
+}
+
+/// The names are unlike any others at this time, so their hashes are.
+fn key(name: &str) -> libc::key_t {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    (hasher.finish() >> 34) as libc::key_t | 1 << 30
+}
+
+fn get(key: libc::key_t, flags: libc::c_int) -> Fallible<libc::c_int> {
+    // SAFETY: integers only.
+    Errno::result(unsafe { libc::msgget(key, flags) })
+        .map_err(|error| format!("msgget failed: {error}").into())
+}

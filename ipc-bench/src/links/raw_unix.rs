@@ -1,0 +1,182 @@
+//! `raw:unix` and `raw:memfd`: sequenced-packet sockets as the system offers them, the floors
+//! of `unix`; see unix(7) and memfd_create(2).
+//!
+//! `raw:unix` is `send` and `recv`, blocking or with MSG_DONTWAIT again and again. A message
+//! that doesn't fit the socket's buffer goes in pieces that do. `raw:memfd` writes each
+//! message to a memfd, seals it and passes it; the other end maps it.
+
+use super::{link::Link, site::Site};
+use crate::{
+    spec::{LaneSpec, Payload, Side, Waiting},
+    trouble::Fallible,
+};
+use memmap2::Mmap;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        socket::{
+            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+            UnixAddr, accept, bind, connect, listen, recv, recvmsg, send, sendmsg, socket,
+        },
+    },
+};
+use std::{
+    fs::File,
+    io::{IoSlice, IoSliceMut, Write},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+/// Longer messages go in pieces of this length, which the default buffer takes.
+const PIECE_LEN_BYTES: usize = 128 * 1024;
+
+/// One connection, used both ways.
+struct Connection {
+    listener: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
+    flags: MsgFlags,
+}
+
+impl Connection {
+    /// The near side listens, the far one connects.
+    fn attach(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Self> {
+        let address = UnixAddr::new(&site.directory.join(format!("{}.sock", spec.tag)))?;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        let flags = if spec.waiting == Waiting::Spin { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+        match side {
+            Side::Near => {
+                bind(socket.as_raw_fd(), &address)?;
+                listen(&socket, Backlog::new(1)?)?;
+                Ok(Self { listener: Some(socket), socket: None, flags })
+            }
+            Side::Far => {
+                connect(socket.as_raw_fd(), &address)?;
+                Ok(Self { listener: None, socket: Some(socket), flags })
+            }
+        }
+    }
+
+    /// The far side is there when the first message is sent or received.
+    #[inline]
+    fn socket(&mut self) -> Fallible<RawFd> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.as_raw_fd());
+        }
+        let listener = self.listener.as_ref().ok_or("nobody listens")?;
+        // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(accept(listener.as_raw_fd())?) };
+        Ok(self.socket.insert(socket).as_raw_fd())
+    }
+}
+
+/// Calls until the answer isn't "not now".
+#[inline]
+fn insistently<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Fallible<T> {
+    loop {
+        match call() {
+            Err(Errno::EAGAIN) => {}
+            answer => return Ok(answer?),
+        }
+    }
+}
+
+/// A socket with the buffers of a plain program.
+pub(crate) struct RawUnix {
+    connection: Connection,
+    payload: Payload,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+}
+
+impl RawUnix {
+    pub(crate) fn attach(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Self> {
+        Ok(Self {
+            connection: Connection::attach(spec, side, site)?,
+            payload: spec.payload(),
+            outgoing: vec![0; spec.message_len_bytes],
+            incoming: vec![0; spec.message_len_bytes],
+        })
+    }
+}
+
+impl Link for RawUnix {
+    #[inline]
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        self.payload.write(&mut self.outgoing, number);
+        let (socket, flags) = (self.connection.socket()?, self.connection.flags);
+        for piece in self.outgoing.chunks(PIECE_LEN_BYTES) {
+            insistently(|| send(socket, piece, flags))?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, number: u64) -> Fallible<()> {
+        let (socket, flags) = (self.connection.socket()?, self.connection.flags);
+        for piece in self.incoming.chunks_mut(PIECE_LEN_BYTES) {
+            let len_bytes = insistently(|| recv(socket, piece, flags))?;
+            if len_bytes != piece.len() {
+                return Err(format!("a piece of {} bytes came with {len_bytes}", piece.len()).into());
+            }
+        }
+        self.payload.check(&self.incoming, number)
+    }
+}
+
+/// A memfd for each message.
+pub(crate) struct RawMemfd {
+    connection: Connection,
+    payload: Payload,
+    outgoing: Vec<u8>,
+    control: Vec<u8>,
+}
+
+impl RawMemfd {
+    pub(crate) fn attach(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Self> {
+        Ok(Self {
+            connection: Connection::attach(spec, side, site)?,
+            payload: spec.payload(),
+            outgoing: vec![0; spec.message_len_bytes],
+            control: nix::cmsg_space!(RawFd),
+        })
+    }
+}
+
+impl Link for RawMemfd {
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        self.payload.write(&mut self.outgoing, number);
+        let mut memfd =
+            File::from(memfd_create(c"ipc-bench", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+        memfd.write_all(&self.outgoing)?;
+        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+        fcntl(&memfd, FcntlArg::F_ADD_SEALS(seals))?;
+        let (socket, flags) = (self.connection.socket()?, self.connection.flags);
+        let descriptors = [memfd.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        insistently(|| sendmsg::<UnixAddr>(socket, &[IoSlice::new(b"m")], &control, flags, None))?;
+        Ok(())
+    }
+
+    fn receive(&mut self, number: u64) -> Fallible<()> {
+        let (socket, flags) = (self.connection.socket()?, self.connection.flags);
+        let control = &mut self.control;
+        let memfd = insistently(|| {
+            let mut byte = [0];
+            let mut parts = [IoSliceMut::new(&mut byte)];
+            let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(control), flags)?;
+            let raw = message.cmsgs()?.find_map(|control| match control {
+                ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+                _ => None,
+            });
+            Ok(raw)
+        })?;
+        let memfd = memfd.ok_or("no descriptor came")?;
+        // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+        let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
+        let memfd = File::from(memfd);
+        // SAFETY: it is sealed against all changes.
+        let pages = unsafe { Mmap::map(&memfd)? };
+        self.payload.check(&pages, number)
+    }
+}
