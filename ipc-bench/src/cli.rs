@@ -221,7 +221,7 @@ fn or_default<T: Copy + PartialEq>(given: &[T], default: &[T]) -> Vec<T> {
 }
 
 /// The longest message that is measured.
-const MAX_SIZE_BYTES: usize = 16 << 20;
+const MAX_SIZE_BYTES: usize = 128 << 20;
 
 fn parse_size(text: &str) -> Result<usize, String> {
     let digits_len = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -235,7 +235,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
     let size_bytes = unit_bytes.and_then(|unit: usize| digits.parse::<usize>().ok()?.checked_mul(unit));
     size_bytes
         .filter(|&bytes| bytes <= MAX_SIZE_BYTES)
-        .ok_or_else(|| "give 0 to 16M: bytes, or a number with K or M (8, 64, 1K, 64K, 1M)".into())
+        .ok_or_else(|| "give 0 to 128M: bytes, or a number with K or M (8, 64, 1K, 64K, 1M)".into())
 }
 
 #[cfg(test)]
@@ -269,7 +269,7 @@ mod tests {
     #[case("8B", 8)]
     #[case("1k", 1024)]
     #[case("64KiB", 65_536)]
-    #[case("16M", 16 << 20)]
+    #[case("128M", 128 << 20)]
     fn reads_sizes(#[case] text: &str, #[case] bytes: usize) {
         assert_eq!(parse_size(text), Ok(bytes));
     }
@@ -280,11 +280,11 @@ mod tests {
     #[case::negative("-1")]
     #[case::fraction("1.5K")]
     #[case::unknown_unit("1G")]
-    #[case::too_long("17M")]
-    #[case::one_byte_too_long("16777217")]
+    #[case::too_long("129M")]
+    #[case::one_byte_too_long("134217729")]
     #[case::overflow("99999999999999999999M")]
     fn refuses_other_sizes(#[case] text: &str) {
-        assert!(parse_size(text).unwrap_err().contains("0 to 16M"));
+        assert!(parse_size(text).unwrap_err().contains("0 to 128M"));
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
     #[case::transport(&["latency", "--transport", "pigeon"], "floor:fixed-ring")]
     #[case::empty_transport(&["latency", "--transport", "raw:mq,"], "floor:fixed-ring")]
     #[case::wait(&["latency", "--wait", "patiently"], "adaptive")]
-    #[case::size(&["latency", "--size", "big"], "0 to 16M")]
+    #[case::size(&["latency", "--size", "big"], "0 to 128M")]
     #[case::no_senders(&["throughput", "--senders", "0"], "1..=8")]
     #[case::too_many_receivers(&["throughput", "--receivers", "9"], "1..=8")]
     #[case::no_batch(&["throughput", "--batch", "0"], "1..=4096")]

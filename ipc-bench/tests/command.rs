@@ -290,7 +290,7 @@ fn the_table_of_several_names_them_and_explains_its_columns() {
 #[case::copies(&["latency", "--transport", "floor:memcpy"], "add --copy")]
 #[case::openings(&["open", "--transport", "mq"], "mq has no channel in a file")]
 #[case::numbers(&["throughput", "--senders", "2", "--transport", "mq", "--size", "7"], "numbers of 8 bytes")]
-#[case::size(&["latency", "--size", "huge"], "0 to 16M")]
+#[case::size(&["latency", "--size", "huge"], "0 to 128M")]
 #[case::wait(&["throughput", "--wait", "never"], "adaptive")]
 #[case::way_of_waiting_that_it_lacks(&["latency", "--transport", "raw:mq", "--wait", "spin"], "block only")]
 #[case::messages_that_the_kernel_refuses(&["latency", "--transport", "mq", "--size", "16M"], "msgsize_max")]

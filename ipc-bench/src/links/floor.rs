@@ -96,7 +96,12 @@ impl Link for Futex {
 pub(crate) fn messages_in_flight(message_len_bytes: usize) -> usize {
     const MOST_BYTES: usize = 16 << 20;
     let fitting = MOST_BYTES / message_len_bytes.max(1);
-    if fitting >= 1024 { 1024 } else { (fitting.max(16) + 1).next_power_of_two() / 2 }
+    match fitting {
+        // Two, so that one is written while the other is read.
+        0 => 2,
+        1024.. => 1024,
+        _ => (fitting.max(16) + 1).next_power_of_two() / 2,
+    }
 }
 
 /// A fixed-slot ring each way; the payload is written to private memory, copied in, copied

@@ -1,0 +1,353 @@
+//! System V queues: names, types, waits that end, other programs, and what goes wrong.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{
+    OrdinaryUser, alone, await_child, fresh_name, in_child, start_child, wait_until_process_sleeps_in,
+};
+use ipc_mq::{
+    ByPriority, Cancel, Channel, ChannelError, ChannelName, PrioritySender, Receiver, RecvError, Selection,
+    SelectiveReceiver, SendError, Sender, Sysv, SysvChannel, SysvConfig, Transport, TypeSender, Wait,
+};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        pthread::{pthread_kill, pthread_self},
+        signal::Signal,
+    },
+    unistd::geteuid,
+};
+use std::{
+    fs, ptr, thread,
+    time::{Duration, Instant},
+};
+
+const MAX_LEN: usize = 128;
+const BRIEF: Duration = Duration::from_millis(40);
+
+/// A queue that goes with its test.
+struct Queue {
+    name: ChannelName,
+    channel: SysvChannel<ipc_mq::ByAge>,
+}
+
+impl Queue {
+    fn new() -> Self {
+        Self::with(&SysvConfig::new().depth(4).max_message_len(MAX_LEN))
+    }
+
+    fn with(config: &SysvConfig) -> Self {
+        let name = fresh_name();
+        Self { channel: Sysv::new().create(&name, config).unwrap(), name }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let _ = Sysv::new().remove(&self.name);
+    }
+}
+
+/// `msgsnd` as any program may call it.
+fn send_as_others(queue: i32, message_type: libc::c_long, bytes: &[u8]) {
+    let typed = [&message_type.to_ne_bytes()[..], bytes].concat();
+    // SAFETY: the type, and as many bytes as it says behind it.
+    let answer = unsafe { libc::msgsnd(queue, typed.as_ptr().cast(), bytes.len(), 0) };
+    Errno::result(answer).unwrap();
+}
+
+#[test]
+fn who_waits_in_a_queue_that_is_removed_is_told() {
+    for with_deadline in [false, true] {
+        let queue = Queue::new();
+        let wait = if with_deadline { Wait::timeout(Duration::from_secs(60)) } else { Wait::Forever };
+        let receiver = start_child(|| {
+            let error = queue.channel.receiver().unwrap().advance(wait).unwrap_err();
+            assert!(matches!(error, RecvError::Closed), "{error:?}");
+        });
+        wait_until_process_sleeps_in(receiver, &[libc::SYS_msgrcv]);
+        let mut tx = queue.channel.sender().unwrap();
+        Sysv::new().remove(&queue.name).unwrap();
+        await_child(receiver);
+        assert!(matches!(tx.send(b"x"), Err(SendError::Closed)));
+        assert!(matches!(Sysv::new().open(&queue.name), Err(ChannelError::NotFound)));
+    }
+}
+
+#[test]
+fn a_wait_ends_on_time_under_a_storm_of_signals_and_loses_nothing() {
+    extern "C" fn ignore(_: libc::c_int) {}
+    // SAFETY: the handler does nothing.
+    unsafe { nix::sys::signal::signal(Signal::SIGUSR1, nix::sys::signal::SigHandler::Handler(ignore)) }
+        .unwrap();
+    let queue = Queue::new();
+    let (mut tx, mut rx) = (queue.channel.sender().unwrap(), queue.channel.receiver().unwrap());
+    let victim = pthread_self();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                pthread_kill(victim, Signal::SIGUSR1).unwrap();
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        for _ in 0..3 {
+            let start = Instant::now();
+            assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)));
+            assert!(start.elapsed() >= BRIEF);
+        }
+        while tx.try_send(&[1; MAX_LEN]).is_ok() {}
+        let start = Instant::now();
+        assert!(matches!(tx.send_timeout(&[2; MAX_LEN], BRIEF), Err(SendError::TimedOut)));
+        assert!(start.elapsed() >= BRIEF);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for _ in 0..4 {
+        assert_eq!(&*rx.try_recv().unwrap(), &[1; MAX_LEN]);
+    }
+    assert!(rx.try_recv().is_err());
+}
+
+/// Deadlines so short that they fall between any two instructions of the wait: the message is
+/// received by this call or by the next one, once.
+#[test]
+fn a_message_that_comes_at_the_deadline_is_not_lost() {
+    let queue = Queue::new();
+    let mut tx = queue.channel.sender().unwrap();
+    let mut rx = queue.channel.receiver().unwrap();
+    const COUNT: u32 = 3000;
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            for number in 0..COUNT {
+                while tx
+                    .send_timeout(&number.to_ne_bytes(), Duration::from_micros(u64::from(number) % 97))
+                    .is_err()
+                {}
+            }
+        });
+        let mut next = 0_u32;
+        while next < COUNT {
+            let wait = Wait::timeout(Duration::from_micros(u64::from(next) % 89));
+            match rx.receive(wait) {
+                Ok(message) => {
+                    assert_eq!(*message, next.to_ne_bytes());
+                    next += 1;
+                }
+                Err(RecvError::TimedOut) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_wait_on_a_thread_that_blocks_all_signals_ends_too() {
+    let queue = Queue::new();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let all = nix::sys::signal::SigSet::all();
+            all.thread_block().unwrap();
+            let mut rx = queue.channel.receiver().unwrap();
+            assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)));
+            let cancel = Cancel::new();
+            thread::scope(|threads| {
+                threads.spawn(|| {
+                    thread::sleep(BRIEF);
+                    cancel.cancel();
+                });
+                assert!(matches!(rx.advance(Wait::Forever.or_cancel(&cancel)), Err(RecvError::Cancelled)));
+            });
+            let mask = nix::sys::signal::SigSet::thread_get_mask().unwrap();
+            // SAFETY: asks a set.
+            let blocked = unsafe { libc::sigismember(mask.as_ref(), Sysv::signal()) };
+            assert_eq!(blocked, 1, "the mask is as it was");
+        });
+    });
+}
+
+#[test]
+fn a_program_with_other_uses_for_the_signal_is_told() {
+    alone("a_program_with_other_uses_for_the_signal_is_told", || {
+        extern "C" fn theirs(_: libc::c_int) {}
+        let queue = Queue::new();
+        let mut rx = queue.channel.receiver().unwrap();
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(Sysv::signal(), theirs as *const () as libc::sighandler_t) };
+        let error = rx.advance(Wait::timeout(BRIEF)).unwrap_err();
+        assert!(error.to_string().contains("SIGRTMAX-3"), "{error}");
+        assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)), "without a deadline all is as ever");
+    });
+}
+
+#[test]
+fn after_a_fork_both_wait_with_deadlines() {
+    let queue = Queue::new();
+    let mut rx = queue.channel.receiver().unwrap();
+    assert!(rx.advance(Wait::timeout(Duration::from_millis(1))).is_err());
+    in_child(|| assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut))));
+    assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)));
+}
+
+#[test]
+fn messages_of_other_programs_are_received_whatever_their_length_and_type() {
+    let queue = Queue::new();
+    let mut rx = queue.channel.receiver().unwrap();
+    // Longer than what our senders keep to.
+    send_as_others(queue.channel.id(), libc::c_long::MAX, &[5; 4 * MAX_LEN]);
+    let message = rx.try_recv().unwrap();
+    assert_eq!((message.len(), message.message_type()), (4 * MAX_LEN, libc::c_long::MAX as u64));
+    drop(message);
+    // Types beyond those of priorities count as the lowest.
+    let by_priority: SysvChannel<ByPriority> = Sysv::by_priority().open(&queue.name).unwrap();
+    let mut tx = by_priority.sender().unwrap();
+    send_as_others(queue.channel.id(), 1_000_000, b"foreign");
+    tx.set_priority(1).unwrap();
+    tx.send(b"ours").unwrap();
+    let mut rx = by_priority.receiver().unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"ours");
+    assert_eq!(&*rx.try_recv().unwrap(), b"foreign");
+}
+
+#[test]
+fn a_queue_that_another_program_made_gets_a_name() {
+    let key = 0x7a11_0000 | (std::process::id() & 0xffff);
+    // SAFETY: integers only.
+    let id =
+        Errno::result(unsafe { libc::msgget(key as libc::key_t, libc::IPC_CREAT | libc::IPC_EXCL | 0o600) })
+            .unwrap();
+    let name = fresh_name();
+    let channel = Sysv::new().adopt(&name, key).unwrap();
+    let queue = Queue { name, channel };
+    assert_eq!((queue.channel.id(), queue.channel.key()), (id, key));
+    assert!(matches!(Sysv::new().adopt(&queue.name, key), Err(ChannelError::AlreadyExists)));
+    assert!(matches!(Sysv::new().adopt(&fresh_name(), key ^ 1), Err(ChannelError::NotFound)));
+    send_as_others(id, 7, b"from outside");
+    let mut rx = queue.channel.receiver().unwrap();
+    rx.select(Selection::Only(7)).unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"from outside");
+}
+
+#[test]
+fn a_name_whose_queue_is_gone_is_free() {
+    let queue = Queue::new();
+    let path = Sysv::new().stat(&queue.name).unwrap().path.unwrap();
+    // As `ipcrm` does it.
+    Sysv::new().remove_queue(queue.channel.id()).unwrap();
+    assert!(matches!(Sysv::new().open(&queue.name), Err(ChannelError::NotFound)));
+    assert!(!Sysv::new().list().unwrap().contains(&queue.name));
+    assert!(path.exists(), "nobody has cleaned up yet");
+    let again = Sysv::new().create(&queue.name, &SysvConfig::new()).unwrap();
+    assert_ne!(again.key(), queue.channel.key());
+}
+
+#[test]
+fn somebody_elses_queue_under_a_key_of_ours_is_not_taken_for_ours() {
+    if !geteuid().is_root() {
+        return println!("not tested: it takes root to be somebody else");
+    }
+    alone("somebody_elses_queue_under_a_key_of_ours_is_not_taken_for_ours", || {
+        let queue = Queue::new();
+        Sysv::new().remove_queue(queue.channel.id()).unwrap();
+        let other = OrdinaryUser::new();
+        let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o666;
+        // SAFETY: integers only.
+        let id = Errno::result(unsafe { libc::msgget(queue.channel.key() as libc::key_t, flags) }).unwrap();
+        drop(other);
+        assert!(matches!(Sysv::new().open(&queue.name), Err(ChannelError::NotFound)));
+        // SAFETY: this command takes no argument.
+        unsafe { libc::msgctl(id, libc::IPC_RMID, ptr::null_mut()) };
+    });
+}
+
+#[test]
+fn a_strangers_queue_is_neither_used_nor_removed() {
+    if !geteuid().is_root() {
+        return println!("not tested: it takes root to be somebody else");
+    }
+    alone("a_strangers_queue_is_neither_used_nor_removed", || {
+        let queue = Queue::new();
+        let (mut tx, mut rx) = (queue.channel.sender().unwrap(), queue.channel.receiver().unwrap());
+        let other = OrdinaryUser::new();
+        for error in [tx.try_send(b"x").unwrap_err().to_string(), rx.try_recv().unwrap_err().to_string()] {
+            assert!(error.contains("Permission denied"), "{error}");
+        }
+        let refused = Sysv::new().remove_queue(queue.channel.id());
+        assert!(matches!(refused, Err(ChannelError::NotPermitted(_))), "{refused:?}");
+        drop(other);
+    });
+}
+
+#[test]
+fn each_limit_exceeded_by_one_is_named_with_its_value() {
+    let limit = |name| -> usize {
+        fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap().trim().parse().unwrap()
+    };
+    let text_of = |config: &SysvConfig| match Sysv::new().create(&fresh_name(), config) {
+        Err(ChannelError::Limit(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let msgmax = limit("msgmax");
+    let text = text_of(&SysvConfig::new().max_message_len(msgmax + 1));
+    assert!(
+        text.contains(&format!("kernel.msgmax, which is {msgmax}")) && text.contains("ipc doctor"),
+        "{text}"
+    );
+    let queue = Queue::with(&SysvConfig::new().max_message_len(msgmax.min(limit("msgmnb"))));
+    let mut tx = queue.channel.sender().unwrap();
+    let max = tx.max_message_len();
+    tx.try_send(&vec![0; max]).unwrap();
+    assert!(matches!(tx.try_send(&vec![0; max + 1]), Err(SendError::TooLong { .. })));
+    assert!(tx.set_message_type(0).is_err());
+    alone("each_limit_exceeded_by_one_is_named_with_its_value", || {
+        let place = std::env::temp_dir().join(fresh_name().as_str());
+        // SAFETY: this process has one test and nobody else who reads its environment.
+        unsafe { std::env::set_var("IPC_DIR", &place) };
+        fs::create_dir(&place).unwrap();
+        nix::unistd::chown(
+            &place,
+            Some(nix::unistd::Uid::from_raw(if geteuid().is_root() {
+                common::NOBODY
+            } else {
+                geteuid().as_raw()
+            })),
+            None,
+        )
+        .unwrap();
+        let other = OrdinaryUser::new();
+        let msgmnb = limit("msgmnb");
+        let text = text_of(&SysvConfig::new().depth(msgmnb + 1).max_message_len(1));
+        assert!(
+            text.contains(&format!("kernel.msgmnb, which is {msgmnb}")) && text.contains("ipc doctor"),
+            "{text}"
+        );
+        assert!(Sysv::new().list().unwrap().is_empty(), "nothing is left of it");
+        drop(other);
+        fs::remove_dir_all(place).unwrap();
+    });
+}
+
+#[test]
+fn racing_creators_and_removers_leave_nothing_and_see_no_error() {
+    let name = fresh_name();
+    let before = Sysv::new().all_queues().unwrap().len();
+    thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..50 {
+                    let config = SysvConfig::new().depth(2).max_message_len(64);
+                    Sysv::new().open_or_create(&name, &config).unwrap();
+                    match Sysv::new().remove(&name) {
+                        Ok(()) | Err(ChannelError::NotFound) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    assert!(matches!(Sysv::new().open(&name), Err(ChannelError::NotFound)));
+    let ours = |queues: Vec<ipc_mq::SysvQueue>| queues.len();
+    // Other tests have queues too, fewer than this one would have left.
+    assert!(ours(Sysv::new().all_queues().unwrap()) < before + 50);
+}

@@ -1,0 +1,457 @@
+//! Sockets: what only they can do, and that nobody who connects can do harm.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{OrdinaryUser, alone, await_child, fresh_name, start_child};
+use ipc_mq::{
+    Channel, ChannelError, ChannelName, DescriptorReceiver, Loan, PeerCredentials, Receiver, RecvError,
+    SendError, Sender, Transport, Unix, UnixChannel, UnixConfig, UnixReceiver, Wait,
+};
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+        socket::{
+            AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+        },
+        stat::{Mode, umask},
+        wait::waitpid,
+    },
+    unistd::{geteuid, pipe},
+};
+use rstest::rstest;
+use std::{
+    fs::{self, File},
+    io::{IoSlice, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+const MAX_LEN: usize = 1 << 20;
+const BRIEF: Duration = Duration::from_millis(30);
+const PATIENCE: Wait<'_> = Wait::Forever;
+
+/// A directory of the test's own, which goes with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(fresh_name().as_str());
+        Self(path)
+    }
+
+    fn transport(&self) -> Unix {
+        Unix::at(&self.0)
+    }
+
+    fn channel(&self) -> UnixChannel {
+        self.transport().create(&name(), &UnixConfig::new().max_message_len(MAX_LEN)).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn name() -> ChannelName {
+    ChannelName::new("channel").unwrap()
+}
+
+/// What a packet of ours begins with.
+fn header(kind: u32, len: u64) -> Vec<u8> {
+    [&b"ipc\x01"[..], &kind.to_le_bytes(), &len.to_le_bytes()].concat()
+}
+
+/// Somebody who connects without this crate.
+struct Stranger(OwnedFd);
+
+impl Stranger {
+    fn connect(path: &Path) -> Self {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn send(&self, bytes: &[u8], descriptors: &[RawFd]) {
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), None)
+            .unwrap();
+    }
+
+    /// Waits until the other end has closed the connection.
+    fn await_end(self) {
+        assert_eq!(File::from(self.0).read(&mut [0]).unwrap_or(0), 0);
+    }
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn memfd(content: &[u8], seals: SealFlag) -> File {
+    let mut file =
+        File::from(memfd_create(c"test", MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC).unwrap());
+    file.write_all(content).unwrap();
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+    file
+}
+
+const ALL_SEALS: SealFlag =
+    SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW);
+
+/// Garbage, of each kind: the stranger loses its connection, nothing of it is delivered, no
+/// descriptor stays, and the others go on.
+#[rstest]
+#[case::noise(|stranger: &Stranger| stranger.send(b"hello, is this the web server?", &[]))]
+#[case::half_a_header(|stranger: &Stranger| stranger.send(b"ipc\x01\0", &[]))]
+#[case::another_version(|stranger: &Stranger| stranger.send(b"ipc\x02\0\0\0\0\0\0\0\0\0\0\0\0", &[]))]
+#[case::another_kind(|stranger: &Stranger| stranger.send(&header(9, 0), &[]))]
+#[case::a_length_that_is_none(|stranger: &Stranger| stranger.send(&header(0, 5), &[]))]
+#[case::a_length_beyond_all_bounds(|stranger: &Stranger| stranger.send(&header(0, u64::MAX), &[]))]
+#[case::a_packet_too_long(|stranger: &Stranger| {
+    stranger.send(&[header(0, 70_000), vec![0; 70_000]].concat(), &[]);
+})]
+#[case::a_parcel_without_a_descriptor(|stranger: &Stranger| stranger.send(&header(1, 100), &[]))]
+#[case::a_parcel_that_is_a_pipe(|stranger: &Stranger| {
+    let (read, _write) = pipe().unwrap();
+    stranger.send(&header(1, 100), &[read.as_raw_fd()]);
+})]
+#[case::a_parcel_that_is_a_file(|stranger: &Stranger| {
+    let file = File::open("/proc/self/exe").unwrap();
+    stranger.send(&header(1, 100), &[file.as_raw_fd()]);
+})]
+#[case::an_unsealed_parcel(|stranger: &Stranger| {
+    stranger.send(&header(1, 100), &[memfd(&[1; 100], SealFlag::empty()).as_raw_fd()]);
+})]
+#[case::a_parcel_that_can_shrink(|stranger: &Stranger| {
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW;
+    stranger.send(&header(1, 100), &[memfd(&[1; 100], seals).as_raw_fd()]);
+})]
+#[case::a_parcel_that_can_be_written(|stranger: &Stranger| {
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    stranger.send(&header(1, 100), &[memfd(&[1; 100], seals).as_raw_fd()]);
+})]
+#[case::a_parcel_shorter_than_promised(|stranger: &Stranger| {
+    stranger.send(&header(1, 101), &[memfd(&[1; 100], ALL_SEALS).as_raw_fd()]);
+})]
+#[case::a_parcel_of_nothing(|stranger: &Stranger| {
+    stranger.send(&header(1, 0), &[memfd(&[], ALL_SEALS).as_raw_fd()]);
+})]
+#[case::a_parcel_longer_than_allowed(|stranger: &Stranger| {
+    let len = MAX_LEN + 1;
+    stranger.send(&header(1, len as u64), &[memfd(&vec![1; len], ALL_SEALS).as_raw_fd()]);
+})]
+#[case::more_descriptors_than_there_can_be(|stranger: &Stranger| {
+    let file = memfd(&[1; 100], ALL_SEALS);
+    stranger.send(&header(0, 0), &[file.as_raw_fd(); 200]);
+})]
+fn who_sends_garbage_harms_nobody(#[case] act: fn(&Stranger)) {
+    let place = Place::new();
+    let channel = place.channel();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    tx.send(b"before").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"before");
+    let stranger = Stranger::connect(&channel.socket_path());
+    act(&stranger);
+    assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)), "it was delivered");
+    stranger.await_end();
+    assert_eq!(rx.peers().count(), 1);
+    tx.send(b"after").unwrap();
+    let mut message = rx.recv().unwrap();
+    assert_eq!(&*message, b"after");
+    assert!(UnixReceiver::take_descriptors(&mut message).is_empty());
+}
+
+/// In a process of its own, where nobody else opens descriptors.
+#[test]
+fn descriptors_of_strangers_are_closed() {
+    alone("descriptors_of_strangers_are_closed", || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let file = memfd(&[1; 100], ALL_SEALS);
+        let before = open_descriptors();
+        for count in [1, 16, 17, 18, 200] {
+            let stranger = Stranger::connect(&channel.socket_path());
+            stranger.send(&header(9, 0), &vec![file.as_raw_fd(); count]);
+            assert!(rx.try_recv().is_err());
+            stranger.await_end();
+            assert_eq!(open_descriptors(), before, "{count} came");
+        }
+    });
+}
+
+#[test]
+fn who_connects_and_says_nothing_holds_up_nobody() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    let silent: Vec<Stranger> = (0..50).map(|_| Stranger::connect(&channel.socket_path())).collect();
+    let mut tx = channel.sender().unwrap();
+    tx.send(b"through").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"through");
+    drop(silent);
+    tx.send(b"again").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"again");
+    assert!(rx.try_recv().is_err());
+    assert_eq!(rx.peers().count(), 1);
+}
+
+/// As long as packets take, one more, and as long as there can be; copied and lent.
+#[rstest]
+fn messages_of_all_lengths_arrive_whole(
+    #[values(0, 1, 65_519, 65_520, 65_521, 65_536, 65_537, 300_000, MAX_LEN)] len: usize,
+) {
+    let place = Place::new();
+    let channel = place.channel();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    let message: Vec<u8> = (0..len).map(|index| (index * 31) as u8).collect();
+    tx.send(&message).unwrap();
+    assert!(*rx.recv().unwrap() == message[..]);
+    for cut in [len, len / 2, len.min(3)] {
+        let mut loan = tx.loan(len, PATIENCE).unwrap();
+        loan.copy_from_slice(&message);
+        loan.truncate(cut);
+        loan.send().unwrap();
+        assert!(*rx.recv().unwrap() == message[..cut], "{cut} of {len}");
+    }
+    assert!(matches!(tx.send(&vec![0; MAX_LEN + 1]), Err(SendError::TooLong { .. })));
+}
+
+#[test]
+fn a_long_loan_that_finds_no_receiver_is_given_back_as_it_was() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut tx = channel.sender().unwrap();
+    let mut loan = tx.loan(200_000, PATIENCE).unwrap();
+    loan.fill(7);
+    let rejected = loan.commit(Wait::Never).unwrap_err();
+    assert!(matches!(rejected.error, SendError::WouldBlock));
+    let mut loan = rejected.loan;
+    assert!(loan.iter().all(|&byte| byte == 7));
+    loan[0] = 8;
+    let mut rx = channel.receiver().unwrap();
+    loan.send().unwrap();
+    let message = rx.recv().unwrap();
+    assert_eq!((message.len(), message[0], message[199_999]), (200_000, 8, 7));
+}
+
+#[test]
+fn a_receiver_that_is_killed_is_noticed_and_its_successor_takes_over() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut tx = channel.sender().unwrap();
+    for round in 0..5 {
+        let receiver = start_child(|| {
+            let mut rx = channel.receiver().unwrap();
+            rx.recv().unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        tx.send(&[round]).unwrap();
+        assert!(matches!(channel.receiver(), Err(ChannelError::Busy { .. })));
+        // Fills up, and waits for room until the receiver is killed.
+        let waiter = thread::scope(|threads| {
+            let waiter = threads.spawn(|| {
+                loop {
+                    if let Err(error) = tx.send(&[1; 1000]) {
+                        break error;
+                    }
+                }
+            });
+            kill(receiver, Signal::SIGKILL).unwrap();
+            waitpid(receiver, None).unwrap();
+            waiter.join().unwrap()
+        });
+        assert!(matches!(waiter, SendError::PeerDied), "{waiter:?}");
+        // It isn't said twice; there is nobody now.
+        assert!(matches!(tx.try_send(b"x"), Err(SendError::WouldBlock)));
+    }
+    let mut rx = channel.receiver().unwrap();
+    tx.send(b"to the successor").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"to the successor");
+    drop(rx);
+    assert!(matches!(tx.send(b"x"), Err(SendError::PeerDied)));
+    place.transport().remove(&name()).unwrap();
+    assert!(matches!(tx.send(b"x"), Err(SendError::Closed)));
+}
+
+#[test]
+fn a_sender_that_dies_is_told_once_and_one_that_leaves_is_not() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    rx.report_deaths(true);
+    let mut leaves = channel.sender().unwrap();
+    leaves.send(b"I leave").unwrap();
+    drop(leaves);
+    assert_eq!(&*rx.recv().unwrap(), b"I leave");
+    assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)));
+    let dies = start_child(|| {
+        let mut tx = channel.sender().unwrap();
+        tx.send(b"I die").unwrap();
+        // No farewell: the child's end runs no destructors.
+        std::mem::forget(tx);
+    });
+    let message = rx.recv().unwrap();
+    assert_eq!(&*message, b"I die");
+    assert_eq!(UnixReceiver::credentials_of(&message).pid, dies.as_raw() as u32);
+    assert_eq!(UnixReceiver::credentials_of(&message).uid, geteuid().as_raw());
+    drop(message);
+    assert!(matches!(rx.recv(), Err(RecvError::PeerDied)));
+    assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+    await_child(dies);
+}
+
+#[test]
+fn a_sender_that_fills_its_buffer_holds_up_no_other() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    let (mut greedy, mut modest) = (channel.sender().unwrap(), channel.sender().unwrap());
+    while greedy.try_send(&[1; 1000]).is_ok() {}
+    modest.try_send(b"modest").unwrap();
+    let mut seen = 0;
+    while &*rx.recv().unwrap() != b"modest" {
+        seen += 1;
+    }
+    assert!(seen <= 200, "the modest one waited for {seen} messages of the greedy one");
+}
+
+#[test]
+fn a_removed_channel_ends_the_wait_for_a_receiver() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut tx = channel.sender().unwrap();
+    thread::scope(|threads| {
+        let waiter = threads.spawn(|| tx.send(b"to nobody"));
+        thread::sleep(BRIEF);
+        place.transport().remove(&name()).unwrap();
+        assert!(matches!(waiter.join().unwrap(), Err(SendError::Closed)));
+    });
+}
+
+#[test]
+fn a_directory_whose_path_is_too_long_for_a_socket_works_too() {
+    let place = Place::new();
+    fs::create_dir(&place.0).unwrap();
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o700)).unwrap();
+    let deep = place.0.join("x".repeat(150));
+    let channel = Unix::at(&deep).create(&name(), &UnixConfig::new()).unwrap();
+    let (mut rx, mut tx) = (channel.receiver().unwrap(), channel.sender().unwrap());
+    tx.send(b"far down").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"far down");
+}
+
+#[test]
+fn the_mode_is_exact_whatever_the_umask() {
+    alone("the_mode_is_exact_whatever_the_umask", || {
+        umask(Mode::from_bits_truncate(0o077));
+        let place = Place::new();
+        let config = UnixConfig::new().mode(0o666);
+        let channel = place.transport().create(&name(), &config).unwrap();
+        let _rx = channel.receiver().unwrap();
+        assert_eq!(place.transport().stat(&name()).unwrap().mode, Some(0o666));
+        assert_eq!(fs::metadata(channel.socket_path()).unwrap().permissions().mode() & 0o777, 0o666);
+    });
+}
+
+#[test]
+fn others_are_let_in_by_the_list_and_by_nothing_else() {
+    if !geteuid().is_root() {
+        return println!("not tested: it takes root to be somebody else");
+    }
+    alone("others_are_let_in_by_the_list_and_by_nothing_else", || {
+        let place = Place::new();
+        for (index, uids) in [vec![0], vec![0, common::NOBODY]].into_iter().enumerate() {
+            let name = ChannelName::new(&format!("channel-{index}")).unwrap();
+            let config = UnixConfig::new().mode(0o666).allow_uids(uids.clone());
+            let mut rx = place.transport().create(&name, &config).unwrap().receiver().unwrap();
+            for path in [place.0.clone(), place.0.join("unix"), place.0.join("sockets")] {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            let allowed = uids.contains(&common::NOBODY);
+            let other = OrdinaryUser::new();
+            // Not without trusting root's directory.
+            assert!(matches!(place.transport().open(&name), Err(ChannelError::NotPermitted(_))));
+            let channel = place.transport().trusting([0]).open(&name).unwrap();
+            match channel.sender() {
+                Ok(mut tx) => {
+                    assert!(allowed);
+                    tx.send(b"let in").unwrap();
+                }
+                Err(error) => assert!(!allowed && matches!(error, ChannelError::NotPermitted(_)), "{error}"),
+            }
+            // Who doesn't ask is not let in either.
+            let stranger = Stranger::connect(&channel.socket_path());
+            stranger.send(&[header(0, 5), b"force".to_vec()].concat(), &[]);
+            drop(other);
+            let received: Vec<Vec<u8>> =
+                std::iter::from_fn(|| rx.try_recv().ok().map(|message| message.to_vec())).collect();
+            let expected: &[&[u8]] = if allowed { &[b"let in", b"force"] } else { &[] };
+            assert_eq!(received, expected);
+        }
+    });
+}
+
+#[test]
+fn a_process_out_of_descriptors_goes_on_with_those_who_are_in() {
+    alone("a_process_out_of_descriptors_goes_on_with_those_who_are_in", || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let mut inside = channel.sender().unwrap();
+        inside.send(b"in").unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"in");
+        let outside = Stranger::connect(&channel.socket_path());
+        outside.send(&[header(0, 3), b"out".to_vec()].concat(), &[]);
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        inside.send(b"still in").unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"still in");
+        assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)), "and it doesn't spin");
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        // There is room at the door again when one goes.
+        drop(inside);
+        assert_eq!(&*rx.recv().unwrap(), b"out");
+    });
+}
+
+#[test]
+fn a_damaged_channel_file_is_said_to_be_and_can_be_removed() {
+    let place = Place::new();
+    place.channel();
+    let file = place.0.join("unix/channel");
+    for text in [
+        "",
+        "ipc-unix 2\n",
+        "ipc-unix 1\nsocket x\n",
+        "\u{0}",
+        "ipc-unix 1\nsocket 1\nmax-message-len-bytes 0\nbuffer-bytes 0\nallow-uids 0\n",
+    ] {
+        fs::write(&file, text).unwrap();
+        assert!(matches!(place.transport().open(&name()), Err(ChannelError::Corrupt(_))), "{text:?}");
+    }
+    place.transport().remove(&name()).unwrap();
+    assert!(matches!(place.transport().open(&name()), Err(ChannelError::NotFound)));
+}
+
+#[test]
+fn a_directory_that_others_can_write_to_is_refused() {
+    let place = Place::new();
+    place.channel();
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(place.transport().open(&name()), Err(ChannelError::NotPermitted(_))));
+}
