@@ -108,11 +108,17 @@ fn is_own(_status: &fs::Metadata) -> bool {
     true
 }
 
-/// Whether this is the folder that holds a user's channels, which stays once it is made.
+/// Whether this is a folder that holds a user's channels, or what finds them, which stays once
+/// it is made.
 fn is_home(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_uid = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    path.parent() == Some(Path::new(SHARED_MEMORY)) && name.strip_prefix("ipc-").is_some_and(is_uid)
+    let parent = path.parent().unwrap_or(path);
+    if matches!(name.as_str(), "sysv" | "unix" | "sockets") && path.is_dir() {
+        return is_home(parent);
+    }
+    let uid = name.strip_prefix("ipc-mq-").or(name.strip_prefix("ipc-"));
+    parent == Path::new(SHARED_MEMORY) && uid.is_some_and(is_uid)
 }
 
 fn queues(isolation: &Isolation) -> io::Result<Vec<String>> {

@@ -105,12 +105,12 @@ pub(super) fn bytes_in_chunks(rig: &Rig) -> Verdict {
     transient_is_gone(rig, &address)
 }
 
-fn prefixed(records: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn prefixed(records: &[Vec<u8>]) -> Vec<u8> {
     records.iter().flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat()).collect()
 }
 
 /// Bytes without a pattern, the same for the same seed (Marsaglia's xorshift).
-fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -2,6 +2,7 @@
 //! each in a folder and with names of its own, and never longer than its time limit.
 
 mod child;
+mod connected;
 mod damage;
 mod delivery;
 mod lines;
@@ -23,19 +24,33 @@ type Verdict = Result<(), String>;
 struct Scenario {
     name: &'static str,
     run: fn(&Rig) -> Verdict,
+    /// The same where there is a connection and nothing is stored.
+    connected: fn(&Rig) -> Verdict,
 }
 
 const SCENARIOS: [Scenario; 10] = [
-    Scenario { name: "P1 before P2", run: delivery::sender_first },
-    Scenario { name: "P2 before P1", run: delivery::receiver_first },
-    Scenario { name: "many messages", run: delivery::many_messages },
-    Scenario { name: "large messages", run: delivery::large_messages },
-    Scenario { name: "a stream of bytes", run: delivery::bytes_in_chunks },
-    Scenario { name: "full queue", run: room::full_queue },
-    Scenario { name: "killed sender", run: restarts::killed_senders },
-    Scenario { name: "killed receiver", run: restarts::killed_receivers },
-    Scenario { name: "interrupted receiver", run: restarts::interrupted_receivers },
-    Scenario { name: "wrong input", run: refusals::wrong_input },
+    Scenario { name: "P1 before P2", run: delivery::sender_first, connected: connected::sender_first },
+    Scenario { name: "P2 before P1", run: delivery::receiver_first, connected: delivery::receiver_first },
+    Scenario { name: "many messages", run: delivery::many_messages, connected: delivery::many_messages },
+    Scenario { name: "large messages", run: delivery::large_messages, connected: connected::large_messages },
+    Scenario {
+        name: "a stream of bytes",
+        run: delivery::bytes_in_chunks,
+        connected: delivery::bytes_in_chunks,
+    },
+    Scenario { name: "full queue", run: room::full_queue, connected: connected::full_queue },
+    Scenario { name: "killed sender", run: restarts::killed_senders, connected: connected::killed_senders },
+    Scenario {
+        name: "killed receiver",
+        run: restarts::killed_receivers,
+        connected: connected::killed_receivers,
+    },
+    Scenario {
+        name: "interrupted receiver",
+        run: restarts::interrupted_receivers,
+        connected: connected::interrupted_receivers,
+    },
+    Scenario { name: "wrong input", run: refusals::wrong_input, connected: connected::wrong_input },
 ];
 
 /// For one scenario over one backend.
@@ -65,7 +80,8 @@ fn cells(ipc: &Path, scenario: &Scenario) -> Vec<Cell> {
 fn cell(ipc: &Path, backend: Backend, scenario: &Scenario) -> Cell {
     let start = Instant::now();
     let verdict = Rig::new(ipc, backend, start + TIME_LIMIT).and_then(|rig| {
-        let verdict = (scenario.run)(&rig);
+        let run = if backend == Backend::Unix { scenario.connected } else { scenario.run };
+        let verdict = run(&rig);
         verdict.and(rig.close())
     });
     Cell { verdict, took: start.elapsed() }
@@ -105,14 +121,16 @@ mod tests {
 
     fn rows() -> Vec<(&'static str, Vec<Cell>)> {
         let cell = |verdict| Cell { verdict, took: Duration::from_millis(1250) };
-        vec![("one", vec![cell(Ok(())), cell(Err("lost:\n3 lines".into())), cell(Ok(()))])]
+        let failed = cell(Err("lost:\n3 lines".into()));
+        vec![("one", vec![cell(Ok(())), cell(Ok(())), cell(Ok(())), failed, cell(Ok(()))])]
     }
 
     #[test]
     fn the_table_has_a_column_for_each_backend() {
         assert_eq!(
             table(&rows()),
-            "     mq            shm spsc      shm mpmc\none  ok     1.2 s  FAIL   1.2 s  ok     1.2 s\n"
+            "     mq            sysv          unix          shm spsc      shm mpmc\n\
+             one  ok     1.2 s  ok     1.2 s  ok     1.2 s  FAIL   1.2 s  ok     1.2 s\n"
         );
     }
 

@@ -22,7 +22,7 @@ pub(super) fn wrong_input(rig: &Rig) -> Verdict {
     too_long_messages(rig)?;
     odd_bytes(rig)?;
     match rig.backend {
-        Backend::Mq => empty_messages_before_the_end(rig),
+        Backend::Mq | Backend::Sysv | Backend::Unix => empty_messages_before_the_end(rig),
         Backend::Spsc => taken_roles(rig).and_then(|()| damage::damaged_segments(rig)),
         Backend::Mpmc => other_kinds(rig).and_then(|()| damage::damaged_segments(rig)),
     }
@@ -43,7 +43,7 @@ pub(super) fn refused(ended: Ended, code: i32) -> Result<Ended, String> {
     }
 }
 
-fn wrong_addresses(rig: &Rig) -> Verdict {
+pub(super) fn wrong_addresses(rig: &Rig) -> Verdict {
     let scheme = rig.backend.scheme();
     let long = "x".repeat(201);
     let names = ["", "a/b", "/a", "..", ".a", "-a", "a b", "é", "a\n", &long];
@@ -59,7 +59,7 @@ fn wrong_addresses(rig: &Rig) -> Verdict {
     Ok(())
 }
 
-fn missing_channels(rig: &Rig) -> Verdict {
+pub(super) fn missing_channels(rig: &Rig) -> Verdict {
     let address = &rig.address("missing");
     for arguments in [&["send", address, "x"][..], &["recv", address], &["stat", address], &["rm", address]] {
         let ended = refuse(rig, arguments, NO_SUCH_CHANNEL)?;
@@ -71,10 +71,11 @@ fn missing_channels(rig: &Rig) -> Verdict {
 }
 
 /// Options of the other scheme, values that are none.
-fn wrong_options(rig: &Rig) -> Verdict {
+pub(super) fn wrong_options(rig: &Rig) -> Verdict {
     let address = &rig.address("options");
     let foreign: &[&[&str]] = match rig.backend {
-        Backend::Mq => &[&["--capacity", "64K"], &["--kind", "spsc"]],
+        Backend::Mq | Backend::Sysv => &[&["--capacity", "64K"], &["--kind", "spsc"]],
+        Backend::Unix => &[&["--depth", "4"], &["--kind", "spsc"]],
         Backend::Spsc => &[&["--kind", "spsc", "--depth", "4"], &["--kind", "spsc", "--max-message", "100"]],
         Backend::Mpmc => &[&["--publishers", "2"], &["--kind", "no-such"], &["--when-full", "no-such"]],
     };
@@ -102,6 +103,13 @@ fn prioritised(rig: &Rig) -> Verdict {
             rig.run(&send)?.expect(0)?;
             rig.run(&["recv", address, "--drain"])?.expect(0)?.expect_output(b"urgent\nusual\n")?;
         }
+        Backend::Sysv => {
+            rig.run(&["send", address, "--priority", "0", "usual"])?.expect(0)?;
+            rig.run(&send)?.expect(0)?;
+            let received = rig.run(&["recv", address, "--priority", "--drain"])?;
+            received.expect(0)?.expect_output(b"urgent\nusual\n")?;
+        }
+        Backend::Unix => drop(refuse(rig, &send, USAGE)?),
         Backend::Spsc | Backend::Mpmc => {
             refuse(rig, &send, USAGE)?;
             rig.run(&["recv", address, "--drain"])?.expect(0)?.expect_output(b"")?;

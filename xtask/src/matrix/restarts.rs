@@ -9,10 +9,10 @@ use super::{
 use std::io::Write;
 
 /// How often the killed side starts again.
-const RESTARTS: u64 = 20;
+pub(super) const RESTARTS: u64 = 20;
 
 /// Lines after which it dies, a different number each time.
-fn lines_before_death(run: u64) -> u64 {
+pub(super) fn lines_before_death(run: u64) -> u64 {
     50 + run * 37 % 400
 }
 
@@ -56,7 +56,7 @@ fn killed_while_it_waits(rig: &Rig) -> Verdict {
 
 /// Whether a line of this run with at least this number has been printed; remembers how far
 /// it has looked.
-fn reaches(run: u64, number: u64) -> impl FnMut(&[u8]) -> bool {
+pub(super) fn reaches(run: u64, number: u64) -> impl FnMut(&[u8]) -> bool {
     let mut checked = 0;
     move |output| {
         let (lines, rest) = lines::split(&output[checked..]);

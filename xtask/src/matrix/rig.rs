@@ -17,8 +17,12 @@ use std::{
 /// A backend, and where it differs from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backend {
-    /// Kernel queues.
+    /// The kernel's POSIX queues.
     Mq,
+    /// The kernel's System V queues.
+    Sysv,
+    /// Sequenced-packet sockets: connections, and nothing is stored.
+    Unix,
     /// Shared memory, one sender and one receiver.
     Spsc,
     /// Shared memory, what is made without options.
@@ -26,11 +30,13 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    pub(super) const ALL: [Self; 3] = [Self::Mq, Self::Spsc, Self::Mpmc];
+    pub(super) const ALL: [Self; 5] = [Self::Mq, Self::Sysv, Self::Unix, Self::Spsc, Self::Mpmc];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Mq => "mq",
+            Self::Sysv => "sysv",
+            Self::Unix => "unix",
             Self::Spsc => "shm spsc",
             Self::Mpmc => "shm mpmc",
         }
@@ -39,6 +45,8 @@ impl Backend {
     pub(super) fn scheme(self) -> &'static str {
         match self {
             Self::Mq => "mq",
+            Self::Sysv => "sysv",
+            Self::Unix => "unix",
             Self::Spsc | Self::Mpmc => "shm",
         }
     }
@@ -46,7 +54,8 @@ impl Backend {
     /// Options that make a channel of this backend.
     pub(super) fn making(self) -> &'static [&'static str] {
         match self {
-            Self::Mq | Self::Mpmc => &[],
+            Self::Mq | Self::Sysv | Self::Mpmc => &[],
+            Self::Unix => &["--max-message", "300000"],
             Self::Spsc => &["--kind", "spsc"],
         }
     }
@@ -54,7 +63,8 @@ impl Backend {
     /// The longest message of a channel made with no other options, in bytes.
     pub(super) fn max_message_len(self) -> usize {
         match self {
-            Self::Mq | Self::Mpmc => 8192,
+            Self::Mq | Self::Sysv | Self::Mpmc => 8192,
+            Self::Unix => 300_000,
             Self::Spsc => (1 << 20) - 16,
         }
     }
@@ -62,13 +72,16 @@ impl Backend {
     /// Whether it is shared memory: there a channel can vanish with its users, and what a
     /// killed receiver held comes again.
     pub(super) fn is_shm(self) -> bool {
-        self != Self::Mq
+        matches!(self, Self::Spsc | Self::Mpmc)
     }
 
     /// Options for a channel that is soon full.
     pub(super) fn small(self) -> [&'static str; 2] {
         match self {
             Self::Mq => ["--depth", "4"],
+            // Two of the longest are all that an ordinary user gets.
+            Self::Sysv => ["--depth", "2"],
+            Self::Unix => ["--capacity", "16K"],
             Self::Spsc => ["--capacity", "64K"],
             Self::Mpmc => ["--depth", "8"],
         }
@@ -78,6 +91,8 @@ impl Backend {
     pub(super) fn not_so_small(self) -> [&'static str; 2] {
         match self {
             Self::Mq => ["--depth", "5"],
+            Self::Sysv => ["--depth", "1"],
+            Self::Unix => ["--capacity", "32K"],
             Self::Spsc => ["--capacity", "128K"],
             Self::Mpmc => ["--depth", "9"],
         }
@@ -107,7 +122,7 @@ impl Rig {
     pub(super) fn address(&self, name: &str) -> String {
         let address = match self.backend {
             Backend::Mq => format!("mq:{}-{name}", self.label),
-            Backend::Spsc | Backend::Mpmc => format!("shm:{name}"),
+            backend => format!("{}:{name}", backend.scheme()),
         };
         let mut addresses = self.addresses.borrow_mut();
         if !addresses.contains(&address) {
@@ -178,7 +193,8 @@ impl Rig {
     /// Waits until a receiver is there, as far as the backend shows it.
     pub(super) fn wait_for_receiver(&self, address: &str) -> Verdict {
         let condition: fn(&Value) -> bool = match self.backend {
-            Backend::Mq => |_| true,
+            // A sender waits for one, or doesn't care.
+            Backend::Mq | Backend::Sysv | Backend::Unix => |_| true,
             Backend::Spsc | Backend::Mpmc => |stat| roles(stat).any(|role| role == "receiver"),
         };
         self.wait_for_stat(address, "a receiver", condition)
@@ -187,8 +203,7 @@ impl Rig {
     /// Removes the channels; whatever is there afterwards is a failure.
     pub(super) fn close(&self) -> Verdict {
         let removed = self.remove_channels();
-        let left = fs::read_dir(&self.folder).map_err(|error| error.to_string())?.flatten();
-        let left: Vec<_> = left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let left = files(&self.folder).map_err(|error| error.to_string())?;
         removed?;
         match left.is_empty() {
             true => Ok(()),
@@ -223,6 +238,19 @@ impl Drop for Rig {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The files in a folder and in those beneath it. Folders are no channels.
+fn files(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => found.extend(files(&path)?),
+            false => found.push(path.display().to_string()),
+        }
+    }
+    Ok(found)
 }
 
 /// The roles of the living participants.
