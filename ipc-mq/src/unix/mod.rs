@@ -25,8 +25,7 @@
 //!
 //! Each begins with 16 bytes: a mark, what it is, and a length. A message of up to 64 KiB
 //! stands behind them. A longer one is put into a sealed `memfd`, and the packet passes its
-//! descriptor: its bytes are copied once, by the sender, or not at all if it writes into a
-//! loan. A receiver maps it only if it is sealed against writing, shrinking and growing and
+//! descriptor: its bytes are copied once, by the sender. A receiver maps it only if it is sealed against writing, shrinking and growing and
 //! has the promised length. Whoever sends anything else loses the connection, and nothing
 //! else happens.
 //!

@@ -8,7 +8,6 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         stat::{SFlag, fstat},
     },
-    unistd::ftruncate,
 };
 use std::{
     fs::File,
@@ -17,58 +16,18 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// A message that is being written.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    memfd: OwnedFd,
-    pages: Pages,
-}
-
 /// A message that is sealed and can be sent.
 #[derive(Debug)]
 pub(crate) struct Sealed(OwnedFd);
 
-impl Draft {
-    pub(crate) fn new(len: NonZeroUsize) -> Result<Self, Errno> {
-        let memfd = create()?;
-        ftruncate(&memfd, i64::try_from(len.get()).map_err(|_| Errno::EFBIG)?)?;
-        let pages = Pages::writable(&memfd, len)?;
-        Ok(Self { memfd, pages })
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.pages.bytes()
-    }
-
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.pages.bytes_mut()
-    }
-
-    /// The message's first `len` bytes, sealed.
-    pub(crate) fn seal(self, len: usize) -> Result<Sealed, Errno> {
-        let Self { memfd, pages } = self;
-        // A writable mapping would forbid the seal.
-        drop(pages);
-        ftruncate(&memfd, i64::try_from(len).map_err(|_| Errno::EFBIG)?)?;
-        sys::seal(memfd.as_fd())?;
-        Ok(Sealed(memfd))
-    }
-}
-
 impl Sealed {
-    /// A copy of `message`.
+    /// A copy of `message`, by `write`: it fills new pages without clearing them first, which is
+    /// faster than to map and fault them in.
     pub(crate) fn copy_of(message: &[u8]) -> Result<Self, Errno> {
         let mut file = File::from(create()?);
         file.write_all(message).map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
         sys::seal(file.as_fd())?;
         Ok(Self(file.into()))
-    }
-
-    /// A draft with the same content, for a message that could not be sent after all.
-    pub(crate) fn reopen(&self, len: NonZeroUsize) -> Result<Draft, Errno> {
-        let mut draft = Draft::new(len)?;
-        draft.bytes_mut().copy_from_slice(Pages::sealed(&self.0, len)?.bytes());
-        Ok(draft)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{
     channel::Found,
     connection::{Connection, is_gone},
-    packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE, MAX_DESCRIPTORS},
-    parcel::{Draft, Sealed},
+    packet::{Header, Kind, MAX_DESCRIPTORS},
+    parcel::Sealed,
 };
 use crate::wait::{Patience, Waiter, is_ready};
 use ipc_core::{
@@ -12,7 +12,6 @@ use ipc_core::{
 };
 use nix::{errno::Errno, poll::PollFlags};
 use std::{
-    num::NonZeroUsize,
     ops::{Deref, DerefMut},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     process,
@@ -22,7 +21,8 @@ use std::{
 /// The sending end of a channel.
 ///
 /// It connects with the first message, and again after it was told that the receiver died.
-/// A loan of more than 64 KiB is memory that the receiver gets to read in place.
+/// A message of more than 64 KiB is copied once, into sealed memory that the receiver reads in
+/// place.
 ///
 /// After a `fork` only one of the two processes may use it.
 ///
@@ -37,7 +37,8 @@ use std::{
 pub struct UnixSender {
     found: Arc<Found>,
     connection: Option<Connection>,
-    space: Space,
+    /// Grows to the longest loan so far.
+    space: Vec<u8>,
     /// How much of it is reserved.
     reserved_len: usize,
     attached: Vec<OwnedFd>,
@@ -45,21 +46,12 @@ pub struct UnixSender {
     pid: u32,
 }
 
-/// Where a loan is.
-#[derive(Debug)]
-enum Space {
-    /// In memory that grows to the longest so far.
-    Inline(Vec<u8>),
-    /// In a parcel.
-    Draft(Draft),
-}
-
 impl UnixSender {
     pub(crate) fn new(found: Arc<Found>) -> Self {
         Self {
             found,
             connection: None,
-            space: Space::Inline(Vec::new()),
+            space: Vec::new(),
             reserved_len: 0,
             attached: Vec::new(),
             waiter: Waiter::default(),
@@ -71,15 +63,40 @@ impl UnixSender {
         let max = self.found.settings.max_message_len;
         if len > max { Err(SendError::TooLong { len, max }) } else { Ok(()) }
     }
+}
 
-    /// How long a message may be to go in its packet, over a connection that is made if need
-    /// be.
-    fn connect(&mut self, wait: Wait<'_>) -> Result<usize, SendError> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.longest_inline);
+/// What sending needs of a sender besides the message, which may be in one of its fields.
+struct Way<'a> {
+    found: &'a Found,
+    connection: &'a mut Option<Connection>,
+    waiter: &'a mut Waiter,
+    attached: &'a mut Vec<OwnedFd>,
+}
+
+impl Way<'_> {
+    /// Sends a message, over a connection that is made if need be.
+    #[inline]
+    fn send(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
+        let Self { found, connection, waiter, .. } = self;
+        if connection.is_none() {
+            **connection = Some(Connection::open(found, waiter, wait)?);
         }
-        let connection = Connection::open(&self.found, &mut self.waiter, wait)?;
-        Ok(self.connection.insert(connection).longest_inline)
+        let longest_inline = connection.as_ref().map_or(0, |open| open.longest_inline);
+        if message.len() <= longest_inline {
+            return self.push(Packet::inline(message), wait);
+        }
+        // Not copied before there is room.
+        self.await_room(wait)?;
+        let sealed = Sealed::copy_of(message).map_err(|errno| OsError::new("memfd_create", errno))?;
+        self.push(Packet::parcel(&sealed, message.len()), wait)
+    }
+
+    /// Waits until a packet without bytes of its own can be sent.
+    fn await_room(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
+        let Some(open) = self.connection.as_ref() else { return Err(SendError::PeerDied) };
+        let socket = open.as_fd();
+        let ready = |_| is_ready(socket, PollFlags::POLLOUT).map(|ready| ready.then_some(()));
+        self.waiter.until(socket, PollFlags::POLLOUT, wait, ready).map_err(SendError::from)
     }
 
     /// Sends a packet, waiting for room as long as `wait` says.
@@ -94,18 +111,12 @@ impl UnixSender {
             let descriptors: Vec<RawFd> = packet.parcel.into_iter().chain(attached).collect();
             transmit(open, waiter, packet, &descriptors, wait)
         };
-        match result {
-            Ok(()) => {
-                attached.clear();
-                Ok(())
-            }
-            Err(error) => {
-                if matches!(error, SendError::PeerDied) {
-                    *connection = None;
-                }
-                Err(error)
-            }
+        match &result {
+            Ok(()) => attached.clear(),
+            Err(SendError::PeerDied) => **connection = None,
+            Err(_) => {}
         }
+        result
     }
 }
 
@@ -165,11 +176,6 @@ fn explain(errno: Errno) -> OsError {
     }
 }
 
-/// Why a parcel could not be made.
-fn no_parcel(errno: Errno) -> SendError {
-    SendError::Os(OsError::new("memfd_create", errno))
-}
-
 impl Sender for UnixSender {
     type Loan<'a> = UnixLoan<'a>;
 
@@ -180,13 +186,8 @@ impl Sender for UnixSender {
     /// Never waits: it is the commit that needs a receiver and room.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
         self.check_len(len)?;
-        self.reserved_len = 0;
-        let longest_inline =
-            self.connection.as_ref().map_or(LONGEST_INLINE - HEADER_LEN, |open| open.longest_inline);
-        match (NonZeroUsize::new(len).filter(|_| len > longest_inline), &mut self.space) {
-            (Some(len), space) => *space = Space::Draft(Draft::new(len).map_err(no_parcel)?),
-            (None, Space::Inline(space)) => space.resize(space.len().max(len), 0),
-            (None, space) => *space = Space::Inline(vec![0; len]),
+        if self.space.len() < len {
+            self.space.resize(len, 0);
         }
         self.reserved_len = len;
         Ok(())
@@ -200,74 +201,8 @@ impl Sender for UnixSender {
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
         self.check_len(message.len())?;
         self.reserved_len = 0;
-        if message.len() <= self.connect(wait)? {
-            return self.push(Packet::inline(message), wait);
-        }
-        // Not copied before there is room.
-        self.await_room(wait)?;
-        let sealed = Sealed::copy_of(message).map_err(no_parcel)?;
-        self.push(Packet::parcel(&sealed, message.len()), wait)
-    }
-}
-
-impl UnixSender {
-    /// Waits until a packet without bytes of its own can be sent.
-    fn await_room(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
-        self.connect(wait)?;
-        let Self { connection, waiter, .. } = self;
-        let Some(open) = connection.as_ref() else { return Err(SendError::PeerDied) };
-        let socket = open.as_fd();
-        let ready = |_| is_ready(socket, PollFlags::POLLOUT).map(|ready| ready.then_some(()));
-        waiter.until(socket, PollFlags::POLLOUT, wait, ready).map_err(SendError::from)
-    }
-
-    /// Sends the draft that was lent; on failure it is lent again.
-    fn push_draft(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
-        self.await_room(wait)?;
-        let len = self.reserved_len;
-        let Space::Draft(draft) = std::mem::replace(&mut self.space, Space::Inline(Vec::new())) else {
-            return Ok(());
-        };
-        // Nothing stands in the way: the memory is ours alone, and nothing maps it any more.
-        let sealed = draft.seal(len).map_err(no_parcel)?;
-        let sent = self.push(Packet::parcel(&sealed, len), wait);
-        if sent.is_err() {
-            let len = NonZeroUsize::new(len).ok_or_else(|| no_parcel(Errno::EINVAL))?;
-            self.space = Space::Draft(sealed.reopen(len).map_err(no_parcel)?);
-        }
-        sent
-    }
-
-    fn commit(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
-        let longest_inline = self.connect(wait)?;
-        let len = self.reserved_len;
-        match &self.space {
-            // The connection was made after the loan, and takes less.
-            Space::Inline(space) if len > longest_inline => {
-                let sealed = Sealed::copy_of(&space[..len]).map_err(no_parcel)?;
-                self.push(Packet::parcel(&sealed, len), wait)?;
-            }
-            Space::Inline(_) => {
-                // Taken out for the call, which needs the rest of the sender.
-                let space = std::mem::replace(&mut self.space, Space::Inline(Vec::new()));
-                let bytes = if let Space::Inline(space) = &space { &space[..len] } else { &[] };
-                let sent = self.push(Packet::inline(bytes), wait);
-                self.space = space;
-                sent?;
-            }
-            // What was shortened to little goes in the packet.
-            Space::Draft(draft) if len <= longest_inline => {
-                let short = draft.bytes()[..len].to_vec();
-                self.push(Packet::inline(&short), wait)?;
-            }
-            Space::Draft(_) => self.push_draft(wait)?,
-        }
-        self.reserved_len = 0;
-        // A draft is another receiver's now, or no longer wanted.
-        if let Space::Draft(_) = self.space {
-            self.space = Space::Inline(Vec::new());
-        }
-        Ok(())
+        let Self { found, connection, waiter, attached, .. } = self;
+        Way { found, connection, waiter, attached }.send(message, wait)
     }
 }
 
@@ -306,8 +241,12 @@ impl Loan for UnixLoan<'_> {
     }
 
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
-        match self.sender.commit(wait) {
-            Ok(()) => Ok(()),
+        let UnixSender { found, connection, waiter, attached, space, reserved_len, .. } = &mut *self.sender;
+        match (Way { found, connection, waiter, attached }).send(&space[..*reserved_len], wait) {
+            Ok(()) => {
+                *reserved_len = 0;
+                Ok(())
+            }
             Err(error) => Err(Rejected { loan: self, error }),
         }
     }
@@ -317,20 +256,12 @@ impl Deref for UnixLoan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let len = self.sender.reserved_len;
-        match &self.sender.space {
-            Space::Inline(space) => &space[..len],
-            Space::Draft(draft) => &draft.bytes()[..len],
-        }
+        &self.sender.space[..self.sender.reserved_len]
     }
 }
 
 impl DerefMut for UnixLoan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let len = self.sender.reserved_len;
-        match &mut self.sender.space {
-            Space::Inline(space) => &mut space[..len],
-            Space::Draft(draft) => &mut draft.bytes_mut()[..len],
-        }
+        &mut self.sender.space[..self.sender.reserved_len]
     }
 }

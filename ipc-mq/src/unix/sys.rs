@@ -129,23 +129,13 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// Maps a `memfd` of ours that nobody else has, to be written.
-    pub(crate) fn writable(memfd: &impl AsFd, len: NonZeroUsize) -> Result<Self, Errno> {
-        Self::map(memfd.as_fd(), len, libc::PROT_READ | libc::PROT_WRITE, 0)
-    }
-
     /// Maps a `memfd` that is [`SEALED`] and has this length: who sent it can't change it.
     pub(crate) fn sealed(memfd: &impl AsFd, len: NonZeroUsize) -> Result<Self, Errno> {
-        Self::map(memfd.as_fd(), len, libc::PROT_READ, libc::MAP_POPULATE)
+        Self::map(memfd.as_fd(), len)
     }
 
-    fn map(
-        memfd: BorrowedFd<'_>,
-        len: NonZeroUsize,
-        protection: libc::c_int,
-        flags: libc::c_int,
-    ) -> Result<Self, Errno> {
-        let flags = libc::MAP_SHARED | flags;
+    fn map(memfd: BorrowedFd<'_>, len: NonZeroUsize) -> Result<Self, Errno> {
+        let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED | libc::MAP_POPULATE);
         // SAFETY: a new mapping, wherever the kernel has room for it.
         let start =
             unsafe { libc::mmap(ptr::null_mut(), len.get(), protection, flags, memfd.as_raw_fd(), 0) };
@@ -157,15 +147,9 @@ impl Pages {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped with this length until drop, from a file that can't shrink (sealed,
-        // or ours alone); no peer can write to it, for the same reason.
+        // SAFETY: mapped with this length until drop, from a sealed file: a peer can neither
+        // shrink it nor write to it.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-
-    /// Only of pages that were mapped to be written.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; borrowed for us alone, and writable by the caller's word.
-        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
