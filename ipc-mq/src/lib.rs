@@ -1,15 +1,10 @@
-//! Message passing between processes: the kernel's POSIX queues (`mq_overview(7)`) behind
-//! the traits of `ipc-core`.
+//! Message passing between processes: the kernel's channels behind the traits of `ipc-core`.
 //!
 //! # The model
 //!
 //! The kernel keeps a queue under a name. Nobody connects to anybody; what is sent stays on
 //! the queue until a receiver retrieves it, whether or not the sender still lives. Any
-//! number of processes send and receive; each message goes to one receiver, the highest
-//! priority first, equals in order.
-//!
-//! The queue of channel `orders` is called `/orders`, and its messages are the plain bytes
-//! that were sent: a C program with `mq_open` and `mq_receive` can be the other end.
+//! number of processes send and receive; each message goes to one receiver.
 //!
 //! ```
 //! use ipc_mq::{Receiver, Sender};
@@ -29,8 +24,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Mq`] makes, finds and removes queues, [`MqConfig`] says how deep they are and how long
-//! their messages.
+//! That is a POSIX queue. There are three transports:
+//!
+//! | | made by | is | only it has |
+//! |---|---|---|---|
+//! | `mq:` | [`Mq`] | POSIX queues, `mq_overview(7)` | [`Notify`], no files of ours |
+//! | `sysv:` | [`Sysv`] | System V queues, `sysvipc(7)` | [`SelectiveReceiver`], [`Peek`] |
+//! | `unix:` | [`Unix`] | sequenced-packet sockets, `unix(7)` | [`DescriptorSender`], [`PeerCredentials`], messages of any size |
+//!
+//! What not all can do is a trait, and asking for what is missing doesn't compile:
+//!
+//! ```compile_fail,E0277
+//! fn urgent(tx: &mut impl ipc_mq::PrioritySender) {}
+//! let unix = ipc_mq::Unix::new();
+//! # use ipc_mq::{Channel, ChannelName, Transport};
+//! let channel = unix.open(&ChannelName::new("orders").unwrap()).unwrap();
+//! urgent(&mut channel.sender().unwrap());
+//! ```
+//!
+//! # Durability
+//!
+//! A message in a `mq:` or `sysv:` queue survives its sender, every receiver that didn't take
+//! it, and both; not the machine's restart, nor (in a container) the end of the IPC
+//! namespace. A receiver that dies takes with it what it had received and still held. Over
+//! `unix:` nothing is stored: what the receiver had not received dies with it.
 //!
 //! # What is promised
 //!
@@ -41,24 +58,28 @@
 //! - A wait ends on time. Deadlines are measured by the monotonic clock; a step of the wall
 //!   clock or a storm of signals neither shortens nor prolongs them.
 //! - An error of a send means that nothing was sent; of a receive, that nothing was taken.
-//! - Once sending or receiving is under way, no memory is allocated per message.
+//! - Once sending or receiving is under way, no memory is allocated per message (but for
+//!   descriptors that go along, and `unix:` messages above 64 KiB, which are memory).
 //!
 //! # What is not
 //!
 //! - Redelivery. The kernel forgets a message when a receiver takes it: one that the
 //!   receiver still held when it died is lost.
-//! - News of a removal. Who has the queue open keeps it when its name is removed, and waits
-//!   on without notice; under the same name others may have a new queue by then.
-//! - A mode from the first instant: a creator whose umask takes bits away gives them back a
-//!   moment after the queue appeared, and killed in between, it leaves the queue with the
-//!   fewer permissions.
+//! - News of a removal on `mq:`. Who has the queue open keeps it when its name is removed,
+//!   and waits on without notice; under the same name others may have a new queue by then.
+//!   On `sysv:` and `unix:`, who waits is told.
+//! - A mode from the first instant on `mq:`: a creator whose umask takes bits away gives them
+//!   back a moment after the queue appeared, and killed in between, it leaves the queue with
+//!   the fewer permissions. A creator of a `sysv:` queue that is killed so leaves one with the
+//!   kernel's room.
 //!
 //! # Limits
 //!
 //! The kernel bounds the depth (`fs.mqueue.msg_max`), the message length
 //! (`fs.mqueue.msgsize_max`), the number of queues (`fs.mqueue.queues_max`) and, by
-//! `RLIMIT_MSGQUEUE`, the bytes in all queues of a user: nine of the default size fit.
-//! Whoever reaches one is told which ([`ChannelError::Limit`]), and what raises it.
+//! `RLIMIT_MSGQUEUE`, the bytes in all queues of a user: nine of the default size fit. System V
+//! has `kernel.msgmax`, `kernel.msgmnb` and `kernel.msgmni`. Whoever reaches one is told which
+//! ([`ChannelError::Limit`]), and what raises it; `ipc doctor` shows them all.
 #![cfg(target_os = "linux")]
 
 mod place;
