@@ -1,6 +1,7 @@
 //! The commands: what they are called, and which one is meant.
 
 mod crash;
+mod crowd;
 mod fuzz;
 mod hostile;
 mod locks;
@@ -70,6 +71,7 @@ const COMMANDS: [&Command; 8] = [
     &matrix::COMMAND,
     &model::COMMAND,
     &crash::COMMAND,
+    &crowd::COMMAND,
     &soak::COMMAND,
     &hostile::COMMAND,
     &locks::COMMAND,
