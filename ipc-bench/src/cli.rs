@@ -40,6 +40,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Making a kernel channel (mq, sysv, unix), and opening one up to its first message, beside
+    /// the bare system calls
+    Setup {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Reading and writing the newest value (shm:latest), each for itself
     Latest {
         #[command(flatten)]
@@ -173,6 +179,10 @@ impl Asked {
         Self::new(Experiment::Open, common)
     }
 
+    pub(crate) fn setup(common: &Common) -> Self {
+        Self::new(Experiment::Setup, common)
+    }
+
     pub(crate) fn latest(common: &Common, size: &[usize]) -> Self {
         Self { sizes_bytes: or_default(size, &[8, 64, 1 << 10]), ..Self::new(Experiment::Latest, common) }
     }
@@ -253,6 +263,7 @@ mod tests {
                 Asked::throughput(&common, &messages, &streams)
             }
             Command::Open { common } => Asked::open(&common),
+            Command::Setup { common } => Asked::setup(&common),
             Command::Latest { common, size } => Asked::latest(&common, &size),
             Command::Peer { .. } => panic!("no experiment"),
         })

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             experiment::run(&Asked::throughput(&common, &messages, &streams))
         }
         Command::Open { common } => experiment::run(&Asked::open(&common)),
+        Command::Setup { common } => experiment::run(&Asked::setup(&common)),
         Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
         Command::Lock { json, quick } => locks::run(json, quick),
         Command::LockingProcess { directory, processor } => locks::peer(&directory, &processor),

@@ -214,8 +214,10 @@ pub(crate) enum Experiment {
     Latency,
     /// One way as fast as it goes.
     Throughput,
-    /// What comes before the first message.
+    /// What comes before the first message, in shared memory.
     Open,
+    /// What comes before the first message, on the kernel's channels.
+    Setup,
     /// Reading and writing the newest value, each for itself.
     Latest,
 }
@@ -226,6 +228,7 @@ impl Experiment {
             Self::Latency => "latency",
             Self::Throughput => "throughput",
             Self::Open => "open",
+            Self::Setup => "setup",
             Self::Latest => "latest",
         }
     }

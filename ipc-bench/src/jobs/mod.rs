@@ -6,5 +6,6 @@ pub(crate) mod lane;
 pub(crate) mod latency;
 pub(crate) mod newest;
 pub(crate) mod opening;
+mod setup;
 pub(crate) mod throughput;
 pub(crate) mod transports;

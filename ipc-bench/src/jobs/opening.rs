@@ -38,7 +38,7 @@ pub(crate) const CAPACITY_BYTES: u64 = 1 << 20;
 const WARM_UP: u64 = 8;
 
 /// How long one of them takes. What isn't timed is done, and undone, around it.
-trait Openable {
+pub(crate) trait Openable {
     fn create(&mut self) -> Fallible<Duration>;
     fn open_to_send(&mut self, number: u64) -> Fallible<Duration>;
     fn open_to_receive(&mut self, number: u64) -> Fallible<Duration>;
@@ -57,6 +57,12 @@ pub(crate) type Opening<B> = OpeningLane<Channels<B>>;
 
 /// The system calls beneath them.
 pub(crate) type RawFile = OpeningLane<Files>;
+
+impl<O> OpeningLane<O> {
+    pub(crate) fn of(what: O) -> Self {
+        Self { what, next: 1, samples: Samples::default() }
+    }
+}
 
 impl<B: Opens> Opening<B> {
     pub(crate) fn new(spec: &LaneSpec, site: &Site) -> Fallible<Self> {

@@ -8,6 +8,7 @@ use super::{
     lane::{AnyLane, Lane},
     newest::{GROUP, Newest, OwnValues},
     opening::{Opening, RawFile},
+    setup::{BareMq, BareSysv, BareUnix, Kept, SetupLane},
 };
 use crate::{
     links::{
@@ -26,7 +27,7 @@ use crate::{
     spec::{LaneSpec, Member, Shape, Side, Touch, TransportId, Waiting},
     trouble::Fallible,
 };
-use ipc_core::{BatchSender, Channel};
+use ipc_core::{BatchSender, Channel, Transport};
 
 /// Why messages of this length can't be measured there; `None` if they can.
 pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Option<String> {
@@ -53,6 +54,11 @@ pub(crate) fn region_bytes(spec: &LaneSpec) -> Option<usize> {
 /// Attaches this process to a connection. The first near process attaches first and
 /// creates.
 pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    if spec.shape == Shape::Solo {
+        if let Some(lane) = setup_lane(spec, site)? {
+            return Ok(lane);
+        }
+    }
     match spec.transport {
         TransportId::CacheLine => Ok(between_two(CacheLine::attach(region(spec)?, member.side))),
         TransportId::Futex => Ok(between_two(Futex::attach(region(spec)?, member.side))),
@@ -93,6 +99,29 @@ fn sealed_ends(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn
         Touch::Copied => between_two(Sealed::new(unmet, spec, Copying::new, Copying::new)),
     })
 }
+
+/// A kernel's channel made and opened by one process, if it is one.
+fn setup_lane(spec: &LaneSpec, site: &Site) -> Fallible<Option<Box<dyn AnyLane>>> {
+    Ok(Some(match spec.transport {
+        TransportId::RawMq => Box::new(SetupLane::of(BareMq::new(spec, site)?)),
+        TransportId::RawSysv => Box::new(SetupLane::of(BareSysv::new(spec, site)?)),
+        TransportId::RawUnix => Box::new(SetupLane::of(BareUnix::new(spec, site))),
+        TransportId::Mq => kept::<backends::Mq>(Default::default(), spec, site)?,
+        TransportId::Sysv => kept::<backends::Sysv>(Default::default(), spec, site)?,
+        TransportId::Unix => kept::<backends::Unix>(Default::default(), spec, site)?,
+        _ => return Ok(None),
+    }))
+}
+
+fn kept<B: Backend>(config: ConfigOf<B>, spec: &LaneSpec, site: &Site) -> Fallible<Box<dyn AnyLane>>
+where
+    B::Transport: 'static,
+    ConfigOf<B>: 'static,
+{
+    Ok(Box::new(SetupLane::of(Kept::new(B::transport(site), config, spec, site)?)))
+}
+
+type ConfigOf<B> = <<B as Backend>::Transport as Transport>::Config;
 
 /// A backend's channels made and opened by one process, or what several do with them.
 fn solo_or<B: Opens + 'static>(

@@ -41,8 +41,7 @@ impl RawSysv {
             Side::Near => (there?, back?),
             Side::Far => (back?, there?),
         };
-        let mut outgoing = vec![0; TYPE_LEN_BYTES + spec.message_len_bytes];
-        outgoing[..TYPE_LEN_BYTES].copy_from_slice(&TYPE.to_ne_bytes());
+        let outgoing = typed(spec.message_len_bytes);
         Ok(Self {
             there,
             back,
@@ -58,33 +57,60 @@ impl Link for RawSysv {
     #[inline]
     fn send(&mut self, number: u64) -> Fallible<()> {
         self.payload.write(&mut self.outgoing[TYPE_LEN_BYTES..], number);
-        let len = self.outgoing.len() - TYPE_LEN_BYTES;
         loop {
-            // SAFETY: the kernel reads the type and `len` bytes behind it.
-            let answer = unsafe { libc::msgsnd(self.there, self.outgoing.as_ptr().cast(), len, self.flags) };
-            match Errno::result(answer) {
+            match send(self.there, &self.outgoing, self.flags) {
                 Err(Errno::EAGAIN) => {}
-                answer => return Ok(answer.map(drop)?),
+                answer => return Ok(answer?),
             }
         }
     }
 
     #[inline]
     fn receive(&mut self, number: u64) -> Fallible<()> {
-        let len = self.incoming.len() - TYPE_LEN_BYTES;
         loop {
-            // SAFETY: the kernel writes a type and at most `len` bytes behind it.
-            let answer =
-                unsafe { libc::msgrcv(self.back, self.incoming.as_mut_ptr().cast(), len, 0, self.flags) };
-            match Errno::result(answer) {
+            match receive(self.back, &mut self.incoming, self.flags) {
                 Err(Errno::ENOMSG) => {}
                 answer => {
-                    let end = TYPE_LEN_BYTES + answer?.unsigned_abs();
+                    let end = TYPE_LEN_BYTES + answer?;
                     return self.payload.check(&self.incoming[TYPE_LEN_BYTES..end], number);
                 }
             }
         }
     }
+}
+
+/// A message of this length behind its type.
+pub(crate) fn typed(message_len_bytes: usize) -> Vec<u8> {
+    let mut typed = vec![0; TYPE_LEN_BYTES + message_len_bytes];
+    typed[..TYPE_LEN_BYTES].copy_from_slice(&TYPE.to_ne_bytes());
+    typed
+}
+
+/// Makes a queue that isn't there.
+pub(crate) fn create(name: &str) -> Fallible<libc::c_int> {
+    get(key(name), libc::IPC_CREAT | libc::IPC_EXCL | 0o600)
+}
+
+/// Finds a queue that is there.
+pub(crate) fn open(name: &str) -> Fallible<libc::c_int> {
+    get(key(name), 0)
+}
+
+/// `msgsnd`.
+#[inline]
+pub(crate) fn send(queue: libc::c_int, typed: &[u8], flags: libc::c_int) -> Result<(), Errno> {
+    let len = typed.len() - TYPE_LEN_BYTES;
+    // SAFETY: the kernel reads the type and `len` bytes behind it.
+    Errno::result(unsafe { libc::msgsnd(queue, typed.as_ptr().cast(), len, flags) }).map(drop)
+}
+
+/// `msgrcv` of the oldest.
+#[inline]
+pub(crate) fn receive(queue: libc::c_int, typed: &mut [u8], flags: libc::c_int) -> Result<usize, Errno> {
+    let len = typed.len() - TYPE_LEN_BYTES;
+    // SAFETY: the kernel writes a type and at most `len` bytes behind it.
+    let answer = unsafe { libc::msgrcv(queue, typed.as_mut_ptr().cast(), len, 0, flags) };
+    Errno::result(answer).map(isize::unsigned_abs)
 }
 
 /// Why the kernel takes no messages of this length; `None` if it does.
@@ -97,7 +123,7 @@ pub(crate) fn refuses(message_len_bytes: usize) -> Option<String> {
 
 /// Removes a queue, if it is there.
 pub(crate) fn remove(name: &str) {
-    if let Ok(queue) = get(key(name), 0) {
+    if let Ok(queue) = open(name) {
         // SAFETY: this command takes no argument.
         unsafe { libc::msgctl(queue, libc::IPC_RMID, ptr::null_mut()) };
     }

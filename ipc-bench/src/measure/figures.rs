@@ -158,7 +158,7 @@ impl Figures<'_> {
         match experiment {
             Experiment::Latency => self.round_trips(row),
             Experiment::Throughput => self.one_way(row),
-            Experiment::Open => self.openings(row),
+            Experiment::Open | Experiment::Setup => self.openings(row),
             Experiment::Latest => self.values(row),
         }
     }

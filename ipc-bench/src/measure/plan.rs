@@ -103,6 +103,7 @@ impl Block {
         match experiment {
             Experiment::Open => against.push((Against::Raw, TransportId::RawFile)),
             Experiment::Latest => {}
+            Experiment::Setup => against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw))),
             Experiment::Latency | Experiment::Throughput => {
                 against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw)));
                 if touch == Touch::Copied {
@@ -175,6 +176,10 @@ fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
     match asked.experiment {
         Experiment::Open => (!traits.opens)
             .then(|| format!("{name} has no channel in a file that keeps messages for who opens it later")),
+        Experiment::Setup => traits
+            .raw
+            .is_none()
+            .then(|| format!("{name} is no channel of the kernel's: its set-up is measured by `open`")),
         Experiment::Latest => {
             (!traits.holds_newest).then(|| format!("{name} holds no newest value: it is for shm:latest"))
         }
@@ -193,7 +198,7 @@ fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
 fn cant(asked: &Asked, traits: &Traits) -> Option<String> {
     let Asked { senders, receivers, batch, waits, .. } = asked;
     let Traits { name, waits: its_waits, .. } = traits;
-    if matches!(asked.experiment, Experiment::Open | Experiment::Latest) {
+    if matches!(asked.experiment, Experiment::Open | Experiment::Setup | Experiment::Latest) {
         return None;
     }
     if (*senders, *receivers) != (1, 1) && !traits.crowds {
@@ -213,7 +218,7 @@ fn cant(asked: &Asked, traits: &Traits) -> Option<String> {
 
 fn add_blocks(asked: &Asked, transport: TransportId, blocks: &mut Vec<Block>, left_out: &mut Vec<String>) {
     let mut add = |contender| blocks.push(Block::new(asked.experiment, contender));
-    if asked.experiment == Experiment::Open {
+    if matches!(asked.experiment, Experiment::Open | Experiment::Setup) {
         for job in [Job::Create, Job::OpenToSend, Job::OpenToReceive] {
             // The far process has no part in it, and nobody waits.
             let Contender { lane, jobs } = Contender::new(transport, Waiting::Adaptive, [job, job]);

@@ -230,6 +230,11 @@ fn heading(asked: &Asked) -> String {
              16 at a time are timed, the figures are of one"
                 .into()
         }
+        (Experiment::Setup, ..) => {
+            return "setup: a channel with the defaults is made; one that exists is opened and its first \
+                    message, 8 bytes,\n         sent or received; warm, one at a time"
+                .into();
+        }
         (Experiment::Open, ..) => {
             return "open: a channel of 1 MiB is made; one that exists is opened and its first message, \
                     8 bytes,\n         sent or received; warm, one at a time"
@@ -258,7 +263,7 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
     column("transport", &|row| Some(row.transport.into()));
     column("operation", &|row| row.operation.map(Into::into));
     match experiment {
-        Experiment::Open => {}
+        Experiment::Open | Experiment::Setup => {}
         Experiment::Latency | Experiment::Throughput | Experiment::Latest => {
             column("bytes", &|row| Some(size(row.message_len_bytes)));
         }
@@ -279,7 +284,7 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
             column("M msg/s", &|row| decimals(row.messages_per_second.map(|rate| rate / 1e6), 3));
             column("MB/s", &|row| decimals(row.bytes_per_second.map(|rate| rate / 1e6), 1));
         }
-        Experiment::Open => {
+        Experiment::Open | Experiment::Setup => {
             column("p50 us", &|row| micros(row.p50_ns, 1));
             column("p99 us", &|row| micros(row.p99_ns.map(|ns| ns as f64), 1));
             column("max us", &|row| micros(row.max_ns.map(|ns| ns as f64), 1));
@@ -309,15 +314,19 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
 fn legend(experiment: Experiment, tables: &str) -> String {
     let what = match experiment {
         Experiment::Throughput => "messages per second over those of",
-        Experiment::Latency | Experiment::Open | Experiment::Latest => "p50 over the p50 of",
+        Experiment::Latency | Experiment::Open | Experiment::Setup | Experiment::Latest => {
+            "p50 over the p50 of"
+        }
     };
     let bare = match experiment {
         Experiment::Open => "raw:file, the bare system calls",
-        Experiment::Latency | Experiment::Throughput | Experiment::Latest => "raw:mq, the bare calls",
+        Experiment::Latency | Experiment::Throughput | Experiment::Setup | Experiment::Latest => {
+            "raw:mq, raw:sysv or raw:unix, the bare calls"
+        }
     };
     let better = match experiment {
         Experiment::Throughput => "more is better",
-        Experiment::Latency | Experiment::Open | Experiment::Latest => "less is better",
+        Experiment::Latency | Experiment::Open | Experiment::Setup | Experiment::Latest => "less is better",
     };
     let ratios = [
         ("x floor", "a bare cache-line ping-pong"),

@@ -44,7 +44,7 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     if promised.one_receiver {
         all.extend(cases![a_second_receiver_is_told_busy_until_the_first_goes]);
     }
-    if !promised.stores {
+    if promised.connects && !promised.stores {
         all.extend(cases![without_a_receiver_nothing_is_taken, a_sender_waits_for_a_receiver_to_come]);
     }
     all
