@@ -60,7 +60,11 @@ fn json_has_the_fixed_keys_for_every_transport(
     for transport in [
         "floor:fixed-ring",
         "raw:mq",
+        "raw:sysv",
+        "raw:unix",
         "mq",
+        "sysv",
+        "unix",
         "shm:spsc",
         "shm:mpmc",
         "shm:broadcast",
@@ -91,6 +95,18 @@ fn the_table_keeps_ways_of_waiting_apart_and_fits_100_columns() {
         text.lines().filter(|line| !line.starts_with("left out") && !line.starts_with("machine"));
     for line in table_lines {
         assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn setting_up_a_kernel_channel_is_measured_beside_the_bare_calls() {
+    let output = bench(&["setup", "--quick", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    for transport in ["mq", "sysv", "unix"] {
+        let operations: Vec<_> = rows.iter().filter(|row| row["transport"] == transport).collect();
+        assert_eq!(operations.len(), 3, "{rows:?}");
+        assert!(operations.iter().all(|row| row["raw_ratio"].as_f64().unwrap() > 0.0), "{rows:?}");
     }
 }
 
@@ -292,7 +308,7 @@ fn the_table_of_several_names_them_and_explains_its_columns() {
 #[case::numbers(&["throughput", "--senders", "2", "--transport", "mq", "--size", "7"], "numbers of 8 bytes")]
 #[case::size(&["latency", "--size", "huge"], "0 to 128M")]
 #[case::wait(&["throughput", "--wait", "never"], "adaptive")]
-#[case::way_of_waiting_that_it_lacks(&["latency", "--transport", "raw:mq", "--wait", "spin"], "block only")]
+#[case::way_of_waiting_that_it_lacks(&["latency", "--transport", "mq", "--wait", "adaptive"], "mq waits by spin, block only")]
 #[case::messages_that_the_kernel_refuses(&["latency", "--transport", "mq", "--size", "16M"], "msgsize_max")]
 #[case::experiment(&["speed"], "--help")]
 fn wrong_usage_ends_with_2_and_says_what_there_is(#[case] arguments: &[&str], #[case] said: &str) {
