@@ -32,7 +32,7 @@ fn an_ordinary_user_is_told_msg_max() {
         let max = kernel("msg_max");
         let expected = format!(
             "depth {0} exceeds fs.mqueue.msg_max, which is {max}: \
-             raise it with `sysctl fs.mqueue.msg_max={0}` or ask for less",
+             raise it with `sysctl fs.mqueue.msg_max={0}` or ask for less (see `ipc doctor`)",
             max + 1
         );
         assert_eq!(limit_of(&MqConfig::new().depth(max + 1).max_message_len(8)), expected);
@@ -46,7 +46,7 @@ fn an_ordinary_user_is_told_msgsize_max() {
         let max = kernel("msgsize_max");
         let expected = format!(
             "maximum message length {0} exceeds fs.mqueue.msgsize_max, which is {max}: \
-             raise it with `sysctl fs.mqueue.msgsize_max={0}` or ask for less",
+             raise it with `sysctl fs.mqueue.msgsize_max={0}` or ask for less (see `ipc doctor`)",
             max + 1
         );
         assert_eq!(limit_of(&MqConfig::new().depth(1).max_message_len(max + 1)), expected);

@@ -300,6 +300,7 @@ fn each_limit_exceeded_by_one_is_named_with_its_value() {
     tx.try_send(&vec![0; max]).unwrap();
     assert!(matches!(tx.try_send(&vec![0; max + 1]), Err(SendError::TooLong { .. })));
     assert!(tx.set_message_type(0).is_err());
+    drop(queue);
     alone("each_limit_exceeded_by_one_is_named_with_its_value", || {
         let place = std::env::temp_dir().join(fresh_name().as_str());
         // SAFETY: this process has one test and nobody else who reads its environment.

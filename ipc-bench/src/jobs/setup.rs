@@ -8,7 +8,10 @@
 
 use super::opening::{Openable, OpeningLane};
 use crate::{
-    links::{raw_mq, raw_sysv, site::Site},
+    links::{
+        raw_mq, raw_sysv,
+        site::{SETUP_NAMES, Site},
+    },
     spec::{LaneSpec, Payload},
     trouble::Fallible,
 };
@@ -30,6 +33,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The channel that is opened, and the one that is made.
+const OPENED: &str = SETUP_NAMES[0];
+const MADE: &str = SETUP_NAMES[1];
+
 /// The lane of one of these.
 pub(crate) type SetupLane<O> = OpeningLane<O>;
 
@@ -47,7 +54,7 @@ pub(crate) struct Kept<T: Transport> {
 impl<T: Transport> Kept<T> {
     pub(crate) fn new(transport: T, config: T::Config, spec: &LaneSpec, site: &Site) -> Fallible<Self> {
         let name = |which| ChannelName::new(&site.channel(spec, which));
-        let (opened, made) = (name("there")?, name("back")?);
+        let (opened, made) = (name(OPENED)?, name(MADE)?);
         transport.create(&opened, &config)?;
         let message = vec![0; spec.message_len_bytes];
         Ok(Self { transport, config, opened, made, payload: spec.payload(), message })
@@ -106,7 +113,7 @@ pub(crate) struct BareMq {
 impl BareMq {
     pub(crate) fn new(spec: &LaneSpec, site: &Site) -> Fallible<Self> {
         let name = |which| format!("/{}", site.channel(spec, which));
-        let (opened, made) = (name("there"), name("back"));
+        let (opened, made) = (name(OPENED), name(MADE));
         let flags = MQ_OFlag::O_RDWR | MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL;
         mq_close(mq_open(opened.as_str(), flags, OWNER, Some(&attributes()))?)?;
         Ok(Self { opened, made, message: vec![0; spec.message_len_bytes] })
@@ -167,7 +174,7 @@ pub(crate) struct BareSysv {
 
 impl BareSysv {
     pub(crate) fn new(spec: &LaneSpec, site: &Site) -> Fallible<Self> {
-        let (opened, made) = (site.channel(spec, "there"), site.channel(spec, "back"));
+        let (opened, made) = (site.channel(spec, OPENED), site.channel(spec, MADE));
         raw_sysv::create(&opened)?;
         Ok(Self { opened, made, typed: raw_sysv::typed(spec.message_len_bytes) })
     }

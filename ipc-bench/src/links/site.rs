@@ -57,9 +57,10 @@ impl Site {
     pub(crate) fn clear(&self, lanes: &[LaneSpec]) {
         self.forget_names(lanes);
         for spec in lanes {
-            for direction in DIRECTIONS {
-                let name = self.channel(spec, direction);
+            for which in DIRECTIONS.into_iter().chain(SETUP_NAMES) {
+                let name = self.channel(spec, which);
                 match spec.transport {
+                    TransportId::RawMq | TransportId::Mq => drop(mq_unlink(format!("/{name}").as_str())),
                     // A System V queue goes when it is removed, and at no other time.
                     TransportId::RawSysv => raw_sysv::remove(&name),
                     TransportId::Sysv => remove_sysv(&name),
@@ -78,6 +79,9 @@ fn remove_sysv(name: &str) {
         let _ = ipc_mq::Sysv::new().remove(&name);
     }
 }
+
+/// Channels that are opened and made again and again.
+pub(crate) const SETUP_NAMES: [&str; 2] = ["opened", "made"];
 
 /// From the near to the far process, and back.
 pub(crate) const DIRECTIONS: [&str; 2] = ["there", "back"];
