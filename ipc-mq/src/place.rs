@@ -82,7 +82,9 @@ impl Home {
             return Ok(folder);
         }
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        let parent = open(parent, DIRECTORY, Mode::empty()).map_err(|errno| refusal(parent, errno))?;
+        // Where it leads is the system's affair, a symbolic link included.
+        let flags = DIRECTORY.difference(OFlag::O_NOFOLLOW);
+        let parent = open(parent, flags, Mode::empty()).map_err(|errno| refusal(parent, errno))?;
         let name = self.path.file_name().ok_or_else(|| refusal(&self.path, Errno::ENOENT))?;
         make(&parent, Path::new(name), &self.path)?;
         let home = openat(&parent, name, DIRECTORY, Mode::empty());

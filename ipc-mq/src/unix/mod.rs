@@ -21,6 +21,9 @@
 //! A connection that broke is told once, [`PeerDied`](ipc_core::SendError::PeerDied): what
 //! the dead receiver had not received is lost. The next call connects to its successor.
 //!
+//! Up to 1,024 senders are connected at a time (fewer where the process runs out of
+//! descriptors); those who come then wait until one goes.
+//!
 //! # Packets
 //!
 //! Each begins with 16 bytes: a mark, what it is, and a length. A message of up to 64 KiB
