@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use std::fs;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "address",
     "capacity_bytes",
     "condition",
