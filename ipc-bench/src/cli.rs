@@ -265,7 +265,9 @@ mod tests {
             Command::Open { common } => Asked::open(&common),
             Command::Setup { common } => Asked::setup(&common),
             Command::Latest { common, size } => Asked::latest(&common, &size),
-            Command::Peer { .. } => panic!("no experiment"),
+            Command::Lock { .. } | Command::LockingProcess { .. } | Command::Peer { .. } => {
+                panic!("no experiment")
+            }
         })
     }
 

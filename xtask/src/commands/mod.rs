@@ -66,7 +66,7 @@ impl Given {
     }
 }
 
-const COMMANDS: [&Command; 8] = [
+const COMMANDS: [&Command; 9] = [
     &test_all::COMMAND,
     &matrix::COMMAND,
     &model::COMMAND,
