@@ -90,6 +90,8 @@
 //! and repetition visible, [`EndMark`] ends a stream, [`Pollable`] lends a descriptor for
 //! `poll(2)` and `epoll(7)`, [`Client`] and [`Server`] are calls.
 //!
+//! State that is shared rather than sent is in [`sync`].
+//!
 //! # What is promised
 //!
 //! | event | then |

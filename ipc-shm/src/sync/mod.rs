@@ -1,5 +1,39 @@
 //! State that processes share, and what it takes to share it: locks whose owners may die, and
 //! values that are never torn.
+//!
+//! | | is | if who has it dies |
+//! |---|---|---|
+//! | [`Mutex`] | a value that one has at a time | the next one is told, and repairs it |
+//! | [`RwLock`] | the same, or any number who only read | a writer: as above; a reader: nothing |
+//! | [`Condvar`] | a place to wait for a change of what a mutex protects | nothing |
+//! | [`Semaphore`] | a number of permits | its permits are free |
+//! | [`Barrier`] | a point where so many meet | it hasn't arrived |
+//! | [`Event`] | something that happens | nobody has it |
+//! | [`Once`] | something that is done once | it is done again |
+//! | [`Shared`] | a value that all read whole | it hasn't changed it |
+//! | [`Lock`] | a mutex for its lock's sake | the next one is told |
+//!
+//! # One name, one thing
+//!
+//! Each of these is a segment of its own, as a channel is: made whole or not at all, listed and
+//! removed by the same commands, found by a name alone. What belongs together is a struct within
+//! one mutex ([`layout!`](crate::layout)); a [`Condvar`] goes with any mutex, since nothing but
+//! the guard ties the two. Opening one takes a place among its participants
+//! ([`State::participants`]); the threads of a process share it.
+//!
+//! # Death
+//!
+//! A lock's word names the participant and the thread that has it, and the kernel says whether
+//! that process lives: by a lock on its byte of the file, which goes when the process is gone,
+//! and not before. Pids and time-outs decide nothing, so it works across pid namespaces, and one
+//! that is stopped is never taken for dead. Who waits looks every 5 ms.
+//!
+//! # What can be shared
+//!
+//! Values are [`Plain`]: any bytes are one, they have no padding and no pointers. So what a
+//! stray write or a dead process left may be nonsense, but is never unsound to look at. Two
+//! programs agree on a value by its [`Layout`], not by a Rust path; a mismatch is an error that
+//! names both.
 
 mod barrier;
 mod condvar;
