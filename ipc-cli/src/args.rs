@@ -373,12 +373,16 @@ pub(crate) struct Recover {
 
 /// Watch two processes exchange data, once per model, and compare
 ///
-/// Or watch what goes wrong without a lock, and with each: `ipc demo sync`.
+/// Or watch what goes wrong without a lock, and with each: `ipc demo sync`; or what becomes of
+/// those who spoil a channel, without protection and with it: `ipc demo protect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
     /// Another scene
     #[arg(value_name = "SCENE")]
     pub(crate) scene: Option<Scene>,
+    /// Play this part of it, for the demo that started this process
+    #[arg(long = "as", hide = true, num_args = 2, value_names = ["ROLE", "DIRECTORY"], requires = "scene")]
+    pub(crate) role: Option<Vec<String>>,
     /// Play this part, for the demo that started this process
     #[arg(long, hide = true, num_args = 4, value_names = ["PART", "SCHEME", "NAME", "LEN"])]
     pub(crate) part: Option<Vec<String>>,
@@ -389,6 +393,8 @@ pub(crate) struct Demo {
 pub(crate) enum Scene {
     /// Two processes count, without a lock and with each
     Sync,
+    /// A process stores, truncates or corrupts where it shouldn't
+    Protect,
 }
 
 /// Reads the command line. `Err(Ok(text))` is what help and version print.

@@ -113,8 +113,9 @@
 //!
 //! # What is not
 //!
-//! Whoever may write to the channel's file is trusted not to be malicious; bytes that no
-//! correct peer writes are reported as `Corrupt`, but a peer that truncates the file makes
+//! Whoever may write to the channel's file is trusted not to be malicious (for peers that
+//! aren't, there is [`sealed`]; what else protects memory is listed in [`protect`]); bytes that
+//! no correct peer writes are reported as `Corrupt`, but a peer that truncates the file makes
 //! the others die of SIGBUS. In a work queue, a sender that is *stopped* between its
 //! reservation and its commit stops all receivers, and a message held for long stops the
 //! senders one lap later. A forked child can't use its parent's endpoints

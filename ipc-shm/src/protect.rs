@@ -22,6 +22,8 @@ use crate::{
     broadcast::{BroadcastPublisher, BroadcastSubscriber},
     latest::{LatestReader, LatestWriter},
     mpmc::{MpmcReceiver, MpmcSender},
+    observer::{BroadcastObserver, LatestObserver},
+    ring::memory::Words,
     spsc::{SpscReceiver, SpscSender},
     sys::map::Access,
 };
@@ -113,6 +115,21 @@ impl<E: Endpoint> Drop for Guarded<E> {
     }
 }
 
+/// What a stray pointer would do: stores a byte to an endpoint's memory, for demonstrations,
+/// and for finding out what a program does then. It is the last byte of the channel's first
+/// page, which nobody reads, so nothing else comes of it; an observer's process and that of a
+/// guarded endpoint get a `SIGSEGV` instead.
+pub fn stray_store(endpoint: &impl private::Mapped, byte: u8) {
+    let words = endpoint.words();
+    // SAFETY: none, where the pages are for reading only: the fault is what was asked for. Where
+    // they aren't, the byte is within the first page, and neither this process nor a peer has
+    // a reference to it.
+    unsafe { words.bytes(STRAY_AT, 1).as_ptr().write_volatile(byte) };
+}
+
+/// The smallest page's last byte.
+const STRAY_AT: usize = 4095;
+
 /// Closes the window, also when `body` panics; that of the endpoint that is there then, should
 /// it have been exchanged for another one.
 struct OpenWindow<'a, E: Endpoint>(&'a mut E);
@@ -149,12 +166,35 @@ macro_rules! endpoints {
 
             impl private::Mapped for $endpoint {
                 #[allow(private_interfaces, reason = "nobody else can call it")]
-                fn words(&self) -> crate::ring::memory::Words {
+                fn words(&self) -> Words {
                     self.attachment().words()
                 }
             }
         )+
     };
+}
+
+/// Observers have no windows: they never write.
+macro_rules! observers {
+    ($($observer:ty),+ $(,)?) => {
+        $(
+            impl private::Mapped for $observer {
+                #[allow(private_interfaces, reason = "nobody else can call it")]
+                fn words(&self) -> Words {
+                    self.memory().clone()
+                }
+            }
+        )+
+    };
+}
+
+observers!(BroadcastObserver, LatestObserver);
+
+impl<E: Endpoint> private::Mapped for Guarded<E> {
+    #[allow(private_interfaces, reason = "nobody else can call it")]
+    fn words(&self) -> Words {
+        self.endpoint.words()
+    }
 }
 
 endpoints!(

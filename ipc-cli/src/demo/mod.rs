@@ -4,10 +4,13 @@
 //! is started when, who is killed, what is printed. The actors tell what they do, and how
 //! long it took, in lines on their standard output ([`script`]). All figures of the closing
 //! table ([`table`]) come from these processes in this run ([`measure`]).
+//!
+//! `ipc demo protect` is a scene by itself ([`protect`]).
 
 mod actor;
 mod director;
 mod measure;
+mod protect;
 mod scenery;
 mod script;
 mod sync;
@@ -25,6 +28,7 @@ pub(crate) fn run(options: &args::Demo) -> Result<Ending, Failure> {
         None => match options.scene {
             None => director::run(),
             Some(args::Scene::Sync) => sync::run(),
+            Some(args::Scene::Protect) => protect::run(options.role.as_deref()),
         },
     }
 }

@@ -66,3 +66,26 @@ fn the_demo_makes_do_with_little_room_for_queues() {
     }
     assert!(text.contains("Side by side") && text.contains("delivered again"), "{text}");
 }
+
+#[test]
+fn the_demo_of_protection_shows_what_happens_without_and_with_it() {
+    let world = World::new();
+    let text = String::from_utf8(world.done(&["demo", "protect"])).unwrap();
+    let outcomes = [
+        ("without: a subscriber", "all see the byte"),
+        ("with: an observer", "SIGSEGV ends it"),
+        ("without: a sender", "all see the byte"),
+        ("with: a guarded one", "SIGSEGV ends it"),
+        ("without: a named channel", "SIGBUS ends the receiver"),
+        ("with: a sealed one", "refused (EPERM)"),
+        ("without: a named channel", "nobody sent this"),
+        ("with: a sealed one", "refused (EPERM)"),
+    ];
+    let mut lines = text.lines().filter(|line| line.starts_with("  "));
+    for (protection, outcome) in outcomes {
+        let line = lines.next().unwrap_or_default();
+        assert!(line.contains(protection) && line.contains(outcome), "{protection}: {outcome}:\n{text}");
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    assert!(lines.next().is_none(), "{text}");
+}

@@ -73,6 +73,11 @@ impl BroadcastObserver {
         Ok(Self { ring, held: None, copies: Copies::default(), window })
     }
 
+    /// The memory, which can only be loaded from.
+    pub(crate) fn memory(&self) -> &Words {
+        &self.window.words
+    }
+
     /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.window.waiting = waiting;

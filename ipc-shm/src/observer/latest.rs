@@ -42,6 +42,11 @@ impl LatestObserver {
         Self { ring: Reader::attach(window.words.clone(), geometry), received: 0, held: None, window }
     }
 
+    /// The memory, which can only be loaded from.
+    pub(crate) fn memory(&self) -> &Words {
+        &self.window.words
+    }
+
     /// Sets how this endpoint waits for values; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.window.waiting = waiting;
