@@ -66,6 +66,7 @@ fn json_has_the_fixed_keys_for_every_transport(
         "sysv",
         "unix",
         "shm:spsc",
+        "shm:sealed",
         "shm:mpmc",
         "shm:broadcast",
         "shm:broadcast-reliable",

@@ -243,7 +243,7 @@ impl Mutating {
         }
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let peer = scope.spawn(|| {
                 let mut state = self.seed;
                 while !stop.load(Ordering::Relaxed) {
                     // xorshift64: Marsaglia, "Xorshift RNGs".
@@ -260,6 +260,7 @@ impl Mutating {
             });
             body();
             stop.store(true, Ordering::Relaxed);
+            peer.join().expect("it only stores");
         });
     }
 }

@@ -176,6 +176,9 @@ impl Fuzzer {
                     // Polling makes scripts slow: the kernel takes milliseconds to close what is polled.
                     "-entropic_scale_per_exec_time=1".into(),
                     "-print_final_stats=1".into(),
+                    // What isn't memory is closed by a thread of its own, which would be taken for a
+                    // leak. Descriptors and mappings are counted by `cargo xtask crash`.
+                    format!("-detect_leaks={}", u8::from(self.target != "sealed")),
                 ]);
             }
             Task::Replay(script) => {
