@@ -48,6 +48,9 @@ pub(crate) struct Listener {
     /// Whose messages are taken, and for how many messages more.
     current: Option<usize>,
     turn: u32,
+    /// It had a second message right behind the first: it is read on without asking, until it
+    /// has none. Who sends one at a time is waited for at once instead.
+    streams: bool,
     allowed_uids: Vec<u32>,
     max_message_len: usize,
     /// The role, held as long as this lives.
@@ -109,6 +112,7 @@ impl Listener {
             connected: 0,
             current: None,
             turn: 0,
+            streams: false,
             allowed_uids: found.settings.allowed_uids.clone(),
             max_message_len: found.settings.max_message_len,
             _role: role,
@@ -127,13 +131,14 @@ impl Listener {
     /// Takes one message into `held`, waiting for one if that is wanted. `None` is "not now".
     pub(crate) fn next(&mut self, held: &mut Held, may_wait: bool) -> Result<Option<Event>, OsError> {
         loop {
-            if let Some(index) = self.current.filter(|_| self.turn > 0) {
+            let reads_on = self.turn == TURN || self.streams && self.turn > 0;
+            if let Some(index) = self.current.filter(|_| reads_on) {
                 match self.read(index, held)? {
                     Read::Message => {
                         self.turn -= 1;
                         return Ok(Some(Event::Message));
                     }
-                    Read::Nothing => self.turn = 0,
+                    Read::Nothing => (self.turn, self.streams) = (0, false),
                     Read::Gone { death } => {
                         self.forget(index)?;
                         if death {
@@ -145,7 +150,11 @@ impl Listener {
             match self.ready(may_wait)? {
                 Some(LISTENING) => self.take_in()?,
                 // One at a time: the kernel turns its list round, so that all get theirs.
-                Some(index) => (self.current, self.turn) = (usize::try_from(index).ok(), TURN),
+                Some(index) => {
+                    let again = self.current == usize::try_from(index).ok();
+                    self.streams = again && (self.streams || self.turn == TURN - 1);
+                    (self.current, self.turn) = (usize::try_from(index).ok(), TURN);
+                }
                 None => return Ok(None),
             }
         }
