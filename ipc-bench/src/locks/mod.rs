@@ -46,7 +46,9 @@ pub(crate) fn run(json: bool, quick: bool) -> ExitCode {
 }
 
 /// All rounds of each job.
-fn measure(quick: bool) -> Fallible<(Machine, Vec<(Job, Vec<Round>)>)> {
+type Measured = Vec<(Job, Vec<Round>)>;
+
+fn measure(quick: bool) -> Fallible<(Machine, Measured)> {
     let machine = Machine::observe([1, 1])?;
     let directory = Directory::new()?;
     let start = |side| {
@@ -57,7 +59,7 @@ fn measure(quick: bool) -> Fallible<(Machine, Vec<(Job, Vec<Round>)>)> {
     near.expect("ready")?;
     far.expect("ready")?;
     let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
-    let mut measured: Vec<(Job, Vec<Round>)> = Job::ALL.iter().map(|job| (*job, Vec::new())).collect();
+    let mut measured: Measured = Job::ALL.iter().map(|job| (*job, Vec::new())).collect();
     for _ in 0..rounds {
         for (job, outcomes) in &mut measured {
             near.begin(*job, slice_ms)?;

@@ -119,8 +119,11 @@ fn perform(stage: &Stage, way: &Way) -> Result<(u64, Duration), Trouble> {
     Ok((found, took))
 }
 
-/// The number, in each of its forms; a way uses one of them.
-fn numbers(stage: &Stage) -> Result<(Mutex<u64>, RwLock<u64>, Shared<u64>), ChannelError> {
+/// The number, in each of its forms.
+type Numbers = (Mutex<u64>, RwLock<u64>, Shared<u64>);
+
+/// Opens them; a way uses one of them.
+fn numbers(stage: &Stage) -> Result<Numbers, ChannelError> {
     let state = &stage.state;
     Ok((
         state.open_or_create(&stage.name("mutex"), || 0)?,
