@@ -1,5 +1,5 @@
 //! Memory of two processes, the fixed-slot ring and the futex words on it: all unsafe code
-//! of the rig.
+//! of the rig but that of the bare system calls.
 //!
 //! The ring is Lamport's single-producer single-consumer queue with the peer's index cached
 //! on each side, so that a line moves only when the cached one has run out (Giacomoni et
