@@ -132,7 +132,7 @@
 //!
 //! # Waiting
 //!
-//! Endpoints spin for 50 µs and then sleep, unless told otherwise ([`Waiting`]). While a peer
+//! Endpoints spin for some 50 µs and then sleep, unless told otherwise ([`Waiting`]). While a peer
 //! is awake, sending to it takes no system call and no fence; who goes to sleep pays for both,
 //! by `membarrier(2)`. A sleeper looks around four times a second.
 //!

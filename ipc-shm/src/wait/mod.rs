@@ -36,7 +36,7 @@ use std::{
 pub enum Waiting {
     /// Never sleeps: the shortest latency, and a processor of its own.
     Spin,
-    /// Spins for 50 µs, which is about what a wake-up costs, then sleeps.
+    /// Spins for some 50 µs, which is about what a wake-up costs, then sleeps.
     #[default]
     Adaptive,
     /// Sleeps at once.
