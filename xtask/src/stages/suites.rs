@@ -1,12 +1,18 @@
 //! Unit, integration and documentation tests of all crates, the conformance suites among
 //! them. Each test counts by itself.
 
-use super::TIME_LIMIT;
 use crate::{
     process::{self, Finished},
     report::Outcome,
     workspace,
 };
+use std::time::Duration;
+
+/// For all of them, on a machine that has other things to do as well.
+const TIME_LIMIT: Duration = Duration::from_secs(1800);
+
+/// How many programs are named for the time that they take.
+const SLOWEST: usize = 6;
 
 pub(super) fn run() -> Outcome {
     let mut command = workspace::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
@@ -25,11 +31,30 @@ fn evaluate(finished: &Finished) -> Outcome {
     if ignored > 0 {
         note.push_str(&format!(", {ignored} ignored"));
     }
-    let mut details = figures(&finished.output);
+    let mut details = slowest(&finished.output) + &figures(&finished.output);
     if failed > 0 {
         details.push_str(&of_failed_programs(&finished.output));
     }
     Outcome { passed, failed, note, details }
+}
+
+/// The programs that took longest, if any took a second.
+fn slowest(output: &str) -> String {
+    let mut times = Vec::new();
+    let mut program = "";
+    for line in output.lines() {
+        let name = ["     Running ", "   Doc-tests "].iter().find_map(|head| line.strip_prefix(head));
+        program = name.map_or(program, |name| name.split(" (").next().unwrap_or(name));
+        let seconds = line.rsplit_once("finished in ").and_then(|(_, time)| time.strip_suffix('s'));
+        if let Some(seconds) = seconds.and_then(|seconds| seconds.parse::<f64>().ok()) {
+            times.push((seconds, program));
+        }
+    }
+    times.retain(|(seconds, _)| *seconds >= 1.0);
+    times.sort_by(|one, other| other.0.total_cmp(&one.0));
+    times.truncate(SLOWEST);
+    let named: Vec<_> = times.iter().map(|(seconds, program)| format!("{program} {seconds:.0} s")).collect();
+    if named.is_empty() { String::new() } else { format!("slowest: {}\n", named.join(", ")) }
 }
 
 /// What the proofs came to.
@@ -75,7 +100,7 @@ fn of_failed_programs(output: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, evaluate, of_failed_programs};
+    use super::{Counts, evaluate, of_failed_programs, slowest};
     use crate::process::Finished;
 
     const OUTPUT: &str = "\
@@ -118,6 +143,18 @@ test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; fini
         assert_eq!(evaluate(&finished(true, line)).details, "");
         let proven = format!("proof: 3 of 3 points\ntest points ... ok\n{line}");
         assert_eq!(evaluate(&finished(true, &proven)).details, "3 of 3 points\n");
+    }
+
+    #[test]
+    fn what_takes_long_is_named() {
+        let result =
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in";
+        let output = format!(
+            "     Running tests/a.rs (target/a)\n{result} 0.50s\n     Running unittests src/lib.rs (target/b)\n\
+             {result} 2.00s\n   Doc-tests c\n{result} 30.40s\n"
+        );
+        assert_eq!(slowest(&output), "slowest: c 30 s, unittests src/lib.rs 2 s\n");
+        assert_eq!(slowest("nothing"), "");
     }
 
     #[test]
