@@ -303,6 +303,7 @@ impl Waiter {
             }
         };
         let _armed = wait.cancel().map(|cancel| arm(&mut self.alarm, &self.bell, &words, cancel));
+        let mut looked_around = Instant::now();
         loop {
             let is_heard = announce(attachment, &words, &mine, flag::ASLEEP);
             let answer = awaited.poll();
@@ -316,8 +317,10 @@ impl Waiter {
             }
             let bound = longest_sleep(is_heard, awaited.is_obstructed());
             let time = time_left(wait).map_or(bound, |left| left.min(bound));
-            // Nobody woke us: a good time to look around.
-            if !flag::sleep(&mine, time) {
+            // Nobody woke us: a good time to look around. And so it is when we are woken all the
+            // time for nothing.
+            if looked_around.elapsed() >= bound || !flag::sleep(&mine, time) {
+                looked_around = Instant::now();
                 if !attachment.is_named() {
                     return awaited.poll()?.ok_or(Unready::Closed.into());
                 }
