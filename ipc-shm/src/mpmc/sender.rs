@@ -263,30 +263,49 @@ impl BatchSender for MpmcSender {
         let Some(first) = messages.first() else { return Ok(0) };
         self.check(first.as_ref().len())?;
         let slot = self.claim(&wait)?;
-        self.batch.clear();
-        self.batch.push(slot);
+        let claims = Claims(self);
+        claims.0.batch.push(slot);
         for message in messages[1..].iter().take(MOST_CLAIMS - 1) {
-            if message.as_ref().len() > self.max_message_len {
+            if message.as_ref().len() > claims.0.max_message_len {
                 break;
             }
             // What is corrupt is found again by the next call.
-            let Ok(Some(slot)) = self.claim_now() else { break };
-            self.batch.push(slot);
+            let Ok(Some(slot)) = claims.0.claim_now() else { break };
+            claims.0.batch.push(slot);
         }
-        let sent = self.batch.len();
-        for (slot, message) in self.batch.drain(..).zip(&messages[..sent]).rev() {
+        let sent = claims.0.batch.len();
+        for message in messages[..sent].iter().rev() {
             let message = message.as_ref();
+            let sender = &mut *claims.0;
+            let slot = *sender.batch.last().expect("one for each message");
             // What was short enough before may be long now: nothing obliges `as_ref` to be
             // the same twice.
-            let len = message.len().min(self.max_message_len);
-            let space = self.ring.memory().bytes(self.ring.payload(&slot), len);
-            // SAFETY: the slot's payload, mapped as long as the sender lives and at least
-            // `max_message_len` long; ours alone since it was claimed.
-            unsafe { space.copy_from_nonoverlapping(NonNull::from(message).cast(), len) };
-            self.ring.commit(&slot, len)?;
+            let len = message.len().min(sender.max_message_len);
+            copy_message(sender.space_mut(&slot, len), &message[..len]);
+            sender.ring.commit(&slot, len)?;
+            sender.batch.pop();
         }
+        drop(claims);
         self.party.receivers.ring(self.ring.memory());
         Ok(sent)
+    }
+}
+
+/// The slots of a batch that is being sent. Those that are left, since a message panicked when
+/// it was asked for or something is corrupt, are given up: they would stop all receivers.
+struct Claims<'a>(&'a mut MpmcSender);
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        if self.0.batch.is_empty() {
+            return;
+        }
+        while let Some(slot) = self.0.batch.pop() {
+            // As in `MpmcSender::abort`.
+            let _ = self.0.ring.abort(&slot);
+        }
+        self.0.party.senders.ring(self.0.ring.memory());
+        self.0.party.receivers.ring(self.0.ring.memory());
     }
 }
 
