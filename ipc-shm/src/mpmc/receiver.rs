@@ -25,8 +25,7 @@ use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 #[derive(Debug)]
 pub struct MpmcReceiver {
     ring: Reader<Words>,
-    /// The oldest message held, unless it is lent without having been held before; more of
-    /// them only in a batch.
+    /// The oldest message held; more of them only in a batch.
     front: Option<Held>,
     rest: VecDeque<Held>,
     party: Party,
@@ -105,8 +104,15 @@ impl MpmcReceiver {
         }
     }
 
-    /// Releases the oldest of what is held, or what is lent without having been held before.
-    /// A word that isn't ours any more can't be given back; who meets it next says so.
+    /// Holds a message, so that it isn't lost whatever becomes of what is lent, and lends it.
+    #[inline]
+    fn lend(&mut self, held: Held) -> MpmcMessage<'_> {
+        self.front = Some(held);
+        MpmcMessage { receiver: self, held }
+    }
+
+    /// Releases the oldest of what is held. A word that isn't ours any more can't be given
+    /// back; who meets it next says so.
     #[inline]
     fn release_front(&mut self, front: &Held) {
         if !self.attachment.is_ours() {
@@ -114,12 +120,10 @@ impl MpmcReceiver {
         }
         let _ = self.ring.release(front);
         self.party.senders.ring(self.ring.memory());
-        if self.front.is_some() {
-            self.front = self.next_of_batch();
-        }
+        self.front = if self.rest.is_empty() { None } else { self.next_of_batch() };
     }
 
-    // Apart, so that the release of one that was only lent is small enough to be inlined.
+    // Apart, so that the release of the only one held is small enough to be inlined.
     #[inline(never)]
     fn next_of_batch(&mut self) -> Option<Held> {
         self.rest.pop_front()
@@ -222,21 +226,20 @@ impl Receiver for MpmcReceiver {
         Ok(self.front.is_some())
     }
 
-    // Lends the message without holding it first.
     #[inline(always)]
     fn receive(&mut self, wait: Wait<'_>) -> Result<MpmcMessage<'_>, RecvError> {
         if self.front.is_none() && self.attachment.is_ours() {
             if let Some(held) = self.ring.take_here() {
-                return Ok(MpmcMessage { receiver: self, held });
+                return Ok(self.lend(held));
             }
             if self.glimpses(&wait) {
                 if let Some(held) = self.ring.take_here() {
-                    return Ok(MpmcMessage { receiver: self, held });
+                    return Ok(self.lend(held));
                 }
             }
         }
         let held = self.hold_or_wait(&wait)?;
-        Ok(MpmcMessage { receiver: self, held })
+        Ok(self.lend(held))
     }
 
     #[inline]
@@ -325,7 +328,6 @@ pub struct MpmcMessage<'a> {
 
 impl Message for MpmcMessage<'_> {
     fn keep(self) {
-        self.receiver.front = Some(self.held);
         std::mem::forget(self);
     }
 }

@@ -28,6 +28,13 @@ pub(crate) trait Memory {
     /// Adds to the word at `offset`, wrapping; what it held before.
     fn fetch_add(&self, offset: usize, value: u64, order: Ordering) -> u64;
 
+    /// Looks at the word at `offset` by the way, in no particular order: nothing is made of it
+    /// but whether it is time to load it.
+    #[inline]
+    fn peek(&self, offset: usize) -> u64 {
+        self.load(offset, Ordering::Relaxed)
+    }
+
     /// Says that the words around `offset` will be stored to before long, so that their line
     /// is fetched for it meanwhile. Nothing comes of it but time saved.
     #[inline]
@@ -87,6 +94,7 @@ pub(crate) fn copy_message(to: &mut [u8], from: &[u8]) {
     if from.len() > SHORT_BYTES {
         return to.copy_from_slice(from);
     }
+    debug_assert!(to.as_ptr().cast::<u64>().is_aligned(), "a payload begins at a multiple of 8");
     let (mut to, mut from) = (to.chunks_exact_mut(8), from.chunks_exact(8));
     for (to, from) in to.by_ref().zip(from.by_ref()) {
         let word = u64::from_ne_bytes(from.try_into().expect("chunks of 8"));
@@ -199,6 +207,13 @@ impl<'a> HalfWord<'a> {
 }
 
 impl Memory for Words {
+    // Without the points of tests: there may be any number of looks.
+    #[inline]
+    fn peek(&self, offset: usize) -> u64 {
+        let order = Ordering::Relaxed;
+        self.word(offset).load(order)
+    }
+
     #[inline]
     fn expect_store(&self, offset: usize) {
         cpu::prefetch_for_store(self.base.as_ptr().wrapping_add(offset));

@@ -547,8 +547,7 @@ impl<M: Memory> Reader<M> {
     /// likely. To look again and again takes a load each time.
     #[inline]
     pub(crate) fn has_turned(&self) -> bool {
-        // Relaxed: who takes what is there loads it again.
-        let word = Word(self.memory.load(self.cursor.at, Relaxed));
+        let word = Word(self.memory.peek(self.cursor.at));
         word.is_full() || word.lap() != self.cursor.lap
     }
 

@@ -43,7 +43,7 @@ use super::{
 };
 use std::{
     num::NonZeroU64,
-    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+    sync::atomic::Ordering::{Acquire, Release},
 };
 
 /// What a record takes up besides its payload, and the word that has to fit behind it.
@@ -456,8 +456,8 @@ impl<M: Memory> Writer<M> {
 
     #[inline]
     fn has_room_at(&self, cursor: Cursor, len: usize) -> bool {
-        // A batch may have come to the next lap.
-        let limit = self.limit - (cursor.lap - self.cursor.lap) as usize;
+        // A batch may have come to the next lap, and then the receiver's position gone back.
+        let limit = self.limit.saturating_sub((cursor.lap - self.cursor.lap) as usize);
         cursor.word + (record_size(len as u64) + WORD) as usize <= limit
     }
 
@@ -551,7 +551,7 @@ impl<M: Memory> Writer<M> {
         let is_due = count / RECORD_EVERY != self.count / RECORD_EVERY;
         self.cursor.word = end.word;
         if self.cursor.lap != end.lap {
-            self.limit -= (end.lap - self.cursor.lap) as usize;
+            self.limit = self.limit.saturating_sub((end.lap - self.cursor.lap) as usize);
             self.cursor.lap = end.lap;
         }
         self.count = count;
@@ -634,8 +634,7 @@ impl<M: Memory> Reader<M> {
     /// again and again takes a load each time.
     #[inline]
     pub(crate) fn has_turned(&self) -> bool {
-        // Relaxed: who takes what is there loads it again.
-        self.memory.load(self.cursor.word, Relaxed) != 0
+        self.memory.peek(self.cursor.word) != 0
     }
 
     /// Where the payload of the record is that `first` found.

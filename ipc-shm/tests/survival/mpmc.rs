@@ -21,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scene("sender, drops the oldest", drop_the_oldest).short(),
         scene("sender, a batch", send_a_batch),
+        scene("receiver, of the message after", receive_the_next_one).short(),
         scene("receiver, of a last delivery", deliver_for_the_last_time),
         scene("receiver, of a damaged message", receive_what_is_damaged),
         scene("repairer, for a receiver that has gone ahead", repair_for_another),
@@ -82,6 +83,30 @@ fn send_a_batch(stage: &Stage) {
     let found = drain(&mut receiver(&open(stage)).unwrap());
     assert!(found.len() == batch.len() || stage.noted(SENT) == 0, "what was acknowledged is there");
     assert_eq!(found, batch[batch.len() - found.len()..].iter().cloned().map(Some).collect::<Vec<_>>());
+    finish(stage);
+}
+
+/// Who knows where the next message is takes it without looking for it.
+fn receive_the_next_one(stage: &Stage) {
+    create(stage, &Mpmc::config());
+    stage.victim(
+        || {
+            let mut rx = receiver(&open(stage)).unwrap();
+            rx.try_recv().map(drop).unwrap();
+            rx
+        },
+        |rx| {
+            assert_eq!(*rx.try_recv()?, [1; 700]);
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    let found = drain(&mut receiver(&open(stage)).unwrap());
+    let missing = ROOM_FOR_700 - found.len();
+    assert!(missing == 2 || missing == 1 && stage.noted(SENT) == 0, "released, or it comes again");
+    for (number, message) in (missing as u8..).zip(found) {
+        assert_eq!(message, Some(vec![number; 700]));
+    }
     finish(stage);
 }
 
