@@ -218,10 +218,10 @@ fn resolve_rpc(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> 
 
 fn resolve_state(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError> {
     use Setting::{Capacity, Depth, MaxDeliveries, Publishers};
-    config.refuse(Kind::State, &[Capacity, Depth, Publishers, MaxDeliveries, Setting::WhenFull])?;
     let (Some(state), Some(len_bytes)) = (config.state, config.max_message_len) else {
         return invalid("state is no channel: it is made by what uses it (ipc_shm::sync, `ipc lock`)".into());
     };
+    config.refuse(Kind::State, &[Capacity, Depth, Publishers, MaxDeliveries, Setting::WhenFull])?;
     Ok(Geometry {
         capacity_bytes: rounded(state.form.data_bytes(len_bytes).max(1), page)?,
         max_message_len: len_bytes,

@@ -81,7 +81,8 @@ fn a_socket_carries_messages_in_either_start_order() {
     sender.finish().assert_done();
     world.run(&["send", &address, "nobody there", "--timeout", "50ms"]).assert_failed(4);
     world.done(&["rm", &address]);
-    assert_eq!(world.done(&["ls"]), b"");
+    let listed = String::from_utf8(world.done(&["ls"])).unwrap();
+    assert!(!listed.contains(&address), "{listed}");
 }
 
 #[test]
