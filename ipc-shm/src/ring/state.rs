@@ -103,13 +103,14 @@ pub(crate) fn survey(
     let since = lock::since(memory, place.lock);
     let form = geometry.state.map(|state| state.form);
     let [first, second] = place.own.map(|at| memory.load(at, Relaxed));
+    // Whatever is there, or can't be read.
     let mut shares = 0;
     for (id, participant) in participants {
         let share = memory.load(place.shares.count(*id), Relaxed);
         let share = if form == Some(Form::Barrier) { arrivals(share, second) } else { share };
-        shares += share;
+        shares = u64::saturating_add(shares, share);
         let owns = matches!(state, Ok(State::Held(owner)) if owner.id() == *id);
-        participant.held = Some(share + u64::from(owns));
+        participant.held = Some(share.saturating_add(u64::from(owns)));
         participant.held_since_unix_ns = since.filter(|_| owns);
     }
     let of_lock = match state {
