@@ -230,6 +230,12 @@ pub(crate) fn withdraw(memory: &impl Memory, place: Place, me: Owner) {
     }
 }
 
+/// Whether this thread has it.
+#[inline]
+pub(crate) fn is_held_by(memory: &impl Memory, place: Place, me: Owner) -> bool {
+    memory.load(place.word, Relaxed) == me.word()
+}
+
 /// Gives back a lock that is ours. Whoever waits is to be woken.
 #[inline]
 pub(crate) fn give_back(memory: &impl Memory, place: Place) {

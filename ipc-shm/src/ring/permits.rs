@@ -84,5 +84,10 @@ pub(crate) fn add(memory: &impl Memory, place: &Place, permits: u64) -> Result<R
         return Ok(Err(MOST - total));
     }
     memory.store(place.total, total + permits, Relaxed);
+    // Who waits looks at it; who is killed before it leaves too few, as in `give_back`.
+    let free = memory.load(place.free, Relaxed).saturating_add(permits);
+    if free <= total + permits {
+        memory.store(place.free, free, Relaxed);
+    }
     Ok(Ok(()))
 }

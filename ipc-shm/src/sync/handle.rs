@@ -178,11 +178,19 @@ impl Handle {
         self.ring();
     }
 
-    /// Gives back the lock, which is ours.
+    /// Gives back the lock, which is ours; or was: a guard in a thread-local may be dropped when
+    /// its thread has said its last words, and then the lock is another one's matter.
     #[inline]
     pub(super) fn give_back(&self) {
-        lock::give_back(&self.words, self.place.lock);
-        self.ring();
+        if self.is_mine() {
+            lock::give_back(&self.words, self.place.lock);
+            self.ring();
+        }
+    }
+
+    #[inline]
+    fn is_mine(&self) -> bool {
+        lock::is_held_by(&self.words, self.place.lock, self.this_thread())
     }
 
     /// Gives up the lock, which is ours, in disorder.
@@ -192,11 +200,14 @@ impl Handle {
         self.ring();
     }
 
-    /// Gives up the lock, which is ours, for good.
+    /// Gives up the lock, which is ours, for good; unless it was, as in
+    /// [`give_back`](Self::give_back).
     #[cold]
     pub(super) fn poison(&self) {
-        lock::poison(&self.words, self.place.lock);
-        self.ring();
+        if self.is_mine() {
+            lock::poison(&self.words, self.place.lock);
+            self.ring();
+        }
     }
 
     /// Wakes whoever waits.

@@ -20,6 +20,7 @@ use crate::{
 };
 use ipc_core::{ChannelError, Wait};
 use std::{
+    marker::PhantomData,
     ops::{Deref, DerefMut},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -172,7 +173,7 @@ impl<T: Plain + Clone> Shared<T> {
     pub fn lock_wait(&mut self, wait: Wait<'_>) -> Result<SharedGuard<'_, T>, LockError> {
         // What a dead owner was writing isn't there: nothing is to be repaired.
         self.handle.lock(How { repairs: true, ..self.how }, wait)?;
-        let guard = SharedGuard { shared: self };
+        let guard = SharedGuard { shared: self, unsendable: PhantomData };
         guard.shared.copy.read()?;
         Ok(guard)
     }
@@ -200,10 +201,18 @@ impl<T: Plain + Clone> Primitive for Shared<T> {
 
 /// A value to be changed, had alone. Nobody sees what becomes of it until it is
 /// [committed](Self::commit).
+///
+/// It can't go to another thread, since the segment knows which one has the lock:
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>() {}
+/// send::<ipc_shm::sync::SharedGuard<'static, u64>>();
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is changed when this is dropped"]
 pub struct SharedGuard<'a, T: Plain + Clone> {
     shared: &'a mut Shared<T>,
+    unsendable: PhantomData<*const ()>,
 }
 
 impl<T: Plain + Clone> SharedGuard<'_, T> {

@@ -9,9 +9,8 @@ use std::{
 
 thread_local! {
     static NUMBER: Cell<u32> = const { Cell::new(0) };
-    static LAST_WORDS: LastWords = const { LastWords(Cell::new(0)) };
-    /// The handles that this thread reads by, once for each time.
-    static READS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static LAST_WORDS: LastWords =
+        const { LastWords { generation: Cell::new(0), reads: RefCell::new(Vec::new()) } };
 }
 
 /// The number of this thread: no other one of this process has it, and none is 0.
@@ -34,19 +33,23 @@ fn enlist() -> u32 {
     };
     NUMBER.set(number);
     // Whoever locks in the destructor of another thread-local may come too late for this.
-    let _ = LAST_WORDS.try_with(|words| words.0.set(fork::generation()));
+    let _ = LAST_WORDS.try_with(|words| words.generation.set(fork::generation()));
     number
 }
 
 /// What a thread leaves is given up when it ends: only a guard that was forgotten can be.
-struct LastWords(Cell<u32>);
+struct LastWords {
+    generation: Cell<u32>,
+    /// The handles that this thread reads by, once for each time. Here, since thread-locals of
+    /// their own would be gone before.
+    reads: RefCell<Vec<u64>>,
+}
 
 impl Drop for LastWords {
     fn drop(&mut self) {
         // A forked child's copy of the thread has nothing.
-        if self.0.get() == fork::generation() {
-            let reads = READS.try_with(|reads| std::mem::take(&mut *reads.borrow_mut())).unwrap_or_default();
-            handle::thread_ends(NUMBER.get(), &reads);
+        if self.generation.get() == fork::generation() {
+            handle::thread_ends(NUMBER.get(), &self.reads.take());
         }
     }
 }
@@ -54,13 +57,13 @@ impl Drop for LastWords {
 /// This thread reads by that handle.
 pub(super) fn begin_read(key: u64) {
     number();
-    let _ = READS.try_with(|reads| reads.borrow_mut().push(key));
+    let _ = LAST_WORDS.try_with(|words| words.reads.borrow_mut().push(key));
 }
 
 /// It does so once less.
 pub(super) fn end_read(key: u64) {
-    let _ = READS.try_with(|reads| {
-        let mut reads = reads.borrow_mut();
+    let _ = LAST_WORDS.try_with(|words| {
+        let mut reads = words.reads.borrow_mut();
         if let Some(at) = reads.iter().rposition(|&read| read == key) {
             reads.swap_remove(at);
         }
@@ -69,5 +72,5 @@ pub(super) fn end_read(key: u64) {
 
 /// Whether this thread reads by one of these handles.
 pub(super) fn reads_any(mut is_one: impl FnMut(u64) -> bool) -> bool {
-    READS.try_with(|reads| reads.borrow().iter().any(|&key| is_one(key))).unwrap_or(false)
+    LAST_WORDS.try_with(|words| words.reads.borrow().iter().any(|&key| is_one(key))).unwrap_or(false)
 }
