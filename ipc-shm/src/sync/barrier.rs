@@ -19,6 +19,9 @@ use std::{
 ///
 /// It counts the living: one that dies while it waits hasn't arrived, and the others wait for
 /// somebody to come in its place. One whose time is up takes its arrival back.
+///
+/// Arrivals are counted one at a time: while a process is *stopped* in the few instructions of
+/// that, everybody else waits for it, beyond a deadline of theirs.
 #[derive(Debug)]
 pub struct Barrier {
     how: How,

@@ -86,7 +86,8 @@ impl<T: Plain> RwLock<T> {
         self.read_wait(Wait::Forever)
     }
 
-    /// Takes the lock to read, if nobody writes or waits to.
+    /// Takes the lock to read, if nobody writes or waits to. It doesn't look for the dead: who
+    /// only tries finds the lock of a writer that died taken until somebody waits for it.
     ///
     /// # Errors
     ///

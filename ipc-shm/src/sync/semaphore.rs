@@ -29,6 +29,10 @@ use std::{sync::Arc, time::Duration};
 ///
 /// Each permit has its holder's name on it. If that process ends, in whatever way, its permits
 /// are free again, exactly, as soon as somebody waits for one (within 5 ms) or comes.
+///
+/// What is counted is counted one at a time: while a process is *stopped* in the few
+/// instructions of that, everybody else's calls wait for it, beyond a deadline of theirs and
+/// even those that never wait.
 #[derive(Debug)]
 pub struct Semaphore {
     how: How,
