@@ -212,7 +212,10 @@ impl Listener {
     #[cold]
     fn forget(&mut self, index: usize) -> Result<(), OsError> {
         self.current = None;
-        if self.senders[index].take().is_some() {
+        if let Some(peer) = self.senders[index].take() {
+            // To close it isn't enough: a forked child may have the socket as well, and then it
+            // would be told of for ever. An entry that isn't there needs no end.
+            let _ = self.epoll.delete(&peer.socket);
             self.connected -= 1;
         }
         if !self.watched {
