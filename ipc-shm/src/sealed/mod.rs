@@ -34,12 +34,14 @@
 //! | the peer | then |
 //! |---|---|
 //! | is somebody else, by user, group or process | it is refused before anything of it is looked at |
-//! | hands over what isn't memory, isn't sealed, has another size, or holes | it is refused, and the error says why |
+//! | hands over what isn't memory, isn't sealed, has another size, or fewer pages than that | it is refused, and the error says why |
 //! | truncates, grows, writes to or punches holes into what it was given | the kernel refuses |
 //! | changes any byte of its own memory, at any time | messages of other bytes, [`RecvError::Corrupt`], or a time-out; no panic, no fault, no more memory than [`SealedConfig::max_capacity_bytes`] |
 //! | stops, or says nothing | your call times out as you said |
 //! | is killed, or goes | [`RecvError::PeerDied`], [`RecvError::Closed`] after what it has sent, within 250 ms |
 //! | wakes you all the time | it costs you processor time: that isn't prevented |
+//! | hides holes, by pages beyond the end | to read them takes memory of yours, up to [`SealedConfig::max_capacity_bytes`]; where there is none, the kernel may end your process: that isn't prevented |
+//! | hands over descriptors while you have few left | you may be left with none: that isn't prevented |
 //!
 //! A channel lasts as long as both of its ends: there is no name, nothing stays when they are
 //! gone, and what the receiver hasn't received is lost with it.

@@ -1,15 +1,12 @@
 //! Unit, integration and documentation tests of all crates, the conformance suites among
 //! them. Each test counts by itself.
 
+use super::TIME_LIMIT;
 use crate::{
     process::{self, Finished},
     report::Outcome,
     workspace,
 };
-use std::time::Duration;
-
-/// For all of them, on a machine that has other things to do as well.
-const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
