@@ -8,7 +8,7 @@ use crate::{
         troubled,
     },
     segment::Attachment,
-    wait::{Awaited, Bed, Waiter, Waiting},
+    wait::{Awaited, Bed, Streak, Waiter, Waiting},
 };
 use ipc_core::{
     Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Redelivered,
@@ -28,6 +28,7 @@ pub struct MpmcReceiver {
     /// The oldest message held; more of them only in a batch.
     front: Option<Held>,
     rest: VecDeque<Held>,
+    streak: Streak,
     party: Party,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the place is.
@@ -43,6 +44,7 @@ impl MpmcReceiver {
             ring: Reader::attach(attachment.words(), geometry, attachment.id())?,
             front: None,
             rest: VecDeque::new(),
+            streak: Streak::default(),
             party,
             waiter: Waiter::new(&attachment, Bed::Shared(receivers_asleep(&attachment))),
             attachment,
@@ -230,8 +232,10 @@ impl Receiver for MpmcReceiver {
     fn receive(&mut self, wait: Wait<'_>) -> Result<MpmcMessage<'_>, RecvError> {
         if self.front.is_none() && self.attachment.is_ours() {
             if let Some(held) = self.ring.take_here() {
+                self.streak.go_on(|| self.ring.expect_more());
                 return Ok(self.lend(held));
             }
+            self.streak = Streak::default();
             if self.glimpses(&wait) {
                 if let Some(held) = self.ring.take_here() {
                     return Ok(self.lend(held));
@@ -312,7 +316,10 @@ impl Pollable for MpmcReceiver {
 
 impl Drop for MpmcReceiver {
     fn drop(&mut self) {
-        if self.attachment.is_ours() {
+        if !self.attachment.is_ours() {
+            return;
+        }
+        if self.front.is_some() || self.ring.leave().is_err() {
             let geometry = *self.ring.geometry();
             self.party.give_back(&self.attachment, self.ring.memory(), &geometry);
         }

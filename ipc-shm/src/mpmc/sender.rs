@@ -96,6 +96,7 @@ impl MpmcSender {
         if let Some(slot) = room.poll()? {
             return Ok(slot);
         }
+        self.waiter.stands_back(&wait);
         self.waiter.until(&self.attachment, wait, room)
     }
 
@@ -314,7 +315,10 @@ const MOST_CLAIMS: usize = 64;
 
 impl Drop for MpmcSender {
     fn drop(&mut self) {
-        if self.attachment.is_ours() {
+        if !self.attachment.is_ours() {
+            return;
+        }
+        if self.reserved.is_some() || self.ring.leave().is_err() {
             let geometry = *self.ring.geometry();
             self.party.give_back(&self.attachment, self.ring.memory(), &geometry);
         }

@@ -40,6 +40,10 @@ pub(crate) trait Memory {
     #[inline]
     fn expect_store(&self, _offset: usize) {}
 
+    /// The same, for who will only read there.
+    #[inline]
+    fn expect_load(&self, _offset: usize) {}
+
     /// A fence among accesses to any words.
     #[inline]
     fn fence(&self, order: Ordering) {
@@ -217,6 +221,11 @@ impl Memory for Words {
     #[inline]
     fn expect_store(&self, offset: usize) {
         cpu::prefetch_for_store(self.base.as_ptr().wrapping_add(offset));
+    }
+
+    #[inline]
+    fn expect_load(&self, offset: usize) {
+        cpu::prefetch_for_load(self.base.as_ptr().wrapping_add(offset));
     }
 
     #[inline]

@@ -21,6 +21,9 @@
 //! receivers at that slot; a message held for long stops the senders one lap later, even if
 //! all other slots are free.
 //!
+//! Who comes begins where somebody who left had come to, if that was written down ([`Hints`]):
+//! a hint that is old or wrong costs a walk over the slots, and nothing else.
+//!
 //! Laps are compared exactly, never by half ranges: 2^39 of them pass before one comes
 //! again. Under contention a call makes a bounded number of visits and says
 //! [`Again`](Claim::Again). With one sender and one receiver, sending visits at most N + 2
@@ -57,6 +60,8 @@ pub(crate) fn slot_bytes(max_message_len: u64) -> u64 {
 pub(crate) struct Geometry {
     /// The generation.
     pub(crate) generation: usize,
+    /// The two words of the hints.
+    pub(crate) hints: usize,
     /// The state word of participant 1, and how far the others' are from it.
     pub(crate) states: usize,
     pub(crate) state_stride: usize,
@@ -80,6 +85,7 @@ impl Geometry {
         let (slots, stride) = (layout.data as usize, slot_bytes(geometry.max_message_len) as usize);
         Self {
             generation: layout.shared(),
+            hints: layout.shared() + 8,
             states: first.state(),
             state_stride,
             drops_from_state: first.ledger() - first.state(),
@@ -253,6 +259,43 @@ impl Cursor {
     fn number(&self, geometry: &Geometry) -> u64 {
         self.lap.wrapping_mul(geometry.depth).wrapping_add(self.index(geometry))
     }
+
+    /// The position before this one.
+    fn before(mut self, geometry: &Geometry) -> Self {
+        if self.at == geometry.slots {
+            self = Self { at: geometry.end, lap: before(self.lap) };
+        }
+        Self { at: self.at - geometry.stride, ..self }
+    }
+}
+
+/// How far somebody had come who has left: what was claimed, and what was passed by receivers,
+/// each as the number of a position and one more; 0 is no hint. Two words that anybody writes,
+/// and that are believed only as far as the slots agree.
+struct Hints;
+
+impl Hints {
+    fn claimed(geometry: &Geometry) -> usize {
+        geometry.hints
+    }
+
+    fn passed(geometry: &Geometry) -> usize {
+        geometry.hints + 8
+    }
+
+    /// Writes down that this position was come to.
+    fn leave(memory: &impl Memory, geometry: &Geometry, hint: usize, position: Cursor) {
+        // Relaxed, here and below: nothing is read because of it but words that say themselves
+        // what they are.
+        memory.store(hint, position.number(geometry).wrapping_add(1), Relaxed);
+    }
+
+    /// The position that was come to, if there is a hint.
+    fn find(memory: &impl Memory, geometry: &Geometry, hint: usize) -> Option<Cursor> {
+        let number = memory.load(hint, Relaxed).checked_sub(1)?;
+        let (lap, index) = (number / geometry.depth % LAPS, number % geometry.depth);
+        Some(Cursor { at: geometry.slot(index), lap })
+    }
 }
 
 /// What came of an attempt to claim a slot.
@@ -291,8 +334,10 @@ impl<M: Memory> Writer<M> {
     /// Takes part with this id, whose byte the caller has locked.
     pub(crate) fn attach(memory: M, geometry: Geometry, id: u32) -> Result<Self, Corrupt> {
         enter(&memory, &geometry, id)?;
-        let first = geometry.word(&memory, geometry.slot(0))?;
-        let mut cursor = Cursor::first(&geometry, first.last_claim());
+        // From any slot, in the lap of its last claim, the way leads to where the next one is.
+        let hint = Hints::find(&memory, &geometry, Hints::claimed(&geometry));
+        let at = hint.map_or(geometry.slots, |position| position.at);
+        let mut cursor = Cursor { at, lap: geometry.word(&memory, at)?.last_claim() };
         cursor.step(&geometry);
         let (drops, _) = Drops::open(&memory, &geometry, id);
         Ok(Self { memory, geometry, id, cursor, drops })
@@ -380,6 +425,17 @@ impl<M: Memory> Writer<M> {
         let swapped = self.swap(at, found);
         self.drops.end(&self.memory, swapped);
         swapped
+    }
+
+    /// Leaves, having claimed nothing that isn't committed or given up.
+    pub(crate) fn leave(&self) -> Result<(), Corrupt> {
+        Hints::leave(
+            &self.memory,
+            &self.geometry,
+            Hints::claimed(&self.geometry),
+            self.cursor.before(&self.geometry),
+        );
+        leave(&self.memory, &self.geometry, self.id)
     }
 
     /// Where a claimed slot's payload goes, as an offset in the segment.
@@ -500,8 +556,13 @@ impl<M: Memory> Reader<M> {
     /// Takes part with this id, whose byte the caller has locked.
     pub(crate) fn attach(memory: M, geometry: Geometry, id: u32) -> Result<Self, Corrupt> {
         enter(&memory, &geometry, id)?;
-        let first = geometry.word(&memory, geometry.slot(0))?;
-        let mut cursor = Cursor::first(&geometry, before(first.last_claim()));
+        let hint = Hints::find(&memory, &geometry, Hints::passed(&geometry));
+        let at = hint.map_or(geometry.slots, |position| position.at);
+        let last_claim = geometry.word(&memory, at)?.last_claim();
+        // If it was claimed again since, or there is no hint, the oldest message that can be there
+        // is the one behind this slot, one lap before its last claim.
+        let is_passed = hint.is_some_and(|position| position.lap == last_claim);
+        let mut cursor = Cursor { at, lap: if is_passed { last_claim } else { before(last_claim) } };
         cursor.step(&geometry);
         // Another one than now: the first time that nothing is found, the ring is gone over.
         // Relaxed: only compared.
@@ -541,6 +602,13 @@ impl<M: Memory> Reader<M> {
         }
         self.cursor.step(&self.geometry);
         Some(Held { cursor, attempts: 0, meta })
+    }
+
+    /// Says that messages come faster than we take them: their lines are fetched while we are at
+    /// the ones before.
+    #[inline]
+    pub(crate) fn expect_more(&self) {
+        self.memory.expect_store(self.cursor.at + 2 * LINE_BYTES);
     }
 
     /// Whether something has come of the slot here since it was next: a message, most
@@ -652,6 +720,17 @@ impl<M: Memory> Reader<M> {
     #[inline]
     pub(crate) fn payload(&self, held: &Held) -> usize {
         held.cursor.at + OVERHEAD_BYTES as usize
+    }
+
+    /// Leaves, having released all that was taken.
+    pub(crate) fn leave(&self) -> Result<(), Corrupt> {
+        Hints::leave(
+            &self.memory,
+            &self.geometry,
+            Hints::passed(&self.geometry),
+            self.cursor.before(&self.geometry),
+        );
+        leave(&self.memory, &self.geometry, self.id)
     }
 
     /// The number of a message's position.
@@ -768,8 +847,18 @@ fn enter(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corru
     Ok(())
 }
 
-/// Counts up the generation: a message is ready again that receivers may have passed.
+/// Nothing of participant `id`, who is about to leave, is in the slots: says so without a look
+/// at them.
+fn leave(memory: &impl Memory, geometry: &Geometry, id: u32) -> Result<(), Corrupt> {
+    let state = State::load(memory, geometry, id)?;
+    State { stage: Stage::Clean, ..state }.store(memory, geometry, id);
+    Ok(())
+}
+
+/// Counts up the generation: a message is ready again that receivers may have passed. Who comes
+/// then doesn't pass it.
 fn count_up(memory: &impl Memory, geometry: &Geometry) {
+    memory.store(Hints::passed(geometry), 0, Relaxed);
     // Release: pairs with the Acquire in `walk`; the slots come before.
     memory.fetch_add(geometry.generation, 1, Release);
 }
