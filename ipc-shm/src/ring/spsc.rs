@@ -454,6 +454,12 @@ impl<M: Memory> Writer<M> {
         self.finds_room_at(self.cursor, len)
     }
 
+    /// Whether, as of the last look at the receiver's position, more than seven eighths of the
+    /// ring are taken.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.limit.saturating_sub(self.cursor.word) < self.geometry.capacity as usize / 8
+    }
+
     #[inline]
     fn has_room_at(&self, cursor: Cursor, len: usize) -> bool {
         // A batch may have come to the next lap, and then the receiver's position gone back.
@@ -499,8 +505,8 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
         self.publish(committed(len), self.cursor.ahead(&self.geometry, record_size(len as u64)), 1);
-        // The next line as well: while this one is filled, it comes.
-        self.memory.expect_store(self.cursor.word + LINE_BYTES);
+        // One of the lines to come as well: while those before it are filled, it comes.
+        self.memory.expect_store(self.cursor.word + 4 * LINE_BYTES);
     }
 
     /// Publishes the mark of a stream's end; there is room for an empty message.
@@ -594,6 +600,8 @@ pub(crate) struct Reader<M> {
     ledger: Ledger,
     /// Its position.
     cursor: Cursor,
+    /// How far the sender has come, as it has written down.
+    written: u64,
 }
 
 impl<M: Memory> Reader<M> {
@@ -608,13 +616,13 @@ impl<M: Memory> Reader<M> {
         let ledger = Ledger::open(&memory, geometry.receiver());
         let position = ledger.progress().position;
         geometry.check("receiver", position)?;
-        Ok(Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, position) })
+        Ok(Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, position), written: 0 })
     }
 
     /// For a ring that nobody has used.
     pub(crate) fn fresh(memory: M, geometry: Geometry) -> Self {
         let ledger = Ledger::open(&memory, geometry.receiver());
-        Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, 0) }
+        Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, 0), written: 0 }
     }
 
     /// Messages released, by this receiver and those before it.
@@ -628,6 +636,21 @@ impl<M: Memory> Reader<M> {
     #[inline]
     pub(crate) fn first(&self) -> Option<Record> {
         self.cursor.message(&self.memory, &self.geometry)
+    }
+
+    /// Has a line that is written be fetched while we are at those before it, if the sender is
+    /// known to have left it: else it would be taken away from where it is being written.
+    #[inline]
+    pub(crate) fn expect_more(&mut self) {
+        const AHEAD: u64 = 2 * LINE_BYTES as u64;
+        let ahead = self.cursor.position(&self.geometry) + AHEAD;
+        // As often as the sender writes down how far it has come.
+        if ahead >= self.written && self.ledger.progress().count % RECORD_EVERY == 0 {
+            self.written = position_of(self.memory.peek(self.geometry.sender_ledger));
+        }
+        if ahead < self.written {
+            self.memory.expect_load(self.cursor.word + AHEAD as usize);
+        }
     }
 
     /// Whether there is something behind what was released: a message, most likely. To look
@@ -647,12 +670,35 @@ impl<M: Memory> Reader<M> {
     /// there.
     #[inline]
     pub(crate) fn next(&self, held: u64) -> Result<Option<Record>, Corrupt> {
-        let cursor = self.cursor.ahead(&self.geometry, held);
+        self.next_at(self.cursor.ahead(&self.geometry, held), held)
+    }
+
+    #[inline]
+    fn next_at(&self, cursor: Cursor, held: u64) -> Result<Option<Record>, Corrupt> {
         let Some(record) = cursor.record(&self.memory, &self.geometry)? else { return Ok(None) };
         if held + record.size() > self.geometry.capacity - WORD {
             return Err(cursor.bad_word(&self.geometry, record.0.get()));
         }
         Ok(Some(record))
+    }
+
+    /// Adds the messages behind those found, the oldest first, until there are `max_messages` of
+    /// them. A mark ends them, and so does what is corrupt: both are found again when nothing is
+    /// held any more.
+    #[inline]
+    pub(crate) fn find_more(&self, found: &mut Vec<Record>, max_messages: usize) {
+        let mut held = found.iter().map(|record| record.size()).sum();
+        let mut cursor = self.cursor.ahead(&self.geometry, held);
+        while found.len() < max_messages {
+            let Ok(Some(record)) = self.next_at(cursor, held) else { break };
+            if record.is_end() {
+                break;
+            }
+            self.memory.expect_load(cursor.word + 2 * LINE_BYTES);
+            found.push(record);
+            held += record.size();
+            cursor.advance(&self.geometry, record.size());
+        }
     }
 
     /// Where the payload of the record is that `next` found there, as an offset in the
@@ -671,7 +717,7 @@ impl<M: Memory> Reader<M> {
     }
 
     /// Gives back the oldest records that were found and not released.
-    pub(crate) fn release(&mut self, records: impl IntoIterator<Item = Record>) {
+    pub(crate) fn release(&mut self, records: &[Record]) {
         let (mut cursor, mut count) = (self.cursor, self.ledger.progress().count);
         for record in records {
             cursor.advance(&self.geometry, record.size());

@@ -60,7 +60,7 @@ impl SealedReceiver {
 
     #[inline]
     fn release(&mut self, record: Record) {
-        self.ring.release([record]);
+        self.ring.release(&[record]);
         self.line.wake();
     }
 

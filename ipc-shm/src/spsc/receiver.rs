@@ -11,7 +11,7 @@ use crate::{
 use ipc_core::{
     Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait,
 };
-use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
+use std::{ops::Deref, os::fd::BorrowedFd, slice};
 
 /// The receiving end of a channel in shared memory.
 ///
@@ -21,9 +21,11 @@ use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 pub struct SpscReceiver {
     ring: Reader<Words>,
     /// The oldest message held, at the released position, unless it is lent without having
-    /// been held before; more of them only in a batch.
+    /// been held before.
     front: Option<Record>,
-    rest: VecDeque<Record>,
+    /// All that are held, where there are several: from `batch_at` on.
+    batch: Vec<Record>,
+    batch_at: usize,
     bell: Bell,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the role is.
@@ -36,7 +38,8 @@ impl SpscReceiver {
         Ok(Self {
             ring: Reader::attach(attachment.words(), geometry)?,
             front: None,
-            rest: VecDeque::new(),
+            batch: Vec::new(),
+            batch_at: 0,
             bell: Bell::of(&attachment, attachment.layout().entry(SENDER).asleep()),
             waiter: Waiter::new(&attachment, Bed::Own(attachment.entry().asleep())),
             attachment,
@@ -98,12 +101,24 @@ impl SpscReceiver {
     // Apart, so that the release of one that was only lent is small enough to be inlined.
     #[inline(never)]
     fn next_of_batch(&mut self) -> Option<Record> {
-        self.rest.pop_front()
+        self.leave_of_batch(1)
     }
 
-    /// How much the messages held take up in the ring, in bytes.
-    fn held_bytes(&self) -> u64 {
-        self.front.iter().chain(&self.rest).map(|record| record.size()).sum()
+    /// Forgets the oldest messages held, and returns the one behind them.
+    fn leave_of_batch(&mut self, count: usize) -> Option<Record> {
+        self.batch_at += count;
+        let front = self.batch.get(self.batch_at).copied();
+        if front.is_none() {
+            self.batch.clear();
+            self.batch_at = 0;
+        }
+        front
+    }
+
+    /// All messages that are held.
+    #[inline]
+    fn all_held(&self) -> &[Record] {
+        if self.batch.is_empty() { self.front.as_slice() } else { &self.batch[self.batch_at..] }
     }
 
     /// The bytes of a record that is held, whose payload is there.
@@ -146,6 +161,7 @@ impl Receiver for SpscReceiver {
     fn receive(&mut self, wait: Wait<'_>) -> Result<SpscMessage<'_>, RecvError> {
         if self.front.is_none() && self.attachment.is_ours() {
             if let Some(record) = self.ring.first() {
+                self.ring.expect_more();
                 return Ok(SpscMessage { receiver: self, record });
             }
             if self.glimpses(&wait) {
@@ -170,19 +186,18 @@ impl BatchReceiver for SpscReceiver {
     type Batch<'a> = SpscBatch<'a>;
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
-        self.advance(wait)?;
-        let mut held = self.held_bytes();
-        while self.rest.len() + 1 < max_messages {
-            match self.ring.next(held) {
-                Ok(Some(record)) if !record.is_end() => {
-                    held += record.size();
-                    self.rest.push_back(record);
-                }
-                // A mark, and what is corrupt, are found again when nothing is held any more.
-                Ok(_) | Err(_) => break,
+        let front = self.wait_for_message(&wait)?;
+        self.front = Some(front);
+        if max_messages > 1 {
+            // What is left of an earlier one, first.
+            self.batch.drain(..self.batch_at);
+            self.batch_at = 0;
+            if self.batch.is_empty() {
+                self.batch.push(front);
             }
+            self.ring.find_more(&mut self.batch, max_messages);
         }
-        Ok(self.rest.len() + 1)
+        Ok(self.all_held().len())
     }
 
     fn held_batch(&mut self) -> SpscBatch<'_> {
@@ -254,22 +269,17 @@ pub struct SpscBatch<'a> {
     receiver: &'a mut SpscReceiver,
 }
 
-impl SpscBatch<'_> {
-    fn records(&self) -> impl Iterator<Item = Record> {
-        self.receiver.front.iter().chain(&self.receiver.rest).copied()
-    }
-}
-
 impl Batch for SpscBatch<'_> {
     fn len(&self) -> usize {
-        usize::from(self.receiver.front.is_some()) + self.receiver.rest.len()
+        self.receiver.all_held().len()
     }
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.records().scan(0, |before, record| {
-            let bytes = self.receiver.bytes(record, self.receiver.ring.payload(*before));
-            *before += record.size();
-            Some(bytes)
+        let mut before = 0;
+        self.receiver.all_held().iter().map(move |record| {
+            let bytes = self.receiver.bytes(*record, self.receiver.ring.payload(before));
+            before += record.size();
+            bytes
         })
     }
 
@@ -279,10 +289,14 @@ impl Batch for SpscBatch<'_> {
         if !receiver.attachment.is_ours() {
             return;
         }
-        let Some(rest) = count.checked_sub(1) else { return };
-        receiver.ring.release(receiver.front.iter().chain(receiver.rest.range(..rest)).copied());
-        receiver.bell.ring(receiver.ring.memory());
-        receiver.rest.drain(..rest);
-        receiver.front = receiver.rest.pop_front();
+        if count > 0 {
+            let held = match receiver.batch.is_empty() {
+                true => receiver.front.as_slice(),
+                false => &receiver.batch[receiver.batch_at..],
+            };
+            receiver.ring.release(&held[..count]);
+            receiver.bell.ring(receiver.ring.memory());
+            receiver.front = receiver.leave_of_batch(count);
+        }
     }
 }

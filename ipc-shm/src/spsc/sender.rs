@@ -14,6 +14,9 @@ use std::{
     slice,
 };
 
+/// How often a sender that meets a ring nearly full stands back, if it stays so.
+const MOST_STAND_BACKS: u32 = 2;
+
 /// The number of no message.
 const NOTHING: u64 = u64::MAX;
 
@@ -77,7 +80,14 @@ impl SpscSender {
         if !self.attachment.is_ours() {
             return Err(SendError::Forked);
         }
-        if self.ring.finds_room(len)? {
+        let mut has_room = self.ring.finds_room(len)?;
+        for _ in 0..MOST_STAND_BACKS {
+            if !self.ring.is_nearly_full() || !self.waiter.stands_back(wait) {
+                break;
+            }
+            has_room = self.ring.finds_room(len)?;
+        }
+        if has_room {
             return Ok(());
         }
         let ring = &mut self.ring;

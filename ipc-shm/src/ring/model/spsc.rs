@@ -175,7 +175,7 @@ fn receive(words: &Words, geometry: Geometry, last: u64, accesses: usize) -> (Ve
             assert_eq!(record.len(), 8);
             let value = memory.memory.read_payload(fold(&geometry, ring.payload(0)));
             seen.borrow_mut().push((value, false));
-            ring.release([record]);
+            ring.release(&[record]);
             seen.borrow_mut().last_mut().expect("pushed").1 = true;
             if value == last {
                 return;
@@ -337,7 +337,7 @@ fn walk_beside_a_receiver(orderings: &Orderings, messages: u64) {
         let mut ring = Reader::attach(theirs, ROOM_FOR_TWO).expect("sound");
         for _ in 0..messages {
             let record = ring.next(0).expect("sound").expect("sent before");
-            ring.release([record]);
+            ring.release(&[record]);
         }
     });
     let (found, is_exact) = glance(&turning, &ROOM_FOR_TWO).expect("sound");
@@ -393,7 +393,7 @@ const LOOK: Case = Case {
                     sender.commit(0);
                 } else {
                     let record = receiver.next(0).expect("sound").expect("sent before");
-                    receiver.release([record]);
+                    receiver.release(&[record]);
                 }
             }
         });
