@@ -24,11 +24,11 @@ mod spsc;
 use super::memory::Memory;
 use checker::{Checker, Loom};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -341,9 +341,31 @@ impl Case {
 
     /// Runs the case with the orderings as they are written, and reports it.
     fn check(&self, model: &str) {
-        let schedules = self.explore(&Orderings::AsWritten, self.preemptions[usize::from(is_long_run())]);
-        report(model, self.name, schedules);
+        let reach = self.reach(self.preemptions[usize::from(is_long_run())]);
+        report(model, self.name, reach.schedules);
     }
+
+    /// Runs the case with the orderings as they are written. Once in a process: the test that it
+    /// holds and the test that it needs its orderings both ask.
+    fn reach(&self, preemptions: usize) -> Arc<Reach> {
+        type Known = BTreeMap<(&'static str, usize, usize), Arc<OnceLock<Arc<Reach>>>>;
+        static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+        let key = (self.name, self.run as usize, preemptions);
+        let reach = Arc::clone(locked(&KNOWN).entry(key).or_default());
+        let reach = reach.get_or_init(|| {
+            let sites = Arc::new(Mutex::new(BTreeSet::new()));
+            let schedules = self.explore(&Orderings::Recorded(Arc::clone(&sites)), preemptions);
+            let sites = locked(&sites).clone();
+            Arc::new(Reach { schedules, sites })
+        });
+        Arc::clone(reach)
+    }
+}
+
+/// What a case comes to: how many schedules there are, and the accesses they get to.
+struct Reach {
+    schedules: usize,
+    sites: BTreeSet<Site>,
 }
 
 /// Whether some case fails with these orderings: few switches first, and cases in their
@@ -361,25 +383,28 @@ fn is_noticed(cases: &[Case], orderings: &Orderings) -> bool {
 /// Takes each ordering in `source`, the text of the ring's `file`, away in turn: some case
 /// must fail.
 fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case]) {
-    let sites = Arc::new(Mutex::new(BTreeSet::new()));
+    // The last ones first: the tests that run beside this one begin with the first ones.
+    let reaches = cases.iter().rev().map(|case| (*case, case.reach(case.preemptions[0])));
+    let mut cases: Vec<(Case, Arc<Reach>)> = reaches.collect();
     // What is quickly explored is asked first.
-    let mut cases = cases.to_vec();
-    cases.sort_by_cached_key(|case| {
-        case.explore(&Orderings::Recorded(Arc::clone(&sites)), case.preemptions[0].min(1))
-    });
+    cases.sort_by_key(|(_, reach)| reach.schedules);
     let lines: Vec<&str> = source.lines().collect();
     // Where it is only asked whether a swap failed, what it found doesn't matter.
     let matters = |site: &&Site| {
         site.half != Half::FailureAcquire || !lines[site.line as usize - 1].contains(".is_ok()")
     };
-    let sites: BTreeSet<Site> =
-        locked(&sites).iter().filter(|site| site.file.ends_with(file)).copied().collect();
-    let sites: Vec<Site> = sites.iter().filter(matters).copied().collect();
+    let sites: BTreeSet<Site> = cases.iter().flat_map(|(_, reach)| &reach.sites).copied().collect();
+    let sites: Vec<Site> =
+        sites.iter().filter(|site| site.file.ends_with(file)).filter(matters).copied().collect();
     let reached: BTreeSet<u32> = sites.iter().map(|site| site.line).collect();
     let written: BTreeSet<u32> = orderings_in(source).collect();
     assert_eq!(reached, written, "some lines with an ordering are not reached by any case");
-    let (noticed, unnoticed): (Vec<Site>, Vec<Site>) =
-        sites.iter().partition(|site| is_noticed(&cases, &Orderings::Without(**site)));
+    let (noticed, unnoticed): (Vec<Site>, Vec<Site>) = sites.iter().partition(|site| {
+        // The others can't tell.
+        let that_reach_it = cases.iter().filter(|(_, reach)| reach.sites.contains(site));
+        let that_reach_it: Vec<Case> = that_reach_it.map(|(case, _)| *case).collect();
+        is_noticed(&that_reach_it, &Orderings::Without(**site))
+    });
     report_weakened(model, noticed.len(), sites.len());
     for site in &unnoticed {
         println!("nothing goes wrong without {site}");
