@@ -1,5 +1,8 @@
 //! Unit, integration and documentation tests of all crates, the conformance suites among
 //! them. Each test counts by itself.
+//!
+//! Unit tests compute, model checkers that they are; integration tests mostly wait for the
+//! processes that they start and kill. So both run at the same time.
 
 use super::TIME_LIMIT;
 use crate::{
@@ -7,30 +10,44 @@ use crate::{
     report::Outcome,
     workspace,
 };
+use std::{panic::resume_unwind, thread};
 
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
 
+/// What is run at the same time.
+const PARTS: [&[&str]; 2] = [&["--lib", "--bins"], &["--test", "*"]];
+
 pub(super) fn run() -> Outcome {
-    let mut command = workspace::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    evaluate(&process::run(&mut command, TIME_LIMIT))
+    let at_once = thread::scope(|scope| {
+        let running = PARTS.map(|part| scope.spawn(|| test(part)));
+        running.map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let [units, integration] = at_once;
+    evaluate(&[units, integration, test(&["--doc"])])
 }
 
-fn evaluate(finished: &Finished) -> Outcome {
-    let results: Vec<Counts> = finished.output.lines().filter_map(Counts::parse).collect();
+fn test(part: &[&str]) -> Finished {
+    let mut command = workspace::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    process::run(command.args(part), TIME_LIMIT)
+}
+
+fn evaluate(parts: &[Finished]) -> Outcome {
+    let output: String = parts.iter().map(|part| part.output.as_str()).collect();
+    let results: Vec<Counts> = output.lines().filter_map(Counts::parse).collect();
     let sum = |field: fn(&Counts) -> u32| results.iter().map(field).sum::<u32>();
     let (passed, mut failed, ignored) = (sum(|c| c.passed), sum(|c| c.failed), sum(|c| c.ignored));
     // A test program that crashed has no result line, nor has one that didn't compile.
-    if !finished.success && failed == 0 {
+    if parts.iter().any(|part| !part.success) && failed == 0 {
         failed = 1;
     }
     let mut note = format!("{passed} of {} in {} programs", passed + failed, results.len());
     if ignored > 0 {
         note.push_str(&format!(", {ignored} ignored"));
     }
-    let mut details = slowest(&finished.output) + &figures(&finished.output);
+    let mut details = slowest(&output) + &figures(&output);
     if failed > 0 {
-        details.push_str(&of_failed_programs(&finished.output));
+        details.push_str(&of_failed_programs(&output));
     }
     Outcome { passed, failed, note, details }
 }
@@ -115,8 +132,8 @@ running 6 tests
 test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s
 ";
 
-    fn finished(success: bool, output: &str) -> Finished {
-        Finished { success, output: output.into() }
+    fn finished(success: bool, output: &str) -> [Finished; 1] {
+        [Finished { success, output: output.into() }]
     }
 
     #[test]
