@@ -670,11 +670,7 @@ impl<M: Memory> Reader<M> {
     /// there.
     #[inline]
     pub(crate) fn next(&self, held: u64) -> Result<Option<Record>, Corrupt> {
-        self.next_at(self.cursor.ahead(&self.geometry, held), held)
-    }
-
-    #[inline]
-    fn next_at(&self, cursor: Cursor, held: u64) -> Result<Option<Record>, Corrupt> {
+        let cursor = self.cursor.ahead(&self.geometry, held);
         let Some(record) = cursor.record(&self.memory, &self.geometry)? else { return Ok(None) };
         if held + record.size() > self.geometry.capacity - WORD {
             return Err(cursor.bad_word(&self.geometry, record.0.get()));
@@ -690,13 +686,13 @@ impl<M: Memory> Reader<M> {
         let mut held = found.iter().map(|record| record.size()).sum();
         let mut cursor = self.cursor.ahead(&self.geometry, held);
         while found.len() < max_messages {
-            let Ok(Some(record)) = self.next_at(cursor, held) else { break };
-            if record.is_end() {
+            let Some(record) = cursor.message(&self.memory, &self.geometry) else { break };
+            held += record.size();
+            if held > self.geometry.capacity - WORD {
                 break;
             }
             self.memory.expect_load(cursor.word + 2 * LINE_BYTES);
             found.push(record);
-            held += record.size();
             cursor.advance(&self.geometry, record.size());
         }
     }
@@ -718,12 +714,10 @@ impl<M: Memory> Reader<M> {
 
     /// Gives back the oldest records that were found and not released.
     pub(crate) fn release(&mut self, records: &[Record]) {
-        let (mut cursor, mut count) = (self.cursor, self.ledger.progress().count);
-        for record in records {
-            cursor.advance(&self.geometry, record.size());
-            count = count.wrapping_add(u64::from(!record.is_end()));
-        }
-        self.release_up_to(cursor, count);
+        let size = records.iter().map(|record| record.size()).sum();
+        let messages = records.iter().filter(|record| !record.is_end()).count();
+        let count = self.ledger.progress().count.wrapping_add(messages as u64);
+        self.release_up_to(self.cursor.ahead(&self.geometry, size), count);
     }
 
     #[inline]
