@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Arena, Child, PATIENCE, end_after, fork, is_root, name, prove, say, serve};
+use common::{
+    Arena, Child, PATIENCE, end_after, eventually, fork, fork_child, is_root, name, prove, say, serve,
+};
 use ipc_shm::{
     Broadcast, Channel, ChannelError, Latest, Receiver, RecvError, Sender, ShmConfig, Spsc, Transport, Wait,
     protect::Guarded,
@@ -17,6 +19,7 @@ use nix::{
     sys::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, ProtFlags, mmap, mprotect},
+        resource::{Resource, setrlimit},
         signal::Signal,
         socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
         stat::Mode,
@@ -31,7 +34,7 @@ use std::{
     num::NonZeroUsize,
     os::{
         fd::{AsRawFd, FromRawFd, RawFd},
-        unix::fs::{FileExt, PermissionsExt},
+        unix::fs::{FileExt, MetadataExt, PermissionsExt},
     },
     path::Path,
     ptr::NonNull,
@@ -434,7 +437,83 @@ fn descriptors_that_are_not_what_they_should_be_are_refused() {
     let (file, _) = memfd(len, &ALL);
     refused(&given(&greeting(SENDS, RING), &[]), "0 descriptors");
     refused(&given(&greeting(SENDS, RING), &[file.as_raw_fd(); 2]), "2 descriptors");
-    refused(&given(&greeting(SENDS, RING), &[file.as_raw_fd(); 253]), "253 descriptors");
+    refused(&given(&greeting(SENDS, RING), &[file.as_raw_fd(); 253]), "more than 4 descriptors");
+}
+
+/// Pages beyond the end are counted as the file's, though none of what is read is there.
+#[test]
+fn holes_that_are_hidden_are_filled_before_anything_is_read() {
+    let len = PAGE as i64 + RING as i64;
+    let file = File::from(memfd_create(c"holes", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+    ftruncate(&file, len).unwrap();
+    fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, len, len).unwrap();
+    let seals = SealFlag::from_bits_retain(ALL.iter().fold(0, |all, seal| all | seal));
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+    let pages = |file: &File| file.metadata().unwrap().blocks() * 512 / PAGE as u64;
+    assert_eq!(pages(&file), 2);
+    let arena = Arena::new();
+    let (link, attacker) = attacked(&arena);
+    attacker.send(&greeting(SENDS, RING), &[file.as_raw_fd()]);
+    let mut rx = link.receiver(&SealedConfig::new(), soon()).unwrap();
+    assert_eq!(pages(&file), 4);
+    assert!(matches!(rx.try_recv().map(drop), Err(RecvError::WouldBlock)));
+}
+
+#[test]
+fn descriptors_are_neither_lost_nor_kept_where_there_may_be_no_more_of_them() {
+    // In a process of its own, whose limit it is.
+    fork_child(|| {
+        let arena = Arena::new();
+        let (link, attacker) = attacked(&arena);
+        let (file, _) = memfd(PAGE as u64 + RING, &ALL);
+        attacker.send(&greeting(SENDS, RING), &[file.as_raw_fd(); 3]);
+        let open_ones = || (0..1024).filter(|&number| fcntl_getfd(number).is_ok()).count();
+        let before = open_ones();
+        // There may be one more than there are, and the first of the three takes it.
+        let most = File::open("/dev/null").unwrap().as_raw_fd() as u64 + 1;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+        let error = link.receiver(&SealedConfig::new(), soon()).map(drop).unwrap_err();
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        // The link is gone as well.
+        eventually("what came is closed", || open_ones() == before - 1);
+    })
+    .ends_well();
+}
+
+fn fcntl_getfd(number: RawFd) -> nix::Result<i32> {
+    // SAFETY: the number may be any.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) })
+}
+
+#[test]
+fn a_capacity_beyond_all_bounds_is_refused_whatever_is_accepted() {
+    for capacity in [1 << 62, u64::MAX - PAGE as u64 + 1] {
+        let arena = Arena::new();
+        let (link, attacker) = attacked(&arena);
+        let (file, _) = memfd(PAGE as u64 + RING, &ALL);
+        attacker.send(&greeting(SENDS, capacity), &[file.as_raw_fd()]);
+        let error = link.receiver(&SealedConfig::new().max_capacity_bytes(u64::MAX), soon()).unwrap_err();
+        assert!(matches!(error, LinkError::Refused(_) | LinkError::Unsupported(_)), "{error:?}");
+    }
+}
+
+#[test]
+fn strangers_are_closed_by_one_thread_however_many_there_are() {
+    let threads = || {
+        fs::read_dir("/proc/self/task")
+            .unwrap()
+            .flatten()
+            .filter(|task| {
+                fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "ipc-closer\n")
+            })
+            .count()
+    };
+    let null = File::open("/dev/null").unwrap();
+    for _ in 0..20 {
+        let error = given(&greeting(SENDS, RING), &[null.as_raw_fd()]);
+        assert!(matches!(error, LinkError::Refused(_)), "{error:?}");
+    }
+    assert_eq!(threads(), 1);
 }
 
 #[test]

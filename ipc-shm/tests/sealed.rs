@@ -3,12 +3,15 @@
 
 mod common;
 
-use common::{Arena, Child, PATIENCE, eventually, fork, fork_child, is_root, say, serve, told, within};
+use common::{
+    Arena, Child, PATIENCE, eventually, fork, fork_child, is_root, mode_of, say, serve, told, within,
+};
 use ipc_shm::{
     Cancel, EndMark, Loan, Message, Receiver, RecvError, SendError, Sender, Sequenced, Wait, Waiting,
     sealed::{self, Link, LinkError, Listener, Peers, SealedConfig, SealedReceiver, SealedSender},
 };
 use nix::{
+    fcntl::{Flock, FlockArg},
     sys::signal::Signal,
     unistd::{Gid, Uid, setgid, setuid},
 };
@@ -300,6 +303,70 @@ fn what_a_dead_listener_left_is_replaced_and_what_a_live_one_has_is_not() {
     std::fs::write(arena.file("s"), "a file").unwrap();
     assert!(Listener::bind(&path, Peers::ourselves()).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"a file");
+}
+
+/// Whoever may read a directory can keep its lock.
+#[test]
+fn a_locked_directory_keeps_nobody_from_listening() {
+    let arena = Arena::new();
+    let directory = std::fs::File::open(arena.path()).unwrap();
+    let _locked = Flock::lock(directory, FlockArg::LockExclusive).unwrap();
+    let listener = Listener::bind(arena.file("s"), Peers::ourselves()).unwrap();
+    assert!(sealed::connect(arena.file("s"), &Peers::ourselves(), soon()).is_ok());
+    drop(listener);
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[test]
+fn who_may_connect_is_what_was_said_whatever_is_masked() {
+    let arena = Arena::new();
+    fork_child(|| {
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        let ours = Listener::bind(arena.file("ours"), Peers::ourselves()).unwrap();
+        let all = Listener::bind(arena.file("all"), Peers::new().user(1001)).unwrap();
+        assert_eq!([mode_of(&arena.file("ours")), mode_of(&arena.file("all"))], [0o600, 0o666]);
+        drop((ours, all));
+    })
+    .ends_well();
+}
+
+#[test]
+fn one_who_is_killed_before_its_socket_has_its_name_leaves_it_to_the_next() {
+    let arena = Arena::new();
+    let dead = arena.file(".ipc-sealed-1-0");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    assert_eq!(arena.entries(), [".ipc-sealed-1-0"]);
+    let _listener = Listener::bind(arena.file("s"), Peers::ourselves()).unwrap();
+    assert_eq!(arena.entries(), ["s"]);
+}
+
+#[test]
+fn of_many_who_want_the_same_name_at_once_one_gets_it() {
+    let arena = Arena::new();
+    for _ in 0..20 {
+        // What a dead one left is in the way of all.
+        fork_child(|| std::mem::forget(Listener::bind(arena.file("s"), Peers::ourselves()).unwrap()))
+            .ends_well();
+        let listeners: Vec<_> = thread::scope(|scope| {
+            let bind = || Listener::bind(arena.file("s"), Peers::ourselves());
+            let binding: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+            binding.into_iter().filter_map(|one| one.join().unwrap().ok()).collect()
+        });
+        assert_eq!(listeners.len(), 1);
+        assert!(sealed::connect(arena.file("s"), &Peers::ourselves(), soon()).is_ok());
+        assert_eq!(arena.entries(), ["s"]);
+    }
+}
+
+#[test]
+fn a_directory_may_be_reached_by_a_symbolic_link() {
+    let arena = Arena::new();
+    std::fs::create_dir(arena.file("real")).unwrap();
+    std::os::unix::fs::symlink(arena.file("real"), arena.file("link")).unwrap();
+    let listener = Listener::bind(arena.file("link/s"), Peers::ourselves()).unwrap();
+    assert!(sealed::connect(arena.file("real/s"), &Peers::ourselves(), soon()).is_ok());
+    drop(listener);
+    assert!(!arena.file("real/s").exists());
 }
 
 #[rstest]

@@ -18,18 +18,21 @@ use crate::{
     },
     wait::{overdue, time_left},
 };
-use ipc_core::{Unready, Wait};
+use ipc_core::{OsError, Unready, Wait};
 use std::{
     fs::File,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 /// The longest path of a socket, in bytes.
 const MAX_PATH_LEN_BYTES: usize = 107;
-/// How long we wait for somebody who is about to listen in the same directory.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What the name of a socket begins with that isn't at its own yet.
+const TEMPORARY: &str = ".ipc-sealed-";
+/// How often we try again for a name that changes hands.
+const TRIES: u32 = 100;
 /// How long one wait for the peer may last before it is looked whether it was cancelled.
 const SLICE: Duration = Duration::from_millis(10);
 
@@ -58,21 +61,23 @@ impl Listener {
         let path = checked(path.as_ref())?;
         let window = Window::open();
         let (directory, name) = split(&path)?;
-        let Some(_lock) = directory.lock(PATIENCE)? else { return Err(LinkError::AlreadyExists) };
-        // Under the lock everybody who has bound its socket also listens, or is dead.
-        match directory.metadata_of(&name) {
-            Ok(found) if found.kind != FileKind::Socket => return Err(LinkError::AlreadyExists),
-            Ok(_) => match socket::connect(&path, &window) {
-                Ok(Connected::Nobody) => directory.unlink(&name)?,
-                _ => return Err(LinkError::AlreadyExists),
-            },
-            Err(error) if Cause::of(&error) == Cause::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
         let mode = if peers.is_ourselves_only() { 0o600 } else { 0o666 };
-        let socket = socket::listen(&path, mode, &window)?;
-        let identity = directory.metadata_of(&name)?.identity;
-        Ok(Self { socket, path, identity, peers })
+        sweep(&directory, &window);
+        for _ in 0..TRIES {
+            let temporary = temporary_name();
+            let socket = socket::listen(&directory, &temporary, mode, &window)?;
+            let named = give_name(&directory, &temporary, &name, &window);
+            let identity = directory.metadata_of(&name).map(|found| found.identity);
+            if !matches!(named, Ok(Named::Yes)) {
+                let _ = directory.unlink(&temporary);
+            }
+            match named? {
+                Named::Yes => return Ok(Self { socket, path, identity: identity?, peers }),
+                Named::Taken => break,
+                Named::Again => {}
+            }
+        }
+        Err(LinkError::AlreadyExists)
     }
 
     /// The next one that connects.
@@ -100,10 +105,76 @@ impl Drop for Listener {
         if !self.socket.is_ours() {
             return;
         }
+        // Nobody replaces it as long as it listens.
         let Ok((directory, name)) = split(&self.path) else { return };
-        let Ok(Some(_lock)) = directory.lock(PATIENCE) else { return };
         if directory.metadata_of(&name).is_ok_and(|found| found.identity == self.identity) {
             let _ = directory.unlink(&name);
+        }
+    }
+}
+
+/// What came of an attempt to give a socket its name.
+enum Named {
+    Yes,
+    /// Somebody listens there, or something else has the name.
+    Taken,
+    /// The name has changed hands meanwhile.
+    Again,
+}
+
+/// Gives the socket that listens under a temporary name its own, in place of one that nobody
+/// listens at. Without a lock, which whoever may read the directory could keep: a socket listens
+/// before it has its name, so one where nobody listens has nobody any more.
+fn give_name(
+    directory: &Directory,
+    temporary: &str,
+    name: &str,
+    window: &Window,
+) -> Result<Named, LinkError> {
+    let given = match directory.link_name(temporary, name) {
+        Ok(given) => given,
+        // Taken for what a dead one left: it didn't listen yet.
+        Err(error) if Cause::of(&error) == Cause::NotFound => return Ok(Named::Again),
+        Err(error) => return Err(error.into()),
+    };
+    if !given {
+        if !is_left_behind(directory, name, window) {
+            return Ok(Named::Taken);
+        }
+        match directory.exchange(temporary, name) {
+            Ok(()) => {}
+            Err(error) if Cause::of(&error) == Cause::NotFound => return Ok(Named::Again),
+            Err(error) => return Err(error.into()),
+        }
+        // What was there may have been replaced since we looked, by somebody who listens.
+        if !is_left_behind(directory, temporary, window) {
+            directory.exchange(temporary, name)?;
+            return Ok(Named::Taken);
+        }
+    }
+    directory.unlink(temporary)?;
+    Ok(Named::Yes)
+}
+
+/// Whether there is a socket at this name at which nobody listens.
+fn is_left_behind(directory: &Directory, name: &str, window: &Window) -> bool {
+    directory.metadata_of(name).is_ok_and(|found| found.kind == FileKind::Socket)
+        && matches!(socket::connect(&directory.path_of(name), window), Ok(Connected::Nobody))
+}
+
+/// A name that no other process or thread takes.
+fn temporary_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{TEMPORARY}{:x}-{:x}", ident::pid(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Removes the sockets of those who were killed before they gave them their names.
+fn sweep(directory: &Directory, window: &Window) {
+    // What can't be read or removed is in nobody's way.
+    let names = directory.names().unwrap_or_default();
+    for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
+        if is_left_behind(directory, name, window) {
+            let _ = directory.unlink(name);
         }
     }
 }
@@ -231,18 +302,31 @@ impl Link {
             None => Err(LinkError::NotPermitted("the kernel doesn't say whose greeting it is".into())),
         };
         match greeting {
-            Ok(greeting) if descriptors.len() == 1 => Ok((greeting, descriptors.remove(0))),
+            Ok(greeting) if descriptors.len() == 1 && !letter.has_lost_some => {
+                Ok((greeting, descriptors.remove(0)))
+            }
             answer => {
                 let count = descriptors.len();
                 descriptors.into_iter().for_each(memfd::close_apart);
-                Err(answer.err().unwrap_or_else(|| {
-                    LinkError::Refused(format!(
-                        "it handed over {count} descriptors with its greeting, not one"
-                    ))
-                }))
+                Err(answer.err().unwrap_or_else(|| wrong_number(count, letter.has_lost_some)))
             }
         }
     }
+}
+
+/// Why other than one descriptor is in our hands; `has_lost_some`: there were more of them.
+fn wrong_number(count: usize, has_lost_some: bool) -> LinkError {
+    if has_lost_some && count < socket::MOST_DESCRIPTORS {
+        return OsError::new(
+            "recvmsg",
+            std::io::Error::other(
+                "this process may have no more descriptors: raise the limit with `ulimit -n`, or close some",
+            ),
+        )
+        .into();
+    }
+    let more = if has_lost_some { "more than " } else { "" };
+    LinkError::Refused(format!("it handed over {more}{count} descriptors with its greeting, not one"))
 }
 
 /// A capacity that a peer says, if it can be and isn't too large for us.
@@ -313,5 +397,7 @@ fn split(path: &Path) -> Result<(Directory, String), LinkError> {
     let Some((parent, name)) = parts else {
         return Err(LinkError::InvalidConfig(format!("{} names no socket", path.display())));
     };
-    Ok((Directory::open(parent)?, name.to_owned()))
+    // It may be reached by a symbolic link; who says where to listen knows.
+    let parent = parent.canonicalize().map_err(|error| OsError::new("realpath", error))?;
+    Ok((Directory::open(&parent)?, name.to_owned()))
 }

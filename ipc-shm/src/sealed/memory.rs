@@ -31,7 +31,7 @@ const ASLEEP: usize = 384;
 /// The length of what an end hands over.
 pub(super) fn len_bytes(part: Part, page: u64, capacity: u64) -> u64 {
     match part {
-        Part::Sends => page + capacity,
+        Part::Sends => page.saturating_add(capacity),
         Part::Receives => page,
     }
 }
@@ -81,7 +81,7 @@ impl Unshared {
         })
     }
 
-    /// Maps what the other end handed over, and was checked.
+    /// Maps what the other end handed over, and was checked. Each of its pages is there then.
     pub(super) fn place_theirs(&self, file: &File) -> Result<(), LinkError> {
         Ok(self.place(self.part.other(), file, Access::Read)?)
     }

@@ -40,8 +40,8 @@
 //! | stops, or says nothing | your call times out as you said |
 //! | is killed, or goes | [`RecvError::PeerDied`], [`RecvError::Closed`] after what it has sent, within 250 ms |
 //! | wakes you all the time | it costs you processor time: that isn't prevented |
-//! | hides holes, by pages beyond the end | to read them takes memory of yours, up to [`SealedConfig::max_capacity_bytes`]; where there is none, the kernel may end your process: that isn't prevented |
-//! | hands over descriptors while you have few left | you may be left with none: that isn't prevented |
+//! | hides holes, by pages beyond the end | they are filled before anything is read, with memory of yours, up to [`SealedConfig::max_capacity_bytes`]: give your process room for that much, or lower it |
+//! | hands over many descriptors | at most four of them get to you, and are closed again |
 //!
 //! A channel lasts as long as both of its ends: there is no name, nothing stays when they are
 //! gone, and what the receiver hasn't received is lost with it.

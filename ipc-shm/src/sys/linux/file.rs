@@ -9,7 +9,7 @@ use nix::{
     fcntl::{AtFlags, OFlag, RenameFlags, open, openat, posix_fallocate, renameat2},
     libc,
     sys::{
-        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, stat},
+        stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, stat},
         statvfs::statvfs,
     },
     unistd::{Gid, UnlinkatFlags, fchown, linkat, mkdir, unlinkat},
@@ -129,6 +129,39 @@ impl Directory {
     /// What is at this name, a symbolic link itself and not its target.
     pub(crate) fn metadata_of(&self, name: &str) -> Result<Metadata, OsError> {
         call("fstatat", || fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)).map(Metadata::from)
+    }
+
+    /// A path of the name that doesn't depend on what the directory is called, nor is long.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        Path::new(DESCRIPTORS).join(self.0.as_raw_fd().to_string()).join(name)
+    }
+
+    /// Sets the permission bits of what is at this name, if it is of this kind and ours.
+    pub(crate) fn set_mode(&self, name: &str, kind: FileKind, mode: u32) -> Result<(), OsError> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = call("open", || openat(&self.0, name, flags, Mode::empty()))?;
+        if metadata(&file)?.kind != kind {
+            return Err(OsError::new("chmod", Errno::ENOENT));
+        }
+        // By the descriptor: the name may be somebody else's by now.
+        let by_proc = format!("{DESCRIPTORS}/{}", file.as_raw_fd());
+        let (mode, flags) = (Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
+        call("chmod", || fchmodat(nix::fcntl::AT_FDCWD, &*by_proc, mode, flags))
+    }
+
+    /// Gives what is at the first name the second one, too. False if something has that.
+    pub(crate) fn link_name(&self, from: &str, to: &str) -> Result<bool, OsError> {
+        match attempt("linkat", || linkat(&self.0, from, &self.0, to, AtFlags::empty())) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(OsError::new("linkat", errno)),
+        }
+    }
+
+    /// Exchanges what is at two names, which both exist.
+    pub(crate) fn exchange(&self, one: &str, other: &str) -> Result<(), OsError> {
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        call("renameat2", || renameat2(&self.0, one, &self.0, other, flags))
     }
 
     /// Takes the name away.

@@ -182,6 +182,26 @@ impl Mapping {
         placed.map(drop)
     }
 
+    /// Has each page of somebody else's memory be there, so that no later access can find that
+    /// there is none: a file may have holes.
+    fn ask_for(&self, at: usize, len: usize, access: Access) -> Result<(), OsError> {
+        if access == Access::ReadWrite {
+            // Our own, which was allocated.
+            return Ok(());
+        }
+        // SAFETY: within the reservation: it was placed there.
+        let address = unsafe { self.base.add(at) };
+        let asked = attempt("madvise(MADV_POPULATE_READ)", || {
+            // SAFETY: mapped by `place` for reading; the advice changes no byte.
+            unsafe { madvise(address.cast(), len, MmapAdvise::MADV_POPULATE_READ) }
+        });
+        match asked {
+            // Before Linux 5.14 there is no way to ask: the count of the file's pages has to do.
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(errno) => Err(OsError::new("madvise(MADV_POPULATE_READ)", errno)),
+        }
+    }
+
     /// Says what else is to hold for the pages, all of which are placed.
     fn advise(&self, pages: Pages, access: Access) -> Result<(), OsError> {
         call("madvise(MADV_DONTFORK)", || {
@@ -268,13 +288,16 @@ impl Pair {
     }
 
     pub(crate) fn place_first(&self, file: &File, access: Access) -> Result<(), OsError> {
-        self.mapping.place(file, self.offsets().first, self.page, 0, access)?;
+        let first = self.offsets().first;
+        self.mapping.place(file, first, self.page, 0, access)?;
+        self.mapping.ask_for(first, self.page, access)?;
         self.mapping.advise(Pages::default(), access)
     }
 
     pub(crate) fn place_second(&self, file: &File, access: Access) -> Result<(), OsError> {
         let (at, len) = (self.offsets(), self.page + self.ring_len);
         self.mapping.place(file, at.second, len, 0, access)?;
+        self.mapping.ask_for(at.second, len, access)?;
         self.mapping.place(file, at.ring + self.ring_len, self.ring_len, self.page, access)?;
         self.mapping.advise(Pages::default(), access)
     }

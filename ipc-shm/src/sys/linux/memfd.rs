@@ -5,7 +5,7 @@
 //! it by a descriptor or a new mapping, punches a hole, or adds a seal. That holds for the file,
 //! through whatever descriptor, also one that was opened anew beneath `/proc`.
 
-use super::{attempt, call};
+use super::{attempt, call, fork};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -16,7 +16,16 @@ use nix::{
         statfs::{TMPFS_MAGIC, fstatfs},
     },
 };
-use std::{fs::File, os::fd::AsFd, thread};
+use std::{
+    fs::File,
+    mem,
+    os::fd::AsFd,
+    sync::{
+        OnceLock,
+        mpsc::{self, SyncSender, TrySendError},
+    },
+    thread,
+};
 
 /// Nobody writes to it any more, but those who can already.
 const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(nix::libc::F_SEAL_FUTURE_WRITE);
@@ -92,6 +101,7 @@ pub(crate) fn check(file: &File, len_bytes: u64) -> Result<Result<(), Flaw>, OsE
     if found != len_bytes {
         return Ok(Err(Flaw::Len(found)));
     }
+    // Pages beyond the end count as well: who maps it asks for each of its own.
     let in_memory = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
     if in_memory < len_bytes {
         return Ok(Err(Flaw::Holes(in_memory)));
@@ -99,9 +109,28 @@ pub(crate) fn check(file: &File, len_bytes: u64) -> Result<Result<(), Flaw>, OsE
     Ok(Ok(()))
 }
 
-/// Closes what a peer gave that isn't memory. To close a file is to ask its file system,
-/// which may be a peer's own program that never answers: that is no wait of ours.
+/// How many descriptors may wait for being closed.
+const MOST_UNCLOSED: usize = 64;
+
+/// Closes what a peer gave that isn't memory. To close a file is to ask its file system, which
+/// may be a peer's own program that never answers: that is no wait of ours, but of a thread that
+/// does nothing else. What it can't take stays open, since there is nobody who could wait for it.
 pub(crate) fn close_apart(file: File) {
-    // Without a thread it is closed here after all.
-    let _ = thread::Builder::new().spawn(move || drop(file));
+    static CLOSER: OnceLock<Option<(u32, SyncSender<File>)>> = OnceLock::new();
+    let closer = CLOSER.get_or_init(|| {
+        let (hand_over, handed_over) = mpsc::sync_channel::<File>(MOST_UNCLOSED);
+        let close_all = move || handed_over.into_iter().for_each(drop);
+        let started = thread::Builder::new().name("ipc-closer".into()).spawn(close_all);
+        started.ok().map(|_| (fork::generation(), hand_over))
+    });
+    let unclosed = match closer {
+        // A forked child has no such thread.
+        Some((generation, hand_over)) if *generation == fork::generation() => {
+            hand_over.try_send(file).err().map(|error| match error {
+                TrySendError::Full(file) | TrySendError::Disconnected(file) => file,
+            })
+        }
+        _ => Some(file),
+    };
+    unclosed.into_iter().for_each(mem::forget);
 }

@@ -6,34 +6,38 @@
 
 use super::{
     attempt, call,
+    file::{Directory, FileKind},
     fork::{Private, Window},
     once,
 };
 use ipc_core::OsError;
 use nix::{
-    cmsg_space,
     errno::Errno,
+    libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         socket::{
-            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-            UnixAddr, UnixCredentials, accept4, bind, connect as connect_to, getsockopt, listen as listen_at,
-            recv, recvmsg, sendmsg, setsockopt, socket,
+            AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
+            accept4, bind, connect as connect_to, getsockopt, listen as listen_at, recv, sendmsg, setsockopt,
+            socket,
             sockopt::{PassCred, PeerCredentials},
         },
-        stat::{FchmodatFlags, Mode, fchmodat},
+        stat::{Mode, fchmod},
     },
 };
 use std::{
     fs::File,
-    io::{IoSlice, IoSliceMut},
+    io::IoSlice,
+    mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     path::Path,
+    ptr::{self, NonNull},
     time::Duration,
 };
 
-/// The most descriptors that the kernel hands over at once (`SCM_MAX_FD`).
-const MOST_DESCRIPTORS: usize = 253;
+/// Room for the descriptors that come with a message, of which one is wanted. The kernel closes
+/// those that have no room.
+pub(crate) const MOST_DESCRIPTORS: usize = 4;
 /// Connections that wait for being accepted.
 const BACKLOG: i32 = 64;
 
@@ -64,15 +68,21 @@ fn address(path: &Path) -> Result<UnixAddr, OsError> {
     UnixAddr::new(path).map_err(|errno| OsError::new("bind", errno))
 }
 
-/// Listens at a path where nothing is, with these permission bits: whoever may write to the
-/// socket's file may connect.
-pub(crate) fn listen(path: &Path, mode: u32, window: &Window) -> Result<Private, OsError> {
+/// Listens at a name in a directory where nothing is, with these permission bits: whoever may
+/// write to the socket's file may connect.
+pub(crate) fn listen(
+    directory: &Directory,
+    name: &str,
+    mode: u32,
+    window: &Window,
+) -> Result<Private, OsError> {
     let socket = make(window)?;
-    let address = address(path)?;
+    let address = address(&directory.path_of(name))?;
+    // What the file is made with, less what the process's mask takes away.
+    call("fchmod", || fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR))?;
     call("bind", || bind(socket.as_fd().as_raw_fd(), &address))?;
     // Nobody can connect before it listens.
-    let mode = Mode::from_bits_truncate(mode);
-    call("fchmodat", || fchmodat(nix::fcntl::AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink))?;
+    directory.set_mode(name, FileKind::Socket, mode)?;
     let backlog = Backlog::new(BACKLOG).map_err(|errno| OsError::new("listen", errno))?;
     call("listen", || listen_at(&socket, backlog))?;
     Ok(socket)
@@ -145,7 +155,10 @@ pub(crate) struct Letter {
     /// Its length, also where the buffer was shorter.
     pub(crate) len: usize,
     pub(crate) sender: Option<Credentials>,
+    /// At most [`MOST_DESCRIPTORS`].
     pub(crate) descriptors: Vec<File>,
+    /// Whether there were more of them: than there is room for, or than this process may have.
+    pub(crate) has_lost_some: bool,
 }
 
 /// What is found at a socket.
@@ -158,37 +171,77 @@ pub(crate) enum Mail {
 
 /// Takes the next message, if there is one now.
 pub(crate) fn receive(socket: &Private, buffer: &mut [u8]) -> Result<Mail, OsError> {
-    // As many as can come: those that had no room would be lost, but not closed.
-    let mut control = cmsg_space!([RawFd; MOST_DESCRIPTORS], UnixCredentials);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_TRUNC;
-    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = [0_u64; CONTROL_LEN_BYTES.div_ceil(8)];
+    // SAFETY: all zeros is a valid `msghdr`: no name, no parts, no control messages.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of_val(&control) as _;
     let number = socket.as_fd().as_raw_fd();
-    let message = loop {
-        match once("recvmsg", || recvmsg::<UnixAddr>(number, &mut parts, Some(&mut control), flags)) {
-            Ok(message) => break message,
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Ok(Mail::Nothing),
-            Err(Errno::ECONNRESET | Errno::EPIPE) => return Ok(Mail::HungUp),
-            Err(errno) => return Err(OsError::new("recvmsg", errno)),
-        }
+    let received = attempt("recvmsg", || {
+        // SAFETY: the header names the two buffers above, with their lengths.
+        Errno::result(unsafe { libc::recvmsg(number, &raw mut header, flags) })
+    });
+    let len = match received {
+        Ok(len) => usize::try_from(len).unwrap_or(0),
+        Err(Errno::EAGAIN) => return Ok(Mail::Nothing),
+        Err(Errno::ECONNRESET | Errno::EPIPE) => return Ok(Mail::HungUp),
+        Err(errno) => return Err(OsError::new("recvmsg", errno)),
     };
-    let mut letter = Letter { len: message.bytes, sender: None, descriptors: Vec::new() };
-    for control in message.cmsgs().map_err(|errno| OsError::new("recvmsg", errno))? {
-        match control {
-            ControlMessageOwned::ScmCredentials(sender) => letter.sender = Some(sender.into()),
-            ControlMessageOwned::ScmRights(numbers) => {
-                // SAFETY: the kernel made these descriptors for us just now.
-                letter
-                    .descriptors
-                    .extend(numbers.into_iter().map(|number| unsafe { File::from_raw_fd(number) }));
-            }
-            _ => {}
-        }
-    }
+    let has_lost_some = header.msg_flags & libc::MSG_CTRUNC != 0;
+    let mut letter = Letter { len, sender: None, descriptors: Vec::new(), has_lost_some };
+    read_control(&header, &mut letter);
     // Who hangs up sends nothing, by nobody.
     match letter.len {
         0 if letter.descriptors.is_empty() => Ok(Mail::HungUp),
         _ => Ok(Mail::Letter(letter)),
+    }
+}
+
+/// The room for descriptors and credentials.
+// SAFETY: both compute a number from a number.
+const CONTROL_LEN_BYTES: usize = unsafe { libc::CMSG_SPACE((MOST_DESCRIPTORS * size_of::<RawFd>()) as u32) }
+    as usize
+    // SAFETY: as above.
+    + unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize;
+
+/// Takes what the kernel wrote behind a message. All descriptors that are there are owned from
+/// here on, also where others were lost.
+fn read_control(header: &libc::msghdr, letter: &mut Letter) {
+    // SAFETY: `recvmsg` has filled the header in, whose buffer outlives the walk.
+    let mut next = NonNull::new(unsafe { libc::CMSG_FIRSTHDR(header) });
+    while let Some(at) = next {
+        // SAFETY: the walk stays within what the kernel wrote, and is aligned as it needs.
+        let found = unsafe { at.read() };
+        // SAFETY: behind the header of a control message is its data.
+        let data = unsafe { libc::CMSG_DATA(at.as_ptr()) };
+        // SAFETY: computes a number from a number.
+        let before_data = unsafe { libc::CMSG_LEN(0) } as usize;
+        #[allow(clippy::unnecessary_cast, reason = "another type in other C libraries")]
+        let data_len = (found.cmsg_len as usize).saturating_sub(before_data);
+        match (found.cmsg_level, found.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for index in 0..data_len / size_of::<RawFd>() {
+                    // SAFETY: within the data, by its length.
+                    let number = unsafe { data.cast::<RawFd>().add(index) };
+                    // SAFETY: as above; the numbers may lie anywhere.
+                    let number = unsafe { ptr::read_unaligned(number) };
+                    // SAFETY: the kernel made this descriptor for us just now.
+                    letter.descriptors.push(unsafe { File::from_raw_fd(number) });
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if data_len >= size_of::<libc::ucred>() => {
+                // SAFETY: within the data, by its length.
+                let found: libc::ucred = unsafe { ptr::read_unaligned(data.cast()) };
+                letter.sender = Some(Credentials { uid: found.uid, gid: found.gid, pid: found.pid });
+            }
+            _ => {}
+        }
+        // SAFETY: `at` is a control message of this header.
+        next = NonNull::new(unsafe { libc::CMSG_NXTHDR(header, at.as_ptr()) });
     }
 }
 
