@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::spec::{Experiment, Touch, TransportId, Waiting};
+use crate::{
+    measure::experiment::Extent,
+    spec::{Experiment, Touch, TransportId, Waiting},
+};
 use clap::{Args, Parser, Subcommand, value_parser};
 use std::{path::PathBuf, time::Duration};
 
@@ -53,6 +56,40 @@ pub(crate) enum Command {
         /// Lengths of the value in bytes, separated by commas [default: 8,64,1K]
         #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size)]
         size: Vec<usize>,
+    },
+    /// All experiments, kept in a file that `report` makes a page of
+    All {
+        /// Everything, with rounds as long as those of the other commands: some 10 minutes. Else
+        /// what tells most, with shorter ones: within 3 minutes
+        #[arg(long)]
+        full: bool,
+        /// What is done without --full
+        #[arg(long, conflicts_with = "full")]
+        quick: bool,
+        /// Rounds too short to mean anything: for testing the rig
+        #[arg(long, hide = true, conflicts_with_all = ["full", "quick"])]
+        smoke: bool,
+        /// One JSON object a line instead of the tables
+        #[arg(long)]
+        json: bool,
+        /// Keep the run in this file [default: $XDG_STATE_HOME/ipc-bench/last.jsonl]
+        #[arg(long, value_name = "FILE")]
+        keep: Option<PathBuf>,
+    },
+    /// Make a page of a run: DIR/index.html, and a summary on the terminal
+    Report {
+        /// The file of the run [default: that of the last one]
+        run: Option<PathBuf>,
+        /// Where the page goes
+        #[arg(long, value_name = "DIR", default_value = "ipc-bench-report")]
+        out: PathBuf,
+    },
+    /// Say what has changed between two runs beyond the noise; exit with 1 if anything is worse
+    Compare {
+        /// The file of the earlier run
+        old: PathBuf,
+        /// The file of the later one
+        new: PathBuf,
     },
     /// Locks and values that processes share, beside those that a program would use instead
     Lock {
@@ -187,6 +224,57 @@ impl Asked {
         Self { sizes_bytes: or_default(size, &[8, 64, 1 << 10]), ..Self::new(Experiment::Latest, common) }
     }
 
+    /// All experiments: what tells most, or everything.
+    pub(crate) fn all(extent: Extent, json: bool) -> Vec<Self> {
+        use TransportId as T;
+        let of = |experiment, transports: &[T], sizes_bytes: &[usize]| Self {
+            transports: transports.into(),
+            transports_named: false,
+            sizes_bytes: sizes_bytes.into(),
+            waits: Waiting::ALL.into(),
+            quick: extent == Extent::Smoke,
+            ..Self::new(experiment, &Common { transport: vec![], json, quick: false, watchdog_s: 20 })
+        };
+        let channels: &[_] = match extent {
+            Extent::Smoke => &[T::Mq, T::ShmSpsc],
+            _ => &[T::Mq, T::Sysv, T::Unix, T::ShmSpsc, T::ShmSealed, T::ShmMpmc, T::ShmRpc],
+        };
+        let in_memory = [T::ShmSpsc, T::ShmMpmc];
+        let (small, large): (&[_], &[_]) = match extent {
+            Extent::Smoke => (&[8], &[64 << 10]),
+            Extent::Quick => (&[8, 1 << 10, 8 << 10, 64 << 10], &[64 << 10, 1 << 20]),
+            Extent::Full => (
+                &[0, 8, 64, 256, 1 << 10, 4 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20],
+                &[64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20],
+            ),
+        };
+        let spin = |asked: Self| Self { waits: vec![Waiting::Spin], ..asked };
+        let (latency, throughput) = (Experiment::Latency, Experiment::Throughput);
+        let batches = [T::ShmSpsc, T::ShmMpmc, T::ShmBroadcastReliable];
+        let crowds = [T::Mq, T::Sysv, T::ShmMpmc];
+        let mut all = vec![
+            of(latency, channels, small),
+            spin(Self { touch: Touch::First, ..of(latency, &in_memory, large) }),
+            spin(Self { touch: Touch::Copied, ..of(latency, &in_memory, large) }),
+            of(throughput, channels, small),
+            spin(Self { batch: 64, ..of(throughput, &batches, &[8]) }),
+            Self { senders: 2, receivers: 2, ..of(throughput, &crowds, &[8]) },
+            Self { receivers: 8, ..of(throughput, &[T::ShmBroadcast], &[8]) },
+            of(Experiment::Open, &in_memory, &[8]),
+            of(Experiment::Setup, &[T::Mq, T::Sysv, T::Unix], &[8]),
+            of(Experiment::Latest, &[T::ShmLatest], &[8, 64, 1 << 10]),
+        ];
+        if extent == Extent::Full {
+            let scale = [(1, 2), (2, 1), (4, 4), (8, 8)];
+            all.extend(scale.map(|(senders, receivers)| Self {
+                senders,
+                receivers,
+                ..of(throughput, &crowds, &[8])
+            }));
+        }
+        all
+    }
+
     fn new(experiment: Experiment, common: &Common) -> Self {
         Self {
             experiment,
@@ -265,9 +353,7 @@ mod tests {
             Command::Open { common } => Asked::open(&common),
             Command::Setup { common } => Asked::setup(&common),
             Command::Latest { common, size } => Asked::latest(&common, &size),
-            Command::Lock { .. } | Command::LockingProcess { .. } | Command::Peer { .. } => {
-                panic!("no experiment")
-            }
+            _ => panic!("no single experiment"),
         })
     }
 

@@ -12,7 +12,7 @@ use nix::{
 use std::{fmt, fs, hint::black_box, time::Instant};
 
 /// What a reader of the figures should know about where they come from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     model: String,
     kernel: String,
@@ -24,7 +24,7 @@ pub(crate) struct Machine {
     warnings: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Clock {
     source: String,
     /// What one reading costs.
@@ -47,6 +47,17 @@ impl Machine {
             warnings: warnings(usable.len(), pinned.as_ref(), sides),
             pinned,
         })
+    }
+
+    /// What it is, a line each, without the warnings.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = Self { warnings: Vec::new(), ..self.clone() }.to_string();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// What makes the figures doubtful.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What one reading of the clock costs; part of every round trip.

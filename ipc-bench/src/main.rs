@@ -19,11 +19,14 @@
 //! shared carries no messages.
 
 mod cli;
+mod compare;
 mod jobs;
 mod links;
 mod locks;
 mod machine;
 mod measure;
+mod page;
+mod record;
 mod rig;
 mod spec;
 mod stats;
@@ -31,7 +34,7 @@ mod trouble;
 
 use clap::Parser;
 use cli::{Asked, Cli, Command};
-use measure::experiment;
+use measure::experiment::{self, Extent};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -43,6 +46,17 @@ fn main() -> ExitCode {
         Command::Open { common } => experiment::run(&Asked::open(&common)),
         Command::Setup { common } => experiment::run(&Asked::setup(&common)),
         Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
+        Command::All { full, quick: _, smoke, json, keep } => {
+            let extent = match (full, smoke) {
+                (true, _) => Extent::Full,
+                (_, true) => Extent::Smoke,
+                _ => Extent::Quick,
+            };
+            let keep = keep.unwrap_or_else(record::last_run);
+            experiment::run_all(&Asked::all(extent, json), extent, keep)
+        }
+        Command::Report { run, out } => page::make(&run.unwrap_or_else(record::last_run), &out),
+        Command::Compare { old, new } => compare::run(&old, &new),
         Command::Lock { json, quick } => locks::run(json, quick),
         Command::LockingProcess { directory, processor } => locks::peer(&directory, &processor),
         Command::Peer { spec } => rig::peer::main(&spec),

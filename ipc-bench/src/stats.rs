@@ -17,6 +17,16 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// The lower and the upper quartile: medians of the halves, without the middle one of an odd
+/// number. `None` of fewer than two.
+pub(crate) fn quartiles(values: impl IntoIterator<Item = f64>) -> Option<[f64; 2]> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    let (low, high) = (&sorted[..half], &sorted[sorted.len() - half..]);
+    Some([median(low.iter().copied())?, median(high.iter().copied())?])
+}
+
 /// The median of durations that a clock of this step measured, with their counts, in
 /// ascending order.
 ///
@@ -80,7 +90,7 @@ pub(crate) fn iterations_for(target_ns: u64, iterations: u64, took_ns: u64, most
 
 #[cfg(test)]
 mod tests {
-    use super::{clock_step_ns, floor_moved, iterations_for, median, median_ns};
+    use super::{clock_step_ns, floor_moved, iterations_for, median, median_ns, quartiles};
     use rstest::rstest;
 
     #[rstest]
@@ -90,6 +100,15 @@ mod tests {
     #[case::even(&[4.0, 1.0, 2.0, 100.0], Some(3.0))]
     fn median_is_the_middle(#[case] values: &[f64], #[case] expected: Option<f64>) {
         assert_eq!(median(values.iter().copied()), expected);
+    }
+
+    #[rstest]
+    #[case::too_few(&[1.0], None)]
+    #[case::two(&[3.0, 1.0], Some([1.0, 3.0]))]
+    #[case::odd(&[5.0, 1.0, 9.0], Some([1.0, 9.0]))]
+    #[case::seven(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], Some([2.0, 6.0]))]
+    fn quartiles_are_the_medians_of_the_halves(#[case] values: &[f64], #[case] expected: Option<[f64; 2]>) {
+        assert_eq!(quartiles(values.iter().copied()), expected);
     }
 
     #[rstest]

@@ -424,3 +424,90 @@ fn measuring_processes_die_with_a_killed_coordinator() {
         .filter(|path| path.starts_with(&prefix) || path.to_string_lossy().starts_with(&prefix))
         .for_each(|path| fs::remove_dir_all(path).unwrap());
 }
+
+/// A folder that goes when the test is over.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ipc-bench-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn all_is_kept_becomes_a_page_and_is_the_same_as_itself() {
+    let folder = Folder::new("all");
+    let (kept, out) = (folder.file("sub/run.jsonl"), folder.file("page"));
+    let output = bench(&["all", "--smoke", "--json", "--keep", &kept]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let experiments: std::collections::BTreeSet<_> =
+        rows(&output).iter().map(|row| row["experiment"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(Vec::from_iter(experiments), ["latency", "latest", "open", "setup", "throughput"]);
+    let output = bench(&["report", &kept, "--out", &out]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Shared memory is faster"));
+    let page = fs::read_to_string(folder.0.join("page/index.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("shm:spsc"));
+    let output = bench(&["compare", &kept, &kept]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(" 0 worse, 0 better"));
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_it_has_measured() {
+    let folder = Folder::new("interrupted");
+    let kept = folder.file("run.jsonl");
+    let mut child = bench(&["all", "--quick", "--json", "--keep", &kept]).spawn().unwrap();
+    let mut first = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut first).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + Signal::SIGINT as i32));
+    let output = bench(&["report", &kept, "--out", &folder.file("page")]).output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("The run was interrupted"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[rstest]
+#[case::nothing_there(None, "make a run with `ipc-bench all")]
+#[case::foreign(Some("<html>"), "line 1: that is no line of a run")]
+fn what_is_no_run_is_neither_compared_nor_made_a_page(#[case] content: Option<&str>, #[case] says: &str) {
+    let folder = Folder::new(if content.is_some() { "foreign" } else { "missing" });
+    let file = folder.file("run.jsonl");
+    if let Some(content) = content {
+        fs::write(&file, content).unwrap();
+    }
+    for (arguments, code) in [(vec!["report", &file], 1), (vec!["compare", &file, &file], 2)] {
+        let output = bench(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_folder_that_cant_be_written_is_named() {
+    let folder = Folder::new("unwritable");
+    let kept = folder.file("run.jsonl");
+    let head = r#"{"head":{"format":1,"started_unix_s":0,"version":"0","extent":"quick","machine":[],"warnings":[]}}"#;
+    fs::write(&kept, format!("{head}\n")).unwrap();
+    // A file is in the way.
+    let output = bench(&["report", &kept, "--out", &format!("{kept}/page")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("give another folder with --out"), "{}", stderr(&output));
+}

@@ -3,18 +3,20 @@
 use super::{
     figures::{Figures, Run},
     plan::{Block, Contender, plan},
-    report::{Report, Row},
+    report::Report,
     rounds::{Course, interleave},
 };
 use crate::{
     cli::Asked,
     machine::Machine,
+    record::{Head, Keeper, Row},
     rig::team::{Rig, Team},
     spec::Experiment,
     stats::iterations_for,
     trouble::Trouble,
 };
-use std::process::ExitCode;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{path::PathBuf, process::ExitCode};
 
 /// How long things are measured.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +37,63 @@ impl Pace {
         subject_ns: 80_000_000,
         opponent_ns: 50_000_000,
     };
-    const QUICK: Self =
+    /// Too short to mean anything.
+    const SMOKE: Self =
         Self { rounds: 3, spare_rounds: 1, floor_ns: 500_000, subject_ns: 1_000_000, opponent_ns: 1_000_000 };
+    /// All experiments within three minutes.
+    const QUICK: Self = Self {
+        rounds: 5,
+        spare_rounds: 3,
+        floor_ns: 4_000_000,
+        subject_ns: 15_000_000,
+        opponent_ns: 10_000_000,
+    };
+
+    fn of(asked: &Asked) -> Self {
+        if asked.quick { Self::SMOKE } else { Self::DEFAULT }
+    }
+}
+
+/// How much of all there is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Too little to mean anything: for testing the rig.
+    Smoke,
+    Quick,
+    Full,
+}
+
+impl Extent {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Smoke => "smoke",
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+
+    fn pace(self) -> Pace {
+        match self {
+            Self::Smoke => Pace::SMOKE,
+            Self::Quick => Pace::QUICK,
+            Self::Full => Pace::DEFAULT,
+        }
+    }
 }
 
 /// Measures what was asked for and reports it.
 pub(crate) fn run(asked: &Asked) -> ExitCode {
-    match try_run(asked) {
+    code(try_run(asked))
+}
+
+/// Measures all that was asked for, one experiment after the other, reports it, and keeps it in
+/// a file, whose path is said.
+pub(crate) fn run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> ExitCode {
+    code(try_run_all(all, extent, keep))
+}
+
+fn code(answer: Result<ExitCode, Trouble>) -> ExitCode {
+    match answer {
         Ok(code) => code,
         Err(Trouble::Interrupted(signal)) => {
             eprintln!("ipc-bench: interrupted ({signal})");
@@ -56,30 +108,100 @@ pub(crate) fn run(asked: &Asked) -> ExitCode {
 }
 
 fn try_run(asked: &Asked) -> Result<ExitCode, Trouble> {
-    let machine = Machine::observe([asked.senders, asked.receivers])
-        .map_err(|error| Trouble::Failed(error.to_string()))?;
+    let machine = observe(asked)?;
     let mut rig = Rig::new(machine.pinned.clone(), asked.watchdog)?;
     let (blocks, left_out) = plan(asked);
     if blocks.is_empty() {
         eprintln!("ipc-bench: nothing is left to measure: {}", left_out.join("; "));
         return Ok(ExitCode::from(2));
     }
-    let mut report = Report::begin(asked, &machine)?;
+    let mut report = Report::begin(asked, Some(&machine), bar(blocks.len()))?;
     left_out.into_iter().for_each(|why| report.note(why));
-    let pace = if asked.quick { Pace::QUICK } else { Pace::DEFAULT };
-    for (index, block) in blocks.iter().enumerate() {
-        let label = block.label();
-        report.progress(index, blocks.len(), &label);
-        match measure(&mut rig, asked.experiment, block, pace, &machine) {
-            Ok(row) => report.add(row)?,
-            Err(Trouble::Failed(why)) => report.failed(&format!("{label}: {why}")),
-            Err(interrupted) => {
-                report.end()?;
-                return Err(interrupted);
-            }
+    let mut session = Session { rig: &mut rig, machine: &machine, pace: Pace::of(asked), keeper: None };
+    let ended = session.measure_all(asked.experiment, &blocks, &mut report);
+    let is_well = report.end()?;
+    ended?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode, Trouble> {
+    let Some(first) = all.first() else { return Ok(ExitCode::from(2)) };
+    let machine = observe(first)?;
+    let mut rig = Rig::new(machine.pinned.clone(), first.watchdog)?;
+    let head = Head::now(extent.name(), machine.lines(), machine.warnings().to_vec());
+    let mut keeper = Keeper::new(keep, head).map_err(Trouble::Failed)?;
+    let bar = bar(all.iter().map(|asked| plan(asked).0.len()).sum());
+    let mut is_well = true;
+    for (index, asked) in all.iter().enumerate() {
+        let machine = observe(asked)?;
+        rig.pin(machine.pinned.clone());
+        let mut report = Report::begin(asked, (index == 0).then_some(&machine), bar.clone())?;
+        let pace = extent.pace();
+        let mut session = Session { rig: &mut rig, machine: &machine, pace, keeper: Some(&mut keeper) };
+        let ended = session.measure_all(asked.experiment, &plan(asked).0, &mut report);
+        is_well &= report.end()?;
+        if ended.is_err() {
+            eprintln!("ipc-bench: what was measured until then is kept in {}", keeper.path.display());
         }
+        ended?;
     }
-    Ok(if report.end()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    keeper.end().map_err(Trouble::Failed)?;
+    bar.finish_and_clear();
+    eprintln!("ipc-bench: kept in {}; `ipc-bench report` makes a page of it", keeper.path.display());
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn observe(asked: &Asked) -> Result<Machine, Trouble> {
+    Machine::observe([asked.senders, asked.receivers]).map_err(|error| Trouble::Failed(error.to_string()))
+}
+
+/// What shows on a terminal how far it is, and how long it will take.
+fn bar(blocks: usize) -> ProgressBar {
+    const SHOWN: &str = "[{pos}/{len}, {eta} left] {wide_msg}";
+    let style = ProgressStyle::with_template(SHOWN).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(blocks as u64).with_style(style)
+}
+
+/// What is needed to measure a block after the other.
+struct Session<'a> {
+    rig: &'a mut Rig,
+    machine: &'a Machine,
+    pace: Pace,
+    keeper: Option<&'a mut Keeper>,
+}
+
+impl Session<'_> {
+    /// A block that fails is said, and the next one is measured.
+    ///
+    /// # Errors
+    ///
+    /// What ends the whole run.
+    fn measure_all(
+        &mut self,
+        experiment: Experiment,
+        blocks: &[Block],
+        report: &mut Report,
+    ) -> Result<(), Trouble> {
+        for block in blocks {
+            let label = block.label();
+            report.progress(&label);
+            let kept = match measure(self.rig, experiment, block, self.pace, self.machine) {
+                Ok(row) => {
+                    let kept = self.keeper.as_mut().map(|keeper| keeper.row(row.clone()));
+                    report.add(row)?;
+                    kept
+                }
+                Err(Trouble::Failed(why)) => {
+                    report.failed(&format!("{label}: {why}"));
+                    let what = format!("{} {label}", experiment.name());
+                    self.keeper.as_mut().map(|keeper| keeper.failed(&what, &why))
+                }
+                Err(interrupted) => return Err(interrupted),
+            };
+            kept.unwrap_or(Ok(())).map_err(Trouble::Failed)?;
+        }
+        Ok(())
+    }
 }
 
 fn measure(

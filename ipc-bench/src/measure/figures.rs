@@ -5,13 +5,13 @@
 
 use super::{
     plan::{Against, Block, Contender},
-    report::Row,
     rounds::{Round, Series},
 };
 use crate::{
     jobs::opening::CAPACITY_BYTES,
+    record::Row,
     spec::{Delivery, Experiment, Job, Outcome, Shape, TransportId},
-    stats::{histogram, median, median_ns, recorded},
+    stats::{histogram, median, median_ns, quartiles, recorded},
     trouble::Trouble,
 };
 use hdrhistogram::Histogram;
@@ -140,6 +140,10 @@ fn least_over_most(figures: impl Iterator<Item = f64> + Clone) -> f64 {
     if most > 0.0 { least / most } else { 1.0 }
 }
 
+/// The shares whose times are kept.
+const SHARES: [f64; 16] =
+    [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
+
 /// The rounds of a block, to be evaluated. Each holds the subject's run, then those of the
 /// opponents.
 #[derive(Debug)]
@@ -154,7 +158,7 @@ pub(crate) struct Figures<'a> {
 impl Figures<'_> {
     /// The block's line in the report.
     pub(crate) fn row(&self, experiment: Experiment) -> Row {
-        let row = Row { experiment: experiment.name(), ..self.common() };
+        let row = Row { experiment: experiment.name().into(), ..self.common() };
         match experiment {
             Experiment::Latency => self.round_trips(row),
             Experiment::Throughput => self.one_way(row),
@@ -173,8 +177,8 @@ impl Figures<'_> {
         }
         let [senders, receivers] = subject.lane.shape.sides();
         Row {
-            transport: subject.lane.transport.name(),
-            wait: Some(subject.lane.waiting.name()),
+            transport: subject.lane.transport.name().into(),
+            wait: Some(subject.lane.waiting.name().into()),
             message_len_bytes: subject.lane.message_len_bytes,
             touched: subject.lane.touch,
             clock_ns: Some(self.clock_ns),
@@ -202,6 +206,7 @@ impl Figures<'_> {
             p99_ns: Some(all_ns.value_at_quantile(0.99) / group),
             p999_ns: Some(all_ns.value_at_quantile(0.999) / group),
             max_ns: Some(all_ns.max() / group),
+            distribution: SHARES.map(|share| (share, all_ns.value_at_quantile(share) / group)).into(),
             ..self.ratios(row, |run| run.p50_ns)
         }
     }
@@ -212,6 +217,7 @@ impl Figures<'_> {
         Row {
             floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
             floor_ratio_net: self.median_of(|round| net(round.measured[0].p50_ns) / net(round.floor_ns)),
+            ratio_quartiles: self.quartiles_of(|round| round.measured[0].p50_ns / round.floor_ns),
             ..self.one_by_one(row)
         }
     }
@@ -222,8 +228,9 @@ impl Figures<'_> {
         let row = self.one_by_one(row);
         Row {
             wait: None,
-            operation: self.block.subject.operation(),
+            operation: self.block.subject.operation().map(Into::into),
             capacity_bytes: Some(CAPACITY_BYTES),
+            ratio_quartiles: self.quartiles_against(Against::Raw, |run| run.p50_ns),
             // It is of the whole run, what isn't timed included.
             cpu_ns_per_message: None,
             ..row
@@ -238,7 +245,7 @@ impl Figures<'_> {
         let row = self.one_by_one(row);
         Row {
             wait: None,
-            operation: self.block.subject.operation(),
+            operation: self.block.subject.operation().map(Into::into),
             seen_share: median(self.subjects().filter_map(|run| run.seen_share)),
             awake_share: median(self.subjects().filter_map(|run| run.awake_share)),
             floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
@@ -255,10 +262,12 @@ impl Figures<'_> {
         let messages_per_second = self.median_of(|round| round.measured[0].messages_per_second());
         let row = self.ratios(row, Run::messages_per_second);
         let floor_ratio = row.memcpy_ratio.or(row.fixed_ring_ratio);
+        let quartiles = |against| self.quartiles_against(against, Run::messages_per_second);
         let row = Row {
             messages_per_second,
             bytes_per_second: messages_per_second.map(|rate| rate * row.message_len_bytes as f64),
             floor_ratio,
+            ratio_quartiles: quartiles(Against::Memcpy).or_else(|| quartiles(Against::FixedRing)),
             ..row
         };
         self.among_several(row)
@@ -307,6 +316,16 @@ impl Figures<'_> {
         median(self.series.rounds.iter().map(figure))
     }
 
+    fn quartiles_of(&self, figure: impl Fn(&Round<Vec<Run>>) -> f64) -> Option<[f64; 2]> {
+        quartiles(self.series.rounds.iter().map(figure))
+    }
+
+    /// The quartiles of the same ratio as [`against`](Self::against).
+    fn quartiles_against(&self, opponent: Against, figure: fn(&Run) -> f64) -> Option<[f64; 2]> {
+        let index = 1 + self.block.opponents.iter().position(|&(other, _)| other == opponent)?;
+        self.quartiles_of(|round| figure(&round.measured[0]) / figure(&round.measured[index]))
+    }
+
     /// The subject's figure over an opponent's; `None` if that one didn't take part.
     fn against(&self, opponent: Against, figure: fn(&Run) -> f64) -> Option<f64> {
         let index = 1 + self.block.opponents.iter().position(|&(other, _)| other == opponent)?;
@@ -321,9 +340,9 @@ mod tests {
         cli::Asked,
         measure::{
             plan::{Block, plan},
-            report::Row,
             rounds::{Round, Series},
         },
+        record::Row,
         spec::{Experiment, Outcome, Touch, TransportId, Waiting},
     };
     use std::time::Duration;
@@ -396,7 +415,7 @@ mod tests {
     fn openings_are_compared_with_the_bare_calls_only() {
         let row = row(&block(Experiment::Open, TransportId::ShmSpsc, 1, 1), Experiment::Open);
         assert!(near(row.raw_ratio, 0.5) && near(row.p50_ns, 150.25), "{row:?}");
-        assert_eq!((row.operation, row.wait, row.floor_ratio), (Some("create"), None, None));
+        assert_eq!((row.operation, row.wait, row.floor_ratio), (Some("create".into()), None, None));
     }
 
     fn one_of_several(messages: u64, sum: u64, ended_ns: u64) -> Outcome {

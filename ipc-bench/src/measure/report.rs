@@ -4,116 +4,22 @@ use super::table::{Table, decimals, ratio};
 use crate::{
     cli::Asked,
     machine::Machine,
+    record::{Row, size},
     spec::{Experiment, Touch, Waiting},
     trouble::Trouble,
 };
-use serde::{Serialize, Serializer};
+use indicatif::ProgressBar;
 use std::{
     fmt::Write as _,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
 };
-
-/// One measurement. The fields up to `cpu_ns_per_message` are fixed, programs rely on them.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Row {
-    pub(crate) experiment: &'static str,
-    pub(crate) transport: &'static str,
-    /// Null for `open` and `latest`, where nobody waits.
-    pub(crate) wait: Option<&'static str>,
-    pub(crate) message_len_bytes: usize,
-    /// Round trips, or openings, of all rounds that count; null for throughput.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) p50_ns: Option<f64>,
-    pub(crate) p99_ns: Option<u64>,
-    pub(crate) p999_ns: Option<u64>,
-    pub(crate) max_ns: Option<u64>,
-    /// The cache line's round trip, the median over the rounds.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) floor_ns: Option<f64>,
-    /// Latency: round trip over the cache line's, less is better. Throughput: messages per
-    /// second over the fixed ring's (for copies, over those of `floor:memcpy`), more is
-    /// better. The median of the rounds' ratios.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) floor_ratio: Option<f64>,
-    #[serde(serialize_with = "rounded")]
-    pub(crate) messages_per_second: Option<f64>,
-    #[serde(serialize_with = "rounded")]
-    pub(crate) bytes_per_second: Option<f64>,
-    /// Processor time of all processes; a round trip is two messages.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) cpu_ns_per_message: Option<f64>,
-    /// Latency: `floor_ratio` with the clock's reading taken off both times.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) floor_ratio_net: Option<f64>,
-    /// The same ratio against `floor:fixed-ring`, where it was in the same rounds.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) fixed_ring_ratio: Option<f64>,
-    /// The same ratio against the bare calls (`raw:mq`, `raw:file`).
-    #[serde(serialize_with = "rounded")]
-    pub(crate) raw_ratio: Option<f64>,
-    /// The same ratio against `floor:futex`.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) futex_ratio: Option<f64>,
-    /// The same ratio against `floor:memcpy`.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) memcpy_ratio: Option<f64>,
-    /// The same ratio against the same transport with one sender and one receiver.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) alone_ratio: Option<f64>,
-    /// What is done, where it isn't sending messages.
-    pub(crate) operation: Option<&'static str>,
-    /// The capacity of the channels that are made and opened.
-    pub(crate) capacity_bytes: Option<u64>,
-    /// Processes that send, and that receive.
-    pub(crate) senders: usize,
-    pub(crate) receivers: usize,
-    /// Messages sent with one commit, and taken together.
-    pub(crate) batch: usize,
-    /// Among several: the slowest sender's rate over the fastest one's, the median of the
-    /// rounds.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) senders_fairness: Option<f64>,
-    /// Among several: messages of the receiver that got least over those of the one that got
-    /// most, the median of the rounds.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) receivers_fairness: Option<f64>,
-    /// Among several, over all rounds that count: what was sent, what all receivers together
-    /// got, and what they were told that they had missed.
-    pub(crate) sent_messages: Option<u64>,
-    pub(crate) received_messages: Option<u64>,
-    pub(crate) lost_messages: Option<u64>,
-    /// Of what the receivers should have got, where they may miss some.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) lost_share: Option<f64>,
-    /// Of the values that were written, what the process saw that watched, and how much of
-    /// the time it had its processor: without it the writer was alone. Medians of the rounds.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) seen_share: Option<f64>,
-    #[serde(serialize_with = "rounded")]
-    pub(crate) awake_share: Option<f64>,
-    /// How much of the payload was written and read.
-    pub(crate) touched: Touch,
-    /// What one reading of the clock costs: part of each round trip, the floor's too.
-    #[serde(serialize_with = "rounded")]
-    pub(crate) clock_ns: Option<f64>,
-    pub(crate) rounds: usize,
-    /// Rounds measured again, since the floor moved.
-    pub(crate) remeasured: usize,
-    /// Rounds that count although the floor moved.
-    pub(crate) unsettled: usize,
-}
-
-/// Three decimals: no figure here knows more.
-fn rounded<S: Serializer>(figure: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    figure.map(|figure| (figure * 1e3).round() / 1e3).serialize(serializer)
-}
 
 /// A report that is being made.
 #[derive(Debug)]
 pub(crate) struct Report {
     json: bool,
-    /// Whether somebody watches standard error.
-    watched: bool,
+    /// How far it is.
+    bar: ProgressBar,
     experiment: Experiment,
     rows: Vec<Row>,
     notes: Vec<String>,
@@ -121,32 +27,33 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Says what is measured and where.
-    pub(crate) fn begin(asked: &Asked, machine: &Machine) -> Result<Self, Trouble> {
+    /// Says what is measured, and where unless that was said.
+    pub(crate) fn begin(asked: &Asked, machine: Option<&Machine>, bar: ProgressBar) -> Result<Self, Trouble> {
         let &Asked { experiment, json, .. } = asked;
-        let heading = format!("{}\n{machine}", heading(asked));
-        // Standard output has nothing but objects then.
-        if json {
-            eprintln!("{heading}")
-        } else {
-            print(&heading)?
+        let mut heading = heading(asked);
+        if let Some(machine) = machine {
+            let _ = write!(heading, "\n{machine}");
         }
-        let watched = io::stderr().is_terminal();
-        Ok(Self { json, watched, experiment, rows: Vec::new(), notes: Vec::new(), any_failed: false })
+        // Standard output has nothing but objects then.
+        match json {
+            true => bar.suspend(|| eprintln!("{heading}")),
+            false => bar.suspend(|| print(&heading))?,
+        }
+        Ok(Self { json, bar, experiment, rows: Vec::new(), notes: Vec::new(), any_failed: false })
     }
 
     /// Says on a terminal what is under way.
-    pub(crate) fn progress(&self, done: usize, all: usize, label: &str) {
-        if self.watched {
-            eprint!("\r\x1b[K[{}/{all}] {label}", done + 1);
-        }
+    pub(crate) fn progress(&self, label: &str) {
+        self.bar.set_message(format!("{} {label}", self.experiment.name()));
+        self.bar.tick();
     }
 
     /// Takes a measurement; as JSON it is out at once.
     pub(crate) fn add(&mut self, row: Row) -> Result<(), Trouble> {
+        self.bar.inc(1);
         if self.json {
-            self.clear_progress();
-            print(&serde_json::to_string(&row)?)?;
+            let line = serde_json::to_string(&row)?;
+            self.bar.suspend(|| print(&line))?;
         }
         self.rows.push(row);
         Ok(())
@@ -155,8 +62,7 @@ impl Report {
     /// Something that the reader should know.
     pub(crate) fn note(&mut self, what: String) {
         if self.json {
-            self.clear_progress();
-            eprintln!("ipc-bench: left out: {what}");
+            self.bar.suspend(|| eprintln!("ipc-bench: left out: {what}"));
         } else {
             self.notes.push(what);
         }
@@ -165,30 +71,26 @@ impl Report {
     /// A block that yields no figures.
     pub(crate) fn failed(&mut self, what: &str) {
         self.any_failed = true;
-        self.clear_progress();
-        eprintln!("ipc-bench: failed: {what}");
+        self.bar.inc(1);
+        self.bar.suspend(|| eprintln!("ipc-bench: failed: {what}"));
     }
 
     /// Finishes, and says whether all went well.
     pub(crate) fn end(self) -> Result<bool, Trouble> {
-        self.clear_progress();
         if !self.json {
-            print(&self.tables())?;
+            self.bar.suspend(|| print(&self.tables()))?;
+        }
+        if self.bar.position() >= self.bar.length().unwrap_or(0) {
+            self.bar.finish_and_clear();
         }
         Ok(!self.any_failed)
-    }
-
-    fn clear_progress(&self) {
-        if self.watched {
-            eprint!("\r\x1b[K");
-        }
     }
 
     /// A table for each way of waiting: what spins and what sleeps can't be compared.
     fn tables(&self) -> String {
         let mut text = String::new();
         for wait in Waiting::ALL.iter().map(|wait| Some(wait.name())).chain([None]) {
-            let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.wait == wait).collect();
+            let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.wait.as_deref() == wait).collect();
             rows.sort_by_key(|row| row.message_len_bytes);
             if !rows.is_empty() {
                 let heading = wait.map_or_else(String::new, |wait| format!("wait: {wait}\n"));
@@ -260,8 +162,8 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
         table.column(title, rows.iter().map(|row| cell(row)));
     };
     let several = |row: &Row| row.senders_fairness.is_some();
-    column("transport", &|row| Some(row.transport.into()));
-    column("operation", &|row| row.operation.map(Into::into));
+    column("transport", &|row| Some(row.transport.to_string()));
+    column("operation", &|row| row.operation.as_ref().map(ToString::to_string));
     match experiment {
         Experiment::Open | Experiment::Setup => {}
         Experiment::Latency | Experiment::Throughput | Experiment::Latest => {
@@ -357,15 +259,6 @@ fn legend(experiment: Experiment, tables: &str) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// As `--size` takes it.
-fn size(bytes: usize) -> String {
-    match bytes {
-        mega if mega >= 1 << 20 && mega % (1 << 20) == 0 => format!("{}M", mega >> 20),
-        kilo if kilo >= 1 << 10 && kilo % (1 << 10) == 0 => format!("{}K", kilo >> 10),
-        bytes => bytes.to_string(),
-    }
-}
-
 fn micros(figure_ns: Option<f64>, digits: usize) -> Option<String> {
     decimals(figure_ns.map(|ns| ns / 1e3), digits)
 }
@@ -384,44 +277,14 @@ fn print(text: &str) -> Result<(), Trouble> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, legend, size, table};
-    use crate::spec::Experiment;
+    use super::{legend, table};
+    use crate::{record::Row, spec::Experiment};
     use rstest::rstest;
-
-    const FIXED_KEYS: [&str; 13] = [
-        "experiment",
-        "transport",
-        "wait",
-        "message_len_bytes",
-        "p50_ns",
-        "p99_ns",
-        "p999_ns",
-        "max_ns",
-        "floor_ns",
-        "floor_ratio",
-        "messages_per_second",
-        "bytes_per_second",
-        "cpu_ns_per_message",
-    ];
-
-    #[test]
-    fn the_fixed_keys_are_there_in_order_even_if_nothing_is_known() {
-        let json = serde_json::to_string(&Row::default()).unwrap();
-        let positions = FIXED_KEYS.map(|key| json.find(&format!("\"{key}\":")).expect(key));
-        assert!(positions.is_sorted(), "{json}");
-        assert!(json.contains("\"p50_ns\":null"), "{json}");
-    }
-
-    #[test]
-    fn figures_have_three_decimals() {
-        let row = Row { floor_ratio: Some(1.234_567), ..Row::default() };
-        assert!(serde_json::to_string(&row).unwrap().contains("\"floor_ratio\":1.235,"));
-    }
 
     fn wide() -> Row {
         Row {
-            transport: "shm:broadcast-reliable",
-            wait: Some("adaptive"),
+            transport: "shm:broadcast-reliable".into(),
+            wait: Some("adaptive".into()),
             message_len_bytes: 16 << 20,
             floor_ns: Some(1_234.5),
             cpu_ns_per_message: Some(999_999.4),
@@ -460,7 +323,7 @@ mod tests {
     }
 
     fn wide_opening() -> Row {
-        Row { wait: None, operation: Some("open+receive"), futex_ratio: None, ..wide_round_trip() }
+        Row { wait: None, operation: Some("open+receive".into()), futex_ratio: None, ..wide_round_trip() }
     }
 
     #[rstest]
@@ -474,17 +337,6 @@ mod tests {
         for line in table.lines().chain(legend.lines()) {
             assert!(line.chars().count() <= 100, "{table}{legend}");
         }
-    }
-
-    #[rstest]
-    #[case(0, "0")]
-    #[case(1023, "1023")]
-    #[case(1024, "1K")]
-    #[case(65_536, "64K")]
-    #[case(1 << 20, "1M")]
-    #[case((1 << 20) + 1024, "1025K")]
-    fn sizes_are_shown_as_they_are_asked_for(#[case] bytes: usize, #[case] shown: &str) {
-        assert_eq!(size(bytes), shown);
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Rig {
         Ok(Self { events, report, pinned, watchdog, teams: 0 })
     }
 
+    /// From now on processes stay on these processors.
+    pub(crate) fn pin(&mut self, pinned: Option<Placement>) {
+        self.pinned = pinned;
+    }
+
     /// Starts the processes that `lanes` are for and has them attach.
     pub(crate) fn start(&mut self, mut lanes: Vec<LaneSpec>) -> Result<Team<'_>, Trouble> {
         let mut regions = Vec::new();

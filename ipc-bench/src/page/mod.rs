@@ -1,0 +1,285 @@
+//! The page of a run: one file with everything in it, no script, readable on paper and on a
+//! phone, light and dark. What it says in words follows from the figures beside it.
+//!
+//! `verdicts` draws the conclusions, `plots` the pictures, this file puts them together.
+
+mod plots;
+mod verdicts;
+
+use crate::record::{Row, Run};
+use plots::Plot;
+use std::{fs, path::Path, process::ExitCode};
+use verdicts::Verdict;
+
+const STYLE: &str = include_str!("style.css");
+
+/// Makes `out/index.html` of the run in a file, and says on the terminal what it comes to.
+pub(crate) fn make(run: &Path, out: &Path) -> ExitCode {
+    match try_make(run, out) {
+        Ok(summary) => {
+            print!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            eprintln!("ipc-bench: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_make(path: &Path, out: &Path) -> Result<String, String> {
+    let run = Run::read(path)?;
+    let verdicts = verdicts::of(&run.rows);
+    let page = html(&run, &verdicts)?;
+    let file = out.join("index.html");
+    let written = fs::create_dir_all(out).and_then(|()| fs::write(&file, page));
+    written.map_err(|error| {
+        format!("{} can't be written: {error}; give another folder with --out", file.display())
+    })?;
+    Ok(summary(&run, &verdicts, &file))
+}
+
+/// For the terminal.
+fn summary(run: &Run, verdicts: &[Verdict], file: &Path) -> String {
+    let mut text = String::new();
+    for verdict in verdicts {
+        text.push_str(&format!("{}\n    {}\n", verdict.claim, verdict.says));
+        verdict.figures.iter().for_each(|figure| text.push_str(&format!("    - {figure}\n")));
+    }
+    for caution in cautions(run) {
+        text.push_str(&format!("CAUTION {caution}\n"));
+    }
+    text + &format!("page: {}\n", file.display())
+}
+
+/// What the reader has to know before believing anything.
+fn cautions(run: &Run) -> Vec<String> {
+    let mut cautions = run.head.warnings.clone();
+    if !run.is_complete {
+        cautions.push("The run was interrupted: this is what was measured until then.".into());
+    }
+    cautions.extend(run.failures.iter().map(|one| format!("Failed: {}: {}", one.what, one.why)));
+    let unsettled: usize = run.rows.iter().map(|row| row.unsettled).sum();
+    if unsettled > 0 {
+        let rounds: usize = run.rows.iter().map(|row| row.rounds).sum();
+        cautions.push(format!("In {unsettled} of {rounds} rounds the floor moved by more than a quarter."));
+    }
+    cautions
+}
+
+fn html(run: &Run, verdicts: &[Verdict]) -> Result<String, String> {
+    let mut body = String::from("<h1>What interprocess communication costs</h1>\n");
+    body += &paragraph(
+        "Two models: message passing, where the kernel keeps a queue, and shared memory, where \
+         processes map the same pages. Measured on one machine, by ratios within the same moment.",
+    );
+    body += &list("caution", &cautions(run));
+    body += "<h2>Verdicts</h2>\n";
+    for verdict in verdicts {
+        body += &format!(
+            "<section><h3>{}</h3>\n<p class=\"verdict\">{}</p>\n",
+            escape(&verdict.claim),
+            escape(&verdict.says)
+        );
+        body += &list("figures", &verdict.figures);
+        body += "</section>\n";
+    }
+    for Plot { title, explains, svg } in plots::of(&run.rows)? {
+        body += &format!(
+            "<figure><figcaption><h2>{}</h2>{}</figcaption>\n{svg}</figure>\n",
+            escape(&title),
+            escape(&explains)
+        );
+    }
+    body += "<h2>All measurements</h2>\n";
+    body += &table(&run.rows);
+    body += "<h2>The method</h2>\n";
+    body += &list("method", &METHOD.map(str::to_owned));
+    body += "<h2>The machine</h2>\n";
+    body += &list("machine", &run.head.machine);
+    body += &paragraph(&format!(
+        "Version {}, {} run, {}.",
+        run.head.version,
+        run.head.extent,
+        date(run.head.started_unix_s)
+    ));
+    body += "<details><summary>Raw data, a JSON object a line</summary><pre>";
+    for row in &run.rows {
+        let line = serde_json::to_string(row).map_err(|error| error.to_string())?;
+        body += &(escape(&line) + "\n");
+    }
+    body += "</pre></details>\n";
+    Ok(format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>What interprocess communication costs</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         <body>\n{body}</body>\n</html>\n"
+    ))
+}
+
+const METHOD: [&str; 6] = [
+    "Two processes, each pinned to a processor of its own, take part in each measurement; nothing else of the benchmark runs meanwhile.",
+    "Every block stands between two probes of the physical floor, a bare cache line going back and forth between the same processors. A round during which the floor moved by more than a quarter is measured again.",
+    "Ratios are taken within a round, where both sides had the machine in the same state; the median of the rounds counts, and its quartiles are the spread.",
+    "Payloads are written and read, and each message is checked; a message that is missing or out of order ends the measurement.",
+    "A round trip takes two channels, one there and one back: a channel has one direction in either model.",
+    "How a process waits is compared with its like only: who polls with who polls, who sleeps with who sleeps.",
+];
+
+/// Each measurement in a line.
+fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "<div class=\"wide\"><table><thead><tr><th>measurement</th><th>p50</th><th>p99</th><th>messages/s</th>\
+         <th>ratio</th><th>spread</th><th>floor</th></tr></thead><tbody>\n",
+    );
+    for row in rows {
+        let ratio = row.judged().map(|(ratio, _)| format!("{ratio:.2}"));
+        let spread = row.ratio_quartiles.map(|[low, high]| format!("{low:.2}–{high:.2}"));
+        let cells = [
+            Some(row.label()),
+            row.p50_ns.map(time),
+            row.p99_ns.map(|ns| time(ns as f64)),
+            row.messages_per_second.map(rate),
+            ratio,
+            spread,
+            row.floor_ns.map(time),
+        ];
+        text += "<tr>";
+        for cell in cells {
+            text += &format!("<td>{}</td>", escape(cell.as_deref().unwrap_or("")));
+        }
+        text += "</tr>\n";
+    }
+    text + "</tbody></table></div>\n"
+}
+
+fn paragraph(text: &str) -> String {
+    format!("<p>{}</p>\n", escape(text))
+}
+
+fn list(class: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
+    format!("<ul class=\"{class}\">\n{items}</ul>\n")
+}
+
+/// Text that is nothing but text in HTML.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// Nanoseconds, in a unit that suits them.
+fn time(ns: f64) -> String {
+    match ns {
+        _ if ns < 1e3 => format!("{ns:.0} ns"),
+        _ if ns < 1e6 => format!("{:.1} µs", ns / 1e3),
+        _ => format!("{:.1} ms", ns / 1e6),
+    }
+}
+
+/// Messages a second.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        _ if per_second < 1e3 => format!("{per_second:.0}"),
+        _ if per_second < 1e6 => format!("{:.0} k", per_second / 1e3),
+        _ => format!("{:.1} M", per_second / 1e6),
+    }
+}
+
+/// The day, by the calendar of ISO 8601: H. Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", `civil_from_days`.
+fn date(unix_s: u64) -> String {
+    let days = (unix_s / 86_400) as i64 + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{date, escape, html, rate, summary, time, verdicts};
+    use crate::record::{Failure, Row, Run};
+    use rstest::rstest;
+    use std::path::Path;
+
+    fn latency(transport: &'static str, wait: &'static str, p50_ns: f64) -> Row {
+        Row {
+            experiment: "latency".into(),
+            transport: transport.into(),
+            wait: Some(wait.into()),
+            message_len_bytes: 8,
+            p50_ns: Some(p50_ns),
+            floor_ns: Some(100.0),
+            floor_ratio: Some(p50_ns / 100.0),
+            distribution: vec![(0.5, p50_ns as u64), (0.99, 3 * p50_ns as u64)],
+            ..Row::default()
+        }
+    }
+
+    fn run() -> Run {
+        let rows = vec![latency("mq", "block", 45_000.0), latency("shm:spsc", "block", 40_000.0)];
+        Run { rows, is_complete: true, ..Run::default() }
+    }
+
+    #[test]
+    fn a_page_is_whole_without_anything_else_and_has_no_script() {
+        let run = run();
+        let page = html(&run, &verdicts::of(&run.rows)).unwrap();
+        assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+        assert!(page.contains("<svg") && page.contains("&quot;transport&quot;:&quot;mq&quot;"));
+        for foreign in ["<script", "http://", "https://", "src=", "@import"] {
+            let found = page.replace("http://www.w3.org/", "").contains(foreign);
+            assert!(!found, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_and_nothing_of_it_is_markup() {
+        let what = "<b>mq</b> & \"co\"".to_owned();
+        let failures = vec![Failure { what, why: "died".into() }];
+        let run = Run { failures, is_complete: false, ..run() };
+        let page = html(&run, &[]).unwrap();
+        assert!(page.contains("Failed: &lt;b&gt;mq&lt;/b&gt; &amp; &quot;co&quot;: died"));
+        assert!(page.contains("was interrupted"));
+        assert!(summary(&run, &[], Path::new("x")).contains("CAUTION Failed: <b>mq</b>"));
+        assert_eq!(escape("a<b"), "a&lt;b");
+    }
+
+    #[test]
+    fn a_run_of_nothing_is_a_page_as_well() {
+        let page = html(&Run::default(), &verdicts::of(&[])).unwrap();
+        assert!(page.contains("wasn&#39;t measured") || page.contains("wasn't measured"), "{page}");
+    }
+
+    #[rstest]
+    #[case(0, "1970-01-01")]
+    #[case(951_782_400, "2000-02-29")]
+    #[case(1_795_737_600, "2026-11-27")]
+    fn dates_are_of_the_calendar(#[case] unix_s: u64, #[case] expected: &str) {
+        assert_eq!(date(unix_s), expected);
+    }
+
+    #[test]
+    fn figures_have_units_that_suit_them() {
+        assert_eq!([time(144.2), time(44_600.0), time(2.5e6)], ["144 ns", "44.6 µs", "2.5 ms"]);
+        assert_eq!([rate(10.0), rate(430_000.0), rate(65.2e6)], ["10", "430 k", "65.2 M"]);
+    }
+}

@@ -1,0 +1,271 @@
+//! The pictures: SVG by `plotters`, whose colours are then those of the page's style sheet, so
+//! that they follow the reader's theme.
+
+use crate::record::{Row, size};
+use plotters::{
+    chart::SeriesLabelPosition,
+    prelude::{
+        ChartBuilder, Circle, Color as _, EmptyElement, IntoDrawingArea as _, IntoFont as _,
+        IntoLogRange as _, LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, Text,
+    },
+    style::{ShapeStyle, TextStyle},
+};
+use std::collections::BTreeMap;
+
+/// A picture, what it is called, and what it shows.
+pub(super) struct Plot {
+    pub(super) title: String,
+    pub(super) explains: String,
+    pub(super) svg: String,
+}
+
+const WIDTH: u32 = 760;
+const HEIGHT: u32 = 420;
+
+/// Colours that stand for those of the style sheet.
+const PLACEHOLDERS: [(RGBColor, &str); 9] = [
+    (RGBColor(1, 0, 0), "var(--c0)"),
+    (RGBColor(2, 0, 0), "var(--c1)"),
+    (RGBColor(3, 0, 0), "var(--c2)"),
+    (RGBColor(4, 0, 0), "var(--c3)"),
+    (RGBColor(5, 0, 0), "var(--c4)"),
+    (RGBColor(6, 0, 0), "var(--c5)"),
+    (RGBColor(7, 0, 0), "var(--c6)"),
+    (RGBColor(8, 0, 0), "var(--ink)"),
+    (RGBColor(9, 0, 0), "var(--line)"),
+];
+const SERIES_COLOURS: usize = 7;
+const INK: RGBColor = PLACEHOLDERS[7].0;
+const LINE: RGBColor = PLACEHOLDERS[8].0;
+
+/// Of a transport, the same in all pictures.
+fn colour(name: &str) -> RGBColor {
+    let known = TRANSPORTS.iter().position(|known| *known == name);
+    let index = known.unwrap_or_else(|| name.bytes().map(usize::from).sum());
+    PLACEHOLDERS[index % SERIES_COLOURS].0
+}
+
+const TRANSPORTS: [&str; SERIES_COLOURS] =
+    ["shm:spsc", "mq", "shm:mpmc", "shm:rpc", "sysv", "unix", "shm:sealed"];
+
+/// All pictures for which there are figures.
+pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
+    let mut plots = Vec::new();
+    for wait in ["spin", "block"] {
+        let is_plain = |row: &&Row| row.wait.as_deref() == Some(wait) && row.touched == Default::default();
+        let round_trips = || rows.iter().filter(|row| row.experiment == "latency").filter(is_plain);
+        let by_size = series(round_trips(), |row| row.p50_ns);
+        plots.extend(lines(
+            &format!("Round trips by length, {wait}"),
+            "The median of a message there and an answer of the same length back. Both axes are logarithmic.",
+            ["message, bytes", "round trip, ns"],
+            SeriesLabelPosition::UpperLeft,
+            &by_size,
+        )?);
+        let streams = rows.iter().filter(|row| {
+            row.experiment == "throughput" && row.batch == 1 && row.senders + row.receivers == 2
+        });
+        let by_size = series(streams.filter(is_plain), |row| row.messages_per_second);
+        plots.extend(lines(
+            &format!("One way by length, {wait}"),
+            "Messages a second, as fast as it goes; each is checked. Both axes are logarithmic.",
+            ["message, bytes", "messages per second"],
+            SeriesLabelPosition::LowerLeft,
+            &by_size,
+        )?);
+        let eight = round_trips().filter(|row| row.message_len_bytes == 8 && !row.distribution.is_empty());
+        let distributions: BTreeMap<String, Vec<(f64, f64)>> = eight
+            .map(|row| {
+                let points = row.distribution.iter().filter(|(share, _)| *share < 1.0);
+                // Nines to the right: 0.9 is at 10, 0.99 at 100.
+                let points = points.map(|&(share, ns)| (1.0 / (1.0 - share), ns.max(1) as f64)).collect();
+                (row.transport.to_string(), points)
+            })
+            .collect();
+        plots.extend(lines(
+            &format!("How round trips of 8 bytes are distributed, {wait}"),
+            "At 10 the time that 90 % stay below, at 100 that of 99 %, at 1000 that of 99.9 %. Both axes are logarithmic.",
+            ["1 / (1 - share)", "round trip, ns"],
+            SeriesLabelPosition::UpperLeft,
+            &distributions,
+        )?);
+    }
+    let floors: Vec<(String, f64)> = rows
+        .iter()
+        .filter(|row| {
+            row.experiment == "latency" && row.message_len_bytes == 8 && row.wait.as_deref() == Some("spin")
+        })
+        .filter(|row| row.touched == Default::default())
+        .filter_map(|row| Some((row.transport.to_string(), row.floor_ratio?)))
+        .collect();
+    plots.extend(bars(
+        "Round trips of 8 bytes as multiples of the floor, spinning",
+        "The floor is a bare cache line going back and forth between the same two processors.",
+        &floors,
+    )?);
+    Ok(plots)
+}
+
+/// By transport, a figure for each length.
+fn series<'a>(
+    rows: impl Iterator<Item = &'a Row>,
+    figure: impl Fn(&Row) -> Option<f64>,
+) -> BTreeMap<String, Vec<(f64, f64)>> {
+    let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for row in rows {
+        if let Some(figure) = figure(row).filter(|figure| figure.is_finite() && *figure > 0.0) {
+            let points = series.entry(row.transport.to_string()).or_default();
+            points.push((row.message_len_bytes.max(1) as f64, figure));
+        }
+    }
+    series.values_mut().for_each(|points| points.sort_by(|one, other| one.0.total_cmp(&other.0)));
+    series
+}
+
+/// From the least to the most, with some room; `None` of nothing.
+fn range(values: impl Iterator<Item = f64> + Clone) -> Option<(f64, f64)> {
+    let low = values.clone().reduce(f64::min)?;
+    let high = values.reduce(f64::max)?;
+    Some((low / 1.5, high * 1.5))
+}
+
+fn text_style(size: u32) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&INK)
+}
+
+/// Lines over logarithmic axes; `None` if there is nothing to draw.
+fn lines(
+    title: &str,
+    explains: &str,
+    [x_title, y_title]: [&str; 2],
+    labels: SeriesLabelPosition,
+    series: &BTreeMap<String, Vec<(f64, f64)>>,
+) -> Result<Option<Plot>, String> {
+    let points = || series.values().flatten();
+    let (Some((x_low, x_high)), Some((y_low, y_high))) =
+        (range(points().map(|point| point.0)), range(points().map(|point| point.1)))
+    else {
+        return Ok(None);
+    };
+    let mut svg = String::new();
+    let drawn = (|| {
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
+        let mut chart = ChartBuilder::on(&area)
+            .margin(8)
+            .x_label_area_size(44)
+            .y_label_area_size(84)
+            .build_cartesian_2d((x_low..x_high).log_scale(), (y_low..y_high).log_scale())?;
+        chart
+            .configure_mesh()
+            .light_line_style(LINE.mix(0.0))
+            .bold_line_style(ShapeStyle::from(&LINE))
+            .axis_style(ShapeStyle::from(&INK))
+            .label_style(text_style(14))
+            .axis_desc_style(text_style(14))
+            .x_desc(x_title)
+            .y_desc(y_title)
+            .x_label_formatter(&|x| round(*x))
+            .y_label_formatter(&|y| round(*y))
+            .draw()?;
+        for (name, points) in series {
+            let colour = colour(name);
+            chart
+                .draw_series(LineSeries::new(
+                    points.iter().copied(),
+                    ShapeStyle::from(&colour).stroke_width(2),
+                ))?
+                .label(name.clone())
+                .legend(move |(x, y)| {
+                    PathElement::new(vec![(x, y), (x + 18, y)], ShapeStyle::from(&colour).stroke_width(2))
+                });
+            chart.draw_series(points.iter().map(|&(x, y)| {
+                EmptyElement::at((x, y)) + Circle::new((0, 0), 3, ShapeStyle::from(&colour).filled())
+            }))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(labels)
+            .label_font(text_style(13))
+            .border_style(ShapeStyle::from(&LINE))
+            .draw()?;
+        area.present()
+    })();
+    drawn.map_err(|error| format!("{title} can't be drawn: {error}"))?;
+    Ok(Some(Plot { title: title.into(), explains: explains.into(), svg: themed(&svg) }))
+}
+
+/// A bar for each; `None` if there is nothing to draw.
+fn bars(title: &str, explains: &str, figures: &[(String, f64)]) -> Result<Option<Plot>, String> {
+    let Some(most) = figures.iter().map(|(_, figure)| *figure).reduce(f64::max) else { return Ok(None) };
+    let mut svg = String::new();
+    let height = 40 + 32 * figures.len() as u32;
+    let drawn = (|| {
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        let label_width = 190;
+        let scale = f64::from(WIDTH as i32 - label_width - 90) / most;
+        for (index, (name, figure)) in figures.iter().enumerate() {
+            let y = 20 + 32 * index as i32;
+            let end = label_width + (figure * scale).max(1.0) as i32;
+            area.draw(&Text::new(name.clone(), (8, y + 5), text_style(15)))?;
+            area.draw(&Rectangle::new(
+                [(label_width, y), (end, y + 22)],
+                ShapeStyle::from(&colour(name)).filled(),
+            ))?;
+            area.draw(&Text::new(format!("{figure:.2}"), (end + 8, y + 5), text_style(15)))?;
+        }
+        area.present()
+    })();
+    drawn.map_err(|error| format!("{title} can't be drawn: {error}"))?;
+    Ok(Some(Plot { title: title.into(), explains: explains.into(), svg: themed(&svg) }))
+}
+
+/// A number on an axis.
+fn round(value: f64) -> String {
+    match value {
+        _ if value >= 1e9 => format!("{} G", value / 1e9),
+        _ if value >= 1e6 => format!("{} M", value / 1e6),
+        _ if value >= 1e4 => format!("{} k", value / 1e3),
+        _ => size(value as usize),
+    }
+}
+
+/// With the style sheet's colours in place of those that stand for them.
+fn themed(svg: &str) -> String {
+    let mut themed = svg.to_owned();
+    for (RGBColor(red, green, blue), variable) in PLACEHOLDERS {
+        themed = themed.replace(&format!("#{red:02X}{green:02X}{blue:02X}"), variable);
+    }
+    // As wide as the page is; the box says in which proportion.
+    themed.replacen(&format!("width=\"{WIDTH}\" height="), "role=\"img\" data-height=", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SeriesLabelPosition, lines, of, round};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_picture_has_its_series_and_no_colour_of_its_own() {
+        let series = BTreeMap::from([
+            ("mq".to_owned(), vec![(8.0, 45_000.0), (1024.0, 46_000.0)]),
+            ("shm:spsc".to_owned(), vec![(8.0, 150.0), (1024.0, 400.0)]),
+        ]);
+        let plot = lines("T", "E", ["x", "y"], SeriesLabelPosition::UpperLeft, &series).unwrap().unwrap();
+        for part in ["<svg", "viewBox", "mq", "shm:spsc", "var(--c0)", "var(--c1)", "var(--ink)"] {
+            assert!(plot.svg.contains(part), "no {part}: {}", plot.svg);
+        }
+        for own in ["#0", "#F", "#f", "black"] {
+            assert!(!plot.svg.contains(&format!("\"{own}")), "{own}: {}", plot.svg);
+        }
+    }
+
+    #[test]
+    fn nothing_is_drawn_of_nothing() {
+        assert!(of(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn axes_have_short_numbers() {
+        assert_eq!([round(8.0), round(100.0), round(1e5), round(1e7)], ["8", "100", "100 k", "10 M"]);
+    }
+}

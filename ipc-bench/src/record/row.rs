@@ -1,0 +1,216 @@
+//! A measurement, as programs read it and as it is kept.
+
+use crate::spec::Touch;
+use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
+
+/// A word that is known here, or was read from a file.
+pub(crate) type Text = Cow<'static, str>;
+
+/// One measurement. The fields up to `cpu_ns_per_message` are fixed, programs rely on them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Row {
+    pub(crate) experiment: Text,
+    pub(crate) transport: Text,
+    /// Null for `open` and `latest`, where nobody waits.
+    pub(crate) wait: Option<Text>,
+    pub(crate) message_len_bytes: usize,
+    /// Round trips, or openings, of all rounds that count; null for throughput.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) p50_ns: Option<f64>,
+    pub(crate) p99_ns: Option<u64>,
+    pub(crate) p999_ns: Option<u64>,
+    pub(crate) max_ns: Option<u64>,
+    /// The cache line's round trip, the median over the rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ns: Option<f64>,
+    /// Latency: round trip over the cache line's, less is better. Throughput: messages per
+    /// second over the fixed ring's (for copies, over those of `floor:memcpy`), more is
+    /// better. The median of the rounds' ratios.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ratio: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) messages_per_second: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) bytes_per_second: Option<f64>,
+    /// Processor time of all processes; a round trip is two messages.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) cpu_ns_per_message: Option<f64>,
+    /// Latency: `floor_ratio` with the clock's reading taken off both times.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) floor_ratio_net: Option<f64>,
+    /// The same ratio against `floor:fixed-ring`, where it was in the same rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) fixed_ring_ratio: Option<f64>,
+    /// The same ratio against the bare calls (`raw:mq`, `raw:file`).
+    #[serde(serialize_with = "rounded")]
+    pub(crate) raw_ratio: Option<f64>,
+    /// The same ratio against `floor:futex`.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) futex_ratio: Option<f64>,
+    /// The same ratio against `floor:memcpy`.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) memcpy_ratio: Option<f64>,
+    /// The same ratio against the same transport with one sender and one receiver.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) alone_ratio: Option<f64>,
+    /// What is done, where it isn't sending messages.
+    pub(crate) operation: Option<Text>,
+    /// The capacity of the channels that are made and opened.
+    pub(crate) capacity_bytes: Option<u64>,
+    /// Processes that send, and that receive.
+    pub(crate) senders: usize,
+    pub(crate) receivers: usize,
+    /// Messages sent with one commit, and taken together.
+    pub(crate) batch: usize,
+    /// Among several: the slowest sender's rate over the fastest one's, the median of the
+    /// rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) senders_fairness: Option<f64>,
+    /// Among several: messages of the receiver that got least over those of the one that got
+    /// most, the median of the rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) receivers_fairness: Option<f64>,
+    /// Among several, over all rounds that count: what was sent, what all receivers together
+    /// got, and what they were told that they had missed.
+    pub(crate) sent_messages: Option<u64>,
+    pub(crate) received_messages: Option<u64>,
+    pub(crate) lost_messages: Option<u64>,
+    /// Of what the receivers should have got, where they may miss some.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) lost_share: Option<f64>,
+    /// Of the values that were written, what the process saw that watched, and how much of
+    /// the time it had its processor: without it the writer was alone. Medians of the rounds.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) seen_share: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) awake_share: Option<f64>,
+    /// How much of the payload was written and read.
+    pub(crate) touched: Touch,
+    /// What one reading of the clock costs: part of each round trip, the floor's too.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) clock_ns: Option<f64>,
+    pub(crate) rounds: usize,
+    /// Rounds measured again, since the floor moved.
+    pub(crate) remeasured: usize,
+    /// Rounds that count although the floor moved.
+    pub(crate) unsettled: usize,
+    /// The quartiles, over the rounds, of the ratio that the figure is judged by: to the floor,
+    /// or to the bare calls where that is no measure.
+    pub(crate) ratio_quartiles: Option<[f64; 2]>,
+    /// What was timed one by one: shares of it, and the nanoseconds that so many took at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) distribution: Vec<(f64, u64)>,
+}
+
+impl Row {
+    /// The ratio that the figure is judged by, and whether less of it is better.
+    pub(crate) fn judged(&self) -> Option<(f64, bool)> {
+        let ratio = match &*self.experiment {
+            "open" | "setup" => self.raw_ratio,
+            _ => self.floor_ratio,
+        };
+        ratio.map(|ratio| (ratio, self.experiment != "throughput"))
+    }
+
+    /// What tells this measurement from the others of a run, in words.
+    pub(crate) fn label(&self) -> String {
+        let mut label =
+            format!("{} {}, {} bytes", self.experiment, self.transport, size(self.message_len_bytes));
+        for part in [&self.operation, &self.wait].into_iter().flatten() {
+            label.push_str(", ");
+            label.push_str(part);
+        }
+        match self.touched {
+            Touch::All => {}
+            Touch::First => label.push_str(", lent"),
+            Touch::Copied => label.push_str(", copied"),
+        }
+        if self.batch > 1 {
+            label.push_str(&format!(", batches of {}", self.batch));
+        }
+        if self.senders + self.receivers > 2 {
+            label.push_str(&format!(", {} x {}", self.senders, self.receivers));
+        }
+        label
+    }
+}
+
+/// Three decimals: no figure here knows more.
+fn rounded<S: Serializer>(figure: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    figure.map(|figure| (figure * 1e3).round() / 1e3).serialize(serializer)
+}
+
+/// As `--size` takes it.
+pub(crate) fn size(bytes: usize) -> String {
+    match bytes {
+        mega if mega >= 1 << 20 && mega % (1 << 20) == 0 => format!("{}M", mega >> 20),
+        kilo if kilo >= 1 << 10 && kilo % (1 << 10) == 0 => format!("{}K", kilo >> 10),
+        bytes => bytes.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Row, size};
+    use rstest::rstest;
+
+    const FIXED_KEYS: [&str; 13] = [
+        "experiment",
+        "transport",
+        "wait",
+        "message_len_bytes",
+        "p50_ns",
+        "p99_ns",
+        "p999_ns",
+        "max_ns",
+        "floor_ns",
+        "floor_ratio",
+        "messages_per_second",
+        "bytes_per_second",
+        "cpu_ns_per_message",
+    ];
+
+    #[test]
+    fn the_fixed_keys_are_there_in_order_even_if_nothing_is_known() {
+        let json = serde_json::to_string(&Row::default()).unwrap();
+        let positions = FIXED_KEYS.map(|key| json.find(&format!("\"{key}\":")).expect(key));
+        assert!(positions.is_sorted(), "{json}");
+        assert!(json.contains("\"p50_ns\":null"), "{json}");
+    }
+
+    #[test]
+    fn figures_have_three_decimals() {
+        let row = Row { floor_ratio: Some(1.234_567), ..Row::default() };
+        assert!(serde_json::to_string(&row).unwrap().contains("\"floor_ratio\":1.235,"));
+    }
+
+    #[rstest]
+    #[case(0, "0")]
+    #[case(1023, "1023")]
+    #[case(1024, "1K")]
+    #[case(65_536, "64K")]
+    #[case(1 << 20, "1M")]
+    #[case((1 << 20) + 1024, "1025K")]
+    fn sizes_are_shown_as_they_are_asked_for(#[case] bytes: usize, #[case] shown: &str) {
+        assert_eq!(size(bytes), shown);
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let row = Row {
+            experiment: "latency".into(),
+            transport: "mq".into(),
+            wait: Some("block".into()),
+            message_len_bytes: 1 << 10,
+            p50_ns: Some(44_600.0),
+            distribution: vec![(0.5, 44_600)],
+            ratio_quartiles: Some([0.5, 1.5]),
+            ..Row::default()
+        };
+        let json = serde_json::to_string(&row).unwrap();
+        assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row);
+        assert_eq!(row.label(), "latency mq, 1K bytes, block");
+    }
+}
