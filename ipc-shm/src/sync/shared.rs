@@ -175,6 +175,8 @@ impl<T: Plain + Clone> Shared<T> {
         self.handle.lock(How { repairs: true, ..self.how }, wait)?;
         let guard = SharedGuard { shared: self, unsendable: PhantomData };
         guard.shared.copy.read()?;
+        // It may be changed from here on, and the guard forgotten.
+        guard.shared.copy.version = 0;
         Ok(guard)
     }
 }
@@ -256,8 +258,6 @@ impl<T: Plain + Clone> DerefMut for SharedGuard<'_, T> {
 
 impl<T: Plain + Clone> Drop for SharedGuard<'_, T> {
     fn drop(&mut self) {
-        // Changed, and perhaps not committed.
-        self.shared.copy.version = 0;
         if self.shared.handle.is_ours() {
             self.shared.handle.give_back();
         }
