@@ -117,7 +117,9 @@ impl Barrier {
         self.put(id, generation, 1)?;
         let parties = self.handle.words.load(self.handle.place.own[0], Ordering::Relaxed);
         if self.arrivals(generation) >= parties {
-            self.handle.look_around(None).or_else(troubled::<LockError>)?;
+            let looked = self.handle.look_around(None).or_else(troubled::<LockError>);
+            // Who isn't told that it has arrived hasn't.
+            looked.or_else(|error| self.put(id, generation, -1).and(Err(error)))?;
         }
         if self.arrivals(generation) < parties {
             return Ok(Arrived::In(generation));
