@@ -1,7 +1,6 @@
 //! Threads by number, what each one reads, and what happens when one ends.
 
 use super::handle;
-use crate::sys::fork;
 use std::{
     cell::{Cell, RefCell},
     sync::atomic::{AtomicU32, Ordering},
@@ -10,7 +9,7 @@ use std::{
 thread_local! {
     static NUMBER: Cell<u32> = const { Cell::new(0) };
     static LAST_WORDS: LastWords =
-        const { LastWords { generation: Cell::new(0), reads: RefCell::new(Vec::new()) } };
+        const { LastWords { reads: RefCell::new(Vec::new()) } };
 }
 
 /// The number of this thread: no other one of this process has it, and none is 0.
@@ -33,13 +32,12 @@ fn enlist() -> u32 {
     };
     NUMBER.set(number);
     // Whoever locks in the destructor of another thread-local may come too late for this.
-    let _ = LAST_WORDS.try_with(|words| words.generation.set(fork::generation()));
+    let _ = LAST_WORDS.try_with(|_| ());
     number
 }
 
 /// What a thread leaves is given up when it ends: only a guard that was forgotten can be.
 struct LastWords {
-    generation: Cell<u32>,
     /// The handles that this thread reads by, once for each time. Here, since thread-locals of
     /// their own would be gone before.
     reads: RefCell<Vec<u64>>,
@@ -47,10 +45,9 @@ struct LastWords {
 
 impl Drop for LastWords {
     fn drop(&mut self) {
-        // A forked child's copy of the thread has nothing.
-        if self.generation.get() == fork::generation() {
-            handle::thread_ends(NUMBER.get(), &self.reads.take());
-        }
+        // In a forked child, what the thread has of its parent's handles is none of its business:
+        // only those that are its own are looked at.
+        handle::thread_ends(NUMBER.get(), &self.reads.take());
     }
 }
 
