@@ -151,15 +151,18 @@ pub(crate) fn state_written(memory: &impl Memory, place: Place) -> Result<State,
     parse(memory.load(place.word, Acquire))
 }
 
-/// Ends a reservation that is for us, who can do without the lock.
+/// Ends a reservation that is for us, who can do without the lock. True if it is anybody's now:
+/// who waits is to be woken.
 #[cold]
-pub(crate) fn accept(memory: &impl Memory, place: Place, me: Owner) {
-    if memory.load(place.next, Relaxed) == me.0 {
-        // Relaxed: who takes it next still pairs with who reserved it, since a swap goes on with
-        // what it finds.
-        let _ = memory.compare_exchange(place.word, MARK | RESERVED, 0, Relaxed);
-        withdraw(memory, place, me);
+pub(crate) fn accept(memory: &impl Memory, place: Place, me: Owner) -> bool {
+    if memory.load(place.next, Relaxed) != me.0 {
+        return false;
     }
+    // Relaxed: who takes it next still pairs with who reserved it, since a swap goes on with
+    // what it finds.
+    let is_free = memory.compare_exchange(place.word, MARK | RESERVED, 0, Relaxed).is_ok();
+    withdraw(memory, place, me);
+    is_free
 }
 
 /// Asks for the lock, to be had in time.
@@ -368,5 +371,20 @@ mod tests {
             give_back(&words, PLACE);
             assert!(is_free(&words, PLACE));
         }
+    }
+
+    #[test]
+    fn a_reservation_that_is_not_needed_is_anybodys_and_says_so() {
+        let words = Plain(RefCell::new([0; 5]));
+        let (one, reader) = (Owner::new(1, 1), Owner::new(2, 1));
+        assert!(!accept(&words, PLACE, reader), "nothing is reserved");
+        ask(&words, PLACE, reader);
+        for _ in 0..MOST_PASSES {
+            assert!(take_free(&words, PLACE, one));
+            give_back(&words, PLACE);
+        }
+        assert!(!accept(&words, PLACE, one), "it is another one's");
+        assert!(accept(&words, PLACE, reader), "whoever waits is to be woken");
+        assert!(take_free(&words, PLACE, one));
     }
 }

@@ -51,18 +51,30 @@ impl Place {
     }
 }
 
+/// How a reader came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    Free,
+    /// The lock was reserved for it, and is anybody's now: who waits is to be woken.
+    Accepted,
+}
+
 /// Comes in as a reader. Otherwise somebody may have seen us try, and is to be woken.
 #[inline]
-pub(crate) fn enter(memory: &impl Memory, place: &Place, me: Owner) -> Result<Result<(), State>, Corrupt> {
+pub(crate) fn enter(
+    memory: &impl Memory,
+    place: &Place,
+    me: Owner,
+) -> Result<Result<Entered, State>, Corrupt> {
     memory.fetch_add(place.count(me.id()), 1, Relaxed);
     // Pairs with the fence in `shut`: the writer sees our count, or we its word.
     memory.fence_after_swap(SeqCst);
     match lock::state_written(memory, place.lock) {
-        Ok(State::Free) => Ok(Ok(())),
-        Ok(State::Reserved) => {
-            lock::accept(memory, place.lock, me);
-            Ok(Ok(()))
-        }
+        Ok(State::Free) => Ok(Ok(Entered::Free)),
+        Ok(State::Reserved) => match lock::accept(memory, place.lock, me) {
+            true => Ok(Ok(Entered::Accepted)),
+            false => Ok(Ok(Entered::Free)),
+        },
         Ok(state) => {
             leave(memory, place, me);
             Ok(Err(state))

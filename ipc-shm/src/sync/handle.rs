@@ -4,6 +4,7 @@
 use super::{LockError, thread};
 use crate::{
     ring::{
+        Corrupt,
         lock::{self, Attempt, Manner, Owner, State},
         memory::Words,
         readers, state, troubled,
@@ -37,6 +38,8 @@ pub(super) struct Handle {
     /// What tells it from the other handles of this process.
     key: u64,
     bell: Bell,
+    /// How often it wasn't had by those who never wait.
+    failed_tries: AtomicU32,
     /// Last: the words must be gone before the place is.
     attachment: Attachment,
 }
@@ -69,6 +72,7 @@ impl Handle {
             id: attachment.id(),
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             bell: Bell::of(&attachment, place.lock.flag),
+            failed_tries: AtomicU32::new(0),
             attachment,
         };
         // What the last one with our id left, and those whom we met dead.
@@ -147,7 +151,7 @@ impl Handle {
             self.refuse_recursion(me, owner)?;
             self.note_since();
         }
-        if !asks && is_time_to_look() {
+        if !asks && self.is_time_to_look() {
             turn.look_around()?;
             return turn.poll()?.ok_or(LockError::WouldBlock);
         }
@@ -158,6 +162,12 @@ impl Handle {
         }
         let waiting = if how.waiting == Waiting::Spin { Waiting::Spin } else { Waiting::Block };
         self.wait(waiting, wait, turn).inspect_err(|_| self.withdraw(me))
+    }
+
+    /// Whether one that never waits, and failed, should look for the dead: it costs some 10 µs.
+    pub(super) fn is_time_to_look(&self) -> bool {
+        const TRIES: u32 = 256;
+        self.failed_tries.fetch_add(1, Ordering::Relaxed) % TRIES == TRIES - 1
     }
 
     /// Waits until what is awaited is there.
@@ -218,6 +228,7 @@ impl Handle {
 
     /// Puts in order what the dead left: the owner of the lock, if it is given, or all.
     pub(super) fn look_around(&self, owner: Option<Owner>) -> Result<(), ChannelError> {
+        owner.map_or(Ok(()), |owner| self.refuse_stranger(owner))?;
         let has_part = |id: &u32| state::has_part(&self.words, &self.place, *id);
         let ids = self.place.shares.ids().filter(|id| owner.is_none_or(|owner| owner.id() == *id));
         self.bury(ids.filter(has_part))
@@ -241,11 +252,17 @@ impl Handle {
         self.ring();
     }
 
+    /// Whom nobody would ever find dead.
+    fn refuse_stranger(&self, owner: Owner) -> Result<(), Corrupt> {
+        match owner.id() {
+            id if id > self.place.shares.participants => Err(Corrupt(format!("participant {id} has it"))),
+            _ => Ok(()),
+        }
+    }
+
     /// What a thread of ours would have to wait for itself for.
     pub(super) fn refuse_recursion(&self, me: Owner, owner: Owner) -> Result<(), LockError> {
-        if owner.id() > self.place.shares.participants {
-            return Err(LockError::Corrupt(format!("participant {} has it", owner.id())));
-        }
+        self.refuse_stranger(owner)?;
         let is_mine = owner.thread() == me.thread()
             && (owner.id() == me.id() || self.siblings().iter().any(|other| other.id == owner.id()));
         if is_mine { Err(LockError::Recursive) } else { Ok(()) }
@@ -301,13 +318,6 @@ pub(super) fn thread_ends(number: u32, reads: &[u64]) {
             handle.ring();
         }
     }
-}
-
-/// Whether one that never waits should look for the dead: it costs some 10 µs.
-fn is_time_to_look() -> bool {
-    const TRIES: u32 = 256;
-    static FAILED: AtomicU32 = AtomicU32::new(0);
-    FAILED.fetch_add(1, Ordering::Relaxed) % TRIES == TRIES - 1
 }
 
 /// Somebody's turn at a lock.

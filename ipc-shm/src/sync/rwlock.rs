@@ -11,7 +11,8 @@ use super::{
 use crate::{
     ring::{
         lock::{self, Owner},
-        readers, troubled,
+        readers::{self, Entered},
+        troubled,
     },
     wait::{Awaited, Waiting},
 };
@@ -86,8 +87,8 @@ impl<T: Plain> RwLock<T> {
         self.read_wait(Wait::Forever)
     }
 
-    /// Takes the lock to read, if nobody writes or waits to. It doesn't look for the dead: who
-    /// only tries finds the lock of a writer that died taken until somebody waits for it.
+    /// Takes the lock to read, if nobody writes or waits to. That a writer has died is noticed
+    /// now and then only.
     ///
     /// # Errors
     ///
@@ -123,8 +124,10 @@ impl<T: Plain> RwLock<T> {
     pub fn read_wait(&self, wait: Wait<'_>) -> Result<ReadGuard<'_, T>, LockError> {
         let Handle { words, place, .. } = &*self.handle;
         let me = self.handle.me()?;
-        if readers::enter(words, &place.shares, me)?.is_err() {
-            self.enter_slowly(me, wait)?;
+        match readers::enter(words, &place.shares, me)? {
+            Ok(Entered::Free) => {}
+            Ok(Entered::Accepted) => self.handle.ring(),
+            Err(_) => self.enter_slowly(me, wait)?,
         }
         begin_read(self.handle.key());
         Ok(ReadGuard { lock: self, me, unsendable: PhantomData })
@@ -141,6 +144,10 @@ impl<T: Plain> RwLock<T> {
         }
         if let Some(writer) = entering.writer {
             self.handle.refuse_recursion(me, writer)?;
+        }
+        if matches!(wait, Wait::Never) && self.handle.is_time_to_look() {
+            entering.look_around()?;
+            return entering.poll()?.ok_or(LockError::WouldBlock);
         }
         entering.asks = true;
         self.handle.wait(self.how.waiting, wait, entering).inspect_err(|_| self.handle.withdraw(me))
@@ -351,8 +358,11 @@ impl Awaited for Entering<'_> {
         let mut state = lock::state(words, place.lock)?;
         if !state.keeps_out() {
             match readers::enter(words, &place.shares, self.me)? {
-                Ok(()) => {
+                Ok(entered) => {
                     lock::withdraw(words, place.lock, self.me);
+                    if entered == Entered::Accepted {
+                        self.handle.ring();
+                    }
                     return Ok(Some(()));
                 }
                 Err(found) => state = found,

@@ -202,7 +202,7 @@ fn read<C: Checker>(words: &Words<C>, id: u32, looks: usize, accesses: usize) ->
     let died = dies(|| {
         for _ in 0..looks {
             match readers::enter(&memory, &SHARES, thread(id)).expect("sound") {
-                Ok(()) => {
+                Ok(_) => {
                     lock::withdraw(&memory, LOCK, thread(id));
                     assert_eq!(memory.read_payload(VALUE) % 2, 0, "a writer is here");
                     readers::leave(&memory, &SHARES, thread(id));
