@@ -272,6 +272,9 @@ impl ShmConfig {
         };
         match kind {
             Kind::Spsc => config.capacity_bytes(geometry.capacity_bytes),
+            Kind::State if geometry.state.is_some_and(|state| state.form.has_capacity()) => {
+                config.capacity_bytes(geometry.capacity_bytes)
+            }
             Kind::State => config,
             Kind::Broadcast => config.capacity_bytes(geometry.capacity_bytes).publishers(geometry.lanes),
             Kind::Mpmc => config

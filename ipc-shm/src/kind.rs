@@ -221,9 +221,21 @@ fn resolve_state(config: &ShmConfig, page: u64) -> Result<Geometry, ChannelError
     let (Some(state), Some(len_bytes)) = (config.state, config.max_message_len) else {
         return invalid("state is no channel: it is made by what uses it (ipc_shm::sync, `ipc lock`)".into());
     };
-    config.refuse(Kind::State, &[Capacity, Depth, Publishers, MaxDeliveries, Setting::WhenFull])?;
+    config.refuse(Kind::State, &[Depth, Publishers, MaxDeliveries, Setting::WhenFull])?;
+    let least_bytes = state.form.data_bytes(len_bytes).max(1);
+    let capacity_bytes = match (state.form.has_capacity(), config.capacity_bytes) {
+        (true, Some(capacity)) if capacity < least_bytes => {
+            return invalid(format!("{capacity} bytes are too few: this one takes up {least_bytes}"));
+        }
+        (true, Some(capacity)) => capacity,
+        (true, None) => least_bytes,
+        (false, _) => {
+            config.refuse(Kind::State, &[Capacity])?;
+            least_bytes
+        }
+    };
     Ok(Geometry {
-        capacity_bytes: rounded(state.form.data_bytes(len_bytes).max(1), page)?,
+        capacity_bytes: rounded(capacity_bytes, page)?,
         max_message_len: len_bytes,
         participants: config.participants_or(64)?,
         state: Some(state),

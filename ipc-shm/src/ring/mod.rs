@@ -2,6 +2,7 @@
 //! know neither who sleeps nor what a segment is. So a model checker's memory can stand in
 //! for the mapped one.
 
+pub(crate) mod arena;
 pub(crate) mod broadcast;
 pub(crate) mod latest;
 pub(crate) mod ledger;

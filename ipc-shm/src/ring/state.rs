@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    Survey,
+    Survey, arena,
     lock::{self, State},
     memory::Memory,
     permits, readers,
@@ -73,6 +73,7 @@ pub(crate) enum Condition {
     Arrived { arrived: u64, parties: u64 },
     Set(bool),
     Done(bool),
+    Used { bytes: u64, capacity_bytes: u64, objects: u64 },
 }
 
 impl fmt::Display for Condition {
@@ -87,6 +88,9 @@ impl fmt::Display for Condition {
             Self::Arrived { arrived, parties } => write!(f, "{arrived} of {parties} have arrived"),
             Self::Set(set) => f.write_str(if *set { "set" } else { "not set" }),
             Self::Done(done) => f.write_str(if *done { "done" } else { "not done" }),
+            Self::Used { bytes, capacity_bytes, objects } => {
+                write!(f, "{objects} objects in {bytes} of {capacity_bytes} bytes")
+            }
         }
     }
 }
@@ -125,6 +129,12 @@ pub(crate) fn survey(
         Some(Form::Barrier) => Condition::Arrived { arrived: shares, parties: first },
         Some(Form::Event) => Condition::Set(first != 0),
         Some(Form::Once) if of_lock == Condition::Free => Condition::Done(first != 0),
+        // Whoever died with it, the next one goes on.
+        Some(Form::Arena) if matches!(of_lock, Condition::Free | Condition::Abandoned) => Condition::Used {
+            bytes: first,
+            capacity_bytes: arena::heap_bytes(layout.lane_bytes, geometry.max_message_len),
+            objects: second,
+        },
         _ => of_lock,
     };
     Survey { condition: Some(condition), ..Survey::default() }

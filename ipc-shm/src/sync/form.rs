@@ -1,6 +1,6 @@
 //! What state there is.
 
-use crate::ring::latest;
+use crate::ring::{arena, latest};
 
 /// What state a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +14,11 @@ pub enum Form {
     Event,
     Once,
     Shared,
+    Arena,
 }
 
 impl Form {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Mutex,
         Self::RwLock,
         Self::Condvar,
@@ -26,6 +27,7 @@ impl Form {
         Self::Event,
         Self::Once,
         Self::Shared,
+        Self::Arena,
     ];
 
     /// As people call it.
@@ -39,6 +41,7 @@ impl Form {
             Self::Event => "event",
             Self::Once => "once",
             Self::Shared => "shared",
+            Self::Arena => "arena",
         }
     }
 
@@ -53,13 +56,20 @@ impl Form {
             Self::Event => 6,
             Self::Once => 7,
             Self::Shared => 8,
+            Self::Arena => 9,
         }
     }
 
-    /// How much room a value of `len_bytes` takes.
+    /// Whether there is room beside the value, as much as is asked for.
+    pub(crate) fn has_capacity(self) -> bool {
+        self == Self::Arena
+    }
+
+    /// How much room a value of `len_bytes` takes, at least.
     pub(crate) fn data_bytes(self, len_bytes: u64) -> u64 {
         match self {
             Self::Shared => SHARED_DEPTH.saturating_mul(latest::slot_bytes(len_bytes)),
+            Self::Arena => arena::least_bytes(len_bytes),
             _ => len_bytes,
         }
     }

@@ -42,6 +42,14 @@ impl Layout for () {
     }
 }
 
+impl<T: Layout> Layout for [T] {
+    fn describe(text: &mut String) {
+        text.push('[');
+        T::describe(text);
+        text.push(']');
+    }
+}
+
 impl<T: Layout, const N: usize> Layout for [T; N] {
     fn describe(text: &mut String) {
         text.push('[');

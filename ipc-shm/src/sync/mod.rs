@@ -11,6 +11,7 @@
 //! | [`Event`] | something that happens | nobody has it |
 //! | [`Once`] | something that is done once | it is done again |
 //! | [`Shared`] | a value that all read whole | it hasn't changed it |
+//! | [`Arena`] | data that grows, changed in transactions | its transaction hasn't happened |
 //! | [`Lock`] | a mutex for its lock's sake | the next one is told |
 //!
 //! # One name, one thing
@@ -35,6 +36,7 @@
 //! programs agree on a value by its [`Layout`], not by a Rust path; a mismatch is an error that
 //! names both.
 
+pub mod arena;
 mod barrier;
 mod condvar;
 mod error;
@@ -53,6 +55,7 @@ mod space;
 mod thread;
 mod value;
 
+pub use arena::{Arena, ArenaError, Heap, List, Map, Offset};
 pub use barrier::Barrier;
 pub use condvar::Condvar;
 pub use error::LockError;

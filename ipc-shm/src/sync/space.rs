@@ -166,6 +166,9 @@ impl State {
             )));
         }
         let mut config = self.config.clone().kind(Kind::State).max_message_len(made.layout.len_bytes as u64);
+        if let Some(capacity_bytes) = made.capacity_bytes {
+            config = config.capacity_bytes(capacity_bytes);
+        }
         config.state = Some(Spec { form: P::FORM, layout_hash: made.layout.hash() });
         let settings = config.settings(page)?;
         let segment_layout = settings.kind.layout(&settings.geometry, page);
@@ -210,6 +213,12 @@ pub trait Primitive: Sized + sealed::Sealed {
         sealed::Layout(Described::of::<()>())
     }
 
+    /// The room of all that it holds, where that isn't known by the value.
+    #[doc(hidden)]
+    fn capacity_bytes(_initial: &Self::Initial) -> Result<Option<u64>, ChannelError> {
+        Ok(None)
+    }
+
     /// The value's bytes and the state's own words, with which it begins.
     #[doc(hidden)]
     fn contents(initial: Self::Initial) -> Result<(Vec<u8>, [u64; 2]), ChannelError>;
@@ -241,12 +250,14 @@ struct Made {
     layout: Described,
     value: Vec<u8>,
     words: [u64; 2],
+    capacity_bytes: Option<u64>,
 }
 
 impl Made {
     fn of<P: Primitive>(initial: P::Initial) -> Result<Self, ChannelError> {
+        let capacity_bytes = P::capacity_bytes(&initial)?;
         let (value, words) = P::contents(initial)?;
-        Ok(Self { layout: P::layout().0, value, words })
+        Ok(Self { layout: P::layout().0, value, words, capacity_bytes })
     }
 }
 

@@ -9,6 +9,20 @@ use super::{Plain, handle::Handle};
 use crate::ring::memory::Words;
 use std::{marker::PhantomData, ptr::NonNull};
 
+/// Values one after the other in a segment, to be read.
+///
+/// # Safety
+///
+/// They are within the mapping and aligned, the caller keeps it, and has a lock that keeps
+/// everybody from writing there as long as the reference lives.
+pub(super) unsafe fn slice<T: Plain>(words: &Words, offset: usize, count: usize) -> &[T] {
+    let at = words.bytes(offset, count * size_of::<T>()).cast::<T>();
+    debug_assert!(at.is_aligned(), "as the caller has seen to");
+    // SAFETY: mapped and aligned, since the caller has checked that; any bytes are values, and
+    // by the caller's lock no conforming peer process writes meanwhile.
+    unsafe { std::slice::from_raw_parts(at.as_ptr(), count) }
+}
+
 /// Where a value is.
 #[derive(Debug)]
 pub(super) struct Value<T> {

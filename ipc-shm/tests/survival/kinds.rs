@@ -1,7 +1,7 @@
 //! What the proofs need to know of each kind of channel.
 
 use crate::{
-    broadcast,
+    arena, broadcast,
     common::{Dice, layout},
     latest, mpmc, places, protection, queues, rpc,
     scenario::Scenario,
@@ -108,6 +108,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(latest::scenarios());
     all.extend(rpc::scenarios());
     all.extend(state::scenarios());
+    all.extend(arena::scenarios());
     all.extend(protection::scenarios());
     all
 }

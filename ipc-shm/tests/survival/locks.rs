@@ -9,6 +9,7 @@
 //! owner's byte.
 
 use crate::{
+    arena::{self, Twofold},
     common::{Arena, Dice, Forked, end_after, fork},
     report::Tally,
 };
@@ -83,6 +84,7 @@ const ROLES: &[Role] = &[
     Role { name: "condvar, a waiter", kills_in_ten: 1, play: condition_waiter },
     Role { name: "shared, its writer", kills_in_ten: 1, play: shared_writer },
     Role { name: "shared, a reader", kills_in_ten: 1, play: shared_reader },
+    Role { name: "arena, who changes it", kills_in_ten: 10, play: arena_changer },
     Role { name: "barrier, a waiter", kills_in_ten: 1, play: barrier_waiter },
     Role { name: "event, who sets it", kills_in_ten: 1, play: event_setter },
     Role { name: "once, who does it", kills_in_ten: 1, play: once_runner },
@@ -512,6 +514,30 @@ fn shared_reader(round: &mut Round) -> Result<Found, String> {
             return Ok(Found::Inside(round.since_death()));
         }
     }
+}
+
+/// Each transaction is whole, or isn't there.
+fn arena_changer(round: &mut Round) -> Result<Found, String> {
+    let mut arena = round.create::<Twofold>("x", arena::contents);
+    arena.set_waiting(Waiting::Block);
+    round.victim(
+        |state| state.open::<Twofold>("x").expect("it is there"),
+        |arena, page| {
+            let changed = arena.with(|twice, heap| {
+                page.inside.store(1, Ordering::SeqCst);
+                arena::turn(twice, heap)
+            });
+            changed.expect("there is room");
+            page.inside.store(0, Ordering::SeqCst);
+        },
+    );
+    while !round.is_dead() {
+        arena::check(&arena)?;
+    }
+    arena::check(&arena)?;
+    let found = round.survived();
+    arena::check(&arena)?;
+    Ok(found)
 }
 
 fn barrier_waiter(round: &mut Round) -> Result<Found, String> {

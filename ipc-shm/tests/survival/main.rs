@@ -13,6 +13,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod arena;
 mod broadcast;
 #[cfg(feature = "crash-points")]
 mod faults;
