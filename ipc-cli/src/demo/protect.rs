@@ -13,6 +13,7 @@ use ipc_shm::{
     Broadcast, ShmConfig, Spsc,
     protect::{Guarded, stray_store},
     sealed::{Listener, Peers, SealedConfig},
+    sync::{LockError, Mutex, Shared, State},
 };
 use nix::{
     cmsg_space,
@@ -38,7 +39,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 type Act<T> = Result<T, Box<dyn Error>>;
@@ -110,6 +111,10 @@ fn direct() -> Act<()> {
     heading("A peer corrupts the channel")?;
     line("without: a named channel", spoil(&place, forge)?)?;
     line("with: a sealed one", attack(&place, "forger")?)?;
+
+    heading("The holder of a lock dies")?;
+    line("without: a plain flag", abandon_flag(&place)?)?;
+    line("with: a mutex", abandon_mutex(&place)?)?;
     Ok(())
 }
 
@@ -189,6 +194,78 @@ fn attack(place: &Place, role: &str) -> Act<String> {
     }
 }
 
+/// How long one looks for a flag to be lowered that never will be.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What becomes of one who waits for a flag in shared memory, when who raised it is dead.
+fn abandon_flag(place: &Place) -> Act<String> {
+    let state = State::at(&place.0);
+    let mut flag = state.create::<Shared<u64>>("flag", || 0)?;
+    die_with_it(place, "flag holder")?;
+    let begin = Instant::now();
+    let is_raised = loop {
+        let is_raised = *flag.read()? != 0;
+        if !is_raised || begin.elapsed() >= LOOK {
+            break is_raised;
+        }
+        std::thread::yield_now();
+    };
+    drop(flag);
+    state.remove("flag")?;
+    match is_raised {
+        true => Ok(format!("still raised after {} ms: a waiter hangs", LOOK.as_millis())),
+        false => Err("somebody has lowered the flag".into()),
+    }
+}
+
+/// What becomes of one who waits for a mutex, when who has it is dead.
+fn abandon_mutex(place: &Place) -> Act<String> {
+    let state = State::at(&place.0);
+    let mutex = state.create::<Mutex<u64>>("mutex", || 0)?;
+    die_with_it(place, "mutex holder")?;
+    match mutex.lock_timeout(PATIENCE) {
+        Err(LockError::OwnerDied) => {}
+        Err(error) => return Err(error.into()),
+        Ok(_) => return Err("it was taken over in silence".into()),
+    }
+    *mutex.lock_or_repair(|value| *value = 0)? += 1;
+    drop(mutex);
+    state.remove("mutex")?;
+    Ok("the next one is told of it, and repairs".into())
+}
+
+/// Has a process take something, and kills it when it has it.
+fn die_with_it(place: &Place, role: &str) -> Act<()> {
+    let mut child = start(place, role)?;
+    let mut ready = String::new();
+    BufReader::new(child.stdout.as_mut().ok_or("it has no output")?).read_line(&mut ready)?;
+    child.kill()?;
+    child.wait()?;
+    match ready.trim() {
+        "ready" => Ok(()),
+        said => Err(format!("the {role} ended: {said}").into()),
+    }
+}
+
+/// Takes a lock, and is killed with it.
+fn hold(directory: &Path, role: &str) -> Act<()> {
+    let state = State::at(directory);
+    if role == "flag holder" {
+        state.open::<Shared<u64>>("flag")?.update(|flag| *flag = 1)?;
+        return say_and_wait();
+    }
+    let mutex = state.open::<Mutex<u64>>("mutex")?;
+    let mut value = mutex.lock()?;
+    *value += 1;
+    say_and_wait()
+}
+
+fn say_and_wait() -> Act<()> {
+    say("ready")?;
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
 /// Plays a part.
 fn play(role: &str, directory: &Path) -> Act<()> {
     let broadcast = || Broadcast::at(directory).open(&name());
@@ -198,6 +275,7 @@ fn play(role: &str, directory: &Path) -> Act<()> {
         "sender" => stray_store(&broadcast()?.sender()?, STRAY),
         "guarded sender" => stray_store(&Guarded::new(broadcast()?.sender()?)?, STRAY),
         "receiver" => receive(directory)?,
+        "flag holder" | "mutex holder" => hold(directory, role)?,
         "truncator" => say(&answer(take_memory(directory)?.set_len(0)))?,
         "forger" => say(&answer(forge(&take_memory(directory)?)))?,
         other => return Err(format!("there is no such part: {other}").into()),

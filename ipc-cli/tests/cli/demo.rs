@@ -80,6 +80,8 @@ fn the_demo_of_protection_shows_what_happens_without_and_with_it() {
         ("with: a sealed one", "refused (EPERM)"),
         ("without: a named channel", "nobody sent this"),
         ("with: a sealed one", "refused (EPERM)"),
+        ("without: a plain flag", "still raised after 200 ms: a waiter hangs"),
+        ("with: a mutex", "the next one is told of it, and repairs"),
     ];
     let mut lines = text.lines().filter(|line| line.starts_with("  "));
     for (protection, outcome) in outcomes {
