@@ -2,7 +2,13 @@
 
 use super::pthread::RobustMutex;
 use crate::{stats, trouble::Fallible};
-use ipc_shm::sync::{LockError, Mutex, RwLock, Shared, SharedReader, State};
+use ipc_core::{Channel as _, ChannelName, Transport as _};
+use ipc_shm::{
+    Latest, LatestReader, ShmConfig,
+    protect::Guarded,
+    sync::{LockError, Mutex, RwLock, Shared, SharedReader, State},
+};
+use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 use std::{
     convert::Infallible,
@@ -38,6 +44,10 @@ pub(crate) enum Job {
     Load,
     /// A read of a shared value of 8 bytes, unchanged, by the read-only mapping.
     SharedRead,
+    /// A write window of a guarded endpoint, opened and closed, with nothing done within.
+    Window,
+    /// The system call that does least, twice, as a window takes two.
+    TwoCalls,
 }
 
 impl Job {
@@ -53,6 +63,8 @@ impl Job {
         Self::ReadTogether,
         Self::Load,
         Self::SharedRead,
+        Self::Window,
+        Self::TwoCalls,
     ];
 
     /// Whether both processes do it at once.
@@ -80,6 +92,7 @@ pub(crate) struct Bench {
     reader: SharedReader<u64>,
     _shared: Shared<u64>,
     plain: Box<AtomicU64>,
+    guarded: Guarded<LatestReader>,
 }
 
 /// Operations between two looks at the clock.
@@ -97,12 +110,13 @@ impl Bench {
             reader: state.reader("shared")?,
             _shared: shared,
             plain: Box::new(AtomicU64::new(1)),
+            guarded: guarded(directory)?,
         })
     }
 
     pub(crate) fn run(&mut self, job: Job, slice_ms: u64) -> Fallible<Outcome> {
         let slice = Duration::from_millis(slice_ms);
-        let Self { parking_lot, pthread, mutex, rwlock, reader, plain, .. } = self;
+        let Self { parking_lot, pthread, mutex, rwlock, reader, plain, guarded, .. } = self;
         match job {
             Job::ParkingLot => repeat(slice, || {
                 *black_box(&*parking_lot).lock() += 1;
@@ -130,8 +144,24 @@ impl Bench {
                 black_box(*black_box(&mut *reader).read()?);
                 Ok::<_, LockError>(())
             }),
+            Job::Window => repeat(slice, || {
+                guarded.with_write(|endpoint| {
+                    black_box(endpoint);
+                })
+            }),
+            Job::TwoCalls => repeat(slice, || {
+                black_box((getppid(), getppid()));
+                Ok::<_, Infallible>(())
+            }),
         }
     }
+}
+
+/// An endpoint of a channel of the default size, which each process has for itself.
+fn guarded(directory: &Path) -> Fallible<Guarded<LatestReader>> {
+    let name = ChannelName::new(&format!("window-{}", std::process::id()))?;
+    let channel = Latest::at(directory).create(&name, &ShmConfig::new())?;
+    Ok(Guarded::new(channel.receiver()?)?)
 }
 
 /// Does it for as long as that.

@@ -109,6 +109,14 @@ fn figures(rounds: &[(Job, Vec<Round>)]) -> Vec<Figure> {
             "ns more",
             "at most 5",
         ),
+        figure(
+            "write window: enter and leave",
+            "ns",
+            compare(of(Window, each_ns), of(TwoCalls, each_ns), ratio),
+            "two getppid(2)",
+            "ratio",
+            "",
+        ),
     ]
 }
 
