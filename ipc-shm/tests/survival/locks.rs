@@ -14,7 +14,7 @@ use crate::{
     report::Tally,
 };
 use ipc_shm::{
-    Waiting,
+    Wait, Waiting,
     sync::{Barrier, Condvar, Event, LockError, Mutex, Once, Primitive, RwLock, Semaphore, Shared, State},
 };
 use nix::{
@@ -84,7 +84,7 @@ const ROLES: &[Role] = &[
     Role { name: "condvar, a waiter", kills_in_ten: 1, play: condition_waiter },
     Role { name: "shared, its writer", kills_in_ten: 1, play: shared_writer },
     Role { name: "shared, a reader", kills_in_ten: 1, play: shared_reader },
-    Role { name: "arena, who changes it", kills_in_ten: 10, play: arena_changer },
+    Role { name: "arena, who changes it", kills_in_ten: 1, play: arena_changer },
     Role { name: "barrier, a waiter", kills_in_ten: 1, play: barrier_waiter },
     Role { name: "event, who sets it", kills_in_ten: 1, play: event_setter },
     Role { name: "once, who does it", kills_in_ten: 1, play: once_runner },
@@ -516,6 +516,9 @@ fn shared_reader(round: &mut Round) -> Result<Found, String> {
     }
 }
 
+/// Turns of an arena's transaction.
+const TURNS: u64 = 10;
+
 /// Each transaction is whole, or isn't there.
 fn arena_changer(round: &mut Round) -> Result<Found, String> {
     let mut arena = round.create::<Twofold>("x", arena::contents);
@@ -525,18 +528,25 @@ fn arena_changer(round: &mut Round) -> Result<Found, String> {
         |arena, page| {
             let changed = arena.with(|twice, heap| {
                 page.inside.store(1, Ordering::SeqCst);
-                arena::turn(twice, heap)
+                (0..TURNS).try_for_each(|_| arena::turn(twice, heap))
             });
             changed.expect("there is room");
             page.inside.store(0, Ordering::SeqCst);
         },
     );
+    round.until_ready();
     while !round.is_dead() {
-        arena::check(&arena)?;
+        let looked = arena.with_wait(Wait::timeout(HANG), |_, _| Ok(()));
+        looked.map_err(|error| error.to_string())?;
     }
-    arena::check(&arena)?;
+    let looked = arena.with_wait(Wait::timeout(HANG), |_, _| Ok(()));
+    looked.map_err(|error| error.to_string())?;
     let found = round.survived();
+    let turns = arena::check(&arena)?;
     arena::check(&arena)?;
+    if turns % TURNS != 0 {
+        return Err(format!("a transaction in part: {turns} turns"));
+    }
     Ok(found)
 }
 
