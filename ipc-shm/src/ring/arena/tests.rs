@@ -2,15 +2,13 @@
 //! before each store that they make, of whose stores no later one happens.
 
 use super::*;
-use crate::ring::lock;
-use crate::ring::readers;
+use crate::ring::{lock, readers};
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::atomic::Ordering,
 };
-use std::{collections::BTreeSet, mem};
 
 /// Words of one thread, which dies before a store.
 struct Mortal {
