@@ -12,9 +12,6 @@ use crate::{
 use ipc_core::{Batch, BatchReceiver, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait};
 use std::{ops::Deref, os::fd::BorrowedFd, slice};
 
-/// How often a copy is begun again at once when the writer was faster, before the deadline is
-/// looked at.
-const OVERTAKEN_TRIES: u32 = 64;
 /// How often [`LatestReader::read`] begins again in all.
 const READ_TRIES: u32 = 1 << 10;
 
@@ -117,7 +114,8 @@ impl LatestReader {
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
         let (ring, received) = (&mut self.ring, self.received);
-        let version = self.waiter.until(&self.attachment, wait, || newer(ring, received))?;
+        let version =
+            self.waiter.until(&self.attachment, wait, || Ok::<_, RecvError>(ring.newer_than(received)?))?;
         self.take(version)
     }
 
@@ -147,18 +145,6 @@ impl LatestReader {
         // `len` against that. Bytes have no alignment and any value.
         unsafe { slice::from_raw_parts(words.as_ptr().cast(), len) }
     }
-}
-
-/// A version later than the one that was received last, if there is one now.
-fn newer(ring: &mut Reader<Words>, received: u64) -> Result<Option<Version>, RecvError> {
-    for _ in 0..OVERTAKEN_TRIES {
-        match ring.try_copy()? {
-            Look::Copied(version) if version.number > received => return Ok(Some(version)),
-            Look::Copied(_) | Look::Nothing => break,
-            Look::Again => {}
-        }
-    }
-    Ok(None)
 }
 
 impl Receiver for LatestReader {
@@ -229,7 +215,7 @@ impl Pollable for LatestReader {
             return Ok(true);
         }
         let (ring, received) = (&mut self.ring, self.received);
-        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(newer(ring, received)?.map(drop)))
+        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(ring.newer_than(received)?.map(drop)))
     }
 }
 

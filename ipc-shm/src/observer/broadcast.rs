@@ -1,6 +1,6 @@
 //! Looking on at a lossy broadcast: API → ring, and nothing back.
 
-use super::Window;
+use super::{Outlook, Window};
 use crate::{
     broadcast::subscribers_asleep,
     ring::{
@@ -49,12 +49,12 @@ use std::ops::Deref;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct BroadcastObserver {
+pub struct BroadcastObserver<O: Outlook = Window> {
     ring: Reader<Words>,
     /// The message held, which is among the copies.
     held: Option<Record>,
     copies: Copies,
-    window: Window,
+    outlook: O,
 }
 
 impl BroadcastObserver {
@@ -70,29 +70,35 @@ impl BroadcastObserver {
         }
         let window = Window::new(onlooker, subscribers_asleep(&layout));
         let ring = Reader::observe(window.words.clone(), geometry)?;
-        Ok(Self { ring, held: None, copies: Copies::default(), window })
+        Ok(Self::at(ring, window))
+    }
+}
+
+impl<O: Outlook> BroadcastObserver<O> {
+    pub(crate) fn at(ring: Reader<Words>, outlook: O) -> Self {
+        Self { ring, held: None, copies: Copies::default(), outlook }
     }
 
     /// The memory, which can only be loaded from.
     pub(crate) fn memory(&self) -> &Words {
-        &self.window.words
+        self.ring.memory()
     }
 
     /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
-        self.window.waiting = waiting;
+        self.outlook.set_waiting(waiting);
     }
 
     /// Which publisher the message came from: 1 to the channel's number of publishers.
-    pub fn publisher_of(message: &ObservedMessage<'_>) -> u32 {
+    pub fn publisher_of(message: &ObservedMessage<'_, O>) -> u32 {
         message.record.publisher()
     }
 
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let Self { ring, copies, window, .. } = self;
-        let next = window.until(wait, || match ring.next(copies) {
+        let Self { ring, copies, outlook, .. } = self;
+        let next = outlook.until(wait, || match ring.next(copies) {
             Ok(Next::Nothing) => Ok(None),
             Ok(next) => Ok(Some(next)),
             Err(corrupt) => Err(RecvError::from(corrupt)),
@@ -115,8 +121,11 @@ impl BroadcastObserver {
     }
 }
 
-impl Receiver for BroadcastObserver {
-    type Message<'a> = ObservedMessage<'a>;
+impl<O: Outlook + Send> Receiver for BroadcastObserver<O> {
+    type Message<'a>
+        = ObservedMessage<'a, O>
+    where
+        Self: 'a;
 
     #[inline]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
@@ -128,7 +137,7 @@ impl Receiver for BroadcastObserver {
 
     #[inline]
     fn advance_now(&mut self) -> Result<bool, RecvError> {
-        if !self.window.is_ours() {
+        if !self.outlook.is_ours() {
             return Err(RecvError::Forked);
         }
         if self.held.is_some() {
@@ -140,35 +149,35 @@ impl Receiver for BroadcastObserver {
     }
 
     #[inline]
-    fn held(&mut self) -> ObservedMessage<'_> {
-        assert!(self.window.is_ours(), "held() in a forked child");
+    fn held(&mut self) -> ObservedMessage<'_, O> {
+        assert!(self.outlook.is_ours(), "held() in a forked child");
         let record = self.held.expect("held() without a successful advance()");
         ObservedMessage { observer: self, record }
     }
 }
 
-impl Sequenced for BroadcastObserver {
+impl<O: Outlook + Send> Sequenced for BroadcastObserver<O> {
     /// The message's number among those of its publisher, and of those that had its number
     /// before: 0 for the first that was ever sent. What is skipped was missed.
-    fn sequence_of(message: &ObservedMessage<'_>) -> u64 {
+    fn sequence_of(message: &ObservedMessage<'_, O>) -> u64 {
         message.record.number()
     }
 }
 
 /// A message lent by a [`BroadcastObserver`]: its own copy, which nobody changes.
 #[derive(Debug)]
-pub struct ObservedMessage<'a> {
-    observer: &'a mut BroadcastObserver,
+pub struct ObservedMessage<'a, O: Outlook = Window> {
+    observer: &'a mut BroadcastObserver<O>,
     record: Record,
 }
 
-impl Message for ObservedMessage<'_> {
+impl<O: Outlook> Message for ObservedMessage<'_, O> {
     fn keep(self) {
         std::mem::forget(self);
     }
 }
 
-impl Deref for ObservedMessage<'_> {
+impl<O: Outlook> Deref for ObservedMessage<'_, O> {
     type Target = [u8];
 
     #[inline]
@@ -177,7 +186,7 @@ impl Deref for ObservedMessage<'_> {
     }
 }
 
-impl Drop for ObservedMessage<'_> {
+impl<O: Outlook> Drop for ObservedMessage<'_, O> {
     #[inline]
     fn drop(&mut self) {
         self.observer.held = None;

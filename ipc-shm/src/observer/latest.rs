@@ -1,6 +1,6 @@
 //! Looking on at the newest value: API → ring, and nothing back.
 
-use super::Window;
+use super::{Outlook, Window};
 use crate::{
     latest::readers_asleep,
     ring::{
@@ -13,9 +13,6 @@ use crate::{
 use ipc_core::{Message, Receiver, RecvError, Sequenced, Wait};
 use std::{ops::Deref, slice};
 
-/// How often a copy is begun again at once when the writer was faster, before the deadline is
-/// looked at.
-const OVERTAKEN_TRIES: u32 = 64;
 /// How often [`LatestObserver::read`] begins again in all.
 const READ_TRIES: u32 = 1 << 10;
 
@@ -25,13 +22,13 @@ const READ_TRIES: u32 = 1 << 10;
 /// It is given what a [`LatestReader`](crate::LatestReader) is given, but nobody knows of it,
 /// and it waits as a [`BroadcastObserver`](super::BroadcastObserver) does.
 #[derive(Debug)]
-pub struct LatestObserver {
+pub struct LatestObserver<O: Outlook = Window> {
     ring: Reader<Words>,
     /// The version of the last value, or end, that was released.
     received: u64,
     /// What is lent, or kept.
     held: Option<Version>,
-    window: Window,
+    outlook: O,
 }
 
 impl LatestObserver {
@@ -39,17 +36,23 @@ impl LatestObserver {
         let layout = *onlooker.layout();
         let geometry = Geometry::of(&layout, &onlooker.header().geometry);
         let window = Window::new(onlooker, readers_asleep(&layout));
-        Self { ring: Reader::attach(window.words.clone(), geometry), received: 0, held: None, window }
+        Self::at(Reader::attach(window.words.clone(), geometry), window)
+    }
+}
+
+impl<O: Outlook> LatestObserver<O> {
+    pub(crate) fn at(ring: Reader<Words>, outlook: O) -> Self {
+        Self { ring, received: 0, held: None, outlook }
     }
 
     /// The memory, which can only be loaded from.
     pub(crate) fn memory(&self) -> &Words {
-        &self.window.words
+        self.ring.memory()
     }
 
     /// Sets how this endpoint waits for values; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
-        self.window.waiting = waiting;
+        self.outlook.set_waiting(waiting);
     }
 
     /// The value that is there now, new or not; `None` if none was ever written. It counts as
@@ -59,8 +62,8 @@ impl LatestObserver {
     ///
     /// [`RecvError::WouldBlock`] if the writer was faster than each of a thousand copies;
     /// [`RecvError::Corrupt`]; [`RecvError::Forked`].
-    pub fn read(&mut self) -> Result<Option<ObservedValue<'_>>, RecvError> {
-        if !self.window.is_ours() {
+    pub fn read(&mut self) -> Result<Option<ObservedValue<'_, O>>, RecvError> {
+        if !self.outlook.is_ours() {
             return Err(RecvError::Forked);
         }
         self.held = None;
@@ -82,7 +85,8 @@ impl LatestObserver {
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
         let (ring, received) = (&mut self.ring, self.received);
-        let version = self.window.until(wait, || newer(ring, received))?;
+        let newer = || Ok(ring.newer_than(received)?);
+        let version = self.outlook.until(wait, newer)?;
         self.take(version)
     }
 
@@ -107,20 +111,11 @@ impl LatestObserver {
     }
 }
 
-/// A version later than the one that was received last, if there is one now.
-fn newer(ring: &mut Reader<Words>, received: u64) -> Result<Option<Version>, RecvError> {
-    for _ in 0..OVERTAKEN_TRIES {
-        match ring.try_copy()? {
-            Look::Copied(version) if version.number > received => return Ok(Some(version)),
-            Look::Copied(_) | Look::Nothing => break,
-            Look::Again => {}
-        }
-    }
-    Ok(None)
-}
-
-impl Receiver for LatestObserver {
-    type Message<'a> = ObservedValue<'a>;
+impl<O: Outlook + Send> Receiver for LatestObserver<O> {
+    type Message<'a>
+        = ObservedValue<'a, O>
+    where
+        Self: 'a;
 
     #[inline]
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
@@ -132,7 +127,7 @@ impl Receiver for LatestObserver {
 
     #[inline]
     fn advance_now(&mut self) -> Result<bool, RecvError> {
-        if !self.window.is_ours() {
+        if !self.outlook.is_ours() {
             return Err(RecvError::Forked);
         }
         if self.held.is_some() {
@@ -145,35 +140,35 @@ impl Receiver for LatestObserver {
     }
 
     #[inline]
-    fn held(&mut self) -> ObservedValue<'_> {
-        assert!(self.window.is_ours(), "held() in a forked child");
+    fn held(&mut self) -> ObservedValue<'_, O> {
+        assert!(self.outlook.is_ours(), "held() in a forked child");
         let version = self.held.expect("held() without a successful advance()");
         ObservedValue { observer: self, version }
     }
 }
 
-impl Sequenced for LatestObserver {
+impl<O: Outlook + Send> Sequenced for LatestObserver<O> {
     /// The version, counted from 0. Numbers that are skipped were values that newer ones
     /// replaced before they were received, and end marks.
-    fn sequence_of(message: &ObservedValue<'_>) -> u64 {
+    fn sequence_of(message: &ObservedValue<'_, O>) -> u64 {
         message.version.value - 1
     }
 }
 
 /// A value lent by a [`LatestObserver`]: its own copy, which nobody changes.
 #[derive(Debug)]
-pub struct ObservedValue<'a> {
-    observer: &'a mut LatestObserver,
+pub struct ObservedValue<'a, O: Outlook = Window> {
+    observer: &'a mut LatestObserver<O>,
     version: Version,
 }
 
-impl Message for ObservedValue<'_> {
+impl<O: Outlook> Message for ObservedValue<'_, O> {
     fn keep(self) {
         std::mem::forget(self);
     }
 }
 
-impl Deref for ObservedValue<'_> {
+impl<O: Outlook> Deref for ObservedValue<'_, O> {
     type Target = [u8];
 
     #[inline]
@@ -182,7 +177,7 @@ impl Deref for ObservedValue<'_> {
     }
 }
 
-impl Drop for ObservedValue<'_> {
+impl<O: Outlook> Drop for ObservedValue<'_, O> {
     #[inline]
     fn drop(&mut self) {
         if let Some(held) = self.observer.held.take() {

@@ -5,7 +5,9 @@
 //! so that whatever strays there faults in its own process instead of changing what others see.
 //! That is possible where nobody waits for who receives: lossy broadcasts, and newest values.
 //!
-//! What is lent is the observer's own copy, which nobody changes.
+//! What is lent is the observer's own copy, which nobody changes. So those who subscribe to a
+//! peer that they don't trust ([`sealed`](crate::sealed)) are observers too, from another
+//! [`Outlook`].
 
 mod broadcast;
 mod latest;
@@ -18,11 +20,27 @@ use crate::{
     segment::Onlooker,
     wait::{Awaited, Waiting, slow, stay_awake},
 };
-use ipc_core::Wait;
+use ipc_core::{RecvError, Wait};
 
-/// Where an observer looks on from, and how it waits there.
+/// Where one looks on from, and how one waits there: at a named channel, or a sealed one.
+pub trait Outlook {
+    /// Whether this process is the one that made it, and not a fork of it.
+    fn is_ours(&self) -> bool;
+
+    fn set_waiting(&mut self, waiting: Waiting);
+
+    /// Waits until what is awaited is there, `wait` is over, or nothing will come any more. The
+    /// caller has polled once.
+    fn until<T>(
+        &mut self,
+        wait: Wait<'_>,
+        poll: impl FnMut() -> Result<Option<T>, RecvError>,
+    ) -> Result<T, RecvError>;
+}
+
+/// At a named channel: a place that nobody knows of.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub struct Window {
     onlooker: Onlooker,
     pub(crate) words: Words,
     /// The flag of those who are woken when something changes.
@@ -47,5 +65,24 @@ impl Window {
             Some(answer) => Ok(answer),
             None => slow::until(&self.words, self.flag, wait, is_there, awaited),
         }
+    }
+}
+
+impl Outlook for Window {
+    #[inline]
+    fn is_ours(&self) -> bool {
+        self.is_ours()
+    }
+
+    fn set_waiting(&mut self, waiting: Waiting) {
+        self.waiting = waiting;
+    }
+
+    fn until<T>(
+        &mut self,
+        wait: Wait<'_>,
+        poll: impl FnMut() -> Result<Option<T>, RecvError>,
+    ) -> Result<T, RecvError> {
+        Self::until(self, wait, poll)
     }
 }

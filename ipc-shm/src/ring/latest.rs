@@ -44,6 +44,9 @@ const END: u64 = 2;
 const VOID: u64 = 4;
 const LEN_SHIFT: u32 = 8;
 
+/// How often a copy is begun again at once when the writer was faster.
+const OVERTAKEN_TRIES: u32 = 64;
+
 /// What a slot takes up for values of up to `max_message_len` bytes: processors fetch lines
 /// in pairs, and readers of one slot aren't to have the next one taken from the writer.
 pub(crate) fn slot_bytes(max_message_len: u64) -> u64 {
@@ -287,6 +290,11 @@ impl<M: Memory> Reader<M> {
         }
     }
 
+    /// The words.
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// The copy of the version that [`try_copy`](Self::try_copy) found last: whole words.
     #[inline]
     pub(crate) fn copy(&self) -> &[u64] {
@@ -311,6 +319,19 @@ impl<M: Memory> Reader<M> {
             return Ok(Look::Nothing);
         }
         self.copy_slot(word)
+    }
+
+    /// A version later than this one, if there is one now. Gives up if the writer is faster all
+    /// the time, so that the caller looks at its deadline.
+    pub(crate) fn newer_than(&mut self, number: u64) -> Result<Option<Version>, Corrupt> {
+        for _ in 0..OVERTAKEN_TRIES {
+            match self.try_copy()? {
+                Look::Copied(version) if version.number > number => return Ok(Some(version)),
+                Look::Copied(_) | Look::Nothing => break,
+                Look::Again => {}
+            }
+        }
+        Ok(None)
     }
 
     #[inline]
