@@ -1,28 +1,29 @@
 //! Each protection, proven by an attempt: what is attacked, and what comes of it. The last
 //! test prints the table.
 
+#[path = "common/attack.rs"]
+mod attack;
 mod common;
 
+use attack::{
+    ALL, Attacker, PAGE, RECEIVES, RING, SENDS, attacked, attempts_on, greeting, memfd, refused, soon,
+};
 use common::{
     Arena, Child, PATIENCE, end_after, eventually, fork, fork_child, is_root, name, prove, say, serve,
 };
 use ipc_shm::{
     Broadcast, Channel, ChannelError, Latest, Receiver, RecvError, Sender, ShmConfig, Spsc, Transport, Wait,
     protect::Guarded,
-    sealed::{self, Link, LinkError, Listener, Peers, SealedConfig, SealedReceiver},
+    sealed::{self, LinkError, Listener, Peers, SealedConfig, SealedReceiver},
 };
 use nix::{
-    cmsg_space,
     errno::Errno,
-    fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl, open},
+    fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl},
     libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
-        mman::{MapFlags, ProtFlags, mmap, mprotect},
         resource::{Resource, setrlimit},
         signal::Signal,
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
-        stat::Mode,
         wait::WaitStatus,
     },
     unistd::{Gid, Uid, chown, ftruncate, setgid, setuid, write},
@@ -30,11 +31,9 @@ use nix::{
 use rstest::rstest;
 use std::{
     fs::{self, File},
-    io::{IoSlice, IoSliceMut},
-    num::NonZeroUsize,
     os::{
-        fd::{AsRawFd, FromRawFd, RawFd},
-        unix::fs::{FileExt, MetadataExt, PermissionsExt},
+        fd::{AsRawFd, RawFd},
+        unix::fs::{MetadataExt, PermissionsExt},
     },
     path::Path,
     ptr::NonNull,
@@ -48,12 +47,6 @@ fn this_binary_is_its_own_child() {
         "observe as another" => observe_as_another(Path::new(&arguments[0]), arguments[1].parse().unwrap()),
         other => panic!("no such child: {other}"),
     });
-}
-
-const PAGE: usize = 4096;
-
-fn soon() -> Wait<'static> {
-    Wait::timeout(PATIENCE)
 }
 
 /// What becomes of a process that does this.
@@ -309,97 +302,12 @@ fn secrets_are_neither_dumped_nor_swapped_out() {
 
 // Sealed channels: the peer is the attacker.
 
-/// What an attacker is that has the socket, and a greeting of an honest peer.
-struct Attacker {
-    socket: std::os::fd::OwnedFd,
-}
-
-impl Attacker {
-    fn connect(path: &Path) -> Self {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, socket};
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None).unwrap();
-        connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
-        Self { socket }
-    }
-
-    fn send(&self, greeting: &[u8], descriptors: &[RawFd]) {
-        let rights = [ControlMessage::ScmRights(descriptors)];
-        let control = if descriptors.is_empty() { &[][..] } else { &rights };
-        let sent = sendmsg::<UnixAddr>(
-            self.socket.as_raw_fd(),
-            &[IoSlice::new(greeting)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        );
-        // The other one may have hung up already.
-        assert!(matches!(sent, Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET)), "{sent:?}");
-    }
-
-    fn receive(&self) -> Option<File> {
-        let mut bytes = [0; 64];
-        let mut control = cmsg_space!([RawFd; 4]);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let message =
-            recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
-                .ok()?;
-        message.cmsgs().ok()?.find_map(|control| match control {
-            // SAFETY: the kernel made the descriptor for us just now.
-            ControlMessageOwned::ScmRights(numbers) => Some(unsafe { File::from_raw_fd(numbers[0]) }),
-            _ => None,
-        })
-    }
-}
-
-/// A sender's greeting, written down a second time, since it is what programs agree on.
-fn greeting(part: u32, capacity: u64) -> Vec<u8> {
-    let mut bytes = b"ipc-seal".to_vec();
-    bytes.extend(0x0102_0304_u32.to_ne_bytes());
-    bytes.extend(1_u32.to_ne_bytes());
-    bytes.extend(part.to_ne_bytes());
-    bytes.extend(1_u32.to_ne_bytes());
-    bytes.extend((PAGE as u64).to_ne_bytes());
-    bytes.extend(capacity.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes
-}
-
-const SENDS: u32 = 1;
-const RECEIVES: u32 = 2;
-const RING: u64 = PAGE as u64;
-const ALL: [i32; 4] = [libc::F_SEAL_SEAL, libc::F_SEAL_SHRINK, libc::F_SEAL_GROW, libc::F_SEAL_FUTURE_WRITE];
-
-fn memfd(len: u64, seals: &[i32]) -> (File, NonNull<u8>) {
-    let file =
-        File::from(memfd_create(c"attack", MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC).unwrap());
-    fallocate(&file, FallocateFlags::empty(), 0, len as i64).unwrap();
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    let len = NonZeroUsize::new(len as usize).unwrap();
-    // SAFETY: a fresh mapping that replaces nothing, and is never unmapped.
-    let at = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
-    let seals = seals.iter().fold(0, |all, seal| all | seal);
-    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(seals))).unwrap();
-    (file, at.cast())
-}
-
-/// A listener and an attacker that has connected to it.
-fn attacked(arena: &Arena) -> (Link, Attacker) {
-    let listener = Listener::bind(arena.file("s"), Peers::ourselves()).unwrap();
-    let attacker = Attacker::connect(&arena.file("s"));
-    (listener.accept(soon()).unwrap(), attacker)
-}
-
 /// What a receiver says that is given this.
 fn given(bytes: &[u8], descriptors: &[RawFd]) -> LinkError {
     let arena = Arena::new();
     let (link, attacker) = attacked(&arena);
     attacker.send(bytes, descriptors);
     link.receiver(&SealedConfig::new(), soon()).map(drop).unwrap_err()
-}
-
-fn refused(error: &LinkError, why: &str) {
-    assert!(matches!(error, LinkError::Refused(_)), "{error:?}");
-    assert!(error.to_string().contains(why), "{error}");
 }
 
 #[test]
@@ -521,7 +429,7 @@ fn greetings_that_are_not_what_they_should_be_are_refused() {
     let (file, _) = memfd(PAGE as u64 + RING, &ALL);
     let file = [file.as_raw_fd()];
     refused(&given(b"hello", &file), "5 bytes");
-    refused(&given(&[0; 48], &file), "isn't one of this toolkit");
+    refused(&given(&[0; 64], &file), "isn't one of this toolkit");
     refused(&given(&[0xff; 65000], &file), "65000 bytes");
     refused(&given(&greeting(RECEIVES, RING), &file), "it receives, too");
     refused(&given(&greeting(7, RING), &file), "neither");
@@ -673,47 +581,7 @@ fn attempts() -> Vec<(&'static str, String)> {
     let mut tx = link.sender(&SealedConfig::new().capacity_bytes(RING), soon()).unwrap();
     tx.send(b"sealed").unwrap();
     let file = attacker.receive().expect("the sender's memory");
-    let len = PAGE + RING as usize;
-    let before: Vec<u8> = (0..len).map(|at| byte_of(&file, at)).collect();
-    let outcome = |answer: nix::Result<()>| match answer {
-        Ok(()) => "it works".to_owned(),
-        Err(errno) => format!("refused ({errno:?})"),
-    };
-    let map = |file: &File, access: ProtFlags| {
-        // SAFETY: a fresh mapping that replaces nothing.
-        unsafe { mmap(None, NonZeroUsize::new(len).unwrap(), access, MapFlags::MAP_SHARED, file, 0) }
-    };
-    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    let again = open(&*format!("/proc/self/fd/{}", file.as_raw_fd()), OFlag::O_RDWR, Mode::empty());
-    let again = again.map(File::from);
-    let by_the_new = |attempt: &dyn Fn(&File) -> nix::Result<()>| match &again {
-        Ok(file) => outcome(attempt(file)),
-        Err(errno) => format!("refused ({errno:?})"),
-    };
-    let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let table = vec![
-        ("sealed: truncate", outcome(ftruncate(&file, 0))),
-        ("sealed: grow", outcome(ftruncate(&file, 1 << 30))),
-        ("sealed: punch a hole", outcome(fallocate(&file, punch, 0, len as i64))),
-        ("sealed: reseal", outcome(fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)).map(drop))),
-        ("sealed: write to the descriptor", outcome(write(&file, b"attack").map(drop))),
-        ("sealed: map for writing", outcome(map(&file, both).map(drop))),
-        (
-            "sealed: map for reading, then mprotect",
-            outcome(map(&file, ProtFlags::PROT_READ).and_then(|at| {
-                // SAFETY: our own mapping, of which nobody has a reference.
-                unsafe { mprotect(at, len, both) }
-            })),
-        ),
-        ("sealed: open again by /proc/self/fd, write", by_the_new(&|file| write(file, b"attack").map(drop))),
-        (
-            "sealed: open again by /proc/self/fd, map for writing",
-            by_the_new(&|file| map(file, both).map(drop)),
-        ),
-        ("sealed: open again by /proc/self/fd, truncate", by_the_new(&|file| ftruncate(file, 0))),
-    ];
-    let after: Vec<u8> = (0..len).map(|at| byte_of(&file, at)).collect();
-    assert!(before == after, "not a byte changed");
+    let table = attempts_on(&file);
     // Its own words are its own: whatever it says, the sender answers.
     for released in [8, u64::MAX, 1 << 62, 3, 1 << 40] {
         // SAFETY: within our own mapping, aligned, and read by atomics elsewhere.
@@ -722,12 +590,6 @@ fn attempts() -> Vec<(&'static str, String)> {
         assert!(tx.send_timeout(&[1; 1000], Duration::from_millis(1)).is_err());
     }
     table
-}
-
-fn byte_of(file: &File, at: usize) -> u8 {
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at as u64).unwrap();
-    byte[0]
 }
 
 /// The outcomes of what other tests prove one by one, in a line each.

@@ -353,6 +353,11 @@ impl<M: Memory> Writer<M> {
         &self.geometry
     }
 
+    /// Where the next message goes, and its number.
+    pub(crate) fn next(&self) -> (u64, u64) {
+        (self.cursor.position, self.cursor.number)
+    }
+
     /// Whether there is room for a message of `len` bytes, which is not too long. Where the
     /// channel is lossy, there is.
     #[inline]
@@ -773,6 +778,23 @@ impl<M: Memory> Reader<M> {
             lanes.push(Lane { cursor, released: cursor.position });
         }
         Ok(Self::of(memory, geometry, None, lanes))
+    }
+
+    /// Lossy, of one publisher: the same from the position and the message number that the
+    /// publisher named, which needn't be true.
+    pub(crate) fn observe_from(
+        memory: M,
+        geometry: Geometry,
+        (position, number): (u64, u64),
+    ) -> Result<Self, Corrupt> {
+        debug_assert!(geometry.lossy && geometry.publishers == 1, "a start for each publisher");
+        let position = geometry.check(1, position)?;
+        // Each takes up a header at least.
+        if number > position / HEADER {
+            return Err(bad_number(1, position / HEADER, number));
+        }
+        let cursor = Cursor { position, place: position % geometry.capacity, number };
+        Ok(Self::of(memory, geometry, None, vec![Lane { cursor, released: position }]))
     }
 
     fn of(memory: M, geometry: Geometry, seat: Option<Seat>, lanes: Vec<Lane>) -> Self {

@@ -4,7 +4,7 @@
 use super::LinkError;
 
 /// Its length, in bytes.
-pub(super) const LEN_BYTES: usize = 48;
+pub(super) const LEN_BYTES: usize = 64;
 /// What who leaves in good order says last.
 pub(super) const FAREWELL: u8 = b'.';
 
@@ -17,7 +17,15 @@ const BYTE_ORDER: u32 = 0x0102_0304;
 pub(super) enum Part {
     Sends,
     Receives,
+    Publishes,
+    Subscribes,
+    Writes,
+    Reads,
 }
+
+/// All of them, by their numbers, from 1.
+const PARTS: [Part; 6] =
+    [Part::Sends, Part::Receives, Part::Publishes, Part::Subscribes, Part::Writes, Part::Reads];
 
 impl Part {
     /// What the other end does.
@@ -25,6 +33,35 @@ impl Part {
         match self {
             Self::Sends => Self::Receives,
             Self::Receives => Self::Sends,
+            Self::Publishes => Self::Subscribes,
+            Self::Subscribes => Self::Publishes,
+            Self::Writes => Self::Reads,
+            Self::Reads => Self::Writes,
+        }
+    }
+
+    /// Whether the messages are in this end's memory, not in the other's.
+    pub(super) fn has_messages(self) -> bool {
+        matches!(self, Self::Sends | Self::Publishes | Self::Writes)
+    }
+
+    fn number(self) -> u32 {
+        PARTS.iter().zip(1..).find(|&(&part, _)| part == self).map_or(0, |(_, number)| number)
+    }
+
+    fn of_number(number: u32) -> Option<Self> {
+        PARTS.iter().zip(1..).find(|&(_, other)| other == number).map(|(&part, _)| part)
+    }
+
+    /// What one does, and what one does it to.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Sends => "send",
+            Self::Receives => "receive",
+            Self::Publishes => "publish",
+            Self::Subscribes => "subscribe",
+            Self::Writes => "write a newest value",
+            Self::Reads => "read a newest value",
         }
     }
 }
@@ -37,33 +74,41 @@ pub(super) struct Greeting {
     pub(super) hears: bool,
     /// The size of its pages.
     pub(super) page: u64,
-    /// A sender's: the ring's length, in bytes.
+    /// Of who has the messages: the length of the memory for them, in bytes.
     pub(super) capacity: u64,
+    /// A writer's: the longest value, in bytes.
+    pub(super) longest: u64,
+    /// A publisher's: where its ring goes on for who subscribes now, and the next number.
+    pub(super) position: u64,
+    pub(super) number: u64,
 }
 
 impl Greeting {
+    /// One of an end that has no messages.
+    pub(super) fn new(part: Part, hears: bool, page: u64) -> Self {
+        Self { part, hears, page, capacity: 0, longest: 0, position: 0, number: 0 }
+    }
+
     pub(super) fn to_bytes(self) -> [u8; LEN_BYTES] {
         let mut bytes = [0; LEN_BYTES];
-        let part: u32 = match self.part {
-            Part::Sends => 1,
-            Part::Receives => 2,
-        };
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&BYTE_ORDER.to_ne_bytes());
-        bytes[12..16].copy_from_slice(&VERSION.to_ne_bytes());
-        bytes[16..20].copy_from_slice(&part.to_ne_bytes());
-        bytes[20..24].copy_from_slice(&u32::from(self.hears).to_ne_bytes());
-        bytes[24..32].copy_from_slice(&self.page.to_ne_bytes());
-        bytes[32..40].copy_from_slice(&self.capacity.to_ne_bytes());
+        let small = [BYTE_ORDER, VERSION, self.part.number(), u32::from(self.hears)];
+        for (at, word) in small.into_iter().enumerate() {
+            bytes[8 + 4 * at..][..4].copy_from_slice(&word.to_ne_bytes());
+        }
+        let large = [self.page, self.capacity, self.longest, self.position, self.number];
+        for (at, word) in large.into_iter().enumerate() {
+            bytes[24 + 8 * at..][..8].copy_from_slice(&word.to_ne_bytes());
+        }
         bytes
     }
 
-    /// Reads what a peer said, in `len` bytes, who is to have this part; `capacity` is checked
-    /// by who uses it.
+    /// Reads what a peer said, in `len` bytes, who is to have one of these parts; what else it
+    /// says of its memory is checked by who uses it.
     pub(super) fn parse(
         bytes: &[u8; LEN_BYTES],
         len: usize,
-        part: Part,
+        parts: &[Part],
         page: u64,
     ) -> Result<Self, LinkError> {
         if len != LEN_BYTES {
@@ -76,19 +121,35 @@ impl Greeting {
         }
         expect("byte order", u32_at(8).into(), BYTE_ORDER.into())?;
         expect("version", u32_at(12).into(), VERSION.into())?;
-        let found = match u32_at(16) {
-            1 => Part::Sends,
-            2 => Part::Receives,
-            other => return refused(format!("it does {other}, which is neither to send nor to receive")),
+        let Some(part) = Part::of_number(u32_at(16)) else {
+            return refused(format!("it does {}, which is neither to send nor to receive", u32_at(16)));
         };
-        if found != part {
-            return refused(match found {
-                Part::Sends => "it sends, too: one of the two has to receive".into(),
-                Part::Receives => "it receives, too: one of the two has to send".into(),
-            });
+        if !parts.contains(&part) {
+            return refused(unfit(part, parts));
         }
         expect("page size", u64_at(24), page)?;
-        Ok(Self { part, hears: u32_at(20) == 1, page, capacity: u64_at(32) })
+        Ok(Self {
+            part,
+            hears: u32_at(20) == 1,
+            page,
+            capacity: u64_at(32),
+            longest: u64_at(40),
+            position: u64_at(48),
+            number: u64_at(56),
+        })
+    }
+}
+
+/// Why one that does this isn't one of those.
+fn unfit(found: Part, parts: &[Part]) -> String {
+    match found {
+        _ if !parts.contains(&found.other()) => {
+            let verbs: Vec<_> = parts.iter().map(|part| part.verb()).collect();
+            format!("it is there to {}, and not to {}", found.verb(), verbs.join(", or to "))
+        }
+        Part::Sends => "it sends, too: one of the two has to receive".into(),
+        Part::Receives => "it receives, too: one of the two has to send".into(),
+        _ => format!("it is there to {}, too: one of the two has to {}", found.verb(), found.other().verb()),
     }
 }
 
@@ -107,28 +168,52 @@ fn refused<T>(what: String) -> Result<T, LinkError> {
 mod tests {
     use super::*;
 
-    const GREETING: Greeting = Greeting { part: Part::Sends, hears: true, page: 4096, capacity: 1 << 20 };
+    const GREETING: Greeting = Greeting {
+        part: Part::Sends,
+        hears: true,
+        page: 4096,
+        capacity: 1 << 20,
+        longest: 100,
+        position: 1 << 30,
+        number: 77,
+    };
 
     #[test]
     fn what_was_said_is_understood() {
-        assert_eq!(Greeting::parse(&GREETING.to_bytes(), LEN_BYTES, Part::Sends, 4096).unwrap(), GREETING);
+        assert_eq!(Greeting::parse(&GREETING.to_bytes(), LEN_BYTES, &[Part::Sends], 4096).unwrap(), GREETING);
     }
 
     #[test]
     fn every_other_byte_or_length_is_refused_or_understood_otherwise() {
         let bytes = GREETING.to_bytes();
-        for at in 0..40 {
+        for at in 0..LEN_BYTES {
             for flip in [1, 0x80, 0xff] {
                 let mut damaged = bytes;
                 damaged[at] ^= flip;
-                let answer = Greeting::parse(&damaged, LEN_BYTES, Part::Sends, 4096);
+                let answer = Greeting::parse(&damaged, LEN_BYTES, &[Part::Sends], 4096);
                 assert!(answer.map_or(true, |read| read != GREETING), "byte {at} ^ {flip:#x} went unnoticed");
             }
         }
         for len in [0, 1, LEN_BYTES - 1, LEN_BYTES + 1, usize::MAX] {
-            assert!(Greeting::parse(&bytes, len, Part::Sends, 4096).is_err());
+            assert!(Greeting::parse(&bytes, len, &[Part::Sends], 4096).is_err());
         }
-        let error = Greeting::parse(&bytes, LEN_BYTES, Part::Receives, 4096).unwrap_err().to_string();
+        let error = Greeting::parse(&bytes, LEN_BYTES, &[Part::Receives], 4096).unwrap_err().to_string();
         assert!(error.contains("one of the two has to receive"), "{error}");
+    }
+
+    #[test]
+    fn who_has_another_part_is_told_which_it_should_have() {
+        let said = |part, parts: &[Part]| {
+            let bytes = Greeting { part, ..GREETING }.to_bytes();
+            Greeting::parse(&bytes, LEN_BYTES, parts, 4096).unwrap_err().to_string()
+        };
+        for part in PARTS {
+            let bytes = Greeting { part, ..GREETING }.to_bytes();
+            assert_eq!(Greeting::parse(&bytes, LEN_BYTES, &PARTS, 4096).unwrap().part, part);
+            let error = said(part, &[part.other()]);
+            assert!(error.contains("one of the two has to"), "{error}");
+        }
+        let error = said(Part::Sends, &[Part::Subscribes, Part::Reads]);
+        assert!(error.contains("to send, and not to subscribe, or to read a newest value"), "{error}");
     }
 }

@@ -3,11 +3,10 @@
 
 use super::{
     greeting::FAREWELL,
-    memory::Shared,
     post::{Post, SharedPost, Sleeper, Waker},
 };
 use crate::{
-    segment::FenceMode,
+    observer::Outlook,
     sys::{
         fork::Private,
         socket::{self, Standing},
@@ -36,7 +35,7 @@ pub(super) enum Gone {
 
 /// An end's connection to the other one.
 #[derive(Debug)]
-pub(super) struct Line {
+pub struct Line {
     socket: Private,
     post: SharedPost,
     waker: Waker,
@@ -46,10 +45,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(socket: Private, shared: &Shared, fences: FenceMode) -> Self {
+    pub(super) fn new(socket: Private, post: SharedPost) -> Self {
         Self {
             socket,
-            post: SharedPost::new(shared, fences),
+            post,
             waker: Waker::default(),
             sleeper: Sleeper::default(),
             waiting: Waiting::default(),
@@ -70,7 +69,7 @@ impl Line {
     }
 
     /// How the peer went, if it did.
-    fn gone(&self) -> Option<Gone> {
+    pub(super) fn gone(&self) -> Option<Gone> {
         match socket::look(&self.socket) {
             Standing::Connected => None,
             Standing::Says(FAREWELL) => Some(Gone::InGoodOrder),
@@ -148,6 +147,30 @@ impl Line {
             };
             self.post.sleep(seen, time_left(wait).map_or(bound, |left| left.min(bound)));
         }
+    }
+}
+
+/// Of those who only look on, and answer nothing.
+impl Outlook for Line {
+    #[inline]
+    fn is_ours(&self) -> bool {
+        self.socket.is_ours()
+    }
+
+    fn set_waiting(&mut self, waiting: Waiting) {
+        self.waiting = waiting;
+    }
+
+    fn until<T>(
+        &mut self,
+        wait: Wait<'_>,
+        mut poll: impl FnMut() -> Result<Option<T>, RecvError>,
+    ) -> Result<T, RecvError> {
+        if let (Wait::Never, Some(gone)) = (wait, self.gone_lately()) {
+            // What it left before it went is there now.
+            return poll()?.ok_or(gone.into());
+        }
+        Line::until(self, wait, poll)
     }
 }
 

@@ -5,7 +5,8 @@ use super::{
     LinkError, Peer, Peers, SealedConfig, SealedReceiver, SealedSender,
     greeting::{self, Greeting, Part},
     line::Line,
-    memory::{self, Shared, Unshared},
+    memory::{self, PostWords, Unshared},
+    post::SharedPost,
 };
 use crate::{
     segment::FenceMode,
@@ -232,13 +233,14 @@ impl Link {
     pub fn sender(self, config: &SealedConfig, wait: Wait<'_>) -> Result<SealedSender, LinkError> {
         let page = ident::page_size_bytes()?;
         let capacity = config.capacity(page)?;
-        let ours = Greeting { part: Part::Sends, hears: fence::register(), page, capacity };
+        let ours = Greeting { capacity, ..Greeting::new(Part::Sends, fence::register(), page) };
         let memory = Unshared::new(ours.part, page, capacity)?;
         self.hand_over(&ours, &memory)?;
-        let (theirs, file) = self.be_given(ours.part.other(), page, wait)?;
+        let (theirs, file) = self.be_given(&[ours.part.other()], page, wait)?;
         memory.place_theirs(&memory::check(theirs.part, page, capacity, file)?)?;
         let shared = memory.share();
-        Ok(SealedSender::new(self.line(ours, theirs, &shared), shared))
+        let post = post(ours, &shared.ours, theirs, &shared.theirs);
+        Ok(SealedSender::new(Line::new(self.socket, post), shared))
     }
 
     /// Makes this the receiving end.
@@ -253,24 +255,25 @@ impl Link {
     /// Waits for the peer to do its part, as long as `wait` says.
     pub fn receiver(self, config: &SealedConfig, wait: Wait<'_>) -> Result<SealedReceiver, LinkError> {
         let page = ident::page_size_bytes()?;
-        let ours = Greeting { part: Part::Receives, hears: fence::register(), page, capacity: 0 };
-        let (theirs, file) = self.be_given(ours.part.other(), page, wait)?;
+        let ours = Greeting::new(Part::Receives, fence::register(), page);
+        let (theirs, file) = self.be_given(&[ours.part.other()], page, wait)?;
         let capacity = acceptable(theirs.capacity, page, config.max_capacity())?;
         let file = memory::check(theirs.part, page, capacity, file)?;
         let memory = Unshared::new(ours.part, page, capacity)?;
         memory.place_theirs(&file)?;
         self.hand_over(&ours, &memory)?;
         let shared = memory.share();
-        Ok(SealedReceiver::new(self.line(ours, theirs, &shared), shared))
+        let post = post(ours, &shared.ours, theirs, &shared.theirs);
+        Ok(SealedReceiver::new(Line::new(self.socket, post), shared))
     }
 
-    fn line(self, ours: Greeting, theirs: Greeting, shared: &Shared) -> Line {
-        let fences = if ours.hears && theirs.hears { FenceMode::Asymmetric } else { FenceMode::Full };
-        Line::new(self.socket, shared, fences)
+    /// The connection, where there is to be a channel.
+    pub(super) fn into_socket(self) -> Private {
+        self.socket
     }
 
     /// Makes our memory, and gives it to the peer.
-    fn hand_over(&self, ours: &Greeting, memory: &Unshared) -> Result<(), LinkError> {
+    pub(super) fn hand_over(&self, ours: &Greeting, memory: &Unshared) -> Result<(), LinkError> {
         if !self.socket.is_ours() {
             return Err(LinkError::Forked);
         }
@@ -282,8 +285,13 @@ impl Link {
         }
     }
 
-    /// What a peer says that has this part, and the one descriptor that comes with it.
-    fn be_given(&self, part: Part, page: u64, wait: Wait<'_>) -> Result<(Greeting, File), LinkError> {
+    /// What a peer says that has one of these parts, and the one descriptor that comes with it.
+    pub(super) fn be_given(
+        &self,
+        parts: &[Part],
+        page: u64,
+        wait: Wait<'_>,
+    ) -> Result<(Greeting, File), LinkError> {
         if !self.socket.is_ours() {
             return Err(LinkError::Forked);
         }
@@ -297,7 +305,7 @@ impl Link {
         let greeting = match letter.sender {
             // It may be another process that has the socket now.
             Some(sender) => {
-                self.peers.admit(sender).and_then(|_| Greeting::parse(&bytes, letter.len, part, page))
+                self.peers.admit(sender).and_then(|_| Greeting::parse(&bytes, letter.len, parts, page))
             }
             None => Err(LinkError::NotPermitted("the kernel doesn't say whose greeting it is".into())),
         };
@@ -312,6 +320,12 @@ impl Link {
             }
         }
     }
+}
+
+/// How two ends wake each other.
+pub(super) fn post(ours: Greeting, our: &PostWords, theirs: Greeting, their: &PostWords) -> SharedPost {
+    let fences = if ours.hears && theirs.hears { FenceMode::Asymmetric } else { FenceMode::Full };
+    SharedPost::new(our.clone(), their.clone(), fences)
 }
 
 /// Why other than one descriptor is in our hands; `has_lost_some`: there were more of them.
@@ -330,7 +344,7 @@ fn wrong_number(count: usize, has_lost_some: bool) -> LinkError {
 }
 
 /// A capacity that a peer says, if it can be and isn't too large for us.
-fn acceptable(capacity: u64, page: u64, max: u64) -> Result<u64, LinkError> {
+pub(super) fn acceptable(capacity: u64, page: u64, max: u64) -> Result<u64, LinkError> {
     if capacity == 0 || capacity % page != 0 {
         return Err(LinkError::Refused(format!(
             "its channel's capacity is {capacity} bytes, which isn't whole pages"

@@ -6,13 +6,17 @@
 //! mapped:          | words | guard | words | ring | ring |     in both processes
 //! ```
 //!
-//! Both processes map both, in one row, so that the ring's algorithm (`ring::spsc`) finds all
+//! In a broadcast and for a newest value, one process's memory is mapped by many, and each of
+//! those has a page of its own, which only it and that one process map: two mappings then, in
+//! each of which the other part is left out.
+//!
+//! Else both processes map both, in one row, so that the ring's algorithm (`ring::spsc`) finds all
 //! of its words by their offsets as in a named segment. The only difference is which of them
 //! a process could store to.
 
 use super::{LinkError, greeting::Part};
 use crate::{
-    ring::{memory::Words, spsc},
+    ring::{broadcast, latest, memory::Words, spsc},
     sys::{
         file::Cause,
         map::{Access, Pair},
@@ -27,20 +31,78 @@ const LEDGER: usize = 128;
 const RELEASED: usize = 168;
 const BELL: usize = 256;
 const ASLEEP: usize = 384;
+/// A publisher's and a writer's. What is looked at and what is stored often is 128 bytes from
+/// each other, since processors fetch lines in pairs.
+const SHARED: usize = 512;
+const STATE: usize = 640;
+const HEAD: usize = 768;
+const INTENT: usize = 896;
+const CHECKPOINTS: usize = 1024;
 
 /// The length of what an end hands over.
 pub(super) fn len_bytes(part: Part, page: u64, capacity: u64) -> u64 {
-    match part {
-        Part::Sends => page.saturating_add(capacity),
-        Part::Receives => page,
-    }
+    if part.has_messages() { page.saturating_add(capacity) } else { page }
 }
 
 /// The words by which an end wakes the other one: see `post`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PostWords {
+    pub(super) words: Words,
     pub(super) bell: usize,
     pub(super) asleep: usize,
+}
+
+/// The memory of one end, mapped by itself: where there is one of these for many of those.
+#[derive(Clone, Debug)]
+pub(super) struct Single {
+    pub(super) post: PostWords,
+    /// Its page of words, and the memory for messages behind it.
+    page: usize,
+    data: usize,
+    capacity: u64,
+}
+
+impl Single {
+    pub(super) fn words(&self) -> &Words {
+        &self.post.words
+    }
+
+    /// A ring of one publisher, who waits for nobody.
+    pub(super) fn broadcast(&self) -> broadcast::Geometry {
+        broadcast::Geometry {
+            generation: self.page + SHARED,
+            highest: self.page + SHARED + 8,
+            states: self.page + STATE,
+            heads: self.page + HEAD,
+            intents: self.page + INTENT,
+            checkpoints: self.page + CHECKPOINTS,
+            entry_stride: 0,
+            rows: 0,
+            row_stride: 0,
+            data: self.data,
+            data_stride: 0,
+            capacity: self.capacity,
+            publishers: 1,
+            participants: 1,
+            lossy: true,
+        }
+    }
+
+    /// Slots for values of up to so many bytes, as many as there is room for.
+    pub(super) fn latest(&self, longest: u64) -> latest::Geometry {
+        latest::Geometry {
+            newest: self.page + SHARED,
+            slots: self.data,
+            stride: latest::slot_bytes(longest) as usize,
+            depth: depth(self.capacity, longest),
+            max_message_len: longest as usize,
+        }
+    }
+}
+
+/// How many values of up to so many bytes there is room for.
+pub(super) fn depth(capacity: u64, longest: u64) -> u64 {
+    (capacity / latest::slot_bytes(longest)).min(latest::MAX_DEPTH)
 }
 
 /// The memory of both ends, as one of them has it mapped.
@@ -87,21 +149,20 @@ impl Unshared {
     }
 
     fn place(&self, part: Part, file: &File, access: Access) -> Result<(), OsError> {
-        match part {
-            Part::Receives => self.pair.place_first(file, access),
-            Part::Sends => self.pair.place_second(file, access),
+        if part.has_messages() {
+            self.pair.place_second(file, access)
+        } else {
+            self.pair.place_first(file, access)
         }
     }
 
     /// The memory of both, which were placed.
     pub(super) fn share(self) -> Shared {
         let at = self.pair.offsets();
-        let post = |first| PostWords { bell: first + BELL, asleep: first + ASLEEP };
-        let (receivers, senders) = (post(at.first), post(at.second));
-        let (ours, theirs) = match self.part {
-            Part::Sends => (senders, receivers),
-            Part::Receives => (receivers, senders),
-        };
+        let words = Words::new(&Arc::new(self.pair.into_mapping()));
+        let (receivers, senders) = (post(&words, at.first), post(&words, at.second));
+        let (ours, theirs) =
+            if self.part.has_messages() { (senders, receivers) } else { (receivers, senders) };
         let geometry = spsc::Geometry {
             sender_ledger: at.second + LEDGER,
             receiver_ledger: at.first + LEDGER,
@@ -109,8 +170,20 @@ impl Unshared {
             data: at.ring,
             capacity: self.capacity,
         };
-        Shared { words: Words::new(&Arc::new(self.pair.into_mapping())), geometry, ours, theirs }
+        Shared { words, geometry, ours, theirs }
     }
+
+    /// The memory of the end that does this, which was placed, and the other's wasn't.
+    pub(super) fn single(self, part: Part) -> Single {
+        let at = self.pair.offsets();
+        let page = if part.has_messages() { at.second } else { at.first };
+        let words = Words::new(&Arc::new(self.pair.into_mapping()));
+        Single { post: post(&words, page), page, data: at.ring, capacity: self.capacity }
+    }
+}
+
+fn post(words: &Words, page: usize) -> PostWords {
+    PostWords { words: words.clone(), bell: page + BELL, asleep: page + ASLEEP }
 }
 
 /// Makes the memory that this end hands over; it isn't sealed yet.

@@ -29,6 +29,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Kinds
+//!
+//! | kind | ends | made by |
+//! |---|---|---|
+//! | messages, from one to one | [`SealedSender`], [`SealedReceiver`] | [`Link::sender`], [`Link::receiver`] |
+//! | broadcast: every message, from one to many, as fast as it goes | [`SealedPublisher`], [`SealedSubscriber`] | [`Link::guest`] and [`SealedPublisher::admit`], [`Link::subscriber`] |
+//! | the newest value, from one to many | [`SealedWriter`], [`SealedReader`] | [`Link::guest`] and [`SealedWriter::admit`], [`Link::reader`] |
+//!
+//! In the last two, those who receive need not trust each other either: all of them map the
+//! memory of the one who writes it, for reading; what each writes itself (whether it sleeps) is
+//! in a page that only the writer maps besides.
+//!
+//! The others aren't offered, because of what they are. In a *work queue* each receiver writes to
+//! what all of them share, to say that a message is its own. A *reliable broadcast* waits for
+//! the slowest subscriber, so any of them could stop it for all: make a channel of messages to
+//! each one instead, and decide for each how long to wait. A *request and its response* are two
+//! channels of messages, one each way, over two connections.
+//!
 //! # What is promised
 //!
 //! | the peer | then |
@@ -39,6 +57,11 @@
 //! | changes any byte of its own memory, at any time | messages of other bytes, [`RecvError::Corrupt`], or a time-out; no panic, no fault, no more memory than [`SealedConfig::max_capacity_bytes`] |
 //! | stops, or says nothing | your call times out as you said |
 //! | is killed, or goes | [`RecvError::PeerDied`], [`RecvError::Closed`] after what it has sent, within 250 ms |
+//! | subscribes or reads, and is slow, stops, or is killed | it is no matter to you, nor to the others; a slow subscriber is told what it missed |
+//! | subscribes or reads, and says whatever it likes of whether it sleeps | the same, but for a system call a message, and the others are woken for nothing; of its page you look at nothing else |
+//! | comes to subscribe or to read, and doesn't do its part | [`Link::guest`] times out as you said, wherever you wait for it; to admit it and to send takes no wait |
+//! | publishes, and lies about where its messages are, or what was missed | other messages, other numbers, or [`RecvError::Corrupt`]: what you receive is its word alone |
+//! | talks on the socket | [`RecvError::Corrupt`]; a publisher or writer hangs up on that one |
 //! | wakes you all the time | it costs you processor time: that isn't prevented |
 //! | hides holes, by pages beyond the end | they are filled before anything is read, with memory of yours, up to [`SealedConfig::max_capacity_bytes`]: give your process room for that much, or lower it |
 //! | hands over many descriptors | at most four of them get to you, and are closed again |
@@ -58,21 +81,29 @@
 //!
 //! As in named channels ([`Waiting`](crate::Waiting)); a cancellation is noticed within 10 ms.
 
+mod audience;
 mod error;
 mod greeting;
 mod line;
 mod link;
 mod memory;
+mod onlookers;
 mod peers;
 mod post;
+mod publisher;
 mod receiver;
 mod sender;
+mod writer;
 
+pub use audience::Guest;
 pub use error::LinkError;
 pub use link::{Link, Listener, connect};
+pub use onlookers::{SealedBulletin, SealedReader, SealedSubscriber, SealedValue};
 pub use peers::{Peer, Peers};
+pub use publisher::{SealedDraft, SealedPublisher};
 pub use receiver::{SealedMessage, SealedReceiver};
 pub use sender::{SealedLoan, SealedSender};
+pub use writer::{SealedValueLoan, SealedWriter};
 
 #[allow(unused_imports, reason = "for the documentation")]
 use ipc_core::RecvError;
@@ -89,6 +120,8 @@ use ipc_core::RecvError;
 pub struct SealedConfig {
     capacity_bytes: Option<u64>,
     max_capacity_bytes: Option<u64>,
+    max_message_len: Option<u64>,
+    depth: Option<u64>,
 }
 
 impl SealedConfig {
@@ -97,21 +130,40 @@ impl SealedConfig {
     /// What is accepted unless another limit is given: 64 MiB.
     pub const DEFAULT_MAX_CAPACITY_BYTES: u64 = 64 << 20;
 
+    /// A writer's longest value unless another length is given, in bytes: 4 KiB.
+    pub const DEFAULT_MAX_MESSAGE_LEN: u64 = 4096;
+    /// A writer's values that there is room for unless another number is given.
+    pub const DEFAULT_DEPTH: u64 = 4;
+
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For a sender: room for messages, in bytes, rounded up to whole pages: 1 byte to 1 TiB. A
-    /// message takes up its length, rounded up to a multiple of 8, and 8 bytes more; the longest
-    /// one is the capacity less 16.
+    /// For a sender or a publisher: room for messages, in bytes, rounded up to whole pages:
+    /// 1 byte to 1 TiB. A message takes up its length, rounded up to a multiple of 8, and 8 bytes
+    /// more, a publisher's 16; the longest one is the capacity less 16, a publisher's less 32.
     #[must_use]
     pub fn capacity_bytes(self, bytes: u64) -> Self {
         Self { capacity_bytes: Some(bytes), ..self }
     }
 
-    /// For a receiver: the largest capacity that it accepts of a sender, in bytes. It maps that
-    /// much, and its copy of a message is at most as long.
+    /// For a writer: the longest value, in bytes. There is memory for [`depth`](Self::depth) of
+    /// them.
+    #[must_use]
+    pub fn max_message_len(self, bytes: u64) -> Self {
+        Self { max_message_len: Some(bytes), ..self }
+    }
+
+    /// For a writer: how many values there is room for, 2 to 256. A reader is overtaken if all
+    /// of them but one are replaced while it copies one.
+    #[must_use]
+    pub fn depth(self, values: u64) -> Self {
+        Self { depth: Some(values), ..self }
+    }
+
+    /// For a receiver, subscriber or reader: the largest capacity that it accepts of its
+    /// peer, in bytes. It maps that much, and its copy of a message is at most as long.
     #[must_use]
     pub fn max_capacity_bytes(self, bytes: u64) -> Self {
         Self { max_capacity_bytes: Some(bytes), ..self }

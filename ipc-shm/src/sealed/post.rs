@@ -18,9 +18,8 @@
 //! A peer that stores whatever it likes to its two words costs system calls and processor
 //! time: the deadline is looked at after each of them, and sleeps are bounded.
 
-use super::memory::{PostWords, Shared};
+use super::memory::PostWords;
 use crate::{
-    ring::memory::Words,
     segment::FenceMode,
     sys::{fence, futex},
 };
@@ -92,30 +91,29 @@ impl Sleeper {
 /// The words of both ends.
 #[derive(Debug)]
 pub(super) struct SharedPost {
-    words: Words,
     ours: PostWords,
     theirs: PostWords,
     fences: FenceMode,
 }
 
 impl SharedPost {
-    pub(super) fn new(shared: &Shared, fences: FenceMode) -> Self {
-        Self { words: shared.words.clone(), ours: shared.ours, theirs: shared.theirs, fences }
+    pub(super) fn new(ours: PostWords, theirs: PostWords, fences: FenceMode) -> Self {
+        Self { ours, theirs, fences }
     }
 }
 
 impl Post for SharedPost {
     fn announce(&self, number: u32) {
-        self.words.half_word(self.ours.asleep).store(number, Ordering::Relaxed);
+        self.ours.words.half_word(self.ours.asleep).store(number, Ordering::Relaxed);
     }
 
     #[inline]
     fn announced(&self) -> u32 {
-        self.words.half_word(self.theirs.asleep).load(Ordering::Relaxed)
+        self.theirs.words.half_word(self.theirs.asleep).load(Ordering::Relaxed)
     }
 
     fn ring(&self) {
-        let bell = self.words.half_word(self.ours.bell);
+        let bell = self.ours.words.half_word(self.ours.bell);
         let shown = bell.load(Ordering::Relaxed);
         // Release: pairs with the Acquire in `bell`; the change of the ring comes first.
         bell.store(shown.wrapping_add(1), Ordering::Release);
@@ -124,7 +122,7 @@ impl Post for SharedPost {
 
     fn bell(&self) -> u32 {
         // Acquire: pairs with the Release in `ring`.
-        self.words.half_word(self.theirs.bell).load(Ordering::Acquire)
+        self.theirs.words.half_word(self.theirs.bell).load(Ordering::Acquire)
     }
 
     #[inline]
@@ -147,7 +145,7 @@ impl Post for SharedPost {
     }
 
     fn sleep(&self, seen: u32, time: Duration) {
-        futex::wait(self.words.half_word(self.theirs.bell).get(), seen, time);
+        futex::wait(self.theirs.words.half_word(self.theirs.bell).get(), seen, time);
     }
 }
 

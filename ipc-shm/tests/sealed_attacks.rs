@@ -1,0 +1,274 @@
+//! Hostile peers of sealed broadcasts and newest values: each row of what `ipc_shm::sealed`
+//! promises of them, by an attempt.
+
+#[path = "common/attack.rs"]
+mod attack;
+mod common;
+
+use attack::{
+    ALL, Attacker, PAGE, PUBLISHES, READS, RING, SUBSCRIBES, WRITES, attacked, attempts_on, greeting,
+    greeting_with, memfd, refused, soon,
+};
+use common::{Arena, PATIENCE, prove};
+use ipc_shm::{
+    Receiver, RecvError, Sender, Wait,
+    sealed::{
+        self, Guest, LinkError, Listener, Peers, SealedConfig, SealedPublisher, SealedReader,
+        SealedSubscriber, SealedWriter,
+    },
+};
+use rstest::rstest;
+use std::{
+    os::fd::AsRawFd,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// A guest that an attacker is, and its page.
+fn hostile_guest(part: u32) -> (Guest, Attacker, NonNull<u8>) {
+    let arena = Arena::new();
+    let (link, attacker) = attacked(&arena);
+    let (file, page) = memfd(PAGE as u64, &ALL);
+    attacker.send(&greeting(part, 0), &[file.as_raw_fd()]);
+    (link.guest(soon()).unwrap(), attacker, page)
+}
+
+/// A subscriber whose publisher is the attacker, which says this of its ring.
+fn subscriber_of(more: [u64; 3]) -> (Result<SealedSubscriber, LinkError>, Attacker, NonNull<u8>) {
+    let arena = Arena::new();
+    let (link, attacker) = attacked(&arena);
+    let (file, memory) = memfd(PAGE as u64 + RING, &ALL);
+    attacker.send(&greeting_with(PUBLISHES, RING, more), &[file.as_raw_fd()]);
+    (link.subscriber(&SealedConfig::new(), soon()), attacker, memory)
+}
+
+/// A reader whose writer is the attacker, which says that this is its longest value.
+fn reader_of(longest: u64) -> (Result<SealedReader, LinkError>, Attacker, NonNull<u8>) {
+    let arena = Arena::new();
+    let (link, attacker) = attacked(&arena);
+    let (file, memory) = memfd(PAGE as u64 + RING, &ALL);
+    attacker.send(&greeting_with(WRITES, RING, [longest, 0, 0]), &[file.as_raw_fd()]);
+    (link.reader(&SealedConfig::new(), soon()), attacker, memory)
+}
+
+fn small() -> SealedConfig {
+    SealedConfig::new().capacity_bytes(RING).max_message_len(1000)
+}
+
+/// Another subscriber, which is honest.
+fn honest(tx: &mut SealedPublisher) -> SealedSubscriber {
+    let arena = Arena::new();
+    let path = arena.file("s");
+    let listener = Listener::bind(&path, Peers::ourselves()).unwrap();
+    let there = thread::spawn(move || {
+        let link = sealed::connect(&path, &Peers::ourselves(), soon()).unwrap();
+        link.subscriber(&SealedConfig::new(), soon()).unwrap()
+    });
+    tx.admit(listener.accept(soon()).unwrap().guest(soon()).unwrap()).unwrap();
+    there.join().unwrap()
+}
+
+#[test]
+fn what_many_are_given_none_of_them_can_change() {
+    let mut publisher = SealedPublisher::new(&small()).unwrap();
+    let (guest, subscriber, _) = hostile_guest(SUBSCRIBES);
+    publisher.admit(guest).unwrap();
+    publisher.send(b"for all").unwrap();
+    let mut rx = honest(&mut publisher);
+    // Four slots of 1,024 bytes: a page.
+    let mut writer = SealedWriter::new(&small()).unwrap();
+    let (guest, reader, _) = hostile_guest(READS);
+    writer.admit(guest).unwrap();
+    writer.send(b"newest").unwrap();
+    for (kind, file) in [("broadcast", subscriber.receive()), ("newest value", reader.receive())] {
+        for (attack, outcome) in attempts_on(&file.expect("the peer's memory")) {
+            assert!(outcome.starts_with("refused"), "{kind}: {attack}: {outcome}");
+            prove(&format!("attack: {kind}: {attack}: {outcome}"));
+        }
+    }
+    publisher.send(b"on we go").unwrap();
+    assert_eq!(&*rx.receive(soon()).unwrap(), b"on we go");
+}
+
+#[test]
+fn a_subscriber_that_always_pretends_to_sleep_holds_up_nobody() {
+    let mut tx = SealedPublisher::new(&small()).unwrap();
+    let mut rx = honest(&mut tx);
+    let (guest, _attacker, page) = hostile_guest(SUBSCRIBES);
+    tx.admit(guest).unwrap();
+    let asleep = page.as_ptr().addr() + 384;
+    let stop = Arc::new(AtomicBool::new(false));
+    let liar = thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut number = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                number = number.wrapping_add(1);
+                // SAFETY: mapped for good, aligned, and used by atomics only.
+                unsafe { &*(asleep as *const AtomicU32) }.store(number, Ordering::Relaxed);
+            }
+        }
+    });
+    for number in 0..2000_u32 {
+        tx.try_send(&number.to_ne_bytes()).unwrap();
+        assert_eq!(*rx.receive(soon()).unwrap(), number.to_ne_bytes());
+    }
+    stop.store(true, Ordering::Relaxed);
+    liar.join().unwrap();
+}
+
+#[test]
+fn a_subscriber_that_talks_is_hung_up_on_and_the_others_are_not() {
+    let mut tx = SealedPublisher::new(&small()).unwrap();
+    let mut rx = honest(&mut tx);
+    let (guest, attacker, _) = hostile_guest(SUBSCRIBES);
+    tx.admit(guest).unwrap();
+    assert_eq!(tx.subscribers(), 2);
+    attacker.send(b"blah blah", &[]);
+    assert_eq!(tx.subscribers(), 1);
+    tx.send(b"on we go").unwrap();
+    assert_eq!(&*rx.receive(soon()).unwrap(), b"on we go");
+}
+
+#[test]
+fn a_guest_that_does_not_do_its_part_is_refused_when_time_is_over() {
+    let briefly = || Wait::timeout(Duration::from_millis(30));
+    let guest = |bytes: &[u8], len: u64, seals: &[i32]| {
+        let arena = Arena::new();
+        let (link, attacker) = attacked(&arena);
+        let (file, _) = memfd(len, seals);
+        if !bytes.is_empty() {
+            attacker.send(bytes, &[file.as_raw_fd()]);
+        }
+        link.guest(briefly()).map(drop).unwrap_err()
+    };
+    let silent = guest(b"", PAGE as u64, &ALL);
+    assert!(matches!(silent, LinkError::TimedOut), "{silent:?}");
+    refused(&guest(b"hello", PAGE as u64, &ALL), "5 bytes");
+    refused(&guest(&greeting(SUBSCRIBES, 0), 2 * PAGE as u64, &ALL), "has 8192 bytes");
+    refused(&guest(&greeting(READS, 0), PAGE as u64, &ALL[..3]), "written to by others");
+    refused(&guest(&greeting(PUBLISHES, RING), PAGE as u64 + RING, &ALL), "one of the two has to subscribe");
+}
+
+#[test]
+fn what_a_publisher_or_writer_says_of_its_memory_is_checked() {
+    for more in [[0, 1 << 63, 0], [0, 4, 0], [0, u64::MAX, 0], [0, 0, 1], [0, 160, 11]] {
+        refused(&subscriber_of(more).0.unwrap_err(), "publisher 1's");
+    }
+    for longest in [RING, u64::MAX, 1 << 40, RING - 8] {
+        refused(&reader_of(longest).0.unwrap_err(), "no room");
+    }
+}
+
+/// What a call came to: a message, corrupt, nothing.
+fn count(answers: &mut [u64; 3], answer: Result<usize, RecvError>) {
+    match answer {
+        Ok(len) => {
+            assert!(len <= RING as usize);
+            answers[0] += 1;
+        }
+        Err(RecvError::Corrupt(_)) => answers[1] += 1,
+        Err(RecvError::WouldBlock | RecvError::End | RecvError::Lagged { .. }) => answers[2] += 1,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+const CHANGES: [fn(u8) -> u8; 4] = [|_| 0, |_| 0xff, |byte| byte ^ 1, |byte| byte.wrapping_sub(1)];
+
+/// A victim for each change, since what one took to be corrupt stays so.
+#[rstest]
+#[case::of_a_ring(true)]
+#[case::of_values(false)]
+fn whatever_each_byte_is_changed_to_every_call_answers(#[case] is_ring: bool) {
+    let put = |memory: NonNull<u8>, at: usize, byte: u8| {
+        // SAFETY: within our own mapping, which the victim only reads, by atomics.
+        unsafe { memory.as_ptr().wrapping_add(at).write_volatile(byte) };
+    };
+    let mut image = vec![0_u8; PAGE + RING as usize];
+    let mut word = |at: usize, word: u64| image[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+    if is_ring {
+        // Three messages of 8 bytes, by a publisher that has a generation and is entered.
+        [(512, 1), (640, 1), (768, 72), (896, 512)].into_iter().for_each(|(at, value)| word(at, value));
+        for number in 0..3_usize {
+            word(PAGE + 24 * number, 8 << 8 | 1);
+            word(PAGE + 24 * number + 8, number as u64);
+        }
+        word(PAGE + 80, 3);
+    } else {
+        // Version 1 in slot 0: 8 bytes.
+        [(512, 1 << 8), (PAGE, 1), (PAGE + 8, 8 << 8 | 1)]
+            .into_iter()
+            .for_each(|(at, value)| word(at, value));
+    }
+    let mut answers = [0; 3];
+    let words = (256..264).chain(384..392).chain(512..1088).chain(PAGE..PAGE + 96);
+    for at in words.filter(|at| at % 8 < 2 || at % 8 == 7) {
+        for change in CHANGES {
+            let fill = |memory| image.iter().enumerate().for_each(|(at, &byte)| put(memory, at, byte));
+            if is_ring {
+                let (rx, _attacker, memory) = subscriber_of([0; 3]);
+                let mut rx = rx.unwrap();
+                fill(memory);
+                count(&mut answers, rx.try_recv().map(|message| message.len()));
+                put(memory, at, change(image[at]));
+                (0..4).for_each(|_| count(&mut answers, rx.try_recv().map(|message| message.len())));
+            } else {
+                let (rx, _attacker, memory) = reader_of(1000);
+                let mut rx = rx.unwrap();
+                fill(memory);
+                put(memory, at, change(image[at]));
+                count(&mut answers, rx.try_recv().map(|value| value.len()));
+                count(&mut answers, rx.read().map(|value| value.map_or(0, |value| value.len())));
+            }
+        }
+    }
+    let [messages, corrupt, nothing] = answers;
+    prove(&format!(
+        "sealed: bytes changed (ring: {is_ring}): {messages} messages, {corrupt} times corrupt, {nothing} nothing"
+    ));
+    assert!(corrupt > 0 && messages > 0 && nothing > 0);
+}
+
+#[rstest]
+#[case::subscriber(true)]
+#[case::reader(false)]
+fn who_waits_is_not_held_up_by_a_peer_that_rings_all_the_time(#[case] is_subscriber: bool) {
+    let (subscriber, _one, ring) = subscriber_of([0; 3]);
+    let (reader, _other, slots) = reader_of(1000);
+    let memory = if is_subscriber { ring } else { slots };
+    let bell = memory.as_ptr().addr() + 256;
+    let stop = Arc::new(AtomicBool::new(false));
+    let peer = thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut number = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                number = number.wrapping_add(1);
+                // SAFETY: mapped for good, aligned, and used by atomics only.
+                unsafe { &*(bell as *const AtomicU32) }.store(number, Ordering::Relaxed);
+            }
+        }
+    });
+    let (mut subscriber, mut reader) = (subscriber.unwrap(), reader.unwrap());
+    subscriber.set_waiting(ipc_shm::Waiting::Block);
+    reader.set_waiting(ipc_shm::Waiting::Block);
+    let answer = common::within(PATIENCE, move || match is_subscriber {
+        true => subscriber.recv_timeout(Duration::from_millis(50)).map(drop),
+        false => reader.recv_timeout(Duration::from_millis(50)).map(drop),
+    });
+    assert!(matches!(answer, Err(RecvError::TimedOut)), "{answer:?}");
+    stop.store(true, Ordering::Relaxed);
+    peer.join().unwrap();
+}
+
+#[test]
+fn a_publisher_that_talks_on_the_socket_is_corrupt() {
+    let (rx, attacker, _) = subscriber_of([0; 3]);
+    attacker.send(b"blah blah", &[]);
+    assert!(matches!(rx.unwrap().receive(soon()).map(drop), Err(RecvError::Corrupt(_))));
+}
