@@ -9,7 +9,10 @@
 use super::libc;
 use ipc_shm::{
     EndMark, Loan, Message, Receiver, Sender, Sequenced, Wait, Waiting,
-    sealed::{Listener, Peers, SealedConfig, SealedReceiver, SealedSender},
+    sealed::{
+        Link, Listener, Peers, SealedConfig, SealedPublisher, SealedReader, SealedReceiver, SealedSender,
+        SealedSubscriber, SealedWriter,
+    },
 };
 use std::{
     fs::File,
@@ -161,13 +164,59 @@ fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[RawFd]) {
     unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
 }
 
+/// What the end under test does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Receives,
+    Sends,
+    Subscribes,
+    Reads,
+    /// To a hostile guest.
+    Publishes,
+    Writes,
+}
+
+impl Role {
+    fn of(choice: u8) -> Self {
+        match choice % 16 {
+            0..=3 => Self::Receives,
+            4 | 5 => Self::Sends,
+            6..=9 => Self::Subscribes,
+            10..=13 => Self::Reads,
+            14 => Self::Publishes,
+            _ => Self::Writes,
+        }
+    }
+
+    /// The number of what the peer does.
+    fn of_peer(self) -> u32 {
+        match self {
+            Self::Receives => 1,
+            Self::Sends => 2,
+            Self::Subscribes => 3,
+            Self::Publishes => 4,
+            Self::Reads => 5,
+            Self::Writes => 6,
+        }
+    }
+
+    /// Whether the peer has the messages.
+    fn is_given(self) -> bool {
+        matches!(self, Self::Receives | Self::Subscribes | Self::Reads)
+    }
+}
+
+/// The longest value of an honest writer.
+const LONGEST: usize = 1000;
+
 /// The greeting of an honest peer, or what the script makes of it.
 fn greeting(script: &mut Script<'_>, part: u32, capacity: u64) -> Vec<u8> {
     let mut bytes = b"ipc-seal".to_vec();
     for word in [0x0102_0304, 1, part, 1] {
         bytes.extend(u32::to_ne_bytes(word));
     }
-    for word in [PAGE as u64, capacity, 0] {
+    let longest = if part == 5 { LONGEST as u64 } else { 0 };
+    for word in [PAGE as u64, capacity, longest, 0, 0] {
         bytes.extend(word.to_ne_bytes());
     }
     match script.byte() % 16 {
@@ -175,9 +224,14 @@ fn greeting(script: &mut Script<'_>, part: u32, capacity: u64) -> Vec<u8> {
             let at = script.below(bytes.len());
             bytes[at] = script.byte();
         }
-        1 => bytes.truncate(script.below(49)),
+        1 => bytes.truncate(script.below(65)),
         2 => bytes.extend([script.byte(); 40]),
-        3 => bytes[32..40].copy_from_slice(&script.word().to_ne_bytes()),
+        3 => {
+            let at = 32 + 8 * script.below(4);
+            bytes[at..at + 8].copy_from_slice(&script.word().to_ne_bytes());
+        }
+        // As if the ring had gone on for a while.
+        4 => bytes[48..56].copy_from_slice(&(8 * script.below(RING) as u64).to_ne_bytes()),
         _ => {}
     }
     bytes
@@ -202,9 +256,9 @@ pub(crate) fn play(script: &[u8]) {
     let peer = connect(&path);
     let Ok(link) = listener.accept(Wait::timeout(Duration::from_secs(5))) else { return };
     let briefly = Wait::timeout(Duration::from_millis(2));
-    let is_receiver = choice % 4 != 0;
-    let memory = memory(&mut script, if is_receiver { PAGE + RING } else { PAGE });
-    let said = greeting(&mut script, if is_receiver { 1 } else { 2 }, RING as u64);
+    let role = Role::of(choice);
+    let memory = memory(&mut script, if role.is_given() { PAGE + RING } else { PAGE });
+    let said = greeting(&mut script, role.of_peer(), if role.is_given() { RING as u64 } else { 0 });
     let stranger = File::open("/dev/null").expect("there is one");
     let descriptors = match script.byte() % 24 {
         0 => vec![],
@@ -213,20 +267,105 @@ pub(crate) fn play(script: &[u8]) {
         _ => vec![memory.file.as_raw_fd()],
     };
     // What is there before anybody looks.
-    for at in (0..memory.len).step_by(16).filter(|_| choice & 0x40 != 0) {
-        memory.put_word(at, 8 << 8 | 1);
+    if choice & 0x40 != 0 {
+        fill(role, &memory);
     }
     send(&peer, &said, &descriptors);
     let config = SealedConfig::new().capacity_bytes(RING as u64).max_capacity_bytes(RING as u64);
     let mutating = Mutating { is_on: choice & 0x80 != 0, seed: u64::from(choice) << 8 | 1 };
-    if is_receiver {
-        let Ok(mut rx) = link.receiver(&config, briefly) else { return };
-        rx.set_waiting(Waiting::Block);
-        mutating.meanwhile(&memory, || receive(&mut script, &mut rx, &memory, &peer));
-    } else {
-        let Ok(mut tx) = link.sender(&config, briefly) else { return };
-        tx.set_waiting(Waiting::Block);
-        mutating.meanwhile(&memory, || transmit(&mut script, &mut tx, &memory, &peer));
+    let mut end = match End::of(role, link, &config, briefly) {
+        Some(end) => end,
+        None => return,
+    };
+    mutating.meanwhile(&memory, || end.play(&mut script, &memory, &peer));
+}
+
+/// What an honest peer may have in its memory.
+fn fill(role: Role, memory: &Memory) {
+    match role {
+        Role::Subscribes => {
+            // A publisher that is entered, and messages of 8 bytes all around its ring.
+            for (at, word) in [(512, 1), (640, 1), (768, 24 * 170), (896, RING as u64)] {
+                memory.put_word(at, word);
+            }
+            for number in 0..170 {
+                memory.put_word(PAGE + 24 * number, 8 << 8 | 1);
+                memory.put_word(PAGE + 24 * number + 8, number as u64);
+            }
+        }
+        Role::Reads => {
+            // The second version, in the second of three slots.
+            for (at, word) in [(512, 2 << 8 | 1), (PAGE + 1024, 2), (PAGE + 1032, 8 << 8 | 1)] {
+                memory.put_word(at, word);
+            }
+        }
+        _ => (0..memory.len).step_by(16).for_each(|at| memory.put_word(at, 8 << 8 | 1)),
+    }
+}
+
+/// The end under test.
+enum End {
+    Receiver(SealedReceiver),
+    Sender(SealedSender),
+    Subscriber(SealedSubscriber),
+    Reader(SealedReader),
+    Publisher(SealedPublisher),
+    Writer(SealedWriter),
+}
+
+impl End {
+    /// It, if the peer was taken for one.
+    fn of(role: Role, link: Link, config: &SealedConfig, wait: Wait<'_>) -> Option<Self> {
+        Some(match role {
+            Role::Receives => Self::Receiver(link.receiver(config, wait).ok()?),
+            Role::Sends => Self::Sender(link.sender(config, wait).ok()?),
+            Role::Subscribes => Self::Subscriber(link.subscriber(config, wait).ok()?),
+            Role::Reads => Self::Reader(link.reader(config, wait).ok()?),
+            Role::Publishes => {
+                let mut tx = SealedPublisher::new(config).expect("a publisher needs nobody");
+                tx.admit(link.guest(wait).ok()?).ok()?;
+                Self::Publisher(tx)
+            }
+            Role::Writes => {
+                let config = config.clone().max_message_len(LONGEST as u64);
+                let mut tx = SealedWriter::new(&config).expect("a writer needs nobody");
+                tx.admit(link.guest(wait).ok()?).ok()?;
+                Self::Writer(tx)
+            }
+        })
+    }
+
+    fn play(&mut self, script: &mut Script<'_>, memory: &Memory, peer: &OwnedFd) {
+        match self {
+            Self::Receiver(rx) => {
+                rx.set_waiting(Waiting::Block);
+                receive(script, rx, memory, peer, |_| ());
+            }
+            Self::Subscriber(rx) => {
+                rx.set_waiting(Waiting::Block);
+                receive(script, rx, memory, peer, |_| ());
+            }
+            Self::Reader(rx) => {
+                rx.set_waiting(Waiting::Block);
+                receive(script, rx, memory, peer, |rx| {
+                    if let Ok(Some(value)) = rx.read() {
+                        look(&value);
+                    }
+                });
+            }
+            Self::Sender(tx) => {
+                tx.set_waiting(Waiting::Block);
+                transmit(script, tx, memory, peer);
+            }
+            Self::Publisher(tx) => {
+                transmit(script, tx, memory, peer);
+                black_box(tx.subscribers());
+            }
+            Self::Writer(tx) => {
+                transmit(script, tx, memory, peer);
+                black_box(tx.readers());
+            }
+        }
     }
 }
 
@@ -265,6 +404,9 @@ impl Mutating {
     }
 }
 
+/// The words of a peer that the end under test may look at.
+const WORDS: [usize; 10] = [168, 256, 384, 512, 640, 768, 896, 1024, 1032, 1080];
+
 /// Changes the peer's memory as the script says.
 fn change(script: &mut Script<'_>, memory: &Memory, peer: &OwnedFd) {
     match script.byte() % 8 {
@@ -276,8 +418,8 @@ fn change(script: &mut Script<'_>, memory: &Memory, peer: &OwnedFd) {
             memory.put_word(at, (script.below(RING + 64) as u64) << 8 | u64::from(script.byte() % 4));
         }
         // The words that the other end looks at.
-        4 => memory.put_word([168, 256, 384][script.below(3)], script.word()),
-        5 => memory.put_word(168, script.below(2 * RING) as u64),
+        4 => memory.put_word(WORDS[script.below(WORDS.len())], script.word()),
+        5 => memory.put_word(WORDS[script.below(WORDS.len())], script.below(2 * RING) as u64),
         6 => send(peer, &[script.byte()], &[]),
         _ => (0..RING).step_by(16).for_each(|at| memory.put_word(PAGE + at, 8 << 8 | 1)),
     }
@@ -290,7 +432,13 @@ fn look(bytes: &[u8]) {
     assert!(bytes.len() <= RING - 16, "longer than it can be");
 }
 
-fn receive(script: &mut Script<'_>, rx: &mut SealedReceiver, memory: &Memory, peer: &OwnedFd) {
+fn receive<R: Receiver + Sequenced>(
+    script: &mut Script<'_>,
+    rx: &mut R,
+    memory: &Memory,
+    peer: &OwnedFd,
+    look_otherwise: impl Fn(&mut R),
+) {
     for _ in 0..MOST_STEPS {
         if script.is_over() {
             break;
@@ -305,10 +453,11 @@ fn receive(script: &mut Script<'_>, rx: &mut SealedReceiver, memory: &Memory, pe
             5 => {
                 if let Ok(message) = rx.try_recv() {
                     look(&message);
-                    black_box(SealedReceiver::sequence_of(&message));
+                    black_box(R::sequence_of(&message));
                     message.keep();
                 }
             }
+            6 => look_otherwise(rx),
             _ => {
                 if let Ok(message) = rx.try_recv() {
                     look(&message);
@@ -318,7 +467,7 @@ fn receive(script: &mut Script<'_>, rx: &mut SealedReceiver, memory: &Memory, pe
     }
 }
 
-fn transmit(script: &mut Script<'_>, tx: &mut SealedSender, memory: &Memory, peer: &OwnedFd) {
+fn transmit<S: Sender + EndMark>(script: &mut Script<'_>, tx: &mut S, memory: &Memory, peer: &OwnedFd) {
     let briefly = || Wait::timeout(Duration::from_micros(50));
     for _ in 0..MOST_STEPS {
         if script.is_over() {
