@@ -118,9 +118,13 @@ impl<E: Endpoint> Drop for Guarded<E> {
 /// What a stray pointer would do: stores a byte to an endpoint's memory, for demonstrations,
 /// and for finding out what a program does then. It is the last byte of the channel's first
 /// page, which nobody reads, so nothing else comes of it; an observer's process and that of a
-/// guarded endpoint get a `SIGSEGV` instead.
+/// guarded endpoint get a `SIGSEGV` instead. In a fork of the endpoint's process it does nothing:
+/// whatever is at that address there is something else.
 pub fn stray_store(endpoint: &impl private::Mapped, byte: u8) {
     let words = endpoint.words();
+    if !words.are_ours() {
+        return;
+    }
     // SAFETY: none, where the pages are for reading only: the fault is what was asked for. Where
     // they aren't, the byte is within the first page, and neither this process nor a peer has
     // a reference to it.

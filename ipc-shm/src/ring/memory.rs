@@ -133,6 +133,11 @@ impl Words {
         Self { base: mapping.bytes(0, mapping.len_bytes()), mapping: Arc::clone(mapping) }
     }
 
+    /// Whether they are there: a forked child has nothing at their place, or by now something else.
+    pub(crate) fn are_ours(&self) -> bool {
+        self.mapping.is_ours()
+    }
+
     /// Changes what may be done to all of the memory, by whoever of this process.
     pub(crate) fn protect(&self, access: Access) -> Result<(), OsError> {
         self.mapping.protect(access)

@@ -127,10 +127,15 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Whether this process is the one that mapped it. A forked child has nothing there, or by
+    /// now something else.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
     /// Changes what may be done to all of the pages, from now on.
     pub(crate) fn protect(&self, access: Access) -> Result<(), OsError> {
-        // A forked child has nothing there, or by now something else.
-        if self.generation != fork::generation() {
+        if !self.is_ours() {
             return Ok(());
         }
         call("mprotect", || {
@@ -340,8 +345,7 @@ pub(crate) fn make_huge(file: &File, len_bytes: u64) -> Result<(), OsError> {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A forked child has nothing there, or by now something else.
-        if self.generation == fork::generation() {
+        if self.is_ours() {
             let _ = once("munmap", || {
                 // SAFETY: our own reservation; whoever borrowed from it borrowed `self`.
                 unsafe { munmap(self.reservation.cast(), self.reserved_len) }
