@@ -246,6 +246,16 @@ fn a_stray_store_outside_of_a_write_window_is_a_fault() {
     assert_eq!(&*rx.recv().unwrap(), b"again");
 }
 
+/// What is at its address in a child is something else, or nothing.
+#[test]
+fn a_forked_child_strays_nowhere() {
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &ShmConfig::new()).unwrap();
+    let tx = channel.sender().unwrap();
+    let fate = fate(|| ipc_shm::protect::stray_store(&tx, 1));
+    assert!(matches!(fate, WaitStatus::Exited(_, 0)), "{fate:?}");
+}
+
 #[rstest]
 #[case::before(true)]
 #[case::behind(false)]
@@ -404,6 +414,28 @@ fn a_capacity_beyond_all_bounds_is_refused_whatever_is_accepted() {
         assert!(matches!(error, LinkError::Refused(_) | LinkError::Unsupported(_)), "{error:?}");
     }
 }
+
+/// `vm.memfd_noexec` may forbid other ones; before Linux 6.3 there are only those.
+#[rstest]
+#[case::where_that_can_be_said(false)]
+#[case::where_it_can_not(true)]
+fn memory_that_is_handed_over_is_no_program(#[case] is_old: bool) {
+    let fate = fate(|| {
+        let arena = Arena::new();
+        let (link, attacker) = attacked(&arena);
+        if is_old {
+            common::refuse_flag(libc::SYS_memfd_create, 1, libc::MFD_NOEXEC_SEAL, libc::EINVAL);
+        }
+        // What the attacker gives isn't looked at before the sender has given its own.
+        let _ = link.sender(&SealedConfig::new(), Wait::timeout(Duration::from_millis(1)));
+        let file = attacker.receive().expect("the sender's memory");
+        let seals = fcntl(&file, FcntlArg::F_GET_SEALS).unwrap();
+        assert_eq!(seals & F_SEAL_EXEC == 0, is_old, "{seals:#x}");
+    });
+    assert!(matches!(fate, WaitStatus::Exited(_, 0)), "{fate:?}");
+}
+
+const F_SEAL_EXEC: i32 = 0x20;
 
 #[test]
 fn strangers_are_closed_by_one_thread_however_many_there_are() {

@@ -29,6 +29,8 @@ use std::{
 
 /// Nobody writes to it any more, but those who can already.
 const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(nix::libc::F_SEAL_FUTURE_WRITE);
+/// Nobody can run it: without that, a system may refuse to make it (`vm.memfd_noexec`).
+const NOT_A_PROGRAM: MFdFlags = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
 /// All that a receiver needs to rely on.
 const SEALS: SealFlag =
     SealFlag::F_SEAL_SEAL.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW).union(FUTURE_WRITE);
@@ -36,7 +38,13 @@ const SEALS: SealFlag =
 /// Makes one of this length, all of whose pages are there.
 pub(crate) fn make(len_bytes: u64) -> Result<File, OsError> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = File::from(call("memfd_create", || memfd_create(c"ipc-sealed", flags))?);
+    let create = |flags| attempt("memfd_create", || memfd_create(c"ipc-sealed", flags));
+    let file = match create(flags | NOT_A_PROGRAM) {
+        // Before Linux 6.3.
+        Err(Errno::EINVAL) => create(flags),
+        answer => answer,
+    };
+    let file = File::from(file.map_err(|errno| OsError::new("memfd_create", errno))?);
     super::file::allocate(&file, len_bytes)?;
     Ok(file)
 }
