@@ -8,7 +8,8 @@ mod common;
 use attack::soon;
 use common::{Arena, Child, eventually, fork_child, say, serve, told};
 use ipc_shm::{
-    BatchSender, EndMark, Loan, Message, Receiver, RecvError, SendError, Sender, Sequenced, Wait, Waiting,
+    Batch, BatchReceiver, BatchSender, EndMark, Loan, Message, Receiver, RecvError, SendError, Sender,
+    Sequenced, Wait, Waiting,
     sealed::{
         self, Guest, Link, LinkError, Listener, Peers, SealedConfig, SealedPublisher, SealedReader,
         SealedSubscriber, SealedWriter,
@@ -171,6 +172,36 @@ fn a_slow_subscriber_is_told_exactly_what_it_missed_and_holds_up_nobody() {
     quick.recv().unwrap().keep();
     assert_eq!(*quick.recv().unwrap(), *vec![9; longest]);
     assert!(matches!(quick.recv_timeout(Duration::from_millis(1)), Err(RecvError::TimedOut)));
+}
+
+#[test]
+fn a_batch_is_lent_together_and_what_is_not_released_comes_again() {
+    let mut tx = SealedPublisher::new(&small()).unwrap();
+    let mut rx = subscribed(&mut tx);
+    for number in 0..5_u8 {
+        tx.send(&[number]).unwrap();
+    }
+    tx.send_end(soon()).unwrap();
+    assert_eq!(rx.advance_batch(3, soon()).unwrap(), 3);
+    let batch = rx.held_batch();
+    assert!(batch.iter().eq([[0], [1], [2]]));
+    batch.release(2);
+    assert_eq!(rx.advance_batch(10, soon()).unwrap(), 3);
+    assert_eq!(&*rx.recv().unwrap(), [2]);
+    let batch = rx.held_batch();
+    assert!(batch.iter().eq([[3], [4]]));
+    batch.release(2);
+    assert!(matches!(rx.advance_batch(10, soon()), Err(RecvError::End)));
+
+    let mut values = SealedWriter::new(&SealedConfig::new()).unwrap();
+    let mut rx = reading(&mut values);
+    values.send(b"old").unwrap();
+    values.send(b"new").unwrap();
+    assert_eq!(rx.advance_batch(10, soon()).unwrap(), 1);
+    let batch = rx.held_batch();
+    assert!(batch.iter().eq([b"new"]));
+    batch.release(1);
+    assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
 }
 
 #[rstest]

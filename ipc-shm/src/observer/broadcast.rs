@@ -10,8 +10,8 @@ use crate::{
     segment::Onlooker,
     wait::Waiting,
 };
-use ipc_core::{ChannelError, Message, Receiver, RecvError, Sequenced, Wait};
-use std::ops::Deref;
+use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Sequenced, Wait};
+use std::{collections::VecDeque, ops::Deref};
 
 /// A subscribing end of a lossy broadcast that only reads ([`Broadcast::observe`]).
 ///
@@ -51,10 +51,29 @@ use std::ops::Deref;
 #[derive(Debug)]
 pub struct BroadcastObserver<O: Outlook = Window> {
     ring: Reader<Words>,
-    /// The message held, which is among the copies.
+    /// The message held, which is among the copies, and the rest of a batch.
     held: Option<Record>,
+    rest: VecDeque<Record>,
+    /// What was found behind them, and is reported when they are released.
+    ahead: Option<Ahead>,
     copies: Copies,
     outlook: O,
+}
+
+/// What isn't a message.
+#[derive(Debug)]
+enum Ahead {
+    End,
+    Missed(u64),
+}
+
+impl From<Ahead> for RecvError {
+    fn from(ahead: Ahead) -> Self {
+        match ahead {
+            Ahead::End => Self::End,
+            Ahead::Missed(missed) => Self::Lagged { missed },
+        }
+    }
 }
 
 impl BroadcastObserver {
@@ -76,7 +95,7 @@ impl BroadcastObserver {
 
 impl<O: Outlook> BroadcastObserver<O> {
     pub(crate) fn at(ring: Reader<Words>, outlook: O) -> Self {
-        Self { ring, held: None, copies: Copies::default(), outlook }
+        Self { ring, held: None, rest: VecDeque::new(), ahead: None, copies: Copies::default(), outlook }
     }
 
     /// The memory, which can only be loaded from.
@@ -111,13 +130,27 @@ impl<O: Outlook> BroadcastObserver<O> {
     fn take(&mut self, next: Next) -> Result<bool, RecvError> {
         match next {
             Next::Nothing => Ok(false),
-            Next::Record(end) if end.is_end() => Err(RecvError::End),
+            Next::Record(end) if end.is_end() => Err(Ahead::End.into()),
             Next::Record(record) => {
                 self.held = Some(record);
                 Ok(true)
             }
-            Next::Missed(missed) => Err(RecvError::Lagged { missed }),
+            Next::Missed(missed) => Err(Ahead::Missed(missed).into()),
         }
+    }
+
+    /// Makes room among the copies, before something is added.
+    fn tidy_up(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let moved = self.copies.forget(held.at());
+        if moved > 0 {
+            held.moved(moved);
+            self.rest.iter_mut().for_each(|record| record.moved(moved));
+        }
+    }
+
+    fn bytes(&self, record: &Record) -> &[u8] {
+        self.copies.get(record.at(), record.len())
     }
 }
 
@@ -143,6 +176,9 @@ impl<O: Outlook + Send> Receiver for BroadcastObserver<O> {
         if self.held.is_some() {
             return Ok(true);
         }
+        if let Some(ahead) = self.ahead.take() {
+            return Err(ahead.into());
+        }
         self.copies.clear();
         let next = self.ring.next(&mut self.copies)?;
         self.take(next)
@@ -153,6 +189,38 @@ impl<O: Outlook + Send> Receiver for BroadcastObserver<O> {
         assert!(self.outlook.is_ours(), "held() in a forked child");
         let record = self.held.expect("held() without a successful advance()");
         ObservedMessage { observer: self, record }
+    }
+}
+
+impl<O: Outlook + Send> BatchReceiver for BroadcastObserver<O> {
+    type Batch<'a>
+        = ObservedBatch<'a, O>
+    where
+        Self: 'a;
+
+    fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        self.advance(wait)?;
+        self.tidy_up();
+        // A publisher that is faster than we copy would have us copy for ever.
+        let mut bytes_left = self.ring.geometry().capacity;
+        while self.rest.len() + 1 < max_messages && self.ahead.is_none() && bytes_left > 0 {
+            match self.ring.next(&mut self.copies) {
+                Ok(Next::Record(end)) if end.is_end() => self.ahead = Some(Ahead::End),
+                Ok(Next::Record(record)) => {
+                    self.rest.push_back(record);
+                    bytes_left = bytes_left.saturating_sub(record.size());
+                }
+                Ok(Next::Missed(missed)) => self.ahead = Some(Ahead::Missed(missed)),
+                // What is corrupt is found again when nothing is held any more.
+                Ok(Next::Nothing) | Err(_) => break,
+            }
+        }
+        Ok(self.rest.len() + 1)
+    }
+
+    fn held_batch(&mut self) -> ObservedBatch<'_, O> {
+        assert!(self.outlook.is_ours(), "held_batch() in a forked child");
+        ObservedBatch { observer: self }
     }
 }
 
@@ -182,13 +250,35 @@ impl<O: Outlook> Deref for ObservedMessage<'_, O> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.observer.copies.get(self.record.at(), self.record.len())
+        self.observer.bytes(&self.record)
     }
 }
 
 impl<O: Outlook> Drop for ObservedMessage<'_, O> {
     #[inline]
     fn drop(&mut self) {
-        self.observer.held = None;
+        self.observer.held = self.observer.rest.pop_front();
+    }
+}
+
+/// Messages lent together by a [`BroadcastObserver`]: its own copies.
+#[derive(Debug)]
+pub struct ObservedBatch<'a, O: Outlook = Window> {
+    observer: &'a mut BroadcastObserver<O>,
+}
+
+impl<O: Outlook> Batch for ObservedBatch<'_, O> {
+    fn len(&self) -> usize {
+        usize::from(self.observer.held.is_some()) + self.observer.rest.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.observer.held.iter().chain(&self.observer.rest).map(|record| self.observer.bytes(record))
+    }
+
+    fn release(self, count: usize) {
+        let Some(rest) = count.min(self.len()).checked_sub(1) else { return };
+        self.observer.rest.drain(..rest);
+        self.observer.held = self.observer.rest.pop_front();
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     segment::Onlooker,
     wait::Waiting,
 };
-use ipc_core::{Message, Receiver, RecvError, Sequenced, Wait};
+use ipc_core::{Batch, BatchReceiver, Message, Receiver, RecvError, Sequenced, Wait};
 use std::{ops::Deref, slice};
 
 /// How often [`LatestObserver::read`] begins again in all.
@@ -102,6 +102,13 @@ impl<O: Outlook> LatestObserver<O> {
     }
 
     #[inline]
+    fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.received = self.received.max(held.value);
+        }
+    }
+
+    #[inline]
     fn bytes(&self, len: usize) -> &[u8] {
         let words = self.ring.copy();
         debug_assert!(len <= size_of_val(words), "a copy beyond its room");
@@ -147,6 +154,23 @@ impl<O: Outlook + Send> Receiver for LatestObserver<O> {
     }
 }
 
+impl<O: Outlook + Send> BatchReceiver for LatestObserver<O> {
+    type Batch<'a>
+        = ObservedValueBatch<'a, O>
+    where
+        Self: 'a;
+
+    /// There is one newest value, so a batch has one message.
+    fn advance_batch(&mut self, _max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        self.advance(wait).map(|()| 1)
+    }
+
+    fn held_batch(&mut self) -> ObservedValueBatch<'_, O> {
+        assert!(self.outlook.is_ours(), "held_batch() in a forked child");
+        ObservedValueBatch { observer: self }
+    }
+}
+
 impl<O: Outlook + Send> Sequenced for LatestObserver<O> {
     /// The version, counted from 0. Numbers that are skipped were values that newer ones
     /// replaced before they were received, and end marks.
@@ -180,8 +204,28 @@ impl<O: Outlook> Deref for ObservedValue<'_, O> {
 impl<O: Outlook> Drop for ObservedValue<'_, O> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(held) = self.observer.held.take() {
-            self.observer.received = self.observer.received.max(held.value);
+        self.observer.release();
+    }
+}
+
+/// The value lent by a [`LatestObserver`], as a batch of one.
+#[derive(Debug)]
+pub struct ObservedValueBatch<'a, O: Outlook = Window> {
+    observer: &'a mut LatestObserver<O>,
+}
+
+impl<O: Outlook> Batch for ObservedValueBatch<'_, O> {
+    fn len(&self) -> usize {
+        usize::from(self.observer.held.is_some())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.observer.held.iter().map(|held| self.observer.bytes(held.len))
+    }
+
+    fn release(self, count: usize) {
+        if count > 0 {
+            self.observer.release();
         }
     }
 }

@@ -12,8 +12,8 @@
 mod broadcast;
 mod latest;
 
-pub use broadcast::{BroadcastObserver, ObservedMessage};
-pub use latest::{LatestObserver, ObservedValue};
+pub use broadcast::{BroadcastObserver, ObservedBatch, ObservedMessage};
+pub use latest::{LatestObserver, ObservedValue, ObservedValueBatch};
 
 use crate::{
     ring::memory::Words,
