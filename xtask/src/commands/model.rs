@@ -10,6 +10,11 @@ pub(crate) const COMMAND: Command = Command {
     summary: "run the models of all rings, with every ordering taken away in turn",
     options: &[
         Opt { name: "--smoke", value: None, summary: "no further than `cargo test` goes" },
+        Opt {
+            name: "--seconds",
+            value: Some("N"),
+            summary: "at most so long for each case, and each access at which somebody dies in it",
+        },
         Opt { name: "--only", value: Some("TEXT"), summary: "only models with this in their names" },
     ],
     run,
@@ -27,6 +32,13 @@ fn run(given: &Given) -> ExitCode {
         true => cargo.env_remove("IPC_SHM_LONG_RUN"),
         false => cargo.env("IPC_SHM_LONG_RUN", "1"),
     };
+    if let Some(seconds) = given.value("--seconds") {
+        if seconds.parse::<u32>().is_err() {
+            eprintln!("xtask: --seconds takes a whole number, not {seconds}");
+            return ExitCode::from(2);
+        }
+        cargo.env("IPC_SHM_EXPLORE_SECONDS", seconds);
+    }
     let finished = process::run(&mut cargo, TIME_LIMIT);
     let models = parse(&finished.output);
     print!("{}", summary(&models));
@@ -42,6 +54,8 @@ fn run(given: &Given) -> ExitCode {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Model {
     cases: u64,
+    /// Those of which not all schedules were run.
+    cut_short: u64,
     schedules: u64,
     /// Orderings, or other parts, that were taken away; and how many were missed.
     taken_away: u64,
@@ -69,6 +83,7 @@ fn parse(output: &str) -> BTreeMap<String, Model> {
                 let Some(schedules) = number(schedules) else { continue };
                 let model = models.entry(name.into()).or_default();
                 model.cases += 1;
+                model.cut_short += u64::from(what.contains(", as far as it got: "));
                 model.schedules += schedules;
             }
             _ => {}
@@ -96,9 +111,10 @@ fn problems(models: &BTreeMap<String, Model>) -> Vec<String> {
 }
 
 fn summary(models: &BTreeMap<String, Model>) -> String {
-    let header = ["model", "cases", "schedules", "taken away", "noticed"].map(String::from).to_vec();
+    let header =
+        ["model", "cases", "cut short", "schedules", "taken away", "noticed"].map(String::from).to_vec();
     let rows = models.iter().map(|(name, model)| {
-        let figures = [model.cases, model.schedules, model.taken_away, model.noticed];
+        let figures = [model.cases, model.cut_short, model.schedules, model.taken_away, model.noticed];
         std::iter::once(name.clone()).chain(figures.map(|figure| figure.to_string())).collect()
     });
     report::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
@@ -111,14 +127,14 @@ mod tests {
     const OUTPUT: &str = "\
 ---- a test stdout ----
 model spsc: a sender dies: 120 schedules
-model spsc: a case: of two: 3 schedules
+model spsc: a case: of two, as far as it got: 3 schedules
 test x ... ok
 model spsc: 6 of 7 weakened orderings noticed
 ";
 
     #[test]
     fn figures_of_a_model_are_summed() {
-        let model = Model { cases: 2, schedules: 123, taken_away: 7, noticed: 6 };
+        let model = Model { cases: 2, cut_short: 1, schedules: 123, taken_away: 7, noticed: 6 };
         assert_eq!(parse(OUTPUT).into_iter().collect::<Vec<_>>(), [("spsc".into(), model)]);
     }
 

@@ -1,8 +1,11 @@
 //! What a model runs on: the atomics, threads and schedules of a checker.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 /// A model checker.
@@ -131,16 +134,30 @@ impl Checker for Loom {
 impl Loom {
     /// Runs all schedules with at most `preemptions` unforced switches; returns how many.
     pub(super) fn explore(preemptions: usize, case: impl Fn() + Send + Sync + 'static) -> usize {
+        Self::explore_for(None, preemptions, case).0
+    }
+
+    /// The same for so long at most; and whether those were all.
+    pub(super) fn explore_for(
+        limit: Option<Duration>,
+        preemptions: usize,
+        case: impl Fn() + Send + Sync + 'static,
+    ) -> (usize, bool) {
+        let started = Instant::now();
         let runs = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&runs);
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(preemptions);
         model.max_branches = 10_000;
+        model.max_duration = limit;
+        // So often the time is looked at.
+        model.checkpoint_interval = 100;
         model.check(move || {
             count.fetch_add(1, Ordering::Relaxed);
             case();
         });
-        runs.load(Ordering::Relaxed)
+        let is_all = limit.is_none_or(|limit| started.elapsed() < limit);
+        (runs.load(Ordering::Relaxed), is_all)
     }
 }
 
