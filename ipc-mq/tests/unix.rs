@@ -5,8 +5,8 @@ mod common;
 
 use common::{OrdinaryUser, alone, await_child, fresh_name, start_child};
 use ipc_mq::{
-    Channel, ChannelError, ChannelName, DescriptorReceiver, Loan, PeerCredentials, Receiver, RecvError,
-    SendError, Sender, Transport, Unix, UnixChannel, UnixConfig, UnixReceiver, Wait,
+    Channel, ChannelError, ChannelName, DescriptorReceiver, DescriptorSender, Loan, PeerCredentials,
+    Receiver, RecvError, SendError, Sender, Transport, Unix, UnixChannel, UnixConfig, UnixReceiver, Wait,
 };
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
@@ -427,6 +427,45 @@ fn a_process_out_of_descriptors_goes_on_with_those_who_are_in() {
         drop(inside);
         assert_eq!(&*rx.recv().unwrap(), b"out");
     });
+}
+
+/// The sender stays, and so do its messages without descriptors.
+#[test]
+fn a_process_that_may_have_no_more_descriptors_says_so_and_blames_nobody() {
+    alone("a_process_that_may_have_no_more_descriptors_says_so_and_blames_nobody", || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let mut tx = channel.sender().unwrap();
+        tx.send(b"in").unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"in");
+        tx.attach(File::open("/dev/null").unwrap().into()).unwrap();
+        tx.send(b"with a descriptor").unwrap();
+        tx.send(b"without").unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        let error = rx.recv().map(drop).unwrap_err();
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"without");
+        assert_eq!(rx.peers().count(), 1);
+    });
+}
+
+/// More than are taken in at once, and all are.
+#[test]
+fn a_crowd_at_the_door_gets_in() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    let crowd: Vec<Stranger> = (0..200).map(|_| Stranger::connect(&channel.socket_path())).collect();
+    for stranger in &crowd {
+        stranger.send(&[header(0, 2), b"in".to_vec()].concat(), &[]);
+    }
+    for _ in &crowd {
+        assert_eq!(&*rx.recv().unwrap(), b"in");
+    }
+    assert_eq!(rx.peers().count(), 200);
 }
 
 #[test]

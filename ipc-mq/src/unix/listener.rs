@@ -32,6 +32,8 @@ use std::{
 const TURN: u32 = 64;
 /// So many senders at a time; others wait to be taken in.
 const MOST_SENDERS: usize = 1024;
+/// So many are taken in, or refused, before the others are looked at.
+const MOST_AT_ONCE: usize = 64;
 /// What stands for the listening socket among the events.
 const LISTENING: u64 = u64::MAX;
 
@@ -171,16 +173,20 @@ impl Listener {
         }
     }
 
-    /// Takes in whoever waits at the door and is allowed.
+    /// Takes in those who wait at the door and are allowed, some at a time: whoever is inside
+    /// has its turn between them.
     #[cold]
     fn take_in(&mut self) -> Result<(), OsError> {
-        while self.connected < MOST_SENDERS {
+        for _ in 0..MOST_AT_ONCE {
+            if self.connected == MOST_SENDERS {
+                return self.close_the_door();
+            }
             let socket = match sys::accept(self.socket.as_fd()) {
                 Ok(socket) => socket,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
                 // Those inside go on; when one goes there is a descriptor for another.
-                Err(Errno::EMFILE | Errno::ENFILE) if self.connected > 0 => break,
+                Err(Errno::EMFILE | Errno::ENFILE) if self.connected > 0 => return self.close_the_door(),
                 Err(errno) => return Err(OsError::new("accept4", errno)),
             };
             let found =
@@ -191,6 +197,11 @@ impl Listener {
                 self.add(Peer { socket, credentials, said_farewell: false })?;
             }
         }
+        Ok(())
+    }
+
+    /// Nobody else is taken in until one goes.
+    fn close_the_door(&mut self) -> Result<(), OsError> {
         self.epoll.delete(&self.socket).map_err(|errno| OsError::new("epoll_ctl", errno))?;
         self.watched = false;
         Ok(())
@@ -241,6 +252,10 @@ impl Listener {
         if received.len == 0 {
             return Ok(Read::Gone { death: !peer.said_farewell });
         }
+        if received.at_limit {
+            // It is no fault of the sender's, who stays.
+            return Err(out_of_descriptors());
+        }
         let max_message_len = self.max_message_len;
         match unpack(received, max_message_len) {
             Some(Unpacked::Message { inline_len, descriptors, pages }) => {
@@ -256,6 +271,14 @@ impl Listener {
     }
 }
 
+/// A message's descriptors were lost because this process may have no more of them.
+#[cold]
+fn out_of_descriptors() -> OsError {
+    let advice = "a message's descriptors are lost, since this process may have no more of them: raise the \
+                  limit with `ulimit -n`, or close some";
+    OsError::new("recvmsg", std::io::Error::other(advice))
+}
+
 /// A packet that is one of ours.
 enum Unpacked {
     Message { inline_len: usize, descriptors: Vec<OwnedFd>, pages: Option<sys::Pages> },
@@ -265,7 +288,7 @@ enum Unpacked {
 /// Checks all that a peer could have made up.
 #[inline]
 fn unpack(received: Received, max_message_len: usize) -> Option<Unpacked> {
-    let Received { len, header, truncated, mut descriptors } = received;
+    let Received { len, header, truncated, mut descriptors, .. } = received;
     let inline_len = len.checked_sub(header.len())?;
     let Header { kind, len } = Header::from_bytes(header)?;
     let len = usize::try_from(len).ok()?;

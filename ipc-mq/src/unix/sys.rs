@@ -32,6 +32,8 @@ pub(crate) struct Received {
     pub(crate) header: [u8; HEADER_LEN],
     /// Something did not fit and was cut off.
     pub(crate) truncated: bool,
+    /// Descriptors were, although there was room for them: this process may have no more.
+    pub(crate) at_limit: bool,
     /// In the order of sending.
     pub(crate) descriptors: Vec<OwnedFd>,
 }
@@ -65,7 +67,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, space: &mut [u8]) -> Result<Receiv
     let len = Errno::result(answer)?.unsigned_abs();
     let descriptors = if message.msg_controllen == 0 { Vec::new() } else { take_descriptors(&message) };
     let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
-    Ok(Received { len, header, truncated, descriptors })
+    let at_limit = message.msg_flags & libc::MSG_CTRUNC != 0 && descriptors.len() <= MAX_DESCRIPTORS;
+    Ok(Received { len, header, truncated, at_limit, descriptors })
 }
 
 /// Owns all descriptors that came.
@@ -135,15 +138,24 @@ impl Pages {
     }
 
     fn map(memfd: BorrowedFd<'_>, len: NonZeroUsize) -> Result<Self, Errno> {
-        let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED | libc::MAP_POPULATE);
+        let (protection, number) = (libc::PROT_READ, memfd.as_raw_fd());
         // SAFETY: a new mapping, wherever the kernel has room for it.
         let start =
-            unsafe { libc::mmap(ptr::null_mut(), len.get(), protection, flags, memfd.as_raw_fd(), 0) };
+            unsafe { libc::mmap(ptr::null_mut(), len.get(), protection, libc::MAP_SHARED, number, 0) };
         if start == libc::MAP_FAILED {
             return Err(Errno::last());
         }
         let start = NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
-        Ok(Self { start, len: len.get() })
+        let pages = Self { start, len: len.get() };
+        // Each page is there from now on, or it is known now that one isn't: a file may have
+        // holes, and to find at an access that there is no memory for one is a SIGBUS.
+        // SAFETY: the mapping made above; the advice changes no byte.
+        let asked = unsafe { libc::madvise(start.as_ptr().cast(), len.get(), libc::MADV_POPULATE_READ) };
+        match Errno::result(asked) {
+            // Before Linux 5.14 there is no way to ask.
+            Ok(_) | Err(Errno::EINVAL) => Ok(pages),
+            Err(errno) => Err(errno),
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
