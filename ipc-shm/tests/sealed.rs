@@ -358,6 +358,23 @@ fn of_many_who_want_the_same_name_at_once_one_gets_it() {
     }
 }
 
+/// Each of them sweeps away what others have bound and don't listen at yet.
+#[test]
+fn processes_that_listen_in_one_directory_at_once_do_not_disturb_each_other() {
+    let arena = Arena::new();
+    let children: Vec<_> = (0..4)
+        .map(|number| {
+            fork_child(|| {
+                for _ in 0..300 {
+                    Listener::bind(arena.file(&format!("s{number}")), Peers::ourselves()).unwrap();
+                }
+            })
+        })
+        .collect();
+    children.into_iter().for_each(|child| child.ends_well());
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
 #[test]
 fn a_directory_may_be_reached_by_a_symbolic_link() {
     let arena = Arena::new();

@@ -64,9 +64,18 @@ impl Listener {
         let (directory, name) = split(&path)?;
         let mode = if peers.is_ourselves_only() { 0o600 } else { 0o666 };
         sweep(&directory, &window);
+        let mut refusal = LinkError::AlreadyExists;
         for _ in 0..TRIES {
             let temporary = temporary_name();
-            let socket = socket::listen(&directory, &temporary, mode, &window)?;
+            let socket = match socket::listen(&directory, &temporary, mode, &window) {
+                Ok(socket) => socket,
+                // Another one swept: it was bound, and nobody listened yet.
+                Err(error) if is_missing(&error) => {
+                    refusal = error.into();
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let named = give_name(&directory, &temporary, &name, &window);
             let identity = directory.metadata_of(&name).map(|found| found.identity);
             if !matches!(named, Ok(Named::Yes)) {
@@ -74,11 +83,11 @@ impl Listener {
             }
             match named? {
                 Named::Yes => return Ok(Self { socket, path, identity: identity?, peers }),
-                Named::Taken => break,
+                Named::Taken => return Err(LinkError::AlreadyExists),
                 Named::Again => {}
             }
         }
-        Err(LinkError::AlreadyExists)
+        Err(refusal)
     }
 
     /// The next one that connects.
@@ -134,33 +143,58 @@ fn give_name(
 ) -> Result<Named, LinkError> {
     let given = match directory.link_name(temporary, name) {
         Ok(given) => given,
-        // Taken for what a dead one left: it didn't listen yet.
-        Err(error) if Cause::of(&error) == Cause::NotFound => return Ok(Named::Again),
+        // Swept before it listened.
+        Err(error) if is_missing(&error) => return Ok(Named::Again),
         Err(error) => return Err(error.into()),
     };
     if !given {
-        if !is_left_behind(directory, name, window) {
-            return Ok(Named::Taken);
+        match found_at(directory, name, window) {
+            Found::LeftBehind => {}
+            Found::Nothing => return Ok(Named::Again),
+            Found::InUse => return Ok(Named::Taken),
         }
         match directory.exchange(temporary, name) {
             Ok(()) => {}
-            Err(error) if Cause::of(&error) == Cause::NotFound => return Ok(Named::Again),
+            Err(error) if is_missing(&error) => return Ok(Named::Again),
             Err(error) => return Err(error.into()),
         }
         // What was there may have been replaced since we looked, by somebody who listens.
-        if !is_left_behind(directory, temporary, window) {
+        if matches!(found_at(directory, temporary, window), Found::InUse) {
             directory.exchange(temporary, name)?;
             return Ok(Named::Taken);
         }
     }
-    directory.unlink(temporary)?;
-    Ok(Named::Yes)
+    match directory.unlink(temporary) {
+        // Whoever sweeps may have been about to.
+        Err(error) if !is_missing(&error) => Err(error.into()),
+        _ => Ok(Named::Yes),
+    }
 }
 
-/// Whether there is a socket at this name at which nobody listens.
-fn is_left_behind(directory: &Directory, name: &str, window: &Window) -> bool {
-    directory.metadata_of(name).is_ok_and(|found| found.kind == FileKind::Socket)
-        && matches!(socket::connect(&directory.path_of(name), window), Ok(Connected::Nobody))
+/// What is at a name.
+enum Found {
+    Nothing,
+    /// A socket at which nobody listens.
+    LeftBehind,
+    /// One at which somebody may listen, or something else.
+    InUse,
+}
+
+fn found_at(directory: &Directory, name: &str, window: &Window) -> Found {
+    match directory.metadata_of(name) {
+        Ok(found) if found.kind == FileKind::Socket => {
+            match socket::connect(&directory.path_of(name), window) {
+                Ok(Connected::Nobody) => Found::LeftBehind,
+                _ => Found::InUse,
+            }
+        }
+        Err(error) if is_missing(&error) => Found::Nothing,
+        _ => Found::InUse,
+    }
+}
+
+fn is_missing(error: &OsError) -> bool {
+    Cause::of(error) == Cause::NotFound
 }
 
 /// A name that no other process or thread takes.
@@ -174,7 +208,7 @@ fn sweep(directory: &Directory, window: &Window) {
     // What can't be read or removed is in nobody's way.
     let names = directory.names().unwrap_or_default();
     for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
-        if is_left_behind(directory, name, window) {
+        if matches!(found_at(directory, name, window), Found::LeftBehind) {
             let _ = directory.unlink(name);
         }
     }
