@@ -453,7 +453,7 @@ fn strangers_are_closed_by_one_thread_however_many_there_are() {
         let error = given(&greeting(SENDS, RING), &[null.as_raw_fd()]);
         assert!(matches!(error, LinkError::Refused(_)), "{error:?}");
     }
-    assert_eq!(threads(), 1);
+    assert!(threads() <= 1, "{} threads close", threads());
 }
 
 #[test]

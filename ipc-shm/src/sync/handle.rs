@@ -13,13 +13,14 @@ use crate::{
     sys::{fork::Window, ident},
     wait::{Awaited, Bed, Bell, Waiter, Waiting, has_several_processors},
 };
+use crossbeam_utils::atomic::AtomicCell;
 use ipc_core::{ChannelError, Wait};
 use parking_lot::Mutex;
 use std::{
     hint,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -39,7 +40,7 @@ pub(super) struct Handle {
     key: u64,
     bell: Bell,
     /// How often it wasn't had by those who never wait.
-    failed_tries: AtomicU32,
+    failed_tries: AtomicCell<u32>,
     /// Last: the words must be gone before the place is.
     attachment: Attachment,
 }
@@ -72,7 +73,7 @@ impl Handle {
             id: attachment.id(),
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             bell: Bell::of(&attachment, place.lock.flag),
-            failed_tries: AtomicU32::new(0),
+            failed_tries: AtomicCell::new(0),
             attachment,
         };
         // What the last one with our id left, and those whom we met dead.
@@ -167,7 +168,7 @@ impl Handle {
     /// Whether one that never waits, and failed, should look for the dead: it costs some 10 µs.
     pub(super) fn is_time_to_look(&self) -> bool {
         const TRIES: u32 = 256;
-        self.failed_tries.fetch_add(1, Ordering::Relaxed) % TRIES == TRIES - 1
+        self.failed_tries.fetch_add(1) % TRIES == TRIES - 1
     }
 
     /// Waits until what is awaited is there.
