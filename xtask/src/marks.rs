@@ -87,7 +87,11 @@ fn command_line(process: &Path) -> String {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::{Bearer, Mark, all_bearers, marks};
-    use std::process::{Command, Stdio};
+    use std::{
+        process::{Command, Stdio},
+        thread,
+        time::{Duration, Instant},
+    };
 
     #[test]
     fn marks_are_found_among_other_variables() {
@@ -104,6 +108,11 @@ mod tests {
         mark.put_on(&mut command);
         let output = command.spawn().unwrap().wait_with_output().unwrap();
         let orphan: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        // For a moment, between two programs, a process has no environment.
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while mark.bearers().is_empty() && Instant::now() < give_up {
+            thread::yield_now();
+        }
         assert_eq!(mark.bearers().iter().map(|bearer| bearer.pid).collect::<Vec<_>>(), [orphan]);
         assert!(all_bearers().iter().any(|bearer| bearer.pid == orphan));
         assert!(Mark::new().bearers().is_empty());
