@@ -76,6 +76,26 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         keep: Option<PathBuf>,
     },
+    /// What people use instead, in the same rounds as ours; built with cargo at first
+    Peers {
+        /// The folder of the program that drives them, ipc-bench/peers of the source code
+        /// [default: that of the source code this was built from]
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// One JSON object a line instead of the tables
+        #[arg(long)]
+        json: bool,
+        /// Rounds too short to mean anything: for testing the rig
+        #[arg(long, hide = true)]
+        smoke: bool,
+        /// Only what has messages of these lengths, separated by commas: 8, 64K, 1M
+        /// [default: all]
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_peers_size)]
+        size: Vec<usize>,
+        /// Keep the run in this file [default: peers.jsonl beside that of the last run]
+        #[arg(long, value_name = "FILE")]
+        keep: Option<PathBuf>,
+    },
     /// Make a page of a run: DIR/index.html, and a summary on the terminal
     Report {
         /// The file of the run [default: that of the last one]
@@ -320,6 +340,14 @@ fn or_default<T: Copy + PartialEq>(given: &[T], default: &[T]) -> Vec<T> {
 
 /// The longest message that is measured.
 const MAX_SIZE_BYTES: usize = 128 << 20;
+
+/// Those lengths that peers are measured with.
+fn parse_peers_size(text: &str) -> Result<usize, String> {
+    match parse_size(text)? {
+        measured if crate::measure::peers::SIZES_BYTES.contains(&measured) => Ok(measured),
+        _ => Err("peers are measured with 8, 64K and 1M".into()),
+    }
+}
 
 fn parse_size(text: &str) -> Result<usize, String> {
     let digits_len = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -34,7 +34,10 @@ mod trouble;
 
 use clap::Parser;
 use cli::{Asked, Cli, Command};
-use measure::experiment::{self, Extent};
+use measure::{
+    experiment::{self, Extent},
+    peers,
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -54,6 +57,10 @@ fn main() -> ExitCode {
             };
             let keep = keep.unwrap_or_else(record::last_run);
             experiment::run_all(&Asked::all(extent, json), extent, keep)
+        }
+        Command::Peers { folder, json, smoke, size, keep } => {
+            let keep = keep.unwrap_or_else(|| record::last_run().with_file_name("peers.jsonl"));
+            peers::run(&peers::Asked { folder, json, is_smoke: smoke, sizes_bytes: size, keep })
         }
         Command::Report { run, out } => page::make(&run.unwrap_or_else(record::last_run), &out),
         Command::Compare { old, new } => compare::run(&old, &new),

@@ -299,6 +299,12 @@ pub(crate) struct Member {
 impl Member {
     /// The first of the near side: it creates what all use.
     pub(crate) const NEAR: Self = Self { side: Side::Near, index: 0 };
+
+    /// The one on the other side.
+    pub(crate) fn opposite(self) -> Self {
+        let side = if self.side == Side::Near { Side::Far } else { Side::Near };
+        Self { side, ..self }
+    }
 }
 
 impl fmt::Display for Member {
@@ -314,6 +320,50 @@ impl fmt::Display for Member {
     }
 }
 
+/// What people use instead, driven by a program of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Guest {
+    Iceoryx2,
+    IpcChannel,
+    Cloudtoid,
+    Pipe,
+    CrossbeamChannel,
+    Rtrb,
+}
+
+impl Guest {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Iceoryx2, Self::IpcChannel, Self::Cloudtoid, Self::Pipe, Self::CrossbeamChannel, Self::Rtrb];
+
+    /// As its program knows it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Iceoryx2 => "iceoryx2",
+            Self::IpcChannel => "ipc-channel",
+            Self::Cloudtoid => "cloudtoid",
+            Self::Pipe => "pipe",
+            Self::CrossbeamChannel => "crossbeam-channel",
+            Self::Rtrb => "rtrb",
+        }
+    }
+
+    /// Whether it is within one process: no peer, but a reference, for 8 bytes.
+    pub(crate) fn is_in_process(self) -> bool {
+        matches!(self, Self::CrossbeamChannel | Self::Rtrb)
+    }
+
+    /// Whether messages are built and read in place, without a copy.
+    pub(crate) fn lends(self) -> bool {
+        self == Self::Iceoryx2
+    }
+
+    /// How its ends wait.
+    pub(crate) fn waiting(self) -> Waiting {
+        if matches!(self, Self::IpcChannel | Self::Pipe) { Waiting::Block } else { Waiting::Spin }
+    }
+}
+
 /// Who takes part in a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) enum Shape {
@@ -321,6 +371,12 @@ pub(crate) enum Shape {
     Solo,
     /// The first of each side, with a channel there and another one back.
     Pair,
+    /// One of each side that run another program, in which they drive a peer.
+    Guests {
+        peer: Guest,
+        /// Which ones of their side: the first are ours.
+        index: usize,
+    },
     /// That many near processes send and that many far ones receive, on one channel.
     Crowd { senders: usize, receivers: usize },
 }
@@ -330,7 +386,7 @@ impl Shape {
     pub(crate) fn sides(self) -> [usize; 2] {
         match self {
             Self::Solo => [1, 0],
-            Self::Pair => [1, 1],
+            Self::Pair | Self::Guests { .. } => [1, 1],
             Self::Crowd { senders, receivers } => [senders, receivers],
         }
     }
@@ -338,12 +394,18 @@ impl Shape {
     /// Who takes part, the near ones first.
     pub(crate) fn members(self) -> impl Iterator<Item = Member> {
         let [near, far] = self.sides();
-        let of = |side, count| (0..count).map(move |index| Member { side, index });
+        let first = self.first();
+        let of = move |side, count| (first..first + count).map(move |index| Member { side, index });
         of(Side::Near, near).chain(of(Side::Far, far))
     }
 
     pub(crate) fn includes(self, member: Member) -> bool {
-        member.index < self.sides()[member.side as usize]
+        (self.first()..self.first() + self.sides()[member.side as usize]).contains(&member.index)
+    }
+
+    /// The index of the first of each side.
+    fn first(self) -> usize {
+        if let Self::Guests { index, .. } = self { index } else { 0 }
     }
 }
 
@@ -417,7 +479,7 @@ pub(crate) struct Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Member, Shape, Side, TransportId};
+    use super::{Guest, Member, Shape, Side, TransportId};
     use clap::ValueEnum;
 
     const FAR: Member = Member { side: Side::Far, index: 0 };
@@ -438,6 +500,16 @@ mod tests {
         assert_eq!(crowd.members().collect::<Vec<_>>(), [Member::NEAR, second, FAR]);
         assert!(crowd.includes(second) && !Shape::Pair.includes(second));
         assert_eq!(Shape::Solo.members().collect::<Vec<_>>(), [Member::NEAR]);
+        let guests = Shape::Guests { peer: Guest::Pipe, index: 1 };
+        assert_eq!(guests.members().collect::<Vec<_>>(), [second, second.opposite()]);
+        assert!(guests.includes(second) && !guests.includes(Member::NEAR));
+    }
+
+    #[test]
+    fn guests_have_one_name() {
+        for guest in Guest::ALL {
+            assert_eq!(serde_json::to_value(guest).unwrap(), guest.name());
+        }
     }
 
     #[test]

@@ -511,3 +511,18 @@ fn a_folder_that_cant_be_written_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("give another folder with --out"), "{}", stderr(&output));
 }
+
+#[test]
+fn peers_that_arent_there_are_an_error_that_says_what_to_do() {
+    let output = bench(&["peers", "--folder", "/nowhere"]).output().unwrap();
+    assert!(!output.status.success());
+    let says = stderr(&output);
+    assert!(says.contains("there is no /nowhere/Cargo.toml") && says.contains("--folder"), "{says}");
+}
+
+#[test]
+fn peers_are_not_measured_with_any_length() {
+    let output = bench(&["peers", "--size", "9"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("8, 64K and 1M"), "{}", stderr(&output));
+}

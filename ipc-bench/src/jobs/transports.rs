@@ -42,6 +42,7 @@ pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Optio
 pub(crate) fn region_bytes(spec: &LaneSpec) -> Option<usize> {
     match (spec.shape, spec.transport) {
         (Shape::Crowd { .. }, _) => Some(Board::LEN_BYTES),
+        (Shape::Guests { .. }, _) => None,
         (_, TransportId::CacheLine) => Some(CacheLine::LEN_BYTES),
         (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
         (_, TransportId::FixedRing | TransportId::Memcpy) => {
@@ -131,7 +132,7 @@ fn solo_or<B: Opens + 'static>(
 ) -> Fallible<Box<dyn AnyLane>> {
     match spec.shape {
         Shape::Solo => Ok(Box::new(Opening::<B>::new(spec, site)?)),
-        Shape::Pair | Shape::Crowd { .. } => several(),
+        Shape::Pair | Shape::Crowd { .. } | Shape::Guests { .. } => several(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the channels of a measurement live, and that nothing of them stays.
 
 use super::raw_sysv;
-use crate::spec::{LaneSpec, TransportId};
+use crate::spec::{LaneSpec, Shape, TransportId};
 use ipc_core::{ChannelName, Transport};
 use nix::mqueue::mq_unlink;
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,22 @@ impl Site {
         }
         // There is nobody to tell, and an error here must not hide the one that led here.
         let _ = fs::remove_dir_all(&self.directory);
+        if lanes.iter().any(|spec| matches!(spec.shape, Shape::Guests { .. })) {
+            self.clear_beside();
+        }
+    }
+
+    /// Takes away what peers made with our prefix in its name beside the directory: what they put there
+    /// outlives a process that was ended.
+    fn clear_beside(&self) {
+        let beside = self.directory.parent().and_then(|parent| fs::read_dir(parent).ok());
+        for entry in beside.into_iter().flatten().flatten() {
+            // Some put something of their own before it.
+            if entry.file_name().to_string_lossy().contains(&format!("{}-", self.prefix)) {
+                // As above.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

@@ -4,14 +4,14 @@ use super::{
     figures::{Figures, Run},
     plan::{Block, Contender, plan},
     report::Report,
-    rounds::{Course, interleave},
+    rounds::{Course, Series, interleave},
 };
 use crate::{
     cli::Asked,
     machine::Machine,
     record::{Head, Keeper, Row},
     rig::team::{Rig, Team},
-    spec::Experiment,
+    spec::{Experiment, LaneSpec},
     stats::iterations_for,
     trouble::Trouble,
 };
@@ -20,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 /// How long things are measured.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+pub(super) struct Pace {
     rounds: usize,
     /// How many rounds of a block may be measured again.
     spare_rounds: usize,
@@ -30,7 +30,7 @@ struct Pace {
 }
 
 impl Pace {
-    const DEFAULT: Self = Self {
+    pub(super) const DEFAULT: Self = Self {
         rounds: 7,
         spare_rounds: 7,
         floor_ns: 25_000_000,
@@ -38,7 +38,7 @@ impl Pace {
         opponent_ns: 50_000_000,
     };
     /// Too short to mean anything.
-    const SMOKE: Self =
+    pub(super) const SMOKE: Self =
         Self { rounds: 3, spare_rounds: 1, floor_ns: 500_000, subject_ns: 1_000_000, opponent_ns: 1_000_000 };
     /// All experiments within three minutes.
     const QUICK: Self = Self {
@@ -92,7 +92,7 @@ pub(crate) fn run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> ExitCode 
     code(try_run_all(all, extent, keep))
 }
 
-fn code(answer: Result<ExitCode, Trouble>) -> ExitCode {
+pub(super) fn code(answer: Result<ExitCode, Trouble>) -> ExitCode {
     match answer {
         Ok(code) => code,
         Err(Trouble::Interrupted(signal)) => {
@@ -156,7 +156,7 @@ fn observe(asked: &Asked) -> Result<Machine, Trouble> {
 }
 
 /// What shows on a terminal how far it is, and how long it will take.
-fn bar(blocks: usize) -> ProgressBar {
+pub(super) fn bar(blocks: usize) -> ProgressBar {
     const SHOWN: &str = "[{pos}/{len}, {eta} left] {wide_msg}";
     let style = ProgressStyle::with_template(SHOWN).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(blocks as u64).with_style(style)
@@ -211,12 +211,7 @@ fn measure(
     pace: Pace,
     machine: &Machine,
 ) -> Result<Row, Trouble> {
-    let team = rig.start(block.lanes())?;
-    let contenders = block.contenders();
-    let counts = vec![0; contenders.len()];
-    let mut running = Running { team, contenders, pace, clocks_step_ns: machine.clock_step_ns(), counts };
-    running.calibrate()?;
-    let series = interleave(&mut running, pace.rounds, pace.spare_rounds)?;
+    let series = measure_together(rig, block.contenders(), pace, machine)?;
     let figures = Figures {
         block,
         series: &series,
@@ -224,6 +219,30 @@ fn measure(
         clocks_step_ns: machine.clock_step_ns(),
     };
     Ok(figures.row(experiment))
+}
+
+/// Measures contenders in the same rounds; the first one is the floor, and isn't among the
+/// runs of a round.
+pub(super) fn measure_together(
+    rig: &mut Rig,
+    contenders: Vec<Contender>,
+    pace: Pace,
+    machine: &Machine,
+) -> Result<Series<Vec<Run>>, Trouble> {
+    let team = rig.start(tagged(&contenders))?;
+    let counts = vec![0; contenders.len()];
+    let mut running = Running { team, contenders, pace, clocks_step_ns: machine.clock_step_ns(), counts };
+    running.calibrate()?;
+    interleave(&mut running, pace.rounds, pace.spare_rounds)
+}
+
+/// Their lanes, in the same order.
+fn tagged(contenders: &[Contender]) -> Vec<LaneSpec> {
+    let tagged = |(index, contender): (usize, &Contender)| LaneSpec {
+        tag: index.to_string(),
+        ..contender.lane.clone()
+    };
+    contenders.iter().enumerate().map(tagged).collect()
 }
 
 /// A block under way.

@@ -77,7 +77,7 @@ impl Run {
         let ended_ns = ended_ns.unwrap_or(0);
         let crowd = match contender.lane.shape {
             Shape::Crowd { .. } => Some(CrowdRun::new(contender, near, far, count)?),
-            Shape::Solo | Shape::Pair => None,
+            Shape::Solo | Shape::Pair | Shape::Guests { .. } => None,
         };
         let watcher = far.first().filter(|_| contender.jobs[1] == Job::Watch);
         Ok(Self {
@@ -94,7 +94,7 @@ impl Run {
         })
     }
 
-    fn messages_per_second(&self) -> f64 {
+    pub(super) fn messages_per_second(&self) -> f64 {
         self.messages as f64 * 1e9 / self.elapsed_ns as f64
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod experiment;
 pub(crate) mod figures;
+pub(crate) mod peers;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod rounds;

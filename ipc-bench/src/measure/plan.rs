@@ -37,7 +37,7 @@ pub(crate) enum Against {
 }
 
 impl Contender {
-    fn new(transport: TransportId, waiting: Waiting, jobs: [Job; 2]) -> Self {
+    pub(super) fn new(transport: TransportId, waiting: Waiting, jobs: [Job; 2]) -> Self {
         let lane = LaneSpec {
             transport,
             waiting,
@@ -127,13 +127,6 @@ impl Block {
             opponents.push((Against::Alone, alone));
         }
         Self { subject, opponents }
-    }
-
-    /// All lanes, in the order of what [`contenders`](Self::contenders) names.
-    pub(crate) fn lanes(&self) -> Vec<LaneSpec> {
-        let tagged =
-            |(index, contender): (usize, Contender)| LaneSpec { tag: index.to_string(), ..contender.lane };
-        self.contenders().into_iter().enumerate().map(tagged).collect()
     }
 
     /// The floor, the subject, then the opponents.
@@ -328,7 +321,7 @@ mod tests {
         let asked = Asked { senders: 2, receivers: 3, ..asked(Experiment::Throughput, TransportId::Mq) };
         let (blocks, _) = plan(&asked);
         assert_eq!(against(&blocks[0]), [Against::Raw, Against::FixedRing, Against::Alone]);
-        let shapes: Vec<_> = blocks[0].lanes().iter().map(|lane| lane.shape).collect();
+        let shapes: Vec<_> = blocks[0].contenders().iter().map(|contender| contender.lane.shape).collect();
         let crowd = |senders, receivers| Shape::Crowd { senders, receivers };
         assert_eq!(shapes, [Shape::Pair, crowd(2, 3), Shape::Pair, Shape::Pair, crowd(1, 1)]);
     }

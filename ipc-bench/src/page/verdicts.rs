@@ -24,6 +24,7 @@ pub(super) fn of(rows: &[Row]) -> Vec<Verdict> {
         set_up(rows),
         not_measured("“Message passing is tolerant of higher communication latencies.”"),
         not_measured("“Message passing makes it easier to build parallel hardware.”"),
+        peers(rows),
     ]
 }
 
@@ -89,6 +90,39 @@ fn faster(rows: &[Row]) -> Verdict {
         ),
         (Some(low), Some(high)) => format!("No: it was {low:.2} to {high:.2} times as fast."),
         _ => "This wasn't measured by this run.".into(),
+    };
+    Verdict { claim: claim.into(), says, figures }
+}
+
+/// Ours beside what people use instead, on the same work in the same rounds.
+fn peers(rows: &[Row]) -> Verdict {
+    let claim = "Beside what people use instead";
+    let measured: Vec<(&Row, f64)> = rows
+        .iter()
+        .filter(|row| !row.transport.starts_with("in-process:"))
+        .filter_map(|row| Some((row, row.ours_ratio?)))
+        .collect();
+    let (Some(low), Some(high)) = (
+        measured.iter().map(|&(_, ratio)| ratio).reduce(f64::min),
+        measured.iter().map(|&(_, ratio)| ratio).reduce(f64::max),
+    ) else {
+        return Verdict {
+            says: "This wasn't measured by this run: `ipc-bench peers` does.".into(),
+            ..not_measured(claim)
+        };
+    };
+    let figures = measured
+        .iter()
+        .map(|(row, ratio)| {
+            let ours = row.ours.as_deref().unwrap_or("ours");
+            format!("{}: {ours} is {ratio:.2} times as fast", row.label())
+        })
+        .collect();
+    let winners: Vec<String> =
+        measured.iter().filter(|(_, ratio)| *ratio < 1.0).map(|(row, _)| row.label()).collect();
+    let says = match winners.as_slice() {
+        [] => format!("Ours is {low:.2} to {high:.1} times as fast as each of them."),
+        some => format!("From {low:.2} to {high:.1} times as fast: it loses in {}.", some.join("; ")),
     };
     Verdict { claim: claim.into(), says, figures }
 }
@@ -179,7 +213,7 @@ fn made_up(rows: &[Row], memory_takes_more_ns: f64) -> Option<(f64, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{compared, faster, of, set_up};
+    use super::{compared, faster, of, peers, set_up};
     use crate::record::Row;
 
     fn latency(transport: &'static str, wait: &'static str, p50_ns: f64) -> Row {
@@ -263,6 +297,20 @@ mod tests {
         // 240 µs more, 800 ns saved each.
         assert!(verdict.says.ends_with("made up for after 300."), "{}", verdict.says);
         assert_eq!(verdict.figures.len(), 3);
+    }
+
+    #[test]
+    fn a_peer_that_is_faster_is_named() {
+        let peer = |transport, ours_ratio| Row {
+            ours_ratio: Some(ours_ratio),
+            ours: Some("shm:spsc".into()),
+            ..latency(transport, "spin", 100.0)
+        };
+        let verdict = peers(&[peer("peer:a", 2.0), peer("in-process:b", 0.5)]);
+        assert_eq!(verdict.says, "Ours is 2.00 to 2.0 times as fast as each of them.");
+        let verdict = peers(&[peer("peer:a", 2.0), peer("peer:b", 0.5)]);
+        assert!(verdict.says.contains("it loses in latency peer:b, 8 bytes, spin"), "{}", verdict.says);
+        assert_eq!(verdict.figures.len(), 2);
     }
 
     #[test]

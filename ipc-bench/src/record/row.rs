@@ -55,6 +55,11 @@ pub(crate) struct Row {
     /// The same ratio against the same transport with one sender and one receiver.
     #[serde(serialize_with = "rounded")]
     pub(crate) alone_ratio: Option<f64>,
+    /// Of peers: how many times as fast the best of ours on the same work was in the same
+    /// rounds, whose name follows; below 1 the peer wins.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) ours_ratio: Option<f64>,
+    pub(crate) ours: Option<Text>,
     /// What is done, where it isn't sending messages.
     pub(crate) operation: Option<Text>,
     /// The capacity of the channels that are made and opened.

@@ -24,6 +24,8 @@ pub(crate) struct PeerSpec {
     pub(crate) member: Member,
     /// The processor to stay on.
     pub(crate) processor: Option<usize>,
+    /// The one that its opposite stays on: guests within one process are on both.
+    pub(crate) other_processor: Option<usize>,
     pub(crate) site: Site,
     pub(crate) lanes: Vec<LaneSpec>,
 }

@@ -10,13 +10,14 @@ use crate::{
     jobs::transports::region_bytes,
     links::{shared, site::Site},
     machine::Placement,
-    spec::{Job, LaneSpec, Member, Outcome, Side},
+    spec::{Job, LaneSpec, Member, Outcome, Shape, Side},
     trouble::Trouble,
 };
 use nix::sys::signal::{SigSet, Signal};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
@@ -40,6 +41,8 @@ pub(crate) struct Rig {
     /// How long a team may be silent.
     watchdog: Duration,
     teams: u64,
+    /// The program of the guests, where there are any.
+    guests: Option<PathBuf>,
 }
 
 impl Rig {
@@ -60,12 +63,17 @@ impl Rig {
                 }
             }
         });
-        Ok(Self { events, report, pinned, watchdog, teams: 0 })
+        Ok(Self { events, report, pinned, watchdog, teams: 0, guests: None })
     }
 
     /// From now on processes stay on these processors.
     pub(crate) fn pin(&mut self, pinned: Option<Placement>) {
         self.pinned = pinned;
+    }
+
+    /// The program that drives guests.
+    pub(crate) fn invite(&mut self, program: PathBuf) {
+        self.guests = Some(program);
     }
 
     /// Starts the processes that `lanes` are for and has them attach.
@@ -96,8 +104,14 @@ impl Rig {
 
 /// All who take part in any of the lanes, the near ones first.
 fn everybody(lanes: &[LaneSpec]) -> Vec<Member> {
-    let most = |side| lanes.iter().map(|lane| lane.shape.sides()[side as usize]).max().unwrap_or(0);
-    let of = |side| (0..most(side)).map(move |index| Member { side, index });
+    let of = |side| {
+        let members = lanes.iter().flat_map(|lane| lane.shape.members());
+        let mut indices: Vec<_> =
+            members.filter(|member| member.side == side).map(|member| member.index).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        indices.into_iter().map(move |index| Member { side, index })
+    };
     of(Side::Near).chain(of(Side::Far)).collect()
 }
 
@@ -152,8 +166,16 @@ impl Team<'_> {
     fn spawn(&mut self, member: Member) -> Result<(), Trouble> {
         let processor = self.rig.pinned.as_ref().map(|pinned| pinned.of(member));
         let (site, lanes) = (self.site.clone(), self.lanes.clone());
-        let spec = serde_json::to_string(&PeerSpec { member, processor, site, lanes })?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let is_guest = lanes
+            .iter()
+            .any(|lane| matches!(lane.shape, Shape::Guests { .. }) && lane.shape.includes(member));
+        let program = match &self.rig.guests {
+            Some(guests) if is_guest => guests.clone(),
+            _ => std::env::current_exe()?,
+        };
+        let other_processor = self.rig.pinned.as_ref().map(|pinned| pinned.of(member.opposite()));
+        let spec = serde_json::to_string(&PeerSpec { member, processor, other_processor, site, lanes })?;
+        let mut child = Command::new(program)
             .args(["measuring-process", &spec])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
