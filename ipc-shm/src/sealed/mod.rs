@@ -63,7 +63,7 @@
 //! | publishes, and lies about where its messages are, or what was missed | other messages, other numbers, or [`RecvError::Corrupt`]: what you receive is its word alone |
 //! | talks on the socket | [`RecvError::Corrupt`]; a publisher or writer hangs up on that one |
 //! | wakes you all the time | it costs you processor time: that isn't prevented |
-//! | hides holes, by pages beyond the end | they are filled before anything is read, with memory of yours, up to [`SealedConfig::max_capacity_bytes`]: give your process room for that much, or lower it |
+//! | hides holes, by pages beyond the end | from Linux 5.14, they are filled before anything is read, with memory of yours, up to [`SealedConfig::max_capacity_bytes`]: give your process room for that much, or lower it |
 //! | hands over many descriptors | at most four of them get to you, and are closed again |
 //!
 //! A channel lasts as long as both of its ends: there is no name, nothing stays when they are
