@@ -41,13 +41,11 @@ const SHORT_BYTES: usize = 64;
 pub(crate) struct InPlace<E> {
     pub(crate) end: E,
     payload: Payload,
-    /// Where the program makes what is short.
-    own: [u8; SHORT_BYTES],
 }
 
 impl<E> InPlace<E> {
     pub(crate) fn new(end: E, spec: &LaneSpec) -> Self {
-        Self { end, payload: spec.payload(), own: [0; SHORT_BYTES] }
+        Self { end, payload: spec.payload() }
     }
 }
 
@@ -96,9 +94,9 @@ impl<S: Sender> SendingEnd for InPlace<S> {
     fn send(&mut self, number: u64) -> Fallible<()> {
         let len_bytes = self.payload.len_bytes;
         if self.payload.touch == Touch::All && len_bytes <= SHORT_BYTES {
-            let own = &mut self.own[..len_bytes];
-            self.payload.write(own, number);
-            return Ok(self.end.send(own)?);
+            let mut own = [0; SHORT_BYTES];
+            self.payload.write(&mut own[..len_bytes], number);
+            return Ok(self.end.send(&own[..len_bytes])?);
         }
         let mut loan = self.end.loan(self.payload.len_bytes, Wait::Forever)?;
         self.payload.write(&mut loan, number);
