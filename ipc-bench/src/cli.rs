@@ -104,7 +104,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR", default_value = "ipc-bench-report")]
         out: PathBuf,
     },
-    /// Say what has changed between two runs beyond the noise; exit with 1 if anything is worse
+    /// Say what has changed between two runs beyond the noise; exit with 1 if anything is worse, or
+    /// failed in the later one
     Compare {
         /// The file of the earlier run
         old: PathBuf,

@@ -10,8 +10,8 @@ use std::{cmp::Ordering, path::Path, process::ExitCode};
 /// How far medians may differ and mean nothing.
 const NOISE: f64 = 0.10;
 
-/// Compares the runs in two files: exit code 0 if nothing is worse, 1 if something is, 2 if
-/// they can't be compared.
+/// Compares the runs in two files: exit code 0 if nothing is worse, 1 if something is, or if the
+/// later run is not whole or something failed in it, 2 if they can't be compared.
 pub(crate) fn run(old: &Path, new: &Path) -> ExitCode {
     let (old, new) = match (Run::read(old), Run::read(new)) {
         (Ok(old), Ok(new)) => (old, new),
@@ -22,7 +22,7 @@ pub(crate) fn run(old: &Path, new: &Path) -> ExitCode {
     };
     let comparison = compare(&old, &new);
     print!("{}", comparison.text());
-    match (comparison.compared, comparison.worse.is_empty()) {
+    match (comparison.compared, comparison.is_well()) {
         (0, _) => ExitCode::from(2),
         (_, true) => ExitCode::SUCCESS,
         (_, false) => ExitCode::FAILURE,
@@ -44,11 +44,14 @@ struct Comparison {
     worse: Vec<Change>,
     /// What only one of the runs has.
     missing: Vec<String>,
+    /// Whether the later run came to its end, and nothing failed in it.
+    is_whole: bool,
     notes: Vec<String>,
 }
 
 fn compare(old: &Run, new: &Run) -> Comparison {
-    let mut comparison = Comparison::default();
+    let is_whole = new.is_complete && new.failures.is_empty();
+    let mut comparison = Comparison { is_whole, ..Comparison::default() };
     for (run, name) in [(old, "earlier"), (new, "later")] {
         if !run.is_complete {
             comparison.notes.push(format!("the {name} run was interrupted"));
@@ -98,6 +101,11 @@ fn moved(old: &Row, new: &Row) -> Option<Ordering> {
 }
 
 impl Comparison {
+    /// Nothing is worse, and nothing is unknown that could be.
+    fn is_well(&self) -> bool {
+        self.worse.is_empty() && self.is_whole
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         for (title, changes) in [("worse", &self.worse), ("better", &self.better)] {
@@ -123,7 +131,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::{compare, moved};
-    use crate::record::{Row, Run};
+    use crate::record::{Failure, Row, Run};
     use rstest::rstest;
     use std::cmp::Ordering;
 
@@ -167,11 +175,21 @@ mod tests {
     }
 
     #[test]
+    fn a_later_run_that_failed_in_part_or_was_cut_short_is_not_well() {
+        let whole = Run { rows: vec![row("latency", 1.0, 0.0)], is_complete: true, ..Run::default() };
+        let failure = Failure { what: "latency mq, 8 bytes".into(), why: "the far process died".into() };
+        let failed = Run { failures: vec![failure], ..whole.clone() };
+        let cut = Run { is_complete: false, ..whole.clone() };
+        assert!(compare(&whole, &whole).is_well() && compare(&failed, &whole).is_well());
+        assert!(!compare(&whole, &failed).is_well() && !compare(&whole, &cut).is_well());
+    }
+
+    #[test]
     fn what_one_run_lacks_and_how_it_ended_is_said() {
         let old = Run { rows: vec![row("latency", 1.0, 0.0)], is_complete: true, ..Run::default() };
         let comparison = compare(&old, &Run::default());
         assert_eq!(comparison.missing, ["only in the earlier run: latency mq, 8 bytes"]);
         assert_eq!(comparison.notes, ["the later run was interrupted"]);
-        assert_eq!(comparison.compared, 0);
+        assert_eq!((comparison.compared, comparison.is_well()), (0, false));
     }
 }
