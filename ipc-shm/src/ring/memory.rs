@@ -99,6 +99,9 @@ pub(crate) fn copy_message(to: &mut [u8], from: &[u8]) {
         return to.copy_from_slice(from);
     }
     debug_assert!(to.as_ptr().cast::<u64>().is_aligned(), "a payload begins at a multiple of 8");
+    if let (Some(to), Ok(word)) = (to.first_chunk_mut(), from.try_into()) {
+        return *to = u64::from_ne_bytes(word).to_ne_bytes();
+    }
     let (mut to, mut from) = (to.chunks_exact_mut(8), from.chunks_exact(8));
     for (to, from) in to.by_ref().zip(from.by_ref()) {
         let word = u64::from_ne_bytes(from.try_into().expect("chunks of 8"));

@@ -118,6 +118,11 @@ impl Geometry {
     }
 }
 
+/// Says that the way here is seldom taken, so that the other one is kept short.
+#[cold]
+#[inline(never)]
+fn seldom() {}
+
 #[cold]
 fn out_of_step(head: u64, released: u64) -> Corrupt {
     Corrupt(format!("the sender is at {head}, the receiver at {released}"))
@@ -161,6 +166,7 @@ impl Cursor {
     fn advance(&mut self, geometry: &Geometry, size: u64) {
         self.word += size as usize;
         if self.word >= geometry.end() {
+            seldom();
             self.word -= geometry.capacity as usize;
             self.lap += geometry.capacity;
         }
@@ -490,9 +496,13 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Says that a message of `len` bytes, for which there is room, is about to be written: its
-    /// lines are fetched side by side, and not one after the other as it is written.
+    /// lines are fetched side by side, and not one after the other as it is written. One that
+    /// mostly is in a single line is written before a hint would tell.
     #[inline]
     pub(crate) fn expect_message(&self, len: usize) {
+        if len < LINE_BYTES / 2 {
+            return;
+        }
         let end = self.cursor.word + record_size(len as u64) as usize;
         self.memory.expect_store(self.cursor.word);
         if len >= LINE_BYTES {
@@ -555,12 +565,13 @@ impl<M: Memory> Writer<M> {
         self.memory.store(self.cursor.word, word, Release);
         let count = self.count.wrapping_add(messages);
         let is_due = count / RECORD_EVERY != self.count / RECORD_EVERY;
+        self.count = count;
         self.cursor.word = end.word;
         if self.cursor.lap != end.lap {
+            seldom();
             self.limit = self.limit.saturating_sub((end.lap - self.cursor.lap) as usize);
             self.cursor.lap = end.lap;
         }
-        self.count = count;
         if is_due {
             self.record();
         }
@@ -602,6 +613,13 @@ pub(crate) struct Reader<M> {
     cursor: Cursor,
     /// How far the sender has come, as it has written down.
     written: u64,
+    /// The last record given back, and what it took up.
+    usual: Record,
+    usual_size: u64,
+    /// Where we were when we last had to wait.
+    waited: Progress,
+    /// Whether the next message is expected to go on in the line behind its first one.
+    is_long: bool,
 }
 
 impl<M: Memory> Reader<M> {
@@ -614,15 +632,29 @@ impl<M: Memory> Reader<M> {
     /// Takes over from the last receiver, dead or gone. What it held comes again.
     pub(crate) fn attach(memory: M, geometry: Geometry) -> Result<Self, Corrupt> {
         let ledger = Ledger::open(&memory, geometry.receiver());
-        let position = ledger.progress().position;
-        geometry.check("receiver", position)?;
-        Ok(Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, position), written: 0 })
+        geometry.check("receiver", ledger.progress().position)?;
+        Ok(Self::new(memory, geometry, ledger, ledger.progress()))
     }
 
     /// For a ring that nobody has used.
     pub(crate) fn fresh(memory: M, geometry: Geometry) -> Self {
         let ledger = Ledger::open(&memory, geometry.receiver());
-        Self { memory, geometry, ledger, cursor: Cursor::at(&geometry, 0), written: 0 }
+        Self::new(memory, geometry, ledger, Progress::default())
+    }
+
+    fn new(memory: M, geometry: Geometry, ledger: Ledger, progress: Progress) -> Self {
+        let usual = Record(NonZeroU64::MIN);
+        Self {
+            memory,
+            geometry,
+            ledger,
+            cursor: Cursor::at(&geometry, progress.position),
+            written: 0,
+            usual,
+            usual_size: usual.size(),
+            waited: progress,
+            is_long: false,
+        }
     }
 
     /// Messages released, by this receiver and those before it.
@@ -653,10 +685,25 @@ impl<M: Memory> Reader<M> {
         }
     }
 
+    /// Says that there was no message, and that `has_turned` will be asked until there is one.
+    #[inline]
+    pub(crate) fn expect_wait(&mut self) {
+        let now = self.ledger.progress();
+        let bytes = now.position.wrapping_sub(self.waited.position);
+        let messages = now.count.wrapping_sub(self.waited.count);
+        let in_first_line = (LINE_BYTES - self.cursor.word % LINE_BYTES) as u64;
+        self.is_long = bytes > messages.wrapping_mul(in_first_line);
+        self.waited = now;
+    }
+
     /// Whether there is something behind what was released: a message, most likely. To look
-    /// again and again takes a load each time.
+    /// again and again takes a load each time. Where messages of late were longer than what is
+    /// left of this line, the next one comes along with it.
     #[inline]
     pub(crate) fn has_turned(&self) -> bool {
+        if self.is_long {
+            self.memory.expect_load(self.cursor.word + LINE_BYTES);
+        }
         self.memory.peek(self.cursor.word) != 0
     }
 
@@ -686,14 +733,22 @@ impl<M: Memory> Reader<M> {
         let mut held = found.iter().map(|record| record.size()).sum();
         let mut cursor = self.cursor.ahead(&self.geometry, held);
         while found.len() < max_messages {
-            let Some(record) = cursor.message(&self.memory, &self.geometry) else { break };
-            held += record.size();
-            if held > self.geometry.capacity - WORD {
-                break;
+            let Some(record) = cursor.message(&self.memory, &self.geometry) else { return };
+            // For as long as they are alike: see `release_first`.
+            let size = record.size();
+            loop {
+                held += size;
+                if held > self.geometry.capacity - WORD {
+                    return;
+                }
+                self.memory.expect_load(cursor.word + 2 * LINE_BYTES);
+                found.push(record);
+                cursor.advance(&self.geometry, size);
+                if found.len() == max_messages || cursor.message(&self.memory, &self.geometry) != Some(record)
+                {
+                    break;
+                }
             }
-            self.memory.expect_load(cursor.word + 2 * LINE_BYTES);
-            found.push(record);
-            cursor.advance(&self.geometry, record.size());
         }
     }
 
@@ -701,32 +756,44 @@ impl<M: Memory> Reader<M> {
     /// segment.
     #[inline]
     pub(crate) fn payload(&self, held: u64) -> usize {
-        self.cursor.ahead(&self.geometry, held).payload()
+        // Behind the ring's end it is mapped again.
+        self.cursor.payload() + held as usize
     }
 
-    /// Gives back the record that `first` or `next(0)` found.
+    /// Gives back the message that `first` or `next(0)` found.
+    ///
+    /// What it takes up is told by a branch where it is as the last one was, and not by its word:
+    /// so a processor goes on at the next record before it has this one's word, and fetches the
+    /// lines of several at the same time.
     #[inline]
-    pub(crate) fn release_first(&mut self, record: Record) {
-        let cursor = self.cursor.ahead(&self.geometry, record.size());
-        let count = self.ledger.progress().count.wrapping_add(u64::from(!record.is_end()));
-        self.release_up_to(cursor, count);
-    }
-
-    /// Gives back the oldest records that were found and not released.
-    pub(crate) fn release(&mut self, records: &[Record]) {
-        let size = records.iter().map(|record| record.size()).sum();
-        let messages = records.iter().filter(|record| !record.is_end()).count();
-        let count = self.ledger.progress().count.wrapping_add(messages as u64);
-        self.release_up_to(self.cursor.ahead(&self.geometry, size), count);
-    }
-
-    #[inline]
-    fn release_up_to(&mut self, cursor: Cursor, count: u64) {
-        self.cursor.word = cursor.word;
-        if self.cursor.lap != cursor.lap {
-            self.cursor.lap = cursor.lap;
+    pub(crate) fn release_first(&mut self, message: Record) {
+        if message != self.usual {
+            self.get_used_to(message);
         }
+        self.release_next(self.usual_size, 1);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_used_to(&mut self, record: Record) {
+        (self.usual, self.usual_size) = (record, record.size());
+    }
+
+    /// Gives back the mark that `next(0)` found.
+    pub(crate) fn release_end(&mut self, mark: Record) {
+        self.release_next(mark.size(), 0);
+    }
+
+    /// Gives back the oldest messages that were found and not released.
+    pub(crate) fn release(&mut self, messages: &[Record]) {
+        self.release_next(messages.iter().map(|message| message.size()).sum(), messages.len() as u64);
+    }
+
+    #[inline]
+    fn release_next(&mut self, size: u64, messages: u64) {
+        self.cursor.advance(&self.geometry, size);
+        let count = self.ledger.progress().count.wrapping_add(messages);
         // The sender polls the position: our reads come before, by its Release.
-        self.ledger.write(&self.memory, Progress { position: cursor.position(&self.geometry), count });
+        self.ledger.write(&self.memory, Progress { position: self.cursor.position(&self.geometry), count });
     }
 }

@@ -40,7 +40,8 @@ impl SealedReceiver {
     #[inline]
     fn take(&mut self, record: Record) -> Result<(), RecvError> {
         if record.is_end() {
-            self.release(record);
+            self.ring.release_end(record);
+            self.line.wake();
             return Err(RecvError::End);
         }
         let words = record.len().div_ceil(size_of::<u64>());
@@ -49,19 +50,14 @@ impl SealedReceiver {
         }
         self.ring.memory().copy_out(self.ring.first_payload(), &mut self.copy[..words]);
         self.held = Some(record.len());
-        self.release(record);
+        self.ring.release_first(record);
+        self.line.wake();
         Ok(())
     }
 
     #[cold]
     fn grow(&mut self, words: usize) {
         self.copy.resize(words, 0);
-    }
-
-    #[inline]
-    fn release(&mut self, record: Record) {
-        self.ring.release(&[record]);
-        self.line.wake();
     }
 
     #[inline]

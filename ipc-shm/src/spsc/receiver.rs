@@ -73,7 +73,7 @@ impl SpscReceiver {
             None => self.waiter.until(&self.attachment, *wait, || ring.next(0).map_err(RecvError::from))?,
         };
         if record.is_end() {
-            self.ring.release_first(record);
+            self.ring.release_end(record);
             self.bell.ring(self.ring.memory());
             return Err(RecvError::End);
         }
@@ -82,7 +82,8 @@ impl SpscReceiver {
 
     // Apart from what follows it, so that a message that comes soon is taken in line.
     #[inline(never)]
-    fn glimpses(&self, wait: &Wait<'_>) -> bool {
+    fn glimpses(&mut self, wait: &Wait<'_>) -> bool {
+        self.ring.expect_wait();
         self.waiter.glimpses(wait, || self.ring.has_turned())
     }
 
