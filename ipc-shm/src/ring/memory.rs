@@ -35,6 +35,15 @@ pub(crate) trait Memory {
         self.load(offset, Ordering::Relaxed)
     }
 
+    /// Has the words in the `len` bytes from `offset` on be zero, in no particular order, but
+    /// each by Release.
+    #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
+    fn clear(&self, offset: usize, len: usize) {
+        for word in (offset..offset + len).step_by(size_of::<u64>()) {
+            self.store(word, 0, Ordering::Release);
+        }
+    }
+
     /// Says that the words around `offset` will be stored to before long, so that their line
     /// is fetched for it meanwhile. Nothing comes of it but time saved.
     #[inline]
@@ -224,6 +233,14 @@ impl Memory for Words {
     fn peek(&self, offset: usize) -> u64 {
         let order = Ordering::Relaxed;
         self.word(offset).load(order)
+    }
+
+    #[cfg_attr(feature = "crash-points", track_caller)]
+    fn clear(&self, offset: usize, len: usize) {
+        let bytes = self.bytes(offset, len);
+        atomic::fence(Ordering::Release);
+        // SAFETY: within the mapping, and this side's alone to write to, as a payload's place is.
+        hooks::access("clear", || unsafe { bytes.write_bytes(0, len) });
     }
 
     #[inline]

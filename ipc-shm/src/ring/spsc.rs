@@ -8,8 +8,12 @@
 //!
 //! **Send**: with room for the record *and* the word behind it, write the payload, zero the
 //! word behind, then release-store this record's word. A kill leaves the whole record or
-//! nothing. **Receive**: poll the word at one's own position; not zero, it is a record.
-//! **Release**: store the position behind it for the sender to see.
+//! nothing. Where the word behind is in the next line, such stores go forth and back between
+//! two lines, and a processor that has to fetch both does one after the other. So who sends
+//! small messages **clears** several lines ahead at once, as far as the receiver has left
+//! them, and then only writes payloads and words, ever forward. **Receive**: poll the word
+//! at one's own position; not zero, it is a record. **Release**: store the position behind it
+//! for the sender to see.
 //!
 //! **Batch**: write all records and the zero behind the last one, and the word of the first
 //! one last. Until then that word is the zero behind what was committed before, so the
@@ -58,6 +62,12 @@ const LEN_SHIFT: u32 = 8;
 /// successor takes microseconds, seldom enough that the three stores don't count. It is the
 /// records that a walk takes time for, not the bytes. A batch is not interrupted for it.
 pub(crate) const RECORD_EVERY: u64 = 64;
+
+/// How much a sender clears ahead.
+const CLEAR_BYTES: usize = 16 * LINE_BYTES;
+
+/// The longest message for which the ring is cleared before it is written.
+const CLEARED_LEN: usize = 2 * LINE_BYTES;
 
 /// What processors move from one to the other.
 const LINE_BYTES: usize = 64;
@@ -393,6 +403,9 @@ pub(crate) struct Writer<M> {
     /// A ring's length from the receiver's position, when that was last looked at: as an
     /// offset in the segment, from where this lap begins.
     limit: usize,
+    /// From the word behind the cursor up to here all is zero. Such an offset as well, and not
+    /// beyond the limit; 0 if nothing is known to be.
+    clear: usize,
 }
 
 /// Messages that are written and will be published together.
@@ -427,7 +440,7 @@ impl<M: Memory> Writer<M> {
         let mut walk = Walk::new(&geometry, ledger.progress(), receiver)?;
         while walk.step(&memory, &geometry)? {}
         let (cursor, count) = (walk.cursor, walk.count);
-        let mut writer = Self { memory, geometry, ledger, cursor, count, limit: 0 };
+        let mut writer = Self { memory, geometry, ledger, cursor, count, limit: 0, clear: 0 };
         writer.set_limit(receiver.position);
         writer.record();
         Ok(writer)
@@ -437,7 +450,7 @@ impl<M: Memory> Writer<M> {
     pub(crate) fn fresh(memory: M, geometry: Geometry) -> Self {
         let ledger = Ledger::open(&memory, geometry.sender());
         let cursor = Cursor::at(&geometry, 0);
-        let mut writer = Self { memory, geometry, ledger, cursor, count: 0, limit: 0 };
+        let mut writer = Self { memory, geometry, ledger, cursor, count: 0, limit: 0, clear: 0 };
         writer.set_limit(0);
         writer
     }
@@ -515,8 +528,61 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
         self.publish(committed(len), self.cursor.ahead(&self.geometry, record_size(len as u64)), 1);
-        // One of the lines to come as well: while those before it are filled, it comes.
-        self.memory.expect_store(self.cursor.word + 4 * LINE_BYTES);
+    }
+
+    /// Whether a message of `len` bytes can be written and published by `commit_clear`.
+    #[inline]
+    pub(crate) fn is_clear_for(&self, len: usize) -> bool {
+        len <= CLEARED_LEN && self.cursor.word + (record_size(len as u64) + WORD) as usize <= self.clear
+    }
+
+    /// Clears what a message of `len` bytes, for which there is room, will take, and more; for
+    /// a long one that would take more time than it saves.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn clear_for(&mut self, len: usize) {
+        if len > CLEARED_LEN {
+            return self.lend();
+        }
+        self.clear_up_to(self.cursor.word + (record_size(len as u64) + WORD) as usize + CLEAR_BYTES);
+    }
+
+    fn clear_up_to(&mut self, offset: usize) {
+        let (from, to) = (self.clear.max(self.cursor.word + WORD as usize), offset.min(self.limit));
+        if from >= to {
+            return;
+        }
+        let (end, lap) = (self.geometry.end(), self.geometry.capacity as usize);
+        if from < end {
+            self.memory.clear(from, to.min(end) - from);
+        }
+        if to > end {
+            let from = from.max(end) - lap;
+            self.memory.clear(from, to - lap - from);
+        }
+        self.clear = to;
+    }
+
+    /// Says that what is behind the cursor will be written to, and perhaps not published.
+    #[inline]
+    pub(crate) fn lend(&mut self) {
+        self.clear = 0;
+    }
+
+    /// Publishes the message that was written to what is clear. So its stores are to one line
+    /// after the other, and not to the next one before this one, for which a processor waits.
+    #[inline]
+    pub(crate) fn commit_clear(&mut self, len: usize) {
+        self.publish_clear(committed(len), self.cursor.ahead(&self.geometry, record_size(len as u64)), 1);
+        if self.clear < self.cursor.word + CLEAR_BYTES / 2 {
+            self.clear_more();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn clear_more(&mut self) {
+        self.clear_up_to(self.cursor.word + CLEAR_BYTES);
     }
 
     /// Publishes the mark of a stream's end; there is room for an empty message.
@@ -529,7 +595,8 @@ impl<M: Memory> Writer<M> {
     /// Begins a batch with a message for which there is room, and whose payload goes where
     /// [`payload`](Self::payload) says. Nothing is published before `commit_batch`.
     #[inline]
-    pub(crate) fn begin(&self, len: usize) -> Batch {
+    pub(crate) fn begin(&mut self, len: usize) -> Batch {
+        self.lend();
         let end = self.cursor.ahead(&self.geometry, record_size(len as u64));
         Batch { first: committed(len), end, count: 1 }
     }
@@ -561,6 +628,12 @@ impl<M: Memory> Writer<M> {
         // Release: who looks, and finds this zero in place of an earlier lap's word, sees
         // that the receiver has left it. It pairs with the Acquire in `Cursor::record`.
         self.memory.store(end.word, 0, Release);
+        self.publish_clear(word, end, messages);
+    }
+
+    /// The same where there is a zero at `end`.
+    #[inline]
+    fn publish_clear(&mut self, word: u64, end: Cursor, messages: u64) {
         // Release: pairs with the Acquire in `Cursor::record`; payload and zero come first.
         self.memory.store(self.cursor.word, word, Release);
         let count = self.count.wrapping_add(messages);
@@ -569,7 +642,9 @@ impl<M: Memory> Writer<M> {
         self.cursor.word = end.word;
         if self.cursor.lap != end.lap {
             seldom();
-            self.limit = self.limit.saturating_sub((end.lap - self.cursor.lap) as usize);
+            let turned = (end.lap - self.cursor.lap) as usize;
+            self.limit = self.limit.saturating_sub(turned);
+            self.clear = self.clear.saturating_sub(turned);
             self.cursor.lap = end.lap;
         }
         if is_due {

@@ -94,8 +94,33 @@ impl SpscSender {
         self.waiter.until(&self.attachment, *wait, || Ok::<_, SendError>(ring.finds_room(len)?.then_some(())))
     }
 
+    #[inline(never)]
+    fn send_unprepared(&mut self, message: &[u8], wait: &Wait<'_>) -> Result<(), SendError> {
+        let len = message.len();
+        if !self.is_ready_for(len) {
+            self.make_ready_for(len, wait)?;
+        }
+        self.ring.clear_for(len);
+        self.write(message);
+        match self.ring.is_clear_for(len) {
+            true => self.ring.commit_clear(len),
+            false => self.ring.commit(len),
+        }
+        self.bell.ring(self.ring.memory());
+        Ok(())
+    }
+
+    /// Writes a message to the space that is next.
+    #[inline]
+    fn write(&mut self, message: &[u8]) {
+        self.ring.expect_message(message.len());
+        let payload = self.ring.payload();
+        copy_message(self.space(payload, message.len()), message);
+    }
+
     #[inline]
     fn set_reserved(&mut self, len: usize) {
+        self.ring.lend();
         (self.reserved_for, self.reserved_len) = (self.ring.sent_messages(), len);
     }
 
@@ -172,13 +197,11 @@ impl Sender for SpscSender {
     // Without a reservation on the way.
     #[inline]
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
-        if !self.is_ready_for(message.len()) {
-            self.make_ready_for(message.len(), &wait)?;
+        if !self.attachment.is_ours() || !self.ring.is_clear_for(message.len()) {
+            return self.send_unprepared(message, &wait);
         }
-        self.ring.expect_message(message.len());
-        let payload = self.ring.payload();
-        copy_message(self.space(payload, message.len()), message);
-        self.ring.commit(message.len());
+        self.write(message);
+        self.ring.commit_clear(message.len());
         self.bell.ring(self.ring.memory());
         Ok(())
     }

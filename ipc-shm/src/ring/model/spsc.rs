@@ -123,8 +123,18 @@ fn send(words: &Words, geometry: Geometry, first: u64, last: u64, accesses: usiz
         let mut ring = Writer::attach(memory.clone(), geometry).expect("sound");
         while next.get() <= last {
             until_room(&mut ring);
+            // One way and the other, so that each finds what the other one left.
+            let is_cleared = next.get() % 2 == 1;
+            if is_cleared {
+                ring.clear_for(8);
+            } else {
+                ring.lend();
+            }
             memory.memory.write_payload(fold(&geometry, ring.payload()), next.get());
-            ring.commit(8);
+            match is_cleared {
+                true => ring.commit_clear(8),
+                false => ring.commit(8),
+            }
             next.set(next.get() + 1);
         }
         ring.record();
@@ -374,39 +384,58 @@ const WALK: Case = Case {
     },
 };
 
-/// Both ends go on, for more than a lap, while somebody looks.
+/// Both ends go on, for more than a lap, while somebody looks. The sender zeroes the word
+/// behind each message, or all ahead that is free.
+fn look_beside_both(orderings: &Orderings, clears: bool) {
+    // Sent and received, after each step.
+    const STATES: [(u64, u64); 7] = [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 2)];
+    let words = words(orderings);
+    let turning = Turning::new(words.clone(), &words);
+    let theirs = turning.clone();
+    let worker = Loom::spawn(move || {
+        let mut sender = Writer::attach(theirs.clone(), ROOM_FOR_TWO_EMPTY).expect("sound");
+        let mut receiver = Reader::attach(theirs, ROOM_FOR_TWO_EMPTY).expect("sound");
+        for pair in STATES.windows(2) {
+            if pair[1].0 > pair[0].0 {
+                assert!(sender.finds_room(0).expect("sound"));
+                if clears {
+                    sender.clear_for(0);
+                    sender.commit_clear(0);
+                } else {
+                    sender.commit(0);
+                }
+            } else {
+                let record = receiver.next(0).expect("sound").expect("sent before");
+                receiver.release(&[record]);
+            }
+        }
+    });
+    let (found, is_exact) = glance(&turning, &ROOM_FOR_TWO_EMPTY).expect("sound");
+    if is_exact {
+        let state = (found.sent.count - START.count, found.received.count - START.count);
+        assert!(STATES.contains(&state), "never was so much sent and received: {state:?}");
+        assert_eq!(found.sent.position, START.position + 8 * state.0);
+        assert_eq!(found.received.position, START.position + 8 * state.1);
+    }
+    Loom::join(worker);
+    let found = look(&turning, &ROOM_FOR_TWO_EMPTY).expect("sound");
+    assert_eq!((found.sent.count, found.received.count), (START.count + 4, START.count + 2));
+}
+
 const LOOK: Case = Case {
     name: "a look is never wrong while both ends go on",
     preemptions: [2, 3],
     run: |orderings, _| {
-        // Sent and received, after each step.
-        const STATES: [(u64, u64); 7] = [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 2)];
-        let words = words(orderings);
-        let turning = Turning::new(words.clone(), &words);
-        let theirs = turning.clone();
-        let worker = Loom::spawn(move || {
-            let mut sender = Writer::attach(theirs.clone(), ROOM_FOR_TWO_EMPTY).expect("sound");
-            let mut receiver = Reader::attach(theirs, ROOM_FOR_TWO_EMPTY).expect("sound");
-            for pair in STATES.windows(2) {
-                if pair[1].0 > pair[0].0 {
-                    assert!(sender.finds_room(0).expect("sound"));
-                    sender.commit(0);
-                } else {
-                    let record = receiver.next(0).expect("sound").expect("sent before");
-                    receiver.release(&[record]);
-                }
-            }
-        });
-        let (found, is_exact) = glance(&turning, &ROOM_FOR_TWO_EMPTY).expect("sound");
-        if is_exact {
-            let state = (found.sent.count - START.count, found.received.count - START.count);
-            assert!(STATES.contains(&state), "never was so much sent and received: {state:?}");
-            assert_eq!(found.sent.position, START.position + 8 * state.0);
-            assert_eq!(found.received.position, START.position + 8 * state.1);
-        }
-        Loom::join(worker);
-        let found = look(&turning, &ROOM_FOR_TWO_EMPTY).expect("sound");
-        assert_eq!((found.sent.count, found.received.count), (START.count + 4, START.count + 2));
+        look_beside_both(orderings, false);
+        false
+    },
+};
+
+const LOOK_CLEAR: Case = Case {
+    name: "a look is never wrong while the sender clears ahead",
+    preemptions: [2, 3],
+    run: |orderings, _| {
+        look_beside_both(orderings, true);
         false
     },
 };
@@ -422,7 +451,8 @@ fn holds(
         DEAD_RECEIVER,
         WALK_OF_ONE,
         WALK,
-        LOOK
+        LOOK,
+        LOOK_CLEAR
     )]
     case: Case,
 ) {
@@ -445,7 +475,7 @@ const ORDERINGS: [(Weakening, &[Case]); 7] = [
             half: Half::Release,
             is_meant: |offset, stored| is_data(offset) && stored == Some(0),
         },
-        &[LOOK],
+        &[LOOK, LOOK_CLEAR],
     ),
     (
         Weakening {
