@@ -74,6 +74,20 @@ impl Payload {
 
     #[cold]
     fn mistake(self, message: &[u8], number: u64) -> Box<dyn Error + Send + Sync> {
+        let other = Self::number_of(message).filter(|&other| {
+            self.touch != Touch::First
+                && message.len() == self.len_bytes
+                && self.difference(message, other) == 0
+        });
+        match other {
+            Some(later) if later > number => {
+                return format!("message {number} is missing: message {later} came in its place").into();
+            }
+            Some(earlier) => {
+                return format!("message {earlier} came again, in place of message {number}").into();
+            }
+            None => {}
+        }
         format!(
             "message {number} came as something else: {} bytes instead of {}, beginning with {:02x?}",
             message.len(),
@@ -109,6 +123,20 @@ mod tests {
         ALL_OF_20.write(&mut message, 7);
         message[position] ^= 0x40;
         assert!(ALL_OF_20.check(&message, 7).unwrap_err().to_string().contains("message 7"));
+    }
+
+    #[rstest]
+    #[case::gap(9, "message 7 is missing: message 9 came in its place")]
+    #[case::again(6, "message 6 came again, in place of message 7")]
+    fn a_gap_and_a_repetition_are_told_apart(
+        #[case] came: u64,
+        #[case] said: &str,
+        #[values(Touch::All, Touch::Copied)] touch: Touch,
+    ) {
+        let payload = Payload { touch, ..ALL_OF_20 };
+        let mut message = vec![0; 20];
+        payload.write(&mut message, came);
+        assert_eq!(payload.check(&message, 7).unwrap_err().to_string(), said);
     }
 
     #[test]
