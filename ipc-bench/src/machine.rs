@@ -7,6 +7,7 @@ use crate::{
 };
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    time::{ClockId, clock_gettime},
     unistd::Pid,
 };
 use std::{fmt, fs, hint::black_box, time::Instant};
@@ -104,23 +105,34 @@ impl Clock {
                 between.as_nanos() as u64
             })
             .collect();
-        // The shortest of several: what a reading costs that nothing interrupts.
-        let cost_ns = (0..20)
-            .map(|_| {
-                let start = Instant::now();
-                for _ in 0..READINGS / 20 {
-                    black_box(Instant::now());
-                }
-                start.elapsed().as_nanos() as f64 / f64::from(READINGS / 20)
-            })
-            .fold(f64::INFINITY, f64::min);
         Self {
             source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
                 .unwrap_or_else(|| "monotonic".into()),
-            cost_ns,
+            cost_ns: clock_cost_ns(),
             step_ns: clock_step_ns(&between_ns),
         }
     }
+}
+
+/// What a reading of the clock costs that nothing interrupts: the shortest of several.
+pub(crate) fn clock_cost_ns() -> f64 {
+    const READINGS: u32 = 1_000;
+    (0..20)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..READINGS {
+                black_box(Instant::now());
+            }
+            start.elapsed().as_nanos() as f64 / f64::from(READINGS)
+        })
+        .fold(f64::INFINITY, f64::min)
+}
+
+/// What a clock says: nanoseconds. That of CLOCK_MONOTONIC is the same for all processes.
+#[inline]
+pub(crate) fn now_ns(clock: ClockId) -> Fallible<u64> {
+    let now = clock_gettime(clock)?;
+    Ok(u64::try_from(now.tv_sec())? * 1_000_000_000 + u64::try_from(now.tv_nsec())?)
 }
 
 /// The processors that the near and the far processes stay on, taken in turns where there

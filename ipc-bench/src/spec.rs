@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use std::{fmt, os::fd::RawFd};
+use std::{fmt, num::NonZeroU64, os::fd::RawFd};
 
 /// A way of moving messages between processes, or what such ways are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
@@ -409,6 +409,17 @@ impl Shape {
     }
 }
 
+/// What is between a connection of two and what uses it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Layer {
+    #[default]
+    None,
+    /// Each hop takes so much longer.
+    Delay { hop_ns: u64 },
+    /// One message in so many isn't sent.
+    Drop { one_in: NonZeroU64 },
+}
+
 /// One connection of measuring processes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct LaneSpec {
@@ -419,6 +430,7 @@ pub(crate) struct LaneSpec {
     /// How many messages are sent with one commit, and taken together; 1 is one by one.
     pub(crate) batch: usize,
     pub(crate) shape: Shape,
+    pub(crate) layer: Layer,
     /// Tells the names of this connection from those of the others of its block.
     pub(crate) tag: String,
     /// The descriptor of the memory that the coordinator made for it.

@@ -1,11 +1,12 @@
 //! The clocks of a measurement: around the timed part, and around each thing in it.
 
 use crate::{
+    machine::now_ns,
     spec::Outcome,
     stats::{histogram, recorded},
     trouble::Fallible,
 };
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use std::time::Duration;
 
 impl Outcome {
@@ -21,11 +22,6 @@ impl Outcome {
         let cpu_ns = now_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)? - self.cpu_ns;
         Ok(Self { ended_ns, cpu_ns, ..self })
     }
-}
-
-fn now_ns(clock: ClockId) -> Fallible<u64> {
-    let now = clock_gettime(clock)?;
-    Ok(u64::try_from(now.tv_sec())? * 1_000_000_000 + u64::try_from(now.tv_nsec())?)
 }
 
 /// Times of single things, as they are taken.

@@ -225,7 +225,7 @@ mod tests {
             ends::{BatchedReceiver, BatchedSender, InPlace},
             shared::{Region, create},
         },
-        spec::{Delivery, Job, LaneSpec, Outcome, Shape, Touch, TransportId, Waiting},
+        spec::{Delivery, Job, LaneSpec, Layer, Outcome, Shape, Touch, TransportId, Waiting},
     };
     use ipc_core::{
         Channel, ChannelName, Sender, Transport,
@@ -247,6 +247,7 @@ mod tests {
             batch,
             shape: Shape::Crowd { senders, receivers },
             tag: "0".into(),
+            layer: Layer::None,
             region: None,
         }
     }

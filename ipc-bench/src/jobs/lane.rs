@@ -56,7 +56,7 @@ mod tests {
             ends::{BatchedReceiver, BatchedSender, Copying, InPlace, ReceivingEnd, SendingEnd},
             link::EndsLink,
         },
-        spec::{Job, LaneSpec, Shape, Touch, TransportId, Waiting},
+        spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
     };
     use ipc_core::{
         Channel, ChannelName, Sender, Transport,
@@ -77,6 +77,7 @@ mod tests {
             batch,
             shape: Shape::Pair,
             tag: "0".into(),
+            layer: Layer::None,
             region: None,
         }
     }

@@ -224,7 +224,7 @@ mod tests {
     use crate::{
         jobs::lane::AnyLane,
         links::{backends::ShmSpsc, site::Site},
-        spec::{Job, LaneSpec, Shape, Touch, TransportId, Waiting},
+        spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
     };
     use rstest::rstest;
     use std::fs;
@@ -243,6 +243,7 @@ mod tests {
             batch: 1,
             shape: Shape::Solo,
             tag: "0".into(),
+            layer: Layer::None,
             region: None,
         };
         let mut lane: Box<dyn AnyLane> = match transport {

@@ -15,6 +15,7 @@ use crate::{
         backends::{self, Backend, Opens, ReadsNewest, ReceiverOf, SenderOf, crowd_channel},
         ends::{BatchedReceiver, BatchedSender, Copying, InPlace, Polling, ReceivingEnd, SendingEnd},
         floor::{CacheLine, FixedRing, Futex},
+        layers::{Delayed, Dropping, Stamps},
         link::{EndsLink, Link},
         raw_mq::{self, RawMq},
         raw_sysv::{self, RawSysv},
@@ -24,7 +25,7 @@ use crate::{
         shared::Region,
         site::Site,
     },
-    spec::{LaneSpec, Member, Shape, Side, Touch, TransportId, Waiting},
+    spec::{LaneSpec, Layer, Member, Shape, Side, Touch, TransportId, Waiting},
     trouble::Fallible,
 };
 use ipc_core::{BatchSender, Channel, Transport};
@@ -38,8 +39,20 @@ pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Optio
     }
 }
 
-/// The memory that the coordinator has to make for a connection.
+/// The memory that the coordinator has to make for a connection: the transport's, then the
+/// layer's.
 pub(crate) fn region_bytes(spec: &LaneSpec) -> Option<usize> {
+    match spec.layer {
+        Layer::Delay { .. } => Some(stamps_at(spec) + Stamps::len_bytes()),
+        Layer::None | Layer::Drop { .. } => transports_bytes(spec),
+    }
+}
+
+fn stamps_at(spec: &LaneSpec) -> usize {
+    Stamps::behind(transports_bytes(spec).unwrap_or(0))
+}
+
+fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
     match (spec.shape, spec.transport) {
         (Shape::Crowd { .. }, _) => Some(Board::LEN_BYTES),
         (Shape::Guests { .. }, _) => None,
@@ -55,23 +68,26 @@ pub(crate) fn region_bytes(spec: &LaneSpec) -> Option<usize> {
 /// Attaches this process to a connection. The first near process attaches first and
 /// creates.
 pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    if spec.layer != Layer::None && !takes_layers(spec) {
+        return Err(format!("{} is not measured with a layer like {:?}", spec.transport, spec.layer).into());
+    }
     if spec.shape == Shape::Solo {
         if let Some(lane) = setup_lane(spec, site)? {
             return Ok(lane);
         }
     }
     match spec.transport {
-        TransportId::CacheLine => Ok(between_two(CacheLine::attach(region(spec)?, member.side))),
-        TransportId::Futex => Ok(between_two(Futex::attach(region(spec)?, member.side))),
+        TransportId::CacheLine => between_two(CacheLine::attach(region(spec)?, member.side), spec, member),
+        TransportId::Futex => between_two(Futex::attach(region(spec)?, member.side), spec, member),
         // What tells the two apart is how much of the payload is touched.
         TransportId::FixedRing | TransportId::Memcpy => {
-            Ok(between_two(FixedRing::attach(region(spec)?, member.side, spec)))
+            between_two(FixedRing::attach(region(spec)?, member.side, spec), spec, member)
         }
-        TransportId::RawMq => Ok(between_two(RawMq::attach(spec, member.side, site)?)),
+        TransportId::RawMq => between_two(RawMq::attach(spec, member.side, site)?, spec, member),
         TransportId::RawFile => Ok(Box::new(RawFile::new(spec, site)?)),
-        TransportId::RawSysv => Ok(between_two(RawSysv::attach(spec, member.side, site)?)),
-        TransportId::RawUnix => Ok(between_two(RawUnix::attach(spec, member.side, site)?)),
-        TransportId::RawMemfd => Ok(between_two(RawMemfd::attach(spec, member.side, site)?)),
+        TransportId::RawSysv => between_two(RawSysv::attach(spec, member.side, site)?, spec, member),
+        TransportId::RawUnix => between_two(RawUnix::attach(spec, member.side, site)?, spec, member),
+        TransportId::RawMemfd => between_two(RawMemfd::attach(spec, member.side, site)?, spec, member),
         TransportId::Mq => in_the_kernel::<backends::Mq>(spec, member, site),
         TransportId::Sysv => in_the_kernel::<backends::Sysv>(spec, member, site),
         TransportId::Unix => in_the_kernel::<backends::Unix>(spec, member, site),
@@ -83,22 +99,29 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
             solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
         }
         TransportId::ShmBroadcast => by_batches::<backends::ShmBroadcast<true>>(spec, member, site),
-        TransportId::ShmRpc => Ok(match member.side {
-            Side::Near => between_two(Caller::attach(spec, site)?),
-            Side::Far => between_two(Answerer::attach(spec, site)?),
-        }),
+        TransportId::ShmRpc => match member.side {
+            Side::Near => between_two(Caller::attach(spec, site)?, spec, member),
+            Side::Far => between_two(Answerer::attach(spec, site)?, spec, member),
+        },
         TransportId::ShmLatest => newest::<backends::ShmLatest>(spec, member, site),
         TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
     }
 }
 
+/// Whether it is a link of two, so that a layer can be over it.
+fn takes_layers(spec: &LaneSpec) -> bool {
+    spec.shape == Shape::Pair && !spec.transport.traits().holds_newest
+}
+
 /// Sealed channels, a message at a time.
 fn sealed_ends(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
     let unmet = Unmet::attach(spec, member.side, site)?;
-    Ok(match spec.touch {
-        Touch::All | Touch::First => between_two(Sealed::new(unmet, spec, InPlace::new, InPlace::new)),
-        Touch::Copied => between_two(Sealed::new(unmet, spec, Copying::new, Copying::new)),
-    })
+    match spec.touch {
+        Touch::All | Touch::First => {
+            between_two(Sealed::new(unmet, spec, InPlace::new, InPlace::new), spec, member)
+        }
+        Touch::Copied => between_two(Sealed::new(unmet, spec, Copying::new, Copying::new), spec, member),
+    }
 }
 
 /// A kernel's channel made and opened by one process, if it is one.
@@ -141,8 +164,16 @@ fn region(spec: &LaneSpec) -> Fallible<&'static Region> {
     Ok(Region::map(inherited)?)
 }
 
-fn between_two(link: impl Link + 'static) -> Box<dyn AnyLane> {
-    Box::new(Lane::new(link))
+/// The lane of this process on a link, with the layer that is to be over it.
+fn between_two(link: impl Link + 'static, spec: &LaneSpec, member: Member) -> Fallible<Box<dyn AnyLane>> {
+    Ok(match spec.layer {
+        Layer::None => Box::new(Lane::new(link)),
+        Layer::Delay { hop_ns } => {
+            let stamps = Stamps::attach(region(spec)?, stamps_at(spec), member.side);
+            Box::new(Lane::new(Delayed::new(link, stamps, hop_ns, spec.batch)))
+        }
+        Layer::Drop { one_in } => Box::new(Lane::new(Dropping::new(link, one_in))),
+    })
 }
 
 /// A backend of newest values: in one process alone, or from one to the other.
@@ -214,7 +245,7 @@ fn with_ends<B: Backend, S: SendingEnd + 'static, R: ReceivingEnd + 'static>(
     let payload = spec.payload();
     let Shape::Crowd { senders, receivers } = spec.shape else {
         let (tx, rx) = backends::pair::<B>(spec, member.side, site)?;
-        return Ok(between_two(EndsLink { tx: sending(tx), rx: receiving(rx), payload }));
+        return between_two(EndsLink { tx: sending(tx), rx: receiving(rx), payload }, spec, member);
     };
     let delivery = spec.transport.traits().delivery;
     let crowd = Crowd { senders, receivers, delivery, payload, board: Board::at(region(spec)?) };

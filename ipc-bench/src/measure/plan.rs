@@ -3,7 +3,7 @@
 use crate::{
     cli::Asked,
     jobs::{crowd::SHORTEST_BYTES, newest, transports::refuses},
-    spec::{Delivery, Experiment, Job, LaneSpec, Shape, Touch, Traits, TransportId, Waiting},
+    spec::{Delivery, Experiment, Job, LaneSpec, Layer, Shape, Touch, Traits, TransportId, Waiting},
 };
 
 /// One line of the report: a subject, and what it runs against in each round.
@@ -46,6 +46,7 @@ impl Contender {
             batch: 1,
             shape: Shape::Pair,
             tag: String::new(),
+            layer: Layer::None,
             region: None,
         };
         Self { lane, jobs }
