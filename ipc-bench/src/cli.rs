@@ -96,6 +96,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         keep: Option<PathBuf>,
     },
+    /// Whether the measurement can be believed: delays, losses and a disturbed floor, made on purpose
+    /// and to be found; exit with 1 if one isn't
+    SelfTest {
+        /// One JSON object a line instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Rounds too short to mean anything, so that no delay is judged: for testing the rig
+        #[arg(long, hide = true)]
+        smoke: bool,
+    },
     /// Make a page of a run: DIR/index.html, and a summary on the terminal
     Report {
         /// The file of the run [default: that of the last one]

@@ -36,7 +36,7 @@ use clap::Parser;
 use cli::{Asked, Cli, Command};
 use measure::{
     experiment::{self, Extent},
-    peers,
+    peers, selftest,
 };
 use std::process::ExitCode;
 
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
             let keep = keep.unwrap_or_else(|| record::last_run().with_file_name("peers.jsonl"));
             peers::run(&peers::Asked { folder, json, is_smoke: smoke, sizes_bytes: size, keep })
         }
+        Command::SelfTest { json, smoke } => selftest::run(json, smoke),
         Command::Report { run, out } => page::make(&run.unwrap_or_else(record::last_run), &out),
         Command::Compare { old, new } => compare::run(&old, &new),
         Command::Lock { json, quick } => locks::run(json, quick),

@@ -319,6 +319,21 @@ fn wrong_usage_ends_with_2_and_says_what_there_is(#[case] arguments: &[&str], #[
     assert!(output.stdout.is_empty());
 }
 
+#[test]
+fn the_self_test_finds_what_is_delayed_lost_and_disturbed() {
+    let output = bench(&["self-test", "--smoke", "--json"]).output().unwrap();
+    let found = rows(&output);
+    assert!(output.status.success(), "{found:?} {}", stderr(&output));
+    let delays: Vec<_> = found.iter().filter(|finding| finding["check"] == "delay of each hop").collect();
+    let injected_ns: Vec<_> = delays.iter().map(|finding| finding["injected_ns"].as_u64().unwrap()).collect();
+    assert_eq!(injected_ns, [1_000, 10_000, 1_000_000]);
+    assert!(delays.iter().all(|finding| finding["found_ns"].is_number() && finding["passed"].is_null()));
+    let others: Vec<_> = found.iter().filter(|finding| finding["passed"] == true).collect();
+    let found: Vec<_> = others.iter().map(|finding| finding["found"].as_str().unwrap()).collect();
+    assert_eq!(found[..2], ["message 100000 is missing", "a message is lost"]);
+    assert_eq!(others.len(), 4, "{others:?}");
+}
+
 /// A run that would take long, with its two measuring processes at work.
 fn long_run(extra: &[&str]) -> (Child, [Pid; 2]) {
     let arguments = [&["latency", "--transport", "shm:spsc", "--wait", "block"], extra].concat();

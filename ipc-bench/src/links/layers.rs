@@ -88,8 +88,7 @@ impl Stamps {
 pub(crate) struct Delayed<L> {
     link: L,
     stamps: Stamps,
-    /// Without what the clock's readings take: one when a message comes, and on average one when
-    /// it is due.
+    /// Without the two readings of the clock that it takes: when a message comes, when it is due.
     hop_ns: u64,
     /// How many messages the link sends with one commit.
     batch: u64,
@@ -97,7 +96,7 @@ pub(crate) struct Delayed<L> {
 
 impl<L> Delayed<L> {
     pub(crate) fn new(link: L, stamps: Stamps, hop_ns: u64, batch: usize) -> Self {
-        let hop_ns = hop_ns.saturating_sub(clock_cost_ns() as u64);
+        let hop_ns = hop_ns.saturating_sub((2.0 * clock_cost_ns()) as u64);
         Self { link, stamps, hop_ns, batch: batch as u64 }
     }
 }

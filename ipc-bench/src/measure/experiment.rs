@@ -21,12 +21,12 @@ use std::{path::PathBuf, process::ExitCode};
 /// How long things are measured.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    rounds: usize,
+    pub(super) rounds: usize,
     /// How many rounds of a block may be measured again.
-    spare_rounds: usize,
-    floor_ns: u64,
-    subject_ns: u64,
-    opponent_ns: u64,
+    pub(super) spare_rounds: usize,
+    pub(super) floor_ns: u64,
+    pub(super) subject_ns: u64,
+    pub(super) opponent_ns: u64,
 }
 
 impl Pace {
@@ -40,6 +40,14 @@ impl Pace {
     /// Too short to mean anything.
     pub(super) const SMOKE: Self =
         Self { rounds: 3, spare_rounds: 1, floor_ns: 500_000, subject_ns: 1_000_000, opponent_ns: 1_000_000 };
+    /// Many short rounds: what counts is the median of differences between neighbours.
+    pub(super) const SELF_TEST: Self = Self {
+        rounds: 15,
+        spare_rounds: 30,
+        floor_ns: 4_000_000,
+        subject_ns: 15_000_000,
+        opponent_ns: 30_000_000,
+    };
     /// All experiments within three minutes.
     const QUICK: Self = Self {
         rounds: 5,
@@ -229,15 +237,11 @@ pub(super) fn measure_together(
     pace: Pace,
     machine: &Machine,
 ) -> Result<Series<Vec<Run>>, Trouble> {
-    let team = rig.start(tagged(&contenders))?;
-    let counts = vec![0; contenders.len()];
-    let mut running = Running { team, contenders, pace, clocks_step_ns: machine.clock_step_ns(), counts };
-    running.calibrate()?;
-    interleave(&mut running, pace.rounds, pace.spare_rounds)
+    interleave(&mut Running::start(rig, contenders, pace, machine)?, pace.rounds, pace.spare_rounds)
 }
 
 /// Their lanes, in the same order.
-fn tagged(contenders: &[Contender]) -> Vec<LaneSpec> {
+pub(super) fn tagged(contenders: &[Contender]) -> Vec<LaneSpec> {
     let tagged = |(index, contender): (usize, &Contender)| LaneSpec {
         tag: index.to_string(),
         ..contender.lane.clone()
@@ -246,7 +250,7 @@ fn tagged(contenders: &[Contender]) -> Vec<LaneSpec> {
 }
 
 /// A block under way.
-struct Running<'a> {
+pub(super) struct Running<'a> {
     team: Team<'a>,
     /// The floor, the subject, then the opponents.
     contenders: Vec<Contender>,
@@ -262,7 +266,22 @@ const FLOOR: usize = 0;
 /// The most iterations of a run: their samples are 16 MiB then.
 const MOST_ITERATIONS: u64 = 4 << 20;
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    /// Starts the processes of contenders, the first one of which is the floor, and finds how fast
+    /// each of them is.
+    pub(super) fn start(
+        rig: &'a mut Rig,
+        contenders: Vec<Contender>,
+        pace: Pace,
+        machine: &Machine,
+    ) -> Result<Self, Trouble> {
+        let team = rig.start(tagged(&contenders))?;
+        let counts = vec![0; contenders.len()];
+        let mut running = Self { team, contenders, pace, clocks_step_ns: machine.clock_step_ns(), counts };
+        running.calibrate()?;
+        Ok(running)
+    }
+
     fn target_ns(&self, lane: usize) -> u64 {
         match lane {
             FLOOR => self.pace.floor_ns,
@@ -288,7 +307,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn run(&mut self, lane: usize) -> Result<Run, Trouble> {
+    pub(super) fn run(&mut self, lane: usize) -> Result<Run, Trouble> {
         let (count, contender) = (self.counts[lane], &self.contenders[lane]);
         let outcomes = self.team.run(lane, contender.jobs, count)?;
         let run = Run::new(contender, &outcomes.0, count, self.clocks_step_ns)?;

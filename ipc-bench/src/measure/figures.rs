@@ -94,6 +94,11 @@ impl Run {
         })
     }
 
+    /// What this share of what was timed took at most, in groups.
+    pub(super) fn quantile_ns(&self, share: f64) -> f64 {
+        self.latencies_ns.value_at_quantile(share) as f64
+    }
+
     pub(super) fn messages_per_second(&self) -> f64 {
         self.messages as f64 * 1e9 / self.elapsed_ns as f64
     }

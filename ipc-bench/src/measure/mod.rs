@@ -7,4 +7,5 @@ pub(crate) mod peers;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod rounds;
+pub(crate) mod selftest;
 pub(crate) mod table;

@@ -8,6 +8,7 @@ use super::{
     experiment::{Pace, bar, code, measure_together},
     figures::{Figures, Run},
     plan::{Block, Contender},
+    report::print,
     rounds::{Round, Series},
     table::{Table, decimals, ratio},
 };
@@ -20,7 +21,6 @@ use crate::{
     trouble::Trouble,
 };
 use std::{
-    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Duration,
@@ -261,13 +261,6 @@ fn verdict(rows: &[Row]) -> String {
         }
         None => "there was nobody to compare with".into(),
     }
-}
-
-fn print(text: &str) -> Result<(), Trouble> {
-    writeln!(io::stdout(), "{text}").map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Trouble::ReaderGone,
-        _ => error.into(),
-    })
 }
 
 #[cfg(test)]

@@ -267,7 +267,7 @@ fn whole(figure: Option<u64>) -> Option<String> {
     figure.map(|figure| figure.to_string())
 }
 
-fn print(text: &str) -> Result<(), Trouble> {
+pub(super) fn print(text: &str) -> Result<(), Trouble> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Trouble::ReaderGone),

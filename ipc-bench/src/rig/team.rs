@@ -231,7 +231,8 @@ impl Team<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     let seconds = self.rig.watchdog.as_secs();
                     return Err(Trouble::Failed(format!(
-                        "no measuring process was heard of for {seconds} s: all were ended"
+                        "no measuring process was heard of for {seconds} s: a message is lost, or a process is stuck; \
+                         all were ended"
                     )));
                 }
             }
