@@ -57,6 +57,19 @@ pub(crate) enum Command {
         #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size)]
         size: Vec<usize>,
     },
+    /// Requests and replies, and a value under a lock, when each hop takes longer: how many a second
+    Tolerance {
+        #[command(flatten)]
+        common: Common,
+        /// What each hop takes longer, separated by commas: 0 to 1s [default:
+        /// 0,1us,10us,100us,1ms,10ms]
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_delay)]
+        delay: Vec<u64>,
+        /// How many requests are under way at a time, 1 to 1024, separated by commas [default:
+        /// 1,16,256]
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value_parser!(u64).range(1..=1024))]
+        in_flight: Vec<u64>,
+    },
     /// All experiments, kept in a file that `report` makes a page of
     All {
         /// Everything, with rounds as long as those of the other commands: some 10 minutes. Else
@@ -224,6 +237,9 @@ pub(crate) struct Asked {
     pub(crate) receivers: usize,
     /// How many messages are sent with one commit; 1 is one by one.
     pub(crate) batch: usize,
+    /// For `tolerance`: what each hop takes longer, and how many requests are under way.
+    pub(crate) delays_ns: Vec<u64>,
+    pub(crate) in_flight: Vec<u64>,
     pub(crate) json: bool,
     pub(crate) quick: bool,
     pub(crate) watchdog: Duration,
@@ -255,6 +271,17 @@ impl Asked {
         Self { sizes_bytes: or_default(size, &[8, 64, 1 << 10]), ..Self::new(Experiment::Latest, common) }
     }
 
+    pub(crate) fn tolerance(common: &Common, delay: &[u64], in_flight: &[u64]) -> Self {
+        use TransportId as T;
+        let transports = [T::Mq, T::Sysv, T::Unix, T::ShmSpsc, T::ShmMpmc, T::ShmMutex];
+        Self {
+            transports: or_default(&common.transport, &transports),
+            delays_ns: or_default(delay, &DELAYS_NS),
+            in_flight: or_default(in_flight, &IN_FLIGHT),
+            ..Self::new(Experiment::Tolerance, common)
+        }
+    }
+
     /// All experiments: what tells most, or everything.
     pub(crate) fn all(extent: Extent, json: bool) -> Vec<Self> {
         use TransportId as T;
@@ -283,6 +310,19 @@ impl Asked {
         let (latency, throughput) = (Experiment::Latency, Experiment::Throughput);
         let batches = [T::ShmSpsc, T::ShmMpmc, T::ShmBroadcastReliable];
         let crowds = [T::Mq, T::Sysv, T::ShmMpmc];
+        let delayed = match extent {
+            Extent::Smoke => Self {
+                delays_ns: DELAYS_NS[..3].into(),
+                in_flight: IN_FLIGHT[..2].into(),
+                ..of(Experiment::Tolerance, &[T::ShmSpsc, T::ShmMutex], &[8])
+            },
+            Extent::Quick => of(Experiment::Tolerance, &[T::Sysv, T::ShmSpsc, T::ShmMutex], &[8]),
+            Extent::Full => of(
+                Experiment::Tolerance,
+                &[T::Mq, T::Sysv, T::Unix, T::ShmSpsc, T::ShmMpmc, T::ShmMutex],
+                &[8],
+            ),
+        };
         let mut all = vec![
             of(latency, channels, small),
             spin(Self { touch: Touch::First, ..of(latency, &in_memory, large) }),
@@ -294,6 +334,7 @@ impl Asked {
             of(Experiment::Open, &in_memory, &[8]),
             of(Experiment::Setup, &[T::Mq, T::Sysv, T::Unix], &[8]),
             of(Experiment::Latest, &[T::ShmLatest], &[8, 64, 1 << 10]),
+            delayed,
         ];
         if extent == Extent::Full {
             let scale = [(1, 2), (2, 1), (4, 4), (8, 8)];
@@ -317,6 +358,8 @@ impl Asked {
             senders: 1,
             receivers: 1,
             batch: 1,
+            delays_ns: DELAYS_NS.into(),
+            in_flight: IN_FLIGHT.into(),
             json: common.json,
             quick: common.quick,
             watchdog: Duration::from_secs(common.watchdog_s),
@@ -349,6 +392,10 @@ fn or_default<T: Copy + PartialEq>(given: &[T], default: &[T]) -> Vec<T> {
     values
 }
 
+/// What each hop takes longer, and how many requests are under way, unless that is said.
+const DELAYS_NS: [u64; 6] = [0, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+const IN_FLIGHT: [u64; 3] = [1, 16, 256];
+
 /// The longest message that is measured.
 const MAX_SIZE_BYTES: usize = 128 << 20;
 
@@ -375,9 +422,26 @@ fn parse_size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "give 0 to 128M: bytes, or a number with K or M (8, 64, 1K, 64K, 1M)".into())
 }
 
+/// Nothing, or what takes the layer that delays no longer than it takes itself.
+fn parse_delay(text: &str) -> Result<u64, String> {
+    let digits_len = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_len);
+    let unit_ns: Option<u64> = match unit {
+        "us" => Some(1_000),
+        "ms" => Some(1_000_000),
+        "s" => Some(1_000_000_000),
+        "" if text == "0" => Some(0),
+        _ => None,
+    };
+    unit_ns
+        .and_then(|unit_ns| digits.parse::<u64>().ok()?.checked_mul(unit_ns))
+        .filter(|&delay_ns| delay_ns <= 1_000_000_000)
+        .ok_or_else(|| "give 0 to 1s: 0, or a number with us, ms or s (1us, 100us, 10ms)".into())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Cli, Command, parse_size};
+    use super::{Asked, Cli, Command, parse_delay, parse_size};
     use crate::spec::{Touch, TransportId, Waiting};
     use clap::{CommandFactory, Parser};
     use rstest::rstest;
@@ -392,6 +456,7 @@ mod tests {
             Command::Open { common } => Asked::open(&common),
             Command::Setup { common } => Asked::setup(&common),
             Command::Latest { common, size } => Asked::latest(&common, &size),
+            Command::Tolerance { common, delay, in_flight } => Asked::tolerance(&common, &delay, &in_flight),
             _ => panic!("no single experiment"),
         })
     }
@@ -423,6 +488,21 @@ mod tests {
     #[case::overflow("99999999999999999999M")]
     fn refuses_other_sizes(#[case] text: &str) {
         assert!(parse_size(text).unwrap_err().contains("0 to 128M"));
+    }
+
+    #[rstest]
+    #[case("0", Ok(0))]
+    #[case("1us", Ok(1_000))]
+    #[case("250us", Ok(250_000))]
+    #[case("10ms", Ok(10_000_000))]
+    #[case("1s", Ok(1_000_000_000))]
+    #[case::no_unit("10", Err(()))]
+    #[case::no_digits("ms", Err(()))]
+    #[case::too_fine("100ns", Err(()))]
+    #[case::too_long("1001ms", Err(()))]
+    #[case::overflow("99999999999999999999s", Err(()))]
+    fn reads_delays(#[case] text: &str, #[case] expected: Result<u64, ()>) {
+        assert_eq!(parse_delay(text).map_err(|why| assert!(why.contains("0 to 1s"))), expected);
     }
 
     #[test]
@@ -460,6 +540,8 @@ mod tests {
     #[case::batch_in_place(&["throughput", "--batch", "16", "--loan"], "--loan")]
     #[case::copy_and_in_place(&["latency", "--copy", "--loan"], "--loan")]
     #[case::many_in_a_round_trip(&["latency", "--senders", "2"], "--senders")]
+    #[case::delay(&["tolerance", "--delay", "1ms,fast"], "0 to 1s")]
+    #[case::too_many_in_flight(&["tolerance", "--in-flight", "1025"], "1..=1024")]
     #[case::size_of_an_opening(&["open", "--size", "8"], "--size")]
     fn bad_values_are_usage_errors_that_list_what_exists(#[case] arguments: &[&str], #[case] listed: &str) {
         let error = asked(arguments).unwrap_err();

@@ -49,6 +49,9 @@ fn main() -> ExitCode {
         Command::Open { common } => experiment::run(&Asked::open(&common)),
         Command::Setup { common } => experiment::run(&Asked::setup(&common)),
         Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
+        Command::Tolerance { common, delay, in_flight } => {
+            experiment::run(&Asked::tolerance(&common, &delay, &in_flight))
+        }
         Command::All { full, quick: _, smoke, json, keep } => {
             let extent = match (full, smoke) {
                 (true, _) => Extent::Full,

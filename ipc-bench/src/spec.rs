@@ -84,6 +84,10 @@ pub(crate) enum TransportId {
     #[value(name = "shm:rpc")]
     #[serde(rename = "shm:rpc")]
     ShmRpc,
+    /// Shared memory by the toolkit: a value that both change under a lock (with `tolerance`)
+    #[value(name = "shm:mutex")]
+    #[serde(rename = "shm:mutex")]
+    ShmMutex,
 }
 
 /// What the plan has to know about a transport.
@@ -104,6 +108,8 @@ pub(crate) struct Traits {
     pub(crate) opens: bool,
     /// Whether it holds a value that is read and written whenever one likes.
     pub(crate) holds_newest: bool,
+    /// Whether it is a value under a lock, and carries no messages.
+    pub(crate) locks: bool,
     /// Who gets a message.
     pub(crate) delivery: Delivery,
     /// The bare calls beneath it when it carries messages, measured in the same rounds.
@@ -146,6 +152,7 @@ impl TransportId {
         Self::ShmBroadcastReliable,
         Self::ShmLatest,
         Self::ShmRpc,
+        Self::ShmMutex,
     ];
 
     pub(crate) fn traits(self) -> Traits {
@@ -159,6 +166,7 @@ impl TransportId {
             batches: false,
             opens: false,
             holds_newest: false,
+            locks: false,
             delivery: Delivery::One,
             raw: None,
         };
@@ -192,6 +200,7 @@ impl TransportId {
             Self::ShmLatest => {
                 Traits { streams: false, holds_newest: true, ..plain("shm:latest", Waiting::ALL) }
             }
+            Self::ShmMutex => Traits { streams: false, locks: true, ..plain("shm:mutex", Waiting::ALL) },
         }
     }
 
@@ -220,6 +229,8 @@ pub(crate) enum Experiment {
     Setup,
     /// Reading and writing the newest value, each for itself.
     Latest,
+    /// Requests and replies, and a value under a lock, when each hop takes longer.
+    Tolerance,
 }
 
 impl Experiment {
@@ -230,6 +241,7 @@ impl Experiment {
             Self::Open => "open",
             Self::Setup => "setup",
             Self::Latest => "latest",
+            Self::Tolerance => "tolerance",
         }
     }
 }
@@ -414,7 +426,7 @@ impl Shape {
 pub(crate) enum Layer {
     #[default]
     None,
-    /// Each hop takes so much longer.
+    /// Each hop takes so much longer, or a lock's being taken and its being given back.
     Delay { hop_ns: u64 },
     /// One message in so many isn't sent.
     Drop { one_in: NonZeroU64 },
@@ -468,6 +480,12 @@ pub(crate) enum Job {
     WriteWatched,
     /// Reads values as fast as it goes until the last one is there.
     Watch,
+    /// Sends so many requests at a time, and the next one whenever a reply comes.
+    Request { in_flight: u64 },
+    /// Replies to them.
+    Reply { in_flight: u64 },
+    /// Changes a value under a lock, as the other one does.
+    Update,
 }
 
 /// What one process saw in a measurement.

@@ -311,12 +311,34 @@ fn the_table_of_several_names_them_and_explains_its_columns() {
 #[case::wait(&["throughput", "--wait", "never"], "adaptive")]
 #[case::way_of_waiting_that_it_lacks(&["latency", "--transport", "mq", "--wait", "adaptive"], "mq waits by spin, block only")]
 #[case::messages_that_the_kernel_refuses(&["latency", "--transport", "mq", "--size", "16M"], "msgsize_max")]
+#[case::more_than_it_holds(&["tolerance", "--transport", "mq", "--in-flight", "1000"], "its channels hold")]
+#[case::newest_with_several_under_way(&["tolerance", "--transport", "shm:latest"], "doesn't keep all")]
+#[case::value_under_a_lock(&["latency", "--transport", "shm:mutex"], "for `tolerance`")]
 #[case::experiment(&["speed"], "--help")]
 fn wrong_usage_ends_with_2_and_says_what_there_is(#[case] arguments: &[&str], #[case] said: &str) {
     let output = bench(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn requests_and_a_locked_value_are_counted_with_ever_longer_hops() {
+    let arguments = ["tolerance", "--quick", "--json", "--delay", "0,5us,2ms", "--in-flight", "1,8"];
+    let transports = ["--transport", "mq,sysv,unix,shm:spsc,shm:mutex"];
+    let output = bench(&[&arguments[..], &transports].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    assert_eq!(rows.len(), 4 * 2 * 3 + 3);
+    for row in &rows {
+        assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+        let a_second = row["operations_per_second"].as_f64().unwrap();
+        let (delay_ns, in_flight) = (row["delay_ns"].as_u64().unwrap(), row["in_flight"].as_u64());
+        assert_eq!(in_flight.is_none(), row["transport"] == "shm:mutex", "{row}");
+        // However fast or slow the machine is, no operation is done before both its delays are over.
+        let most = in_flight.unwrap_or(1) as f64 * 1e9 / (2 * delay_ns) as f64;
+        assert!(0.0 < a_second && a_second < most * 1.1, "{most}: {row}");
+    }
 }
 
 #[test]
@@ -469,7 +491,10 @@ fn all_is_kept_becomes_a_page_and_is_the_same_as_itself() {
     assert!(output.status.success(), "{}", stderr(&output));
     let experiments: std::collections::BTreeSet<_> =
         rows(&output).iter().map(|row| row["experiment"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(Vec::from_iter(experiments), ["latency", "latest", "open", "setup", "throughput"]);
+    assert_eq!(
+        Vec::from_iter(experiments),
+        ["latency", "latest", "open", "setup", "throughput", "tolerance"]
+    );
     let output = bench(&["report", &kept, "--out", &out]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Shared memory is faster"));

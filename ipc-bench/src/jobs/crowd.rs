@@ -57,7 +57,7 @@ impl Board {
 }
 
 /// Waits until `count` is `wanted`. The others may be on the same processor.
-fn wait_until(count: &AtomicU64, wanted: u64) {
+pub(super) fn wait_until(count: &AtomicU64, wanted: u64) {
     // Acquire: pairs with the Release of those who count; what they did before is done.
     while count.load(Ordering::Acquire) < wanted {
         thread::yield_now();

@@ -4,6 +4,7 @@ use super::{
     clock::Samples,
     latency::{WARM_UP, echo, ping},
     throughput::{drain, stream},
+    window::{reply, request},
 };
 use crate::{
     links::link::Link,
@@ -35,14 +36,20 @@ impl<L: Link> Lane<L> {
 
 impl<L: Link> AnyLane for Lane<L> {
     fn run(&mut self, job: Job, count: u64) -> Fallible<Outcome> {
-        let warm_up = if matches!(job, Job::Ping | Job::Echo) { WARM_UP } else { 0 };
-        let numbers = self.next..self.next + warm_up + count;
+        let messages = match job {
+            Job::Ping | Job::Echo => WARM_UP + count,
+            Job::Request { in_flight } | Job::Reply { in_flight } => in_flight * count,
+            _ => count,
+        };
+        let numbers = self.next..self.next + messages;
         self.next = numbers.end;
         match job {
             Job::Ping => ping(&mut self.link, numbers, &mut self.samples),
             Job::Echo => echo(&mut self.link, numbers),
             Job::Stream => stream(&mut self.link, numbers),
             Job::Drain => drain(&mut self.link, numbers),
+            Job::Request { in_flight } => request(&mut self.link, numbers, in_flight),
+            Job::Reply { .. } => reply(&mut self.link, numbers),
             other => Err(format!("two processes have no such job: {other:?}").into()),
         }
     }
@@ -116,6 +123,7 @@ mod tests {
     #[rstest]
     #[case::round_trips([Job::Ping, Job::Echo], 50)]
     #[case::one_way([Job::Stream, Job::Drain], 0)]
+    #[case::several_in_flight([Job::Request { in_flight: 7 }, Job::Reply { in_flight: 7 }], 0)]
     fn any_transport_of_the_traits_can_be_driven(
         #[case] jobs: [Job; 2],
         #[case] samples: u64,

@@ -9,3 +9,5 @@ pub(crate) mod opening;
 mod setup;
 pub(crate) mod throughput;
 pub(crate) mod transports;
+mod update;
+mod window;

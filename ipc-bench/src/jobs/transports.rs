@@ -9,17 +9,18 @@ use super::{
     newest::{GROUP, Newest, OwnValues},
     opening::{Opening, RawFile},
     setup::{BareMq, BareSysv, BareUnix, Kept, SetupLane},
+    update::Updates,
 };
 use crate::{
     links::{
         backends::{self, Backend, Opens, ReadsNewest, ReceiverOf, SenderOf, crowd_channel},
         ends::{BatchedReceiver, BatchedSender, Copying, InPlace, Polling, ReceivingEnd, SendingEnd},
-        floor::{CacheLine, FixedRing, Futex},
+        floor::{CacheLine, FixedRing, Futex, messages_in_flight},
         layers::{Delayed, Dropping, Stamps},
         link::{EndsLink, Link},
         raw_mq::{self, RawMq},
         raw_sysv::{self, RawSysv},
-        raw_unix::{RawMemfd, RawUnix},
+        raw_unix::{self, RawMemfd, RawUnix},
         rpc::{Answerer, Caller},
         sealed::{Sealed, Unmet},
         shared::Region,
@@ -39,12 +40,24 @@ pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Optio
     }
 }
 
+/// How many messages of this length a channel holds, at least.
+pub(crate) fn holds(transport: TransportId, message_len_bytes: usize) -> usize {
+    match transport {
+        TransportId::RawMq | TransportId::Mq => raw_mq::depth(),
+        TransportId::RawSysv | TransportId::Sysv => raw_sysv::depth(message_len_bytes),
+        TransportId::RawUnix | TransportId::RawMemfd | TransportId::Unix => {
+            raw_unix::depth(message_len_bytes)
+        }
+        _ => messages_in_flight(message_len_bytes),
+    }
+}
+
 /// The memory that the coordinator has to make for a connection: the transport's, then the
 /// layer's.
 pub(crate) fn region_bytes(spec: &LaneSpec) -> Option<usize> {
     match spec.layer {
-        Layer::Delay { .. } => Some(stamps_at(spec) + Stamps::len_bytes()),
-        Layer::None | Layer::Drop { .. } => transports_bytes(spec),
+        Layer::Delay { .. } if !spec.transport.traits().locks => Some(stamps_at(spec) + Stamps::len_bytes()),
+        _ => transports_bytes(spec),
     }
 }
 
@@ -61,6 +74,7 @@ fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
         (_, TransportId::FixedRing | TransportId::Memcpy) => {
             Some(FixedRing::len_bytes(spec.message_len_bytes))
         }
+        (_, TransportId::ShmMutex) => Some(Updates::LEN_BYTES),
         _ => None,
     }
 }
@@ -103,6 +117,7 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
             Side::Near => between_two(Caller::attach(spec, site)?, spec, member),
             Side::Far => between_two(Answerer::attach(spec, site)?, spec, member),
         },
+        TransportId::ShmMutex => Ok(Box::new(Updates::attach(spec, region(spec)?, site)?)),
         TransportId::ShmLatest => newest::<backends::ShmLatest>(spec, member, site),
         TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
     }

@@ -22,7 +22,7 @@ use std::{num::NonZeroU64, ops::Range, thread, time::Duration};
 const AWAKE_NS: u64 = 300_000;
 
 /// Returns at this time of CLOCK_MONOTONIC, asleep where there is time for it.
-pub(crate) fn hold_until(due_ns: u64) -> Fallible<()> {
+fn hold_until(due_ns: u64) -> Fallible<()> {
     loop {
         let left_ns = due_ns.saturating_sub(now_ns(ClockId::CLOCK_MONOTONIC)?);
         match left_ns {
@@ -30,6 +30,14 @@ pub(crate) fn hold_until(due_ns: u64) -> Fallible<()> {
             1..=AWAKE_NS => {}
             _ => thread::sleep(Duration::from_nanos(left_ns - AWAKE_NS)),
         }
+    }
+}
+
+/// Returns after that time, or at once if there is none.
+pub(crate) fn delay(delay_ns: u64) -> Fallible<()> {
+    match delay_ns {
+        0 => Ok(()),
+        _ => hold_until(now_ns(ClockId::CLOCK_MONOTONIC)? + delay_ns),
     }
 }
 

@@ -115,10 +115,18 @@ pub(crate) fn receive(queue: libc::c_int, typed: &mut [u8], flags: libc::c_int) 
 
 /// Why the kernel takes no messages of this length; `None` if it does.
 pub(crate) fn refuses(message_len_bytes: usize) -> Option<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/msgmax").ok();
-    let max_bytes = text.and_then(|text| text.trim().parse().ok()).unwrap_or(8192);
+    let max_bytes = limit("msgmax").unwrap_or(8192);
     (message_len_bytes > max_bytes)
         .then(|| format!("System V queues take at most {max_bytes} bytes (kernel.msgmax)"))
+}
+
+/// How many messages of this length a queue holds.
+pub(crate) fn depth(message_len_bytes: usize) -> usize {
+    limit("msgmnb").unwrap_or(16_384) / message_len_bytes.max(1)
+}
+
+fn limit(name: &str) -> Option<usize> {
+    fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
 }
 
 /// Removes a queue, if it is there.

@@ -23,13 +23,21 @@ use nix::{
     },
 };
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{IoSlice, IoSliceMut, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
 /// Longer messages go in pieces of this length, which the default buffer takes.
 const PIECE_LEN_BYTES: usize = 128 * 1024;
+
+/// How many messages of this length a socket of the default buffer holds, at least: the kernel's own
+/// part of each is less than 1 KiB.
+pub(crate) fn depth(message_len_bytes: usize) -> usize {
+    let text = fs::read_to_string("/proc/sys/net/core/wmem_default").ok();
+    let buffer_bytes: usize = text.and_then(|text| text.trim().parse().ok()).unwrap_or(212_992);
+    buffer_bytes / (message_len_bytes + 1024)
+}
 
 /// One connection, used both ways.
 struct Connection {

@@ -293,7 +293,7 @@ impl<'a> Running<'a> {
     /// Finds how fast each lane is, with ever more iterations. Warms everything up, too.
     fn calibrate(&mut self) -> Result<(), Trouble> {
         for lane in 0..self.counts.len() {
-            self.counts[lane] = 16;
+            self.counts[lane] = self.contenders[lane].first_count();
             loop {
                 let tried = self.counts[lane];
                 let run = self.run(lane)?;

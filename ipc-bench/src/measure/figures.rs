@@ -169,6 +169,7 @@ impl Figures<'_> {
             Experiment::Throughput => self.one_way(row),
             Experiment::Open | Experiment::Setup => self.openings(row),
             Experiment::Latest => self.values(row),
+            Experiment::Tolerance => self.under_delay(row),
         }
     }
 
@@ -256,6 +257,22 @@ impl Figures<'_> {
             floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
             floor_ratio_net: self.median_of(|round| round.measured[0].p50_ns / net(round.floor_ns)),
             // It is of the whole run, what isn't timed included.
+            cpu_ns_per_message: None,
+            ..row
+        }
+    }
+
+    /// Adds what requests and replies have when hops take longer, and updates under a lock.
+    fn under_delay(&self, row: Row) -> Row {
+        let subject = &self.block.subject;
+        // A request and its reply are two messages.
+        let messages = if subject.in_flight().is_some() { 2.0 } else { 1.0 };
+        Row {
+            operation: subject.operation().map(Into::into),
+            delay_ns: Some(subject.delay_ns()),
+            in_flight: subject.in_flight(),
+            operations_per_second: self.median_of(|round| round.measured[0].messages_per_second() / messages),
+            // Who polls takes all there is.
             cpu_ns_per_message: None,
             ..row
         }
@@ -363,6 +380,8 @@ mod tests {
             senders,
             receivers,
             batch: 1,
+            delays_ns: vec![0, 1_000],
+            in_flight: vec![1, 16],
             json: false,
             quick: true,
             watchdog: Duration::from_secs(1),

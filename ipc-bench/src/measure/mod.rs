@@ -9,3 +9,4 @@ pub(crate) mod report;
 pub(crate) mod rounds;
 pub(crate) mod selftest;
 pub(crate) mod table;
+mod tolerance;

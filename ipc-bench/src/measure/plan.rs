@@ -1,8 +1,10 @@
 //! What is measured, against what, and why something that was asked for isn't.
 
+use super::tolerance;
 use crate::{
     cli::Asked,
     jobs::{crowd::SHORTEST_BYTES, newest, transports::refuses},
+    record::delay,
     spec::{Delivery, Experiment, Job, LaneSpec, Layer, Shape, Touch, Traits, TransportId, Waiting},
 };
 
@@ -71,6 +73,8 @@ impl Contender {
     pub(crate) fn messages(&self, count: u64) -> u64 {
         match self.jobs[0] {
             Job::Ping => 2 * count,
+            Job::Request { in_flight } => 2 * in_flight * count,
+            Job::Update => 2 * count,
             _ => self.lane.shape.sides()[0] as u64 * count,
         }
     }
@@ -84,8 +88,25 @@ impl Contender {
             Job::ReadNew => Some("read new"),
             Job::ReadAgain => Some("read again"),
             Job::WriteWatched => Some("write watched"),
+            Job::Update => Some("update"),
             Job::Ping | Job::Echo | Job::Stream | Job::Drain | Job::Watch => None,
+            Job::Request { .. } | Job::Reply { .. } => None,
         }
+    }
+
+    /// How many requests are under way at a time.
+    pub(crate) fn in_flight(&self) -> Option<u64> {
+        if let Job::Request { in_flight } = self.jobs[0] { Some(in_flight) } else { None }
+    }
+
+    /// What each hop takes longer.
+    pub(crate) fn delay_ns(&self) -> u64 {
+        if let Layer::Delay { hop_ns } = self.lane.layer { hop_ns } else { 0 }
+    }
+
+    /// How many iterations are tried first: of what takes long, one.
+    pub(crate) fn first_count(&self) -> u64 {
+        if self.delay_ns() < 1_000_000 { 16 } else { 1 }
     }
 
     /// How many of what is timed are timed together.
@@ -98,12 +119,12 @@ impl Contender {
 }
 
 impl Block {
-    fn new(experiment: Experiment, subject: Contender) -> Self {
+    pub(super) fn new(experiment: Experiment, subject: Contender) -> Self {
         let LaneSpec { transport, waiting, touch, shape, .. } = subject.lane;
         let mut against = Vec::new();
         match experiment {
             Experiment::Open => against.push((Against::Raw, TransportId::RawFile)),
-            Experiment::Latest => {}
+            Experiment::Latest | Experiment::Tolerance => {}
             Experiment::Setup => against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw))),
             Experiment::Latency | Experiment::Throughput => {
                 against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw)));
@@ -138,9 +159,14 @@ impl Block {
 
     pub(crate) fn label(&self) -> String {
         let LaneSpec { transport, waiting, message_len_bytes, .. } = self.subject.lane;
+        let delay = delay(self.subject.delay_ns());
         match self.subject.operation() {
+            Some("update") => format!("{transport}, updates, {delay} a hop"),
             Some(operation) => format!("{transport}, {operation}, {message_len_bytes} bytes"),
-            None => format!("{transport}, {message_len_bytes} bytes, {}", waiting.name()),
+            None => match self.subject.in_flight() {
+                Some(in_flight) => format!("{transport}, {in_flight} in flight, {delay} a hop"),
+                None => format!("{transport}, {message_len_bytes} bytes, {}", waiting.name()),
+            },
         }
     }
 }
@@ -177,6 +203,10 @@ fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
         Experiment::Latest => {
             (!traits.holds_newest).then(|| format!("{name} holds no newest value: it is for shm:latest"))
         }
+        Experiment::Tolerance => tolerance::elsewhere(traits),
+        _ if traits.locks => {
+            Some(format!("{name} carries no messages: it is a value under a lock, for `tolerance`"))
+        }
         _ if traits.waits.is_empty() => Some(format!("{name} carries no messages: it is there for `open`")),
         _ if traits.copies_only && asked.touch != Touch::Copied => {
             Some(format!("{name} does nothing but copy: add --copy"))
@@ -192,8 +222,9 @@ fn elsewhere(asked: &Asked, traits: &Traits) -> Option<String> {
 fn cant(asked: &Asked, traits: &Traits) -> Option<String> {
     let Asked { senders, receivers, batch, waits, .. } = asked;
     let Traits { name, waits: its_waits, .. } = traits;
-    if matches!(asked.experiment, Experiment::Open | Experiment::Setup | Experiment::Latest) {
-        return None;
+    match asked.experiment {
+        Experiment::Latency | Experiment::Throughput => {}
+        Experiment::Open | Experiment::Setup | Experiment::Latest | Experiment::Tolerance => return None,
     }
     if (*senders, *receivers) != (1, 1) && !traits.crowds {
         return Some(format!(
@@ -211,6 +242,9 @@ fn cant(asked: &Asked, traits: &Traits) -> Option<String> {
 }
 
 fn add_blocks(asked: &Asked, transport: TransportId, blocks: &mut Vec<Block>, left_out: &mut Vec<String>) {
+    if asked.experiment == Experiment::Tolerance {
+        return tolerance::add_blocks(asked, transport, blocks, left_out);
+    }
     let mut add = |contender| blocks.push(Block::new(asked.experiment, contender));
     if matches!(asked.experiment, Experiment::Open | Experiment::Setup) {
         for job in [Job::Create, Job::OpenToSend, Job::OpenToReceive] {
@@ -292,6 +326,8 @@ mod tests {
             senders: 1,
             receivers: 1,
             batch: 1,
+            delays_ns: vec![0, 1_000],
+            in_flight: vec![1, 16],
             json: false,
             quick: true,
             watchdog: Duration::from_secs(1),

@@ -1,10 +1,13 @@
 //! What people and programs read: a table, or JSON lines.
 
-use super::table::{Table, decimals, ratio};
+use super::{
+    table::{Table, decimals, ratio},
+    tolerance::{lawful_per_second, laws},
+};
 use crate::{
     cli::Asked,
     machine::Machine,
-    record::{Row, size},
+    record::{Row, curves, delay, size},
     spec::{Experiment, Touch, Waiting},
     trouble::Trouble,
 };
@@ -99,6 +102,7 @@ impl Report {
         }
         text.push('\n');
         text.push_str(&legend(self.experiment, &text));
+        text.push_str(&laws(&self.rows));
         let (again, moved) = self
             .rows
             .iter()
@@ -131,6 +135,12 @@ fn heading(asked: &Asked) -> String {
             "latest: the newest value, read while nobody writes, written while another process reads;\n         \
              16 at a time are timed, the figures are of one"
                 .into()
+        }
+        (Experiment::Tolerance, ..) => {
+            return "tolerance: each hop takes longer; requests and replies of 8 bytes, so many under way at a \
+                    time,\n         there over one channel and back over another; a value under a lock, \
+                    which both change,\n         and which takes a delay to get and one to get back"
+                .into();
         }
         (Experiment::Setup, ..) => {
             return "setup: a channel with the defaults is made; one that exists is opened and its first \
@@ -165,7 +175,7 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
     column("transport", &|row| Some(row.transport.to_string()));
     column("operation", &|row| row.operation.as_ref().map(ToString::to_string));
     match experiment {
-        Experiment::Open | Experiment::Setup => {}
+        Experiment::Open | Experiment::Setup | Experiment::Tolerance => {}
         Experiment::Latency | Experiment::Throughput | Experiment::Latest => {
             column("bytes", &|row| Some(size(row.message_len_bytes)));
         }
@@ -190,6 +200,13 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
             column("p50 us", &|row| micros(row.p50_ns, 1));
             column("p99 us", &|row| micros(row.p99_ns.map(|ns| ns as f64), 1));
             column("max us", &|row| micros(row.max_ns.map(|ns| ns as f64), 1));
+        }
+        Experiment::Tolerance => {
+            column("in flight", &|row| row.in_flight.map(|in_flight| in_flight.to_string()));
+            column("a hop", &|row| row.delay_ns.map(delay));
+            column("per second", &|row| decimals(row.operations_per_second, 0));
+            let curves = curves(rows.iter().copied());
+            column("by law", &|row| decimals(lawful_per_second(row, &curves), 0));
         }
     }
     column("floor", &|row| decimals(row.floor_ns, 0));
@@ -216,19 +233,27 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
 fn legend(experiment: Experiment, tables: &str) -> String {
     let what = match experiment {
         Experiment::Throughput => "messages per second over those of",
-        Experiment::Latency | Experiment::Open | Experiment::Setup | Experiment::Latest => {
-            "p50 over the p50 of"
-        }
+        Experiment::Latency
+        | Experiment::Open
+        | Experiment::Setup
+        | Experiment::Latest
+        | Experiment::Tolerance => "p50 over the p50 of",
     };
     let bare = match experiment {
         Experiment::Open => "raw:file, the bare system calls",
-        Experiment::Latency | Experiment::Throughput | Experiment::Setup | Experiment::Latest => {
-            "raw:mq, raw:sysv or raw:unix, the bare calls"
-        }
+        Experiment::Latency
+        | Experiment::Throughput
+        | Experiment::Setup
+        | Experiment::Latest
+        | Experiment::Tolerance => "raw:mq, raw:sysv or raw:unix, the bare calls",
     };
     let better = match experiment {
         Experiment::Throughput => "more is better",
-        Experiment::Latency | Experiment::Open | Experiment::Setup | Experiment::Latest => "less is better",
+        Experiment::Latency
+        | Experiment::Open
+        | Experiment::Setup
+        | Experiment::Latest
+        | Experiment::Tolerance => "less is better",
     };
     let ratios = [
         ("x floor", "a bare cache-line ping-pong"),
@@ -252,6 +277,8 @@ fn legend(experiment: Experiment, tables: &str) -> String {
         ("seen %", "of the values that were written, those that the reader saw"),
         ("awake %", "of the time the reader had its processor; the less, the more the writer was alone"),
         ("cpu ns", "of all processes for a message; a round trip is two messages"),
+        ("a hop", "what each takes longer than without; of a lock, to get it, and to get it back"),
+        ("by law", "what there should be with this delay, see below"),
         ("floor", "nanoseconds of a round trip of a bare cache line"),
     ];
     let there = others.into_iter().filter(|(title, _)| tables.contains(title));
@@ -326,7 +353,18 @@ mod tests {
         Row { wait: None, operation: Some("open+receive".into()), futex_ratio: None, ..wide_round_trip() }
     }
 
+    fn wide_delay() -> Row {
+        Row {
+            operation: Some("update".into()),
+            delay_ns: Some(999_000_000),
+            in_flight: Some(1024),
+            operations_per_second: Some(99_999_999.0),
+            ..wide()
+        }
+    }
+
     #[rstest]
+    #[case::tolerance(Experiment::Tolerance, wide_delay())]
     #[case::latency(Experiment::Latency, wide_round_trip())]
     #[case::throughput(Experiment::Throughput, wide_stream())]
     #[case::lossy(Experiment::Throughput, Row { raw_ratio: None, lost_share: Some(1.0), ..wide_stream() })]

@@ -1,7 +1,7 @@
 //! The pictures: SVG by `plotters`, whose colours are then those of the page's style sheet, so
 //! that they follow the reader's theme.
 
-use crate::record::{Row, size};
+use crate::record::{Law, Row, curves, size};
 use plotters::{
     chart::SeriesLabelPosition,
     prelude::{
@@ -38,11 +38,10 @@ const SERIES_COLOURS: usize = 7;
 const INK: RGBColor = PLACEHOLDERS[7].0;
 const LINE: RGBColor = PLACEHOLDERS[8].0;
 
-/// Of a transport, the same in all pictures.
-fn colour(name: &str) -> RGBColor {
+/// Of a transport, the same in all pictures; of others, by where they are in theirs.
+fn colour(name: &str, index: usize) -> RGBColor {
     let known = TRANSPORTS.iter().position(|known| *known == name);
-    let index = known.unwrap_or_else(|| name.bytes().map(usize::from).sum());
-    PLACEHOLDERS[index % SERIES_COLOURS].0
+    PLACEHOLDERS[known.unwrap_or(index) % SERIES_COLOURS].0
 }
 
 const TRANSPORTS: [&str; SERIES_COLOURS] =
@@ -61,6 +60,7 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
             ["message, bytes", "round trip, ns"],
             SeriesLabelPosition::UpperLeft,
             &by_size,
+            &Series::new(),
         )?);
         let streams = rows.iter().filter(|row| {
             row.experiment == "throughput" && row.batch == 1 && row.senders + row.receivers == 2
@@ -72,9 +72,10 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
             ["message, bytes", "messages per second"],
             SeriesLabelPosition::LowerLeft,
             &by_size,
+            &Series::new(),
         )?);
         let eight = round_trips().filter(|row| row.message_len_bytes == 8 && !row.distribution.is_empty());
-        let distributions: BTreeMap<String, Vec<(f64, f64)>> = eight
+        let distributions: Series = eight
             .map(|row| {
                 let points = row.distribution.iter().filter(|(share, _)| *share < 1.0);
                 // Nines to the right: 0.9 is at 10, 0.99 at 100.
@@ -88,6 +89,7 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
             ["1 / (1 - share)", "round trip, ns"],
             SeriesLabelPosition::UpperLeft,
             &distributions,
+            &Series::new(),
         )?);
     }
     let floors: Vec<(String, f64)> = rows
@@ -98,6 +100,7 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
         .filter(|row| row.touched == Default::default())
         .filter_map(|row| Some((row.transport.to_string(), row.floor_ratio?)))
         .collect();
+    plots.extend(tolerance(rows)?);
     plots.extend(bars(
         "Round trips of 8 bytes as multiples of the floor, spinning",
         "The floor is a bare cache line going back and forth between the same two processors.",
@@ -106,12 +109,40 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
     Ok(plots)
 }
 
+/// How many operations a second there are with ever longer hops: what was measured, on the lines
+/// of the law.
+fn tolerance(rows: &[Row]) -> Result<Option<Plot>, String> {
+    let curves = curves(rows);
+    let delays_ns = || curves.iter().flat_map(|curve| &curve.points).map(|&(delay_ns, _)| delay_ns);
+    let Some(shortest_ns) = delays_ns().filter(|&delay_ns| delay_ns > 0).min() else { return Ok(None) };
+    // There is no 0 on a logarithmic axis.
+    let shown = |delay_ns: u64| if delay_ns == 0 { shortest_ns as f64 / 10.0 } else { delay_ns as f64 };
+    let points = curves.iter().map(|curve| {
+        let its = curve.points.iter().map(|&(delay_ns, rate)| (shown(delay_ns), rate));
+        (curve.name(), its.collect())
+    });
+    let longest_ns = delays_ns().max().unwrap_or(shortest_ns) as f64;
+    let steps = |law: Law| {
+        let ns = (0..=60).map(|step| shown(0) * (longest_ns / shown(0)).powf(f64::from(step) / 60.0));
+        ns.map(|ns| (ns, law.at(ns))).collect()
+    };
+    let laws = curves.iter().filter_map(|curve| Some((curve.name(), steps(curve.law?))));
+    lines(
+        "What is left when each hop takes longer",
+        "Dots: measured; the leftmost are without delay. Lines: min(peak, W / L), no more than without delay, nor \
+         than those W under way in the time L that one takes. A channel has one direction, so a reply takes a \
+         second one: both processes store and retrieve, a hop there and a hop back. An update under a lock takes \
+         a delay to get it and one to get it back. Both axes are logarithmic.",
+        ["a hop longer by, ns", "operations per second"],
+        SeriesLabelPosition::LowerLeft,
+        &points.collect(),
+        &laws.collect(),
+    )
+}
+
 /// By transport, a figure for each length.
-fn series<'a>(
-    rows: impl Iterator<Item = &'a Row>,
-    figure: impl Fn(&Row) -> Option<f64>,
-) -> BTreeMap<String, Vec<(f64, f64)>> {
-    let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+fn series<'a>(rows: impl Iterator<Item = &'a Row>, figure: impl Fn(&Row) -> Option<f64>) -> Series {
+    let mut series = Series::new();
     for row in rows {
         if let Some(figure) = figure(row).filter(|figure| figure.is_finite() && *figure > 0.0) {
             let points = series.entry(row.transport.to_string()).or_default();
@@ -133,13 +164,17 @@ fn text_style(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// Lines over logarithmic axes; `None` if there is nothing to draw.
+type Series = BTreeMap<String, Vec<(f64, f64)>>;
+
+/// Dots on lines over logarithmic axes; `None` if there is nothing to draw. The lines go through
+/// the dots, unless others are given.
 fn lines(
     title: &str,
     explains: &str,
     [x_title, y_title]: [&str; 2],
     labels: SeriesLabelPosition,
-    series: &BTreeMap<String, Vec<(f64, f64)>>,
+    series: &Series,
+    others: &Series,
 ) -> Result<Option<Plot>, String> {
     let points = || series.values().flatten();
     let (Some((x_low, x_high)), Some((y_low, y_high))) =
@@ -167,11 +202,12 @@ fn lines(
             .x_label_formatter(&|x| round(*x))
             .y_label_formatter(&|y| round(*y))
             .draw()?;
-        for (name, points) in series {
-            let colour = colour(name);
+        for (index, (name, points)) in series.iter().enumerate() {
+            let colour = colour(name, index);
+            let line = others.get(name).unwrap_or(points);
             chart
                 .draw_series(LineSeries::new(
-                    points.iter().copied(),
+                    line.iter().copied(),
                     ShapeStyle::from(&colour).stroke_width(2),
                 ))?
                 .label(name.clone())
@@ -209,7 +245,7 @@ fn bars(title: &str, explains: &str, figures: &[(String, f64)]) -> Result<Option
             area.draw(&Text::new(name.clone(), (8, y + 5), text_style(15)))?;
             area.draw(&Rectangle::new(
                 [(label_width, y), (end, y + 22)],
-                ShapeStyle::from(&colour(name)).filled(),
+                ShapeStyle::from(&colour(name, index)).filled(),
             ))?;
             area.draw(&Text::new(format!("{figure:.2}"), (end + 8, y + 5), text_style(15)))?;
         }
@@ -241,22 +277,44 @@ fn themed(svg: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{SeriesLabelPosition, lines, of, round};
-    use std::collections::BTreeMap;
+    use super::{Series, SeriesLabelPosition, lines, of, round, tolerance};
+    use crate::record::Row;
 
     #[test]
     fn a_picture_has_its_series_and_no_colour_of_its_own() {
-        let series = BTreeMap::from([
+        let series = Series::from([
             ("mq".to_owned(), vec![(8.0, 45_000.0), (1024.0, 46_000.0)]),
             ("shm:spsc".to_owned(), vec![(8.0, 150.0), (1024.0, 400.0)]),
         ]);
-        let plot = lines("T", "E", ["x", "y"], SeriesLabelPosition::UpperLeft, &series).unwrap().unwrap();
+        let plot = lines("T", "E", ["x", "y"], SeriesLabelPosition::UpperLeft, &series, &Series::new())
+            .unwrap()
+            .unwrap();
         for part in ["<svg", "viewBox", "mq", "shm:spsc", "var(--c0)", "var(--c1)", "var(--ink)"] {
             assert!(plot.svg.contains(part), "no {part}: {}", plot.svg);
         }
         for own in ["#0", "#F", "#f", "black"] {
             assert!(!plot.svg.contains(&format!("\"{own}")), "{own}: {}", plot.svg);
         }
+    }
+
+    #[test]
+    fn what_was_measured_is_drawn_on_the_lines_of_the_law() {
+        let row = |delay_ns: u64| Row {
+            transport: "shm:spsc".into(),
+            in_flight: Some(1),
+            delay_ns: Some(delay_ns),
+            operations_per_second: Some(1e9 / (200 + 2 * delay_ns) as f64),
+            ..Row::default()
+        };
+        let dots = |plot: &str| plot.matches("<circle").count();
+        let plot = tolerance(&[0, 1_000, 1_000_000].map(row)).unwrap().unwrap();
+        assert!(plot.svg.contains("shm:spsc, 1 in flight") && plot.explains.contains("second one"));
+        assert_eq!(dots(&plot.svg), 3);
+        // Sixty steps and where they begin.
+        let longest =
+            plot.svg.split("points=\"").map(|line| line.split('"').next().unwrap_or("").split(' ').count());
+        assert!(longest.max() >= Some(61), "{}", plot.svg);
+        assert!(tolerance(&[row(0)]).unwrap().is_none(), "without delays there is no picture");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the figures say of what everybody says.
 
 use super::{rate, time};
-use crate::record::{Row, size};
+use crate::record::{Curve, Row, curves, size};
 
 /// A claim, and what comes of it.
 #[derive(Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub(super) fn of(rows: &[Row]) -> Vec<Verdict> {
     vec![
         faster(rows),
         set_up(rows),
-        not_measured("“Message passing is tolerant of higher communication latencies.”"),
+        tolerant(rows),
         not_measured("“Message passing makes it easier to build parallel hardware.”"),
         peers(rows),
     ]
@@ -92,6 +92,83 @@ fn faster(rows: &[Row]) -> Verdict {
         _ => "This wasn't measured by this run.".into(),
     };
     Verdict { claim: claim.into(), says, figures }
+}
+
+/// What is left when each hop takes longer: of requests and replies, so many under way at a time,
+/// and of updates under a lock.
+fn tolerant(rows: &[Row]) -> Verdict {
+    let claim = "“Message passing is tolerant of higher communication latencies.”";
+    let curves = curves(rows);
+    let figures: Vec<String> = curves.iter().filter_map(described).collect();
+    let longest_ns = curves.iter().flat_map(|curve| &curve.points).map(|point| point.0).max();
+    let best = |of: &dyn Fn(&Curve) -> bool| {
+        let its = curves.iter().filter(|curve| of(curve));
+        its.filter_map(|curve| Some((curve, curve.at(longest_ns?)?)))
+            .max_by(|one, other| one.1.total_cmp(&other.1))
+    };
+    let passes = |curve: &Curve| MESSAGE_PASSING.contains(&curve.transport);
+    let (Some(longest_ns @ 1..), Some((many, many_rate)), Some((_, alone_rate)), Some((_, locked_rate))) = (
+        longest_ns,
+        best(&|curve| passes(curve) && curve.in_flight.is_some()),
+        best(&|curve| passes(curve) && curve.in_flight == Some(1)),
+        best(&|curve| curve.in_flight.is_none()),
+    ) else {
+        return Verdict { figures, ..not_measured(claim) };
+    };
+    let compared = format!(
+        "with {} more a hop, {} do {} as many a second as updates under a lock",
+        time(longest_ns as f64),
+        many.name(),
+        times(many_rate / locked_rate)
+    );
+    let memory = best(&|curve| curve.transport.starts_with("shm:") && curve.in_flight == many.in_flight);
+    let mut says = match (many_rate / locked_rate > ALIKE, many_rate / alone_rate > ALIKE) {
+        (true, true) => format!(
+            "Yes, of who doesn't wait for each answer: {compared}. One request at a time: {}.",
+            times(alone_rate / locked_rate)
+        ),
+        (true, false) => format!("Yes: {compared}."),
+        (false, _) => format!("No: {compared}."),
+    };
+    if let Some((memory, memory_rate)) = memory {
+        let ratio = memory_rate / many_rate;
+        says += &format!(" In shared memory {} do {} as many as those", memory.name(), times(ratio));
+        says += match ratio {
+            _ if (1.0 / ALIKE..=ALIKE).contains(&ratio) => {
+                ": what decides is how many are under way, not what carries them."
+            }
+            _ => ".",
+        };
+    }
+    Verdict { claim: claim.into(), says, figures }
+}
+
+fn times(ratio: f64) -> String {
+    match ratio {
+        _ if ratio < 10.0 => format!("{ratio:.2} times"),
+        _ => format!("{ratio:.0} times"),
+    }
+}
+
+/// A curve in a line.
+fn described(curve: &Curve) -> Option<String> {
+    let (law, off) = (curve.law?, curve.off()?);
+    let (last_ns, last_rate) = curve.points.iter().max_by_key(|point| point.0)?;
+    let each = match curve.in_flight {
+        Some(_) => "a request and its reply, by a channel each, take",
+        None => "an update takes",
+    };
+    Some(format!(
+        "{}: {}/s without delay, half of that with {} more a hop, {}/s with {}; {each} {:.2} delays; min(peak, W / L) \
+         is off by at most {:.0} %",
+        curve.name(),
+        rate(law.peak_per_second),
+        time(law.half_ns()),
+        rate(*last_rate),
+        time(*last_ns as f64),
+        law.delays,
+        (off - 1.0) * 100.0
+    ))
 }
 
 /// Ours beside what people use instead, on the same work in the same rounds.
@@ -213,7 +290,7 @@ fn made_up(rows: &[Row], memory_takes_more_ns: f64) -> Option<(f64, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{compared, faster, of, peers, set_up};
+    use super::{compared, faster, of, peers, set_up, tolerant};
     use crate::record::Row;
 
     fn latency(transport: &'static str, wait: &'static str, p50_ns: f64) -> Row {
@@ -297,6 +374,37 @@ mod tests {
         // 240 µs more, 800 ns saved each.
         assert!(verdict.says.ends_with("made up for after 300."), "{}", verdict.says);
         assert_eq!(verdict.figures.len(), 3);
+    }
+
+    /// Without delay an operation takes 1 us; two delays more with one.
+    fn delayed(transport: &'static str, in_flight: Option<u64>) -> [Row; 3] {
+        [0, 10_000, 1_000_000].map(|delay_ns| Row {
+            transport: transport.into(),
+            in_flight,
+            delay_ns: Some(delay_ns),
+            operations_per_second: Some(in_flight.unwrap_or(1) as f64 * 1e9 / (1_000 + 2 * delay_ns) as f64),
+            ..Row::default()
+        })
+    }
+
+    #[test]
+    fn how_many_are_under_way_decides_what_is_left() {
+        let (alone, locked) = (delayed("sysv", Some(1)), delayed("shm:mutex", None));
+        let (many, memory) = (delayed("sysv", Some(16)), delayed("shm:spsc", Some(16)));
+        let verdict = tolerant(&[&alone[..], &many, &locked, &memory].concat());
+        let says = "Yes, of who doesn't wait for each answer: with 1.0 ms more a hop, sysv, 16 in flight do 16 times \
+                    as many a second as updates under a lock. One request at a time: 1.00 times. In shared \
+                    memory shm:spsc, 16 in flight do 1.00 times as many as those: what decides is how many are under \
+                    way, not what carries them.";
+        assert_eq!(verdict.says, says);
+        // The memory's law takes its round trips one at a time.
+        assert_eq!(verdict.figures.len(), 3);
+        assert!(verdict.figures[0].contains("take 2.00 delays"), "{}", verdict.figures[0]);
+        let verdict = tolerant(&[&alone[..], &locked].concat());
+        assert!(verdict.says.starts_with("No: with 1.0 ms more a hop, sysv, 1 in flight do 1.00 times"));
+        for lacking in [&many[..], &[&alone[..], &many].concat(), &[&many[..], &locked].concat()] {
+            assert!(tolerant(lacking).says.contains("wasn't measured"));
+        }
     }
 
     #[test]

@@ -10,9 +10,11 @@
 //!
 //! Whoever reads skips fields that it doesn't know, and says which line it can't read.
 
+mod curve;
 mod row;
 
-pub(crate) use row::{Row, size};
+pub(crate) use curve::{Curve, Law, curves};
+pub(crate) use row::{Row, delay, size};
 
 use serde::{Deserialize, Serialize};
 use std::{

@@ -62,6 +62,12 @@ pub(crate) struct Row {
     pub(crate) ours: Option<Text>,
     /// What is done, where it isn't sending messages.
     pub(crate) operation: Option<Text>,
+    /// What each hop took longer on purpose, how many requests were under way at a time, and how
+    /// many were answered, or values changed, in a second.
+    pub(crate) delay_ns: Option<u64>,
+    pub(crate) in_flight: Option<u64>,
+    #[serde(serialize_with = "rounded")]
+    pub(crate) operations_per_second: Option<f64>,
     /// The capacity of the channels that are made and opened.
     pub(crate) capacity_bytes: Option<u64>,
     /// Processes that send, and that receive.
@@ -127,6 +133,12 @@ impl Row {
             label.push_str(", ");
             label.push_str(part);
         }
+        if let Some(in_flight) = self.in_flight {
+            label.push_str(&format!(", {in_flight} in flight"));
+        }
+        if let Some(delay_ns) = self.delay_ns {
+            label.push_str(&format!(", {} a hop", delay(delay_ns)));
+        }
         match self.touched {
             Touch::All => {}
             Touch::First => label.push_str(", lent"),
@@ -156,9 +168,19 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
+/// As `--delay` takes it.
+pub(crate) fn delay(ns: u64) -> String {
+    match ns {
+        0 => "0".into(),
+        whole if whole % 1_000_000_000 == 0 => format!("{}s", whole / 1_000_000_000),
+        milli if milli % 1_000_000 == 0 => format!("{}ms", milli / 1_000_000),
+        micro => format!("{}us", micro / 1_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Row, size};
+    use super::{Row, delay, size};
     use rstest::rstest;
 
     const FIXED_KEYS: [&str; 13] = [
@@ -200,6 +222,18 @@ mod tests {
     #[case((1 << 20) + 1024, "1025K")]
     fn sizes_are_shown_as_they_are_asked_for(#[case] bytes: usize, #[case] shown: &str) {
         assert_eq!(size(bytes), shown);
+    }
+
+    #[test]
+    fn delays_are_shown_as_they_are_asked_for() {
+        let shown = [0, 1_000, 250_000, 10_000_000, 1_000_000_000].map(delay);
+        assert_eq!(shown, ["0", "1us", "250us", "10ms", "1s"]);
+    }
+
+    #[test]
+    fn what_differs_by_its_delay_or_by_how_many_are_under_way_has_another_name() {
+        let row = Row { delay_ns: Some(1_000), in_flight: Some(16), ..Row::default() };
+        assert!(row.label().ends_with(", 16 in flight, 1us a hop"), "{}", row.label());
     }
 
     #[test]
