@@ -150,7 +150,10 @@ impl<L: Link> Link for Delayed<L> {
         let now_ns = now_ns(ClockId::CLOCK_MONOTONIC)?;
         let sent_ns = (first..next).fold(0, |_, _| self.stamps.take());
         let here_ns = if sent_ns > waiting_since_ns { now_ns } else { sent_ns };
-        hold_until(here_ns + self.hop_ns)?;
+        let due_ns = here_ns + self.hop_ns;
+        if now_ns < due_ns {
+            hold_until(due_ns)?;
+        }
         Ok(next)
     }
 }

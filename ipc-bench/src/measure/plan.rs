@@ -310,7 +310,7 @@ mod tests {
     use super::{Against, Block, plan};
     use crate::{
         cli::Asked,
-        spec::{Experiment, Shape, Touch, TransportId, Waiting},
+        spec::{Experiment, Layer, Shape, Touch, TransportId, Waiting},
     };
     use rstest::rstest;
     use std::time::Duration;
@@ -410,6 +410,20 @@ mod tests {
             [("read new", Shape::Solo), ("read again", Shape::Solo), ("write watched", Shape::Pair)];
         assert_eq!(seen, expected);
         assert!(blocks.iter().all(|block| block.opponents.is_empty()));
+    }
+
+    #[rstest]
+    #[case::requests(TransportId::ShmSpsc, &[Some(1), Some(16)])]
+    #[case::updates(TransportId::ShmMutex, &[None])]
+    fn the_points_of_a_curve_differ_by_their_delay_only(
+        #[case] transport: TransportId,
+        #[case] curves: &[Option<u64>],
+    ) {
+        let (blocks, left_out) = plan(&asked(Experiment::Tolerance, transport));
+        let of = |block: &Block| (block.subject.in_flight(), block.subject.lane.layer);
+        let delays = [0, 1_000].map(|hop_ns| Layer::Delay { hop_ns });
+        let expected: Vec<_> = curves.iter().flat_map(|&curve| delays.map(|delay| (curve, delay))).collect();
+        assert_eq!((blocks.iter().map(of).collect(), left_out), (expected, vec![]));
     }
 
     #[rstest]

@@ -20,7 +20,8 @@ pub(super) fn elsewhere(traits: &Traits) -> Option<String> {
 }
 
 /// For each number of requests under way, all delays; for a value under a lock, all delays. Who
-/// waits polls, so that the delay is all that there is to wait for.
+/// waits polls, so that the delay is all that there is to wait for. The layer that delays is there
+/// without delay, too, so that what it takes itself is no difference between the points of a curve.
 pub(super) fn add_blocks(
     asked: &Asked,
     transport: TransportId,
@@ -29,9 +30,8 @@ pub(super) fn add_blocks(
 ) {
     let mut add = |jobs| {
         for &hop_ns in &asked.delays_ns {
-            let layer = if hop_ns == 0 { Layer::None } else { Layer::Delay { hop_ns } };
             let Contender { lane, jobs } = Contender::new(transport, Waiting::Spin, jobs);
-            let subject = Contender { lane: LaneSpec { layer, ..lane }, jobs };
+            let subject = Contender { lane: LaneSpec { layer: Layer::Delay { hop_ns }, ..lane }, jobs };
             blocks.push(Block::new(Experiment::Tolerance, subject));
         }
     };
