@@ -25,7 +25,11 @@ use crate::{
     trouble::Trouble,
 };
 use serde::Serialize;
-use std::{num::NonZeroU64, process::ExitCode, time::Duration};
+use std::{
+    num::NonZeroU64,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 /// The delays a hop.
 const DELAYS_NS: [u64; 3] = [1_000, 10_000, 1_000_000];
@@ -38,10 +42,16 @@ const FASTER: f64 = 0.1;
 const BASE: (TransportId, Waiting) = (TransportId::ShmSpsc, Waiting::Spin);
 /// One message in so many is dropped.
 const DROPPED_ONE_IN: NonZeroU64 = NonZeroU64::new(100_000).expect("not zero");
-/// How many are sent there, so that others follow the one that is dropped.
-const SENT: u64 = DROPPED_ONE_IN.get() + 50_000;
-/// How long processes may be silent: that long round trips wait for the one that was dropped.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How many are sent there in a run, so that others follow the one that is dropped, and how many
+/// runs it takes. They are short, so that a busy machine isn't taken for a loss.
+const SENT: u64 = 7_000;
+const RUNS: u64 = DROPPED_ONE_IN.get() / SENT + 1;
+/// How long processes may be silent.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long those may be at least that wait for a message which was dropped, and how many times as
+/// long as they took without that.
+const PATIENCE_FOR_LOST: Duration = Duration::from_secs(2);
+const TIMES_AS_LONG: u32 = 20;
 /// The pauses in the floor, for each hop.
 const PAUSE_NS: u64 = 1_000;
 /// Which probe of the floor has them: rounds are on both sides of it.
@@ -138,28 +148,42 @@ fn delayed(rig: &mut Rig, hop_ns: u64, pace: Pace, machine: &Machine) -> Result<
 
 /// A message that isn't sent. The same without that has to succeed.
 fn dropped(rig: &mut Rig, jobs: [Job; 2]) -> Result<Finding, Trouble> {
-    let mut run = |layer| {
-        let lanes = tagged(&[base(jobs, layer)]);
-        match rig.start(lanes).and_then(|mut team| team.run(0, jobs, SENT)) {
-            Ok(_) => Ok(None),
-            Err(Trouble::Failed(why)) => Ok(Some(why)),
-            Err(other) => Err(other),
-        }
-    };
-    let (without, with) = (run(Layer::None)?, run(Layer::Drop { one_in: DROPPED_ONE_IN })?);
     // In a round trip nothing follows the one that is missing.
     let (check, says) = match jobs[0] {
         Job::Stream => ("loss in a stream", format!("message {DROPPED_ONE_IN} is missing")),
         _ => ("loss in round trips", "a message is lost".into()),
     };
-    let (found, passed) = match (without, with) {
-        (Some(why), _) => (format!("none dropped, but: {why}"), false),
-        (None, None) => ("nothing".into(), false),
-        (None, Some(why)) if why.contains(&says) => (says, true),
-        (None, Some(why)) => (why, false),
+    let (found, passed) = match send(rig, jobs, Layer::None)? {
+        Err(why) => (format!("none dropped, but: {why}"), false),
+        Ok(slowest) => {
+            rig.watch((slowest * TIMES_AS_LONG).max(PATIENCE_FOR_LOST));
+            let sent = send(rig, jobs, Layer::Drop { one_in: DROPPED_ONE_IN });
+            rig.watch(PATIENCE);
+            match sent? {
+                Ok(_) => ("nothing".into(), false),
+                Err(why) if why.contains(&says) => (says, true),
+                Err(why) => (why, false),
+            }
+        }
     };
     let injected = format!("one in {DROPPED_ONE_IN}");
     Ok(Finding { check, injected, found, passed: Some(passed), ..Finding::default() })
+}
+
+/// Sends until one would be dropped and some after it. How long the slowest run took, or why one
+/// failed.
+fn send(rig: &mut Rig, jobs: [Job; 2], layer: Layer) -> Result<Result<Duration, String>, Trouble> {
+    let mut team = rig.start(tagged(&[base(jobs, layer)]))?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..RUNS {
+        let begun = Instant::now();
+        match team.run(0, jobs, SENT) {
+            Ok(_) => slowest = slowest.max(begun.elapsed()),
+            Err(Trouble::Failed(why)) => return Ok(Err(why)),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(Ok(slowest))
 }
 
 /// A probe of the floor with pauses in it. No round beside it may count, unless it is marked.

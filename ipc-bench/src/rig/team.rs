@@ -71,6 +71,11 @@ impl Rig {
         self.pinned = pinned;
     }
 
+    /// From now on teams may be silent for so long.
+    pub(crate) fn watch(&mut self, watchdog: Duration) {
+        self.watchdog = watchdog;
+    }
+
     /// The program that drives guests.
     pub(crate) fn invite(&mut self, program: PathBuf) {
         self.guests = Some(program);
