@@ -120,6 +120,7 @@ fn the_bytes_are_counted_as_the_kernel_counts_them() {
 fn a_process_out_of_descriptors_is_told_so() {
     alone("a_process_out_of_descriptors_is_told_so", || {
         let queue = TestQueue::small();
+        let _first = queue.channel.receiver().unwrap();
         let limit = getrlimit(Resource::RLIMIT_NOFILE).unwrap().0;
         set_soft_limit(Resource::RLIMIT_NOFILE, 0);
         let name = Removed::fresh();

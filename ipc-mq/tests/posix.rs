@@ -186,6 +186,34 @@ fn one_process_at_a_time_is_notified() {
     });
 }
 
+/// mq_close: a notification of this process goes with the descriptor. Here it goes with the
+/// endpoint that asked for it, even if the channel has the queue open, and not before.
+#[test]
+fn a_notification_goes_with_the_receiver_that_asked_for_it() {
+    let queue = TestQueue::small();
+    let (mut tx, mut rx) = queue.pair();
+    in_child(|| {
+        let signal = blocked();
+        let (channel, mut other) =
+            (Mq::new().open(&queue.name.0).unwrap(), queue.channel.receiver().unwrap());
+        let mut asks = channel.receiver().unwrap();
+        asks.notify(signal).unwrap();
+        in_child(|| assert!(matches!(other.notify(signal), Err(NotifyError::Busy))));
+        drop(asks);
+        tx.send(b"to nobody who is notified").unwrap();
+        assert!(!came(signal));
+        drop(rx.try_recv().unwrap());
+
+        let sender = channel.sender().unwrap();
+        let mut asks = channel.receiver().unwrap();
+        drop(sender);
+        asks.notify(signal).unwrap();
+        drop(channel);
+        tx.send(b"to who is notified").unwrap();
+        assert!(came(signal));
+    });
+}
+
 /// mq_notify: a thread that waits in mq_receive gets the message, and no notification is sent;
 /// the registration stays.
 #[test]

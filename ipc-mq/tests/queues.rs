@@ -13,7 +13,11 @@ use nix::{
     unistd::geteuid,
 };
 use rstest::rstest;
-use std::{fs, thread};
+use std::{
+    fs,
+    os::fd::{AsFd, AsRawFd},
+    thread,
+};
 
 #[test]
 fn a_created_queue_is_described_as_it_was_asked_for() {
@@ -148,15 +152,26 @@ fn a_removed_queue_serves_those_who_have_it_and_the_name_is_free() {
 }
 
 #[test]
-fn endpoints_take_the_figures_of_the_queue_that_has_the_name_now() {
+fn endpoints_are_those_of_the_queue_that_their_channel_found() {
     let queue = TestQueue::small();
     Mq::new().remove(&queue.name.0).unwrap();
-    let _longer = Mq::new().create(&queue.name.0, &small().max_message_len(2 * MAX_LEN)).unwrap();
+    let successor = Mq::new().create(&queue.name.0, &small().max_message_len(2 * MAX_LEN)).unwrap();
 
     let (mut tx, mut rx) = queue.pair();
-    assert_eq!(tx.max_message_len(), 2 * MAX_LEN);
-    tx.send(&[1; 2 * MAX_LEN]).unwrap();
-    assert_eq!(rx.recv().unwrap().len(), 2 * MAX_LEN);
+    assert_eq!(tx.max_message_len(), MAX_LEN);
+    tx.send(&[1; MAX_LEN]).unwrap();
+    assert!(matches!(successor.receiver().unwrap().try_recv(), Err(RecvError::WouldBlock)));
+    assert_eq!(rx.recv().unwrap().len(), MAX_LEN);
+}
+
+/// One epoll takes all endpoints of a channel.
+#[test]
+fn no_two_endpoints_have_the_same_descriptor() {
+    let queue = TestQueue::small();
+    let ((one, other), again) = (queue.pair(), queue.channel.clone().sender().unwrap());
+    let descriptors = [one.as_fd(), other.as_fd(), again.as_fd()].map(|fd| fd.as_raw_fd());
+    assert!(descriptors[0] != descriptors[1] && descriptors[1] != descriptors[2], "{descriptors:?}");
+    assert_ne!(descriptors[0], descriptors[2]);
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub trait Notify: Receiver {
     /// [`NotifyError::Busy`] while another process is registered.
     fn notify(&mut self, signal: i32) -> Result<(), NotifyError>;
 
-    /// Takes this process's registration back. Without one, nothing happens. Dropping an
-    /// endpoint of the channel in this process does the same.
+    /// Takes this process's registration back. Without one, nothing happens. Dropping this
+    /// endpoint does the same; dropping another one of the channel in this process may.
     ///
     /// # Errors
     ///

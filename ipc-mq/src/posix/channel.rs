@@ -1,26 +1,36 @@
 //! An open channel: a name, and what was found behind it.
 
 use super::{
-    MqReceiver, MqSender,
-    sys::{Access, Geometry},
-    transport::open_for,
+    MqReceiver, MqSender, limits,
+    sys::{Access, Geometry, Queue},
+    transport::not_permitted,
 };
 use ipc_core::{Channel, ChannelError, ChannelName};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 /// A queue that exists; makes any number of endpoints, each message goes to one receiver.
 ///
-/// It holds no descriptor, so that a process that may only send, or only receive, can have
-/// it. Each endpoint opens the queue that has the name *then*: if the queue was removed
-/// and made anew in between, the new one, with its own depth and message length.
+/// It stands for the queue that had the name when it was opened, and so do its endpoints:
+/// when that is removed and made anew, they go on with the old one. It has the queue open for
+/// whatever this process was permitted then, to send, to receive or both.
 #[derive(Clone, Debug)]
 pub struct MqChannel {
     name: ChannelName,
     geometry: Geometry,
+    queue: Queue,
+    /// What for; nothing at all if its maker gave it such a mode.
+    access: Option<Access>,
+    /// Whether an endpoint shares the descriptor. The next one has one of its own, since
+    /// `epoll(7)` takes each only once.
+    shared: Arc<AtomicBool>,
 }
 
 impl MqChannel {
-    pub(crate) fn new(name: ChannelName, geometry: Geometry) -> Self {
-        Self { name, geometry }
+    pub(crate) fn new(name: ChannelName, geometry: Geometry, queue: Queue, access: Option<Access>) -> Self {
+        Self { name, geometry, queue, access, shared: Arc::default() }
     }
 
     /// The name; the kernel's has a slash before it.
@@ -37,6 +47,15 @@ impl MqChannel {
     pub fn max_message_len(&self) -> usize {
         self.geometry.max_message_len
     }
+
+    /// The queue for an endpoint.
+    fn endpoint(&self) -> Result<Queue, ChannelError> {
+        if self.shared.swap(true, Relaxed) {
+            self.queue.duplicate().map_err(limits::explain_any)
+        } else {
+            Ok(self.queue.clone())
+        }
+    }
 }
 
 impl Channel for MqChannel {
@@ -45,15 +64,17 @@ impl Channel for MqChannel {
 
     /// Needs the permission to write, and no other.
     fn sender(&self) -> Result<MqSender, ChannelError> {
-        let queue = open_for(&self.name, Access::Send)?;
-        let geometry = queue.attributes()?.geometry;
-        Ok(MqSender::new(queue, geometry.max_message_len))
+        if !matches!(self.access, Some(Access::Both | Access::Send)) {
+            return Err(not_permitted(&self.name, "this process may not send to the queue"));
+        }
+        Ok(MqSender::new(self.endpoint()?, self.geometry.max_message_len))
     }
 
     /// Needs the permission to read, and no other.
     fn receiver(&self) -> Result<MqReceiver, ChannelError> {
-        let queue = open_for(&self.name, Access::Receive)?;
-        let geometry = queue.attributes()?.geometry;
-        Ok(MqReceiver::new(queue, geometry.max_message_len))
+        if !matches!(self.access, Some(Access::Both | Access::Receive)) {
+            return Err(not_permitted(&self.name, "this process may not receive from the queue"));
+        }
+        Ok(MqReceiver::new(self.endpoint()?, self.geometry.max_message_len))
     }
 }

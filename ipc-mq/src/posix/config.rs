@@ -89,6 +89,10 @@ impl MqConfig {
         check("max_message_len", self.max_message_len, found.max_message_len, |bytes| bytes.to_string())
     }
 
+    pub(crate) fn asks_for_a_mode(&self) -> bool {
+        self.mode.is_some()
+    }
+
     /// Whether a queue with these permission bits is what was asked for.
     pub(crate) fn check_mode(&self, found: u32) -> Result<(), ChannelError> {
         check("mode", self.mode, found, |bits| format!("{bits:04o}"))

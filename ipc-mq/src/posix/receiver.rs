@@ -28,17 +28,19 @@ pub struct MqReceiver {
     queue: Queue,
     held: Store<u32>,
     waiter: Waiter,
+    /// Whether it asked for a notification that may still stand.
+    notified: bool,
 }
 
 impl MqReceiver {
     pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
-        Self { queue, held: Store::new(max_message_len), waiter: Waiter::default() }
+        Self { queue, held: Store::new(max_message_len), waiter: Waiter::default(), notified: false }
     }
 
     /// Takes one more message from the queue, in addition to those held.
     #[inline]
     fn pull(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let Self { queue, held, waiter } = self;
+        let Self { queue, held, waiter, .. } = self;
         let space = held.space();
         let attempt = |patience| {
             let answer = match patience {
@@ -112,6 +114,7 @@ impl Notify for MqReceiver {
             self.forget_notification()?;
             answer = self.queue.notify(Some(signal));
         }
+        self.notified |= answer.is_ok();
         answer.map_err(|errno| match errno {
             Errno::EBUSY => NotifyError::Busy,
             Errno::EINVAL => NotifyError::NoSuchSignal(signal),
@@ -120,6 +123,7 @@ impl Notify for MqReceiver {
     }
 
     fn forget_notification(&mut self) -> Result<(), OsError> {
+        self.notified = false;
         self.queue.notify(None).map_err(|errno| OsError::new("mq_notify", errno))
     }
 }
@@ -129,6 +133,17 @@ impl Notify for MqReceiver {
 impl AsFd for MqReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
+    }
+}
+
+/// Its notification goes with it. Where its descriptor is closed the kernel sees to that, but
+/// its channel may have it open yet.
+impl Drop for MqReceiver {
+    fn drop(&mut self) {
+        if self.notified {
+            // There is nobody to tell; in a child process it is the parent's, and stays.
+            let _ = self.forget_notification();
+        }
     }
 }
 

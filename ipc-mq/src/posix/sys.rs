@@ -8,7 +8,7 @@
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open, openat},
+    fcntl::{FcntlArg, OFlag, fcntl, open, openat},
     libc,
     sys::{
         resource::{Resource, getrlimit},
@@ -22,11 +22,13 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     path::Path,
     ptr,
+    sync::Arc,
 };
 
 /// What a descriptor is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
+    Both,
     Receive,
     Send,
 }
@@ -45,14 +47,21 @@ pub(crate) struct Attributes {
     pub(crate) queued_messages: u64,
 }
 
-/// A descriptor of a queue, in blocking mode, closed on exec and on drop.
-#[derive(Debug)]
-pub(crate) struct Queue(OwnedFd);
+/// A descriptor of a queue, in blocking mode, closed on exec and when all that share it have
+/// dropped it.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    descriptor: Arc<OwnedFd>,
+    /// What it is a duplicate of. It stays open as long: when a process closes any of its
+    /// descriptors of a queue, the kernel takes its notification back.
+    _original: Option<Arc<OwnedFd>>,
+}
 
 impl Queue {
     /// `mq_open` of a queue that exists.
     pub(crate) fn open(path: &CStr, access: Access) -> Result<Self, Errno> {
         let access = match access {
+            Access::Both => libc::O_RDWR,
             Access::Receive => libc::O_RDONLY,
             Access::Send => libc::O_WRONLY,
         };
@@ -76,14 +85,31 @@ impl Queue {
         let raw = Errno::result(answer)?;
         // SAFETY: the kernel just gave us this descriptor, so nobody else owns it; on Linux
         // a queue descriptor is a file descriptor, and mq_close(3) is close(2).
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+        let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+        Ok(Self { descriptor: Arc::new(descriptor), _original: None })
+    }
+
+    /// `fcntl(F_DUPFD_CLOEXEC)`: another descriptor of the same queue, for the same purposes.
+    pub(crate) fn duplicate(&self) -> Result<Self, Errno> {
+        let descriptor = fcntl(self, FcntlArg::F_DUPFD_CLOEXEC(0)).map_err(|errno| match errno {
+            // What it says where none may be opened at all.
+            Errno::EINVAL => Errno::EMFILE,
+            other => other,
+        })?;
+        // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        Ok(Self { descriptor: Arc::new(descriptor), _original: Some(Arc::clone(&self.descriptor)) })
+    }
+
+    fn raw(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
     }
 
     /// `mq_getattr`.
     pub(crate) fn attributes(&self) -> Result<Attributes, OsError> {
         let mut raw = MaybeUninit::<libc::mq_attr>::zeroed();
         // SAFETY: `raw` is a valid place for what the call writes.
-        let answer = unsafe { libc::mq_getattr(self.0.as_raw_fd(), raw.as_mut_ptr()) };
+        let answer = unsafe { libc::mq_getattr(self.raw(), raw.as_mut_ptr()) };
         Errno::result(answer).map_err(|errno| OsError::new("mq_getattr", errno))?;
         // SAFETY: all integers, zeroed above and filled in by the call.
         Ok(Attributes::from_raw(unsafe { raw.assume_init_ref() }))
@@ -91,12 +117,12 @@ impl Queue {
 
     /// `fstat`: the owner and the permission bits.
     pub(crate) fn status(&self) -> Result<FileStat, OsError> {
-        fstat(&self.0).map_err(|errno| OsError::new("fstat", errno))
+        fstat(self).map_err(|errno| OsError::new("fstat", errno))
     }
 
     /// `fchmod`.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<(), OsError> {
-        fchmod(&self.0, Mode::from_bits_truncate(mode)).map_err(|errno| OsError::new("fchmod", errno))
+        fchmod(self, Mode::from_bits_truncate(mode)).map_err(|errno| OsError::new("fchmod", errno))
     }
 
     /// `mq_send`: waits for room.
@@ -104,8 +130,7 @@ impl Queue {
     pub(crate) fn send(&self, message: &[u8], priority: u32) -> Result<(), Errno> {
         // SAFETY: the kernel reads `message.len()` bytes from `message`, which lives
         // through the call.
-        let answer =
-            unsafe { libc::mq_send(self.0.as_raw_fd(), message.as_ptr().cast(), message.len(), priority) };
+        let answer = unsafe { libc::mq_send(self.raw(), message.as_ptr().cast(), message.len(), priority) };
         Errno::result(answer).map(drop)
     }
 
@@ -114,7 +139,7 @@ impl Queue {
     pub(crate) fn send_by_epoch(&self, message: &[u8], priority: u32) -> Result<(), Errno> {
         let (start, len) = (message.as_ptr().cast(), message.len());
         // SAFETY: as in `send`, and the deadline is a static.
-        let answer = unsafe { libc::mq_timedsend(self.0.as_raw_fd(), start, len, priority, &EPOCH) };
+        let answer = unsafe { libc::mq_timedsend(self.raw(), start, len, priority, &EPOCH) };
         Errno::result(answer).map(drop)
     }
 
@@ -125,7 +150,7 @@ impl Queue {
         let (start, len) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: the kernel writes at most `len` bytes to `buffer`, which is borrowed for
         // us alone, and a priority to a local.
-        let answer = unsafe { libc::mq_receive(self.0.as_raw_fd(), start, len, &mut priority) };
+        let answer = unsafe { libc::mq_receive(self.raw(), start, len, &mut priority) };
         Errno::result(answer).map(|len| (len.unsigned_abs(), priority))
     }
 
@@ -135,7 +160,7 @@ impl Queue {
         let mut priority = 0;
         let (start, len) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: as in `receive`, and the deadline is a static.
-        let answer = unsafe { libc::mq_timedreceive(self.0.as_raw_fd(), start, len, &mut priority, &EPOCH) };
+        let answer = unsafe { libc::mq_timedreceive(self.raw(), start, len, &mut priority, &EPOCH) };
         Errno::result(answer).map(|len| (len.unsigned_abs(), priority))
     }
 
@@ -150,13 +175,13 @@ impl Queue {
         });
         let event = event.as_ref().map_or(ptr::null(), ptr::from_ref);
         // SAFETY: `event` is null or points to a local of this function.
-        Errno::result(unsafe { libc::mq_notify(self.0.as_raw_fd(), event) }).map(drop)
+        Errno::result(unsafe { libc::mq_notify(self.raw(), event) }).map(drop)
     }
 }
 
 impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Transport};
 use nix::{errno::Errno, sys::stat::FileStat};
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     thread,
     time::{Duration, Instant},
 };
@@ -41,19 +41,26 @@ impl Transport for Mq {
             let _ = sys::unlink(&path);
             return Err(error.into());
         }
-        Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry))
+        // What was asked for is what there is.
+        let geometry = config.geometry().map_or_else(|| queue.attributes().map(|all| all.geometry), Ok)?;
+        let access = match mode & 0o600 {
+            0o600 => Some(Access::Both),
+            // The maker's descriptor can do more than its queue's mode permits.
+            _ => permitted(&path).ok().map(|(_, access)| access),
+        };
+        Ok(MqChannel::new(name.clone(), geometry, queue, access))
     }
 
     fn open(&self, name: &ChannelName) -> Result<MqChannel, ChannelError> {
-        let queue = open_any(name)?;
-        Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry))
+        let (queue, access) = open_any(name)?;
+        Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry, queue, Some(access)))
     }
 
     fn open_or_create(&self, name: &ChannelName, config: &MqConfig) -> Result<MqChannel, ChannelError> {
         config.validate()?;
         loop {
             match open_any(name) {
-                Ok(queue) => return matching(name, config, &queue),
+                Ok((queue, access)) => return matching(name, config, queue, access),
                 Err(ChannelError::NotFound) => {}
                 Err(error) => return Err(error),
             }
@@ -84,7 +91,7 @@ impl Transport for Mq {
 
     /// Needs the permission to receive or to send.
     fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
-        let queue = open_any(name)?;
+        let (queue, _) = open_any(name)?;
         let Attributes { geometry, queued_messages } = queue.attributes()?;
         let status = queue.status()?;
         let (depth, max_message_len) = (geometry.depth as u64, geometry.max_message_len as u64);
@@ -105,28 +112,9 @@ fn queue_path(name: &ChannelName) -> CString {
     CString::new(format!("/{name}")).expect("a channel name holds no NUL")
 }
 
-/// Opens the queue for this.
-pub(crate) fn open_for(name: &ChannelName, access: Access) -> Result<Queue, ChannelError> {
-    Queue::open(&queue_path(name), access).map_err(|errno| match errno {
-        Errno::EACCES => not_permitted(
-            name,
-            match access {
-                Access::Receive => "this process may not receive from the queue",
-                Access::Send => "this process may not send to the queue",
-            },
-        ),
-        other => limits::explain_any(other),
-    })
-}
-
-/// Opens the queue for whatever is permitted.
-fn open_any(name: &ChannelName) -> Result<Queue, ChannelError> {
-    let path = queue_path(name);
-    let queue = match Queue::open(&path, Access::Receive) {
-        Err(Errno::EACCES) => Queue::open(&path, Access::Send),
-        answer => answer,
-    };
-    queue.map_err(|errno| match errno {
+/// Opens the queue for whatever is permitted, and says what for.
+fn open_any(name: &ChannelName) -> Result<(Queue, Access), ChannelError> {
+    permitted(&queue_path(name)).map_err(|errno| match errno {
         Errno::EACCES => {
             not_permitted(name, "this process may neither receive from the queue nor send to it")
         }
@@ -134,12 +122,29 @@ fn open_any(name: &ChannelName) -> Result<Queue, ChannelError> {
     })
 }
 
+fn permitted(path: &CStr) -> Result<(Queue, Access), Errno> {
+    for access in [Access::Both, Access::Receive] {
+        match Queue::open(path, access) {
+            Err(Errno::EACCES) => {}
+            answer => return Ok((answer?, access)),
+        }
+    }
+    Queue::open(path, Access::Send).map(|queue| (queue, Access::Send))
+}
+
 /// The channel of an existing queue, if it is what `config` asks for.
-fn matching(name: &ChannelName, config: &MqConfig, queue: &Queue) -> Result<MqChannel, ChannelError> {
+fn matching(
+    name: &ChannelName,
+    config: &MqConfig,
+    queue: Queue,
+    access: Access,
+) -> Result<MqChannel, ChannelError> {
     let geometry = queue.attributes()?.geometry;
     config.check_geometry(geometry)?;
-    check_settled_mode(config, queue)?;
-    Ok(MqChannel::new(name.clone(), geometry))
+    if config.asks_for_a_mode() {
+        check_settled_mode(config, &queue)?;
+    }
+    Ok(MqChannel::new(name.clone(), geometry, queue, Some(access)))
 }
 
 /// Between a creator's `mq_open` and its `fchmod`, the queue has less than its mode, so a
@@ -167,7 +172,7 @@ fn permission_bits(status: &FileStat) -> u32 {
 }
 
 /// The refusal, and whose queue it is as far as that can be seen from outside.
-fn not_permitted(name: &ChannelName, refusal: &str) -> ChannelError {
+pub(crate) fn not_permitted(name: &ChannelName, refusal: &str) -> ChannelError {
     let whose = list::status(name).map_or_else(String::new, |status| {
         let (uid, mode) = (status.st_uid, permission_bits(&status));
         format!(" (it belongs to user {uid} and has mode {mode:04o})")
