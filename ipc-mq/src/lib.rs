@@ -70,8 +70,7 @@
 //!   On `sysv:` and `unix:`, who waits is told.
 //! - A mode from the first instant on `mq:`: a creator whose umask takes bits away gives them
 //!   back a moment after the queue appeared, and killed in between, it leaves the queue with
-//!   the fewer permissions. A creator of a `sysv:` queue that is killed so leaves one with the
-//!   kernel's room.
+//!   the fewer permissions.
 //!
 //! # Limits
 //!
@@ -84,6 +83,7 @@
 
 mod place;
 mod posix;
+mod random;
 mod store;
 mod sysv;
 mod unix;

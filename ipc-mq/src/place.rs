@@ -1,21 +1,25 @@
-//! Where the transports that need files keep them: a directory of this user's own.
+//! Where the transports that need names of their own keep them: a directory of this user's.
 //!
 //! It is `/dev/shm/ipc-mq-UID` (in the system's temporary directory where there is no
 //! `/dev/shm`), or `.mq` in the directory that `IPC_DIR` names: no channel's name begins with
 //! a dot, so nothing else is called so. It is made with mode 0700, and used only if it is a
-//! directory itself, belongs to its user and can't be written by others.
+//! directory itself, belongs to its user and can't be written by others. It is opened and
+//! checked each time, since it may be another one by then: one directory, in which
+//! `sysv:orders` and `unix:orders` lie side by side, so that there is one to open.
 //!
-//! A file appears in it whole: it is written without a name (`O_TMPFILE`, `open(2)`) and
-//! then linked, so that a killed writer leaves nothing. Names are linked and unlinked under
-//! a lock on the directory (`flock(2)`), which the kernel takes back from the dead.
+//! What is only to be read is the text of a symbolic link that leads nowhere: made whole by
+//! one call (`symlink(2)`), read by another. What has a mode or is locked is a file: it is
+//! written without a name (`O_TMPFILE`, `open(2)`) and then linked. So a killed writer leaves
+//! nothing. A name is taken only if it is free; it is taken away under a lock on the directory
+//! (`flock(2)`), which the kernel takes back from the dead.
 
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat},
+    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open, openat, readlinkat},
     sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
-    unistd::{UnlinkatFlags, geteuid, linkat, unlinkat},
+    unistd::{UnlinkatFlags, geteuid, linkat, symlinkat, unlinkat},
 };
 use std::{
     env,
@@ -23,252 +27,335 @@ use std::{
     io::{Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// No file of ours is longer, in bytes.
-const LONGEST_FILE: u64 = 4096;
+const LONGEST_FILE: usize = 4096;
 
-/// A directory to keep files in, and whose files in it are believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A directory to keep names in, and whose files in it are believed.
+#[derive(Clone, Debug)]
 pub(crate) struct Home {
-    path: PathBuf,
+    path: Arc<Path>,
     /// Users besides this one whose directories and files are believed.
-    trusted_uids: Vec<u32>,
+    trusted_uids: Arc<[u32]>,
 }
 
 impl Home {
     /// This user's own.
     pub(crate) fn of_user() -> Self {
-        let path = match env::var_os("IPC_DIR").filter(|path| !path.is_empty()) {
+        Self::at(match env::var_os("IPC_DIR").filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path).join(".mq"),
             None => default_parent().join(format!("ipc-mq-{}", geteuid())),
-        };
-        Self { path, trusted_uids: Vec::new() }
+        })
     }
 
     /// A directory that was chosen.
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path, trusted_uids: Vec::new() }
+        Self { path: path.into(), trusted_uids: Arc::default() }
     }
 
     /// The same, where these users' files are believed too.
     pub(crate) fn trusting(self, uids: &[u32]) -> Self {
-        Self { trusted_uids: uids.to_vec(), ..self }
+        Self { trusted_uids: uids.into(), ..self }
     }
 
-    /// Whether a file of this user may be believed.
-    pub(crate) fn trusts(&self, uid: u32) -> bool {
-        uid == geteuid().as_raw() || self.trusted_uids.contains(&uid)
-    }
-
-    /// The path of a folder in it.
-    pub(crate) fn folder_path(&self, folder: &str) -> PathBuf {
-        self.path.join(folder)
-    }
-
-    /// Opens a folder in it; `None` if nobody has made it yet.
-    pub(crate) fn open(&self, folder: &str) -> Result<Option<Folder>, ChannelError> {
-        let Some(home) = self.open_checked(open(&self.path, DIRECTORY, Mode::empty()), &self.path)? else {
-            return Ok(None);
-        };
-        let path = self.folder_path(folder);
-        let opened = self.open_checked(openat(&home, folder, DIRECTORY, Mode::empty()), &path)?;
-        Ok(opened.map(|descriptor| Folder { descriptor, path, home: self.clone() }))
-    }
-
-    /// Opens a folder in it, which is made if it is missing.
-    pub(crate) fn open_or_make(&self, folder: &str) -> Result<Folder, ChannelError> {
-        if let Some(folder) = self.open(folder)? {
-            return Ok(folder);
-        }
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        // Where it leads is the system's affair, a symbolic link included.
-        let flags = DIRECTORY.difference(OFlag::O_NOFOLLOW);
-        let parent = open(parent, flags, Mode::empty()).map_err(|errno| refusal(parent, errno))?;
-        let name = self.path.file_name().ok_or_else(|| refusal(&self.path, Errno::ENOENT))?;
-        make(&parent, Path::new(name), &self.path)?;
-        let home = openat(&parent, name, DIRECTORY, Mode::empty());
-        let home = self.open_checked(home, &self.path)?.ok_or(ChannelError::NotFound)?;
-        make(&home, Path::new(folder), &self.folder_path(folder))?;
-        self.open(folder)?.ok_or(ChannelError::NotFound)
-    }
-
-    /// Somebody else may have been faster to take the name of our directory.
-    fn open_checked(
-        &self,
-        opened: Result<OwnedFd, Errno>,
-        path: &Path,
-    ) -> Result<Option<OwnedFd>, ChannelError> {
-        let directory = match opened {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(refusal(path, errno)),
-        };
-        let found = status(&directory)?;
-        let path = path.display();
-        if !self.trusts(found.st_uid) {
-            return Err(ChannelError::NotPermitted(format!(
-                "{path} belongs to user {}, not to us (user {}): remove it or set IPC_DIR to a directory of yours",
-                found.st_uid,
-                geteuid()
-            )));
-        }
-        if found.st_mode & 0o022 != 0 {
-            return Err(ChannelError::NotPermitted(format!(
-                "{path} can be written by others (mode {:03o}): make it private with `chmod 700 {path}`",
-                found.st_mode & 0o777
-            )));
-        }
-        Ok(Some(directory))
-    }
-}
-
-/// An open folder.
-#[derive(Debug)]
-pub(crate) struct Folder {
-    descriptor: OwnedFd,
-    path: PathBuf,
-    home: Home,
-}
-
-/// A file that was read.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) file: File,
-    pub(crate) status: FileStat,
-    pub(crate) text: String,
-}
-
-impl Folder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Nobody else links or unlinks a name while this is held. It goes with the process.
-    pub(crate) fn lock(&self) -> Result<Flock<OwnedFd>, OsError> {
-        // A description of its own: threads exclude each other too.
-        let mut descriptor = openat(&self.descriptor, ".", DIRECTORY, Mode::empty())
-            .map_err(|errno| OsError::new("openat", errno))?;
+    /// Opens it to look up names; `None` if nobody has made it yet.
+    pub(crate) fn open(&self) -> Result<Option<Folder>, ChannelError> {
+        let opened = self.open_checked(OFlag::O_PATH)?;
+        Ok(opened.map(|(descriptor, uid)| Folder { descriptor, home: self.clone(), uid }))
+    }
+
+    /// The same; it is made if it is missing.
+    pub(crate) fn open_or_make(&self) -> Result<Folder, ChannelError> {
+        self.or_make(Self::open)
+    }
+
+    /// Opens it and locks it: nobody else takes names away while this is held. The lock goes
+    /// with the process.
+    pub(crate) fn lock(&self) -> Result<Option<LockedFolder>, ChannelError> {
+        // Each time a description of its own: threads exclude each other too.
+        let Some((mut unlocked, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
         loop {
-            match Flock::lock(descriptor, FlockArg::LockExclusive) {
-                Ok(lock) => return Ok(lock),
-                Err((again, Errno::EINTR)) => descriptor = again,
-                Err((_, errno)) => return Err(OsError::new("flock", errno)),
+            match Flock::lock(unlocked, FlockArg::LockExclusive) {
+                Ok(lock) => return Ok(Some(Folder { descriptor: Locked(lock), home: self.clone(), uid })),
+                Err((again, Errno::EINTR)) => unlocked = again,
+                Err((_, errno)) => return Err(OsError::new("flock", errno).into()),
             }
         }
     }
 
-    /// The file of this name, if there is one and it may be believed.
-    pub(crate) fn read(&self, name: &str) -> Result<Option<Entry>, ChannelError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let path = self.path.join(name);
-        let file = match openat(&self.descriptor, name, flags, Mode::empty()) {
-            Ok(descriptor) => File::from(descriptor),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(refusal(&path, errno)),
-        };
-        let status = status(&file)?;
-        let path = path.display();
-        if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
-            return Err(ChannelError::Corrupt(format!("{path} is not a file: remove it")));
+    /// The same; it is made if it is missing.
+    pub(crate) fn lock_or_make(&self) -> Result<LockedFolder, ChannelError> {
+        self.or_make(Self::lock)
+    }
+
+    fn or_make<T>(&self, open: fn(&Self) -> Result<Option<T>, ChannelError>) -> Result<T, ChannelError> {
+        if let Some(opened) = open(self)? {
+            return Ok(opened);
         }
-        if !self.home.trusts(status.st_uid) {
+        self.make()?;
+        open(self)?.ok_or(ChannelError::NotFound)
+    }
+
+    #[cold]
+    fn make(&self) -> Result<(), ChannelError> {
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        // Where it leads is the system's affair, a symbolic link included.
+        let flags = DIRECTORY.difference(OFlag::O_NOFOLLOW) | OFlag::O_PATH;
+        let parent = open(parent, flags, Mode::empty()).map_err(|errno| refusal(parent, errno))?;
+        let name = self.path.file_name().ok_or_else(|| refusal(&self.path, Errno::ENOENT))?;
+        match mkdirat(parent, name, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(refusal(&self.path, errno)),
+        }
+    }
+
+    /// Somebody else may have been faster to take the name of our directory. Says also who we
+    /// are.
+    fn open_checked(&self, access: OFlag) -> Result<Option<(OwnedFd, u32)>, ChannelError> {
+        let directory = match open(&*self.path, DIRECTORY | access, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(refusal(&self.path, errno)),
+        };
+        let (found, uid, path) = (status(&directory)?, geteuid().as_raw(), self.path.display());
+        if found.st_uid != uid && !self.trusted_uids.contains(&found.st_uid) {
             return Err(ChannelError::NotPermitted(format!(
-                "{path} belongs to user {}, who isn't trusted here",
+                "{path} belongs to user {}, not to us (user {uid}): remove it or set IPC_DIR to a directory of yours",
+                found.st_uid,
+            )));
+        }
+        if found.st_mode & 0o022 != 0 {
+            return Err(ChannelError::NotPermitted(format!(
+                "{path} can be written by others (mode {:03o}): remove from it what isn't yours, \
+                 and make it private with `chmod 700 {path}`",
+                found.st_mode & 0o777
+            )));
+        }
+        Ok(Some((directory, uid)))
+    }
+}
+
+/// The directory, open.
+#[derive(Debug)]
+pub(crate) struct Folder<D = OwnedFd> {
+    descriptor: D,
+    home: Home,
+    /// Whose it was opened as.
+    uid: u32,
+}
+
+/// The directory, in which nobody else takes names away.
+pub(crate) type LockedFolder = Folder<Locked>;
+
+/// A descriptor with a lock. It is given back by a call of its own: a child process that was
+/// forked meanwhile has the descriptor too.
+#[derive(Debug)]
+pub(crate) struct Locked(Flock<OwnedFd>);
+
+impl AsFd for Locked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<D: AsFd> Folder<D> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.home.path
+    }
+
+    /// As which user it was opened.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Whether a file of this user may be believed.
+    pub(crate) fn trusts(&self, uid: u32) -> bool {
+        uid == self.uid || self.home.trusted_uids.contains(&uid)
+    }
+
+    /// The text under this name, if there is one. Only who may write to the directory can have
+    /// put it there.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, ChannelError> {
+        let path = || self.path().join(name);
+        match readlinkat(&self.descriptor, name) {
+            Ok(text) => match text.into_string() {
+                Ok(text) => Ok(Some(text)),
+                Err(_) => Err(no_text(&path())),
+            },
+            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::EINVAL) => {
+                Err(ChannelError::Corrupt(format!("{} is not a symbolic link: remove it", path().display())))
+            }
+            Err(errno) => Err(refusal(&path(), errno)),
+        }
+    }
+
+    /// Puts a text under a free name. It appears whole, or not at all.
+    pub(crate) fn publish_text(&self, name: &str, text: &str) -> Result<(), ChannelError> {
+        symlinkat(text, &self.descriptor, name).map_err(|errno| match errno {
+            Errno::EEXIST => ChannelError::AlreadyExists,
+            other => refusal(&self.path().join(name), other),
+        })
+    }
+
+    /// Opens what has this name, whatever it is.
+    pub(crate) fn open_unchecked(&self, name: &str) -> Result<Option<File>, ChannelError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match openat(&self.descriptor, name, flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(File::from(descriptor))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(refusal(&self.path().join(name), errno)),
+        }
+    }
+
+    /// Opens the file of this name, if there is one and it may be believed.
+    fn open_file(&self, name: &str) -> Result<Option<(File, FileStat)>, ChannelError> {
+        let Some(file) = self.open_unchecked(name)? else { return Ok(None) };
+        let (status, path) = (status(&file)?, || self.path().join(name));
+        if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(ChannelError::Corrupt(format!("{} is not a file: remove it", path().display())));
+        }
+        if !self.trusts(status.st_uid) {
+            return Err(ChannelError::NotPermitted(format!(
+                "{} belongs to user {}, who isn't trusted here",
+                path().display(),
                 status.st_uid
             )));
         }
-        let mut text = String::new();
-        match (&file).take(LONGEST_FILE).read_to_string(&mut text) {
-            Ok(_) => Ok(Some(Entry { file, status, text })),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                Err(ChannelError::Corrupt(format!("{path} holds other things than text: remove it")))
-            }
-            Err(error) => Err(OsError::new("read", error).into()),
+        Ok(Some((file, status)))
+    }
+
+    /// The file of this name, and what it says.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<(OpenFile, String)>, ChannelError> {
+        let Some((mut file, status)) = self.open_file(name)? else { return Ok(None) };
+        // Not longer than any of ours: that such a one is none of them, its end says.
+        let len = usize::try_from(status.st_size).unwrap_or(0).min(LONGEST_FILE);
+        let mut text = vec![0; len];
+        file.read_exact(&mut text).map_err(|error| OsError::new("read", error))?;
+        match String::from_utf8(text) {
+            Ok(text) => Ok(Some((OpenFile { _file: file, status }, text))),
+            Err(_) => Err(no_text(&self.path().join(name))),
         }
     }
 
-    /// Makes a file with exactly this mode. It appears whole, or not at all.
-    pub(crate) fn publish(&self, name: &str, text: &str, mode: u32) -> Result<(), ChannelError> {
+    /// Makes a file with exactly this mode under a free name. It appears whole, or not at all.
+    pub(crate) fn publish(&self, name: &str, text: &str, mode: u32) -> Result<OpenFile, ChannelError> {
         let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(mode);
-        let unnamed =
-            openat(&self.descriptor, ".", flags, mode).map_err(|errno| refusal(&self.path, errno))?;
-        fchmod(&unnamed, mode).map_err(|errno| OsError::new("fchmod", errno))?;
-        let mut file = File::from(unnamed);
+        let unnamed = openat(&self.descriptor, ".", flags, Mode::from_bits_truncate(mode));
+        let mut file = File::from(unnamed.map_err(|errno| refusal(self.path(), errno))?);
+        let mut status = status(&file)?;
+        if status.st_mode & 0o7777 != mode {
+            // The umask took from it.
+            fchmod(&file, Mode::from_bits_truncate(mode)).map_err(|errno| OsError::new("fchmod", errno))?;
+            status.st_mode = status.st_mode & !0o7777 | mode;
+        }
         file.write_all(text.as_bytes()).map_err(|error| OsError::new("write", error))?;
-        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match linkat(nix::fcntl::AT_FDCWD, &*source, &self.descriptor, name, AtFlags::AT_SYMLINK_FOLLOW) {
-            Ok(()) => Ok(()),
+        match self.link(&file, name) {
+            Ok(()) => Ok(OpenFile { _file: file, status }),
             Err(Errno::EEXIST) => Err(ChannelError::AlreadyExists),
             Err(Errno::ENOENT) => Err(ChannelError::Unsupported(
-                "a file can't get its name without /proc: mount it with `mount -t proc proc /proc`".into(),
+                "this kernel gives no name to a file without /proc: mount it with `mount -t proc proc /proc`"
+                    .into(),
             )),
-            Err(errno) => Err(refusal(&self.path.join(name), errno)),
+            Err(errno) => Err(refusal(&self.path().join(name), errno)),
         }
     }
 
-    /// Takes a name away, if it is there.
-    pub(crate) fn unlink(&self, name: &str) -> Result<(), ChannelError> {
+    fn link(&self, file: &File, name: &str) -> Result<(), Errno> {
+        match linkat(file, "", &self.descriptor, name, AtFlags::AT_EMPTY_PATH) {
+            // Before Linux 6.10 this takes CAP_DAC_READ_SEARCH.
+            Err(Errno::ENOENT) => {
+                let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+                linkat(AT_FDCWD, &*source, &self.descriptor, name, AtFlags::AT_SYMLINK_FOLLOW)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Takes a name away that is the caller's own, if it is there.
+    pub(crate) fn unlink_own(&self, name: &str) -> Result<(), ChannelError> {
         match unlinkat(&self.descriptor, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(refusal(&self.path.join(name), errno)),
+            Err(errno) => Err(refusal(&self.path().join(name), errno)),
         }
     }
 
     /// Whether the name leads to this file.
-    pub(crate) fn leads_to(&self, name: &str, file: &FileStat) -> bool {
+    pub(crate) fn leads_to(&self, name: &str, file: &OpenFile) -> bool {
         let found = fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-        found.is_ok_and(|found| (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino))
+        found.is_ok_and(|found| file.is(&found))
     }
 
-    /// All names that channels can have, sorted.
-    pub(crate) fn names(&self) -> Result<Vec<ChannelName>, ChannelError> {
+    /// All names of channels behind this prefix, sorted.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<ChannelName>, ChannelError> {
         let descriptor = openat(&self.descriptor, ".", DIRECTORY, Mode::empty())
             .map_err(|errno| OsError::new("openat", errno))?;
         let mut directory = Dir::from_fd(descriptor).map_err(|errno| OsError::new("fdopendir", errno))?;
         let mut names = Vec::new();
         for entry in directory.iter() {
             let entry = entry.map_err(|errno| OsError::new("readdir", errno))?;
-            names.extend(entry.file_name().to_str().ok().and_then(|name| ChannelName::new(name).ok()));
+            let name = entry.file_name().to_str().ok().and_then(|name| name.strip_prefix(prefix));
+            names.extend(name.and_then(|name| ChannelName::new(name).ok()));
         }
         names.sort();
         Ok(names)
     }
 }
 
-impl AsFd for Folder {
+impl LockedFolder {
+    /// Takes a channel's name away, if it is there.
+    pub(crate) fn unlink(&self, name: &str) -> Result<(), ChannelError> {
+        self.unlink_own(name)
+    }
+}
+
+impl<D: AsFd> AsFd for Folder<D> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
-impl Entry {
-    /// The value of a line `KEY VALUE`, if there is such a line and it makes sense.
-    pub(crate) fn value<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
-        let lines = self.text.lines().filter_map(|line| line.split_once(' '));
-        let (_, value) = lines.into_iter().find(|(found, _)| *found == key)?;
-        value.parse().ok()
+/// A file as it was found. It stays open: no other one gets its number in the file system before
+/// it is closed.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    _file: File,
+    pub(crate) status: FileStat,
+}
+
+impl OpenFile {
+    /// Whether this is the status of the same file.
+    pub(crate) fn is(&self, status: &FileStat) -> bool {
+        (status.st_dev, status.st_ino) == (self.status.st_dev, self.status.st_ino)
     }
 }
 
-const DIRECTORY: OFlag =
-    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// The value of the first item `KEY VALUE`, if there is such a one and it makes sense.
+pub(crate) fn value<'a, T: std::str::FromStr>(items: impl Iterator<Item = &'a str>, key: &str) -> Option<T> {
+    let mut pairs = items.filter_map(|item| item.split_once(' '));
+    let (_, value) = pairs.find(|(found, _)| *found == key)?;
+    value.parse().ok()
+}
+
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 fn default_parent() -> PathBuf {
     let shm = Path::new("/dev/shm");
     if shm.is_dir() { shm.into() } else { env::temp_dir() }
 }
 
-fn make(parent: &OwnedFd, name: &Path, path: &Path) -> Result<(), ChannelError> {
-    match mkdirat(parent, name, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(refusal(path, errno)),
-    }
+pub(crate) fn status(file: &impl AsFd) -> Result<FileStat, OsError> {
+    fstat(file.as_fd()).map_err(|errno| OsError::new("fstat", errno))
 }
 
-fn status(file: &impl AsFd) -> Result<FileStat, OsError> {
-    fstat(file.as_fd()).map_err(|errno| OsError::new("fstat", errno))
+fn no_text(path: &Path) -> ChannelError {
+    ChannelError::Corrupt(format!("{} holds other things than text: remove it", path.display()))
 }
 
 /// Why a directory or a file can't be used.

@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{OrdinaryUser, alone, await_child, fresh_name, start_child};
+use common::sockets::{MAX_LEN, Place, name, open_descriptors};
+use common::{OrdinaryUser, alone, await_child, start_child};
 use ipc_mq::{
     Channel, ChannelError, ChannelName, DescriptorReceiver, DescriptorSender, Loan, PeerCredentials,
-    Receiver, RecvError, SendError, Sender, Transport, Unix, UnixChannel, UnixConfig, UnixReceiver, Wait,
+    Receiver, RecvError, SendError, Sender, Transport, UnixConfig, UnixReceiver, Wait,
 };
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
@@ -17,7 +18,6 @@ use nix::{
         socket::{
             AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
         },
-        stat::{Mode, umask},
         wait::waitpid,
     },
     unistd::{geteuid, pipe},
@@ -30,42 +30,13 @@ use std::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::fs::PermissionsExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::Duration,
 };
 
-const MAX_LEN: usize = 1 << 20;
 const BRIEF: Duration = Duration::from_millis(30);
 const PATIENCE: Wait<'_> = Wait::Forever;
-
-/// A directory of the test's own, which goes with it.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(fresh_name().as_str());
-        Self(path)
-    }
-
-    fn transport(&self) -> Unix {
-        Unix::at(&self.0)
-    }
-
-    fn channel(&self) -> UnixChannel {
-        self.transport().create(&name(), &UnixConfig::new().max_message_len(MAX_LEN)).unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn name() -> ChannelName {
-    ChannelName::new("channel").unwrap()
-}
 
 /// What a packet of ours begins with.
 fn header(kind: u32, len: u64) -> Vec<u8> {
@@ -93,10 +64,6 @@ impl Stranger {
     fn await_end(self) {
         assert_eq!(File::from(self.0).read(&mut [0]).unwrap_or(0), 0);
     }
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 fn memfd(content: &[u8], seals: SealFlag) -> File {
@@ -344,31 +311,6 @@ fn a_removed_channel_ends_the_wait_for_a_receiver() {
 }
 
 #[test]
-fn a_directory_whose_path_is_too_long_for_a_socket_works_too() {
-    let place = Place::new();
-    fs::create_dir(&place.0).unwrap();
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o700)).unwrap();
-    let deep = place.0.join("x".repeat(150));
-    let channel = Unix::at(&deep).create(&name(), &UnixConfig::new()).unwrap();
-    let (mut rx, mut tx) = (channel.receiver().unwrap(), channel.sender().unwrap());
-    tx.send(b"far down").unwrap();
-    assert_eq!(&*rx.recv().unwrap(), b"far down");
-}
-
-#[test]
-fn the_mode_is_exact_whatever_the_umask() {
-    alone("the_mode_is_exact_whatever_the_umask", || {
-        umask(Mode::from_bits_truncate(0o077));
-        let place = Place::new();
-        let config = UnixConfig::new().mode(0o666);
-        let channel = place.transport().create(&name(), &config).unwrap();
-        let _rx = channel.receiver().unwrap();
-        assert_eq!(place.transport().stat(&name()).unwrap().mode, Some(0o666));
-        assert_eq!(fs::metadata(channel.socket_path()).unwrap().permissions().mode() & 0o777, 0o666);
-    });
-}
-
-#[test]
 fn others_are_let_in_by_the_list_and_by_nothing_else() {
     if !geteuid().is_root() {
         return println!("not tested: it takes root to be somebody else");
@@ -379,9 +321,7 @@ fn others_are_let_in_by_the_list_and_by_nothing_else() {
             let name = ChannelName::new(&format!("channel-{index}")).unwrap();
             let config = UnixConfig::new().mode(0o666).allow_uids(uids.clone());
             let mut rx = place.transport().create(&name, &config).unwrap().receiver().unwrap();
-            for path in [place.0.clone(), place.0.join("unix"), place.0.join("sockets")] {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-            }
+            fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
             let allowed = uids.contains(&common::NOBODY);
             let other = OrdinaryUser::new();
             // Not without trusting root's directory.
@@ -466,31 +406,4 @@ fn a_crowd_at_the_door_gets_in() {
         assert_eq!(&*rx.recv().unwrap(), b"in");
     }
     assert_eq!(rx.peers().count(), 200);
-}
-
-#[test]
-fn a_damaged_channel_file_is_said_to_be_and_can_be_removed() {
-    let place = Place::new();
-    place.channel();
-    let file = place.0.join("unix/channel");
-    for text in [
-        "",
-        "ipc-unix 2\n",
-        "ipc-unix 1\nsocket x\n",
-        "\u{0}",
-        "ipc-unix 1\nsocket 1\nmax-message-len-bytes 0\nbuffer-bytes 0\nallow-uids 0\n",
-    ] {
-        fs::write(&file, text).unwrap();
-        assert!(matches!(place.transport().open(&name()), Err(ChannelError::Corrupt(_))), "{text:?}");
-    }
-    place.transport().remove(&name()).unwrap();
-    assert!(matches!(place.transport().open(&name()), Err(ChannelError::NotFound)));
-}
-
-#[test]
-fn a_directory_that_others_can_write_to_is_refused() {
-    let place = Place::new();
-    place.channel();
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(matches!(place.transport().open(&name()), Err(ChannelError::NotPermitted(_))));
 }

@@ -114,9 +114,6 @@ fn is_home(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_uid = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let parent = path.parent().unwrap_or(path);
-    if matches!(name.as_str(), "sysv" | "unix" | "sockets") && path.is_dir() {
-        return is_home(parent);
-    }
     let uid = name.strip_prefix("ipc-mq-").or(name.strip_prefix("ipc-"));
     parent == Path::new(SHARED_MEMORY) && uid.is_some_and(is_uid)
 }
@@ -157,8 +154,14 @@ mod tests {
 
     #[test]
     fn the_folder_of_a_users_channels_may_stay_but_not_what_is_in_it() {
-        assert!(is_home(Path::new("/dev/shm/ipc-1000")));
-        for path in ["/dev/shm/ipc-1000/orders", "/dev/shm/ipc-bench-17", "/dev/shm/ipc-", "/tmp/ipc-1000"] {
+        assert!(is_home(Path::new("/dev/shm/ipc-1000")) && is_home(Path::new("/dev/shm/ipc-mq-1000")));
+        for path in [
+            "/dev/shm/ipc-1000/orders",
+            "/dev/shm/ipc-mq-1000/sysv:orders",
+            "/dev/shm/ipc-bench-17",
+            "/dev/shm/ipc-",
+            "/tmp/ipc-1000",
+        ] {
             assert!(!is_home(Path::new(path)), "{path}");
         }
     }

@@ -52,6 +52,6 @@ impl<D: Discipline> Channel for SysvChannel<D> {
     }
 
     fn receiver(&self) -> Result<SysvReceiver<D>, ChannelError> {
-        Ok(SysvReceiver::new(self.queue))
+        Ok(SysvReceiver::new(self.queue, self.max_message_len))
     }
 }

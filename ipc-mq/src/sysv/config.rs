@@ -1,6 +1,6 @@
 //! How a queue is made: what `msgget(2)` and `msgctl(2)` settle, and what we keep to.
 
-use super::limits;
+use super::{registry::Wish, sys::Limits};
 use ipc_core::ChannelError;
 
 /// How a queue is made. What is left out is the kernel's default: room for
@@ -63,24 +63,17 @@ impl SysvConfig {
         Err(ChannelError::InvalidConfig(wrong))
     }
 
-    pub(crate) fn mode_or_default(&self) -> u32 {
-        self.mode.unwrap_or(Self::DEFAULT_MODE)
-    }
-
-    /// The longest message of a new queue.
-    pub(crate) fn max_message_len_or_default(&self) -> usize {
-        let all = limits::max_message_len().min(limits::capacity_bytes());
-        self.max_message_len.unwrap_or(all)
-    }
-
-    /// The room of a new queue in bytes, if it isn't the kernel's choice.
-    pub(crate) fn capacity_bytes(&self) -> Option<u64> {
+    /// How a new queue is to be, where the kernel has these limits.
+    pub(crate) fn wish(&self, limits: Limits) -> Result<Wish, ChannelError> {
+        let max_message_len = self.max_message_len.unwrap_or_else(|| limits.default_max_message_len());
+        limits.check_max_message_len(max_message_len)?;
+        let mode = self.mode.unwrap_or(Self::DEFAULT_MODE);
         if self.depth.is_none() && self.max_message_len.is_none() {
-            return None;
+            return Ok(Wish { max_message_len, mode, capacity_bytes: None });
         }
-        let len = self.max_message_len_or_default();
-        let depth = self.depth.unwrap_or_else(|| (limits::capacity_bytes() / len).max(1));
-        Some(depth.saturating_mul(len) as u64)
+        let depth = self.depth.unwrap_or_else(|| (limits.capacity_bytes / max_message_len).max(1));
+        let capacity_bytes = Some(depth.saturating_mul(max_message_len) as u64);
+        Ok(Wish { max_message_len, mode, capacity_bytes })
     }
 
     /// Whether a queue with these figures is what was asked for.

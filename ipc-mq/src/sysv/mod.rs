@@ -1,8 +1,8 @@
 //! `sysv:`, System V message queues, after `sysvipc(7)`, `msgget(2)` and `msgop(2)`.
 //!
-//! The kernel knows these queues by number. Ours are found by name: a file of this user's
-//! own says which key a name stands for (see [`SysvChannel::key`]); a C program that is told
-//! the key can be the other end. Messages have a type. The same field is seen in one of two
+//! The kernel knows these queues by number. Ours are found by name: a symbolic link in a
+//! directory of this user's own says which key it stands for (see [`SysvChannel::key`]); a C
+//! program that is told the key can be the other end. Messages have a type. The same field is seen in one of two
 //! ways: [`Sysv::new`] has types, to select by, and delivers by age; [`Sysv::by_priority`]
 //! makes priorities of them and delivers the highest first.
 //!

@@ -2,15 +2,14 @@
 
 use super::{
     alarm::{self, sort_out},
-    limits,
     sender::priority_of_type,
-    sys::{PREFIX_LEN, Queue, TYPE_MAX, Wanted, type_number},
+    sys::{self, PREFIX_LEN, Queue, TYPE_MAX, Wanted, type_number},
     transport::{ByAge, ByPriority, Discipline},
 };
 use crate::store::Store;
 use ipc_core::{
     Batch, BatchReceiver, Message, OsError, Peek, PeekError, PriorityReceiver, Receiver, RecvError,
-    Selection, SelectiveReceiver, TypeOutOfRange, Unready, Wait,
+    Selection, SelectiveReceiver, TypeOutOfRange, Wait,
 };
 use nix::{errno::Errno, libc::c_long};
 use std::{marker::PhantomData, ops::Deref};
@@ -40,9 +39,10 @@ pub struct SysvReceiver<D: Discipline = ByAge> {
 }
 
 impl<D: Discipline> SysvReceiver<D> {
-    pub(crate) fn new(queue: Queue) -> Self {
-        // Other programs may send what the kernel takes, whatever we keep to.
-        let held = Store::with_prefix(PREFIX_LEN, limits::max_message_len());
+    /// Other programs may send longer messages than we do, as long as the kernel takes them:
+    /// there is room for those when one comes.
+    pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
+        let held = Store::with_prefix(PREFIX_LEN, max_message_len);
         Self { queue, wanted: Wanted::first::<D>(), held, discipline: PhantomData }
     }
 
@@ -53,7 +53,7 @@ impl<D: Discipline> SysvReceiver<D> {
         let len = alarm::until(wait, |may_wait| {
             loop {
                 match queue.receive(held.space(), *wanted, may_wait) {
-                    // The system's limit was raised since; the message is still there.
+                    // Longer than any of ours; it is still there.
                     Err(Errno::E2BIG) => make_room(held)?,
                     answer => return sort_out("msgrcv", answer),
                 }
@@ -66,12 +66,12 @@ impl<D: Discipline> SysvReceiver<D> {
 }
 
 /// Room for the longest message that there is now.
-fn make_room(held: &mut Store<c_long>) -> Result<(), Unready> {
-    let longest = limits::max_message_len();
+fn make_room(held: &mut Store<c_long>) -> Result<(), OsError> {
+    let longest = sys::limits().map_err(|errno| OsError::new("msgctl", errno))?.max_message_len;
     // A message may be older than a limit that was lowered.
     let longest = if longest > held.max_message_len() { longest } else { held.max_message_len() * 2 };
     if longest > i32::MAX as usize {
-        return Err(OsError::new("msgrcv", Errno::E2BIG).into());
+        return Err(OsError::new("msgrcv", Errno::E2BIG));
     }
     held.allow(longest);
     Ok(())
@@ -145,8 +145,14 @@ pub(crate) fn checked_type(asked: u64) -> Result<c_long, TypeOutOfRange> {
 impl<D: Discipline> Peek for SysvReceiver<D> {
     fn peek(&mut self, index: usize, buffer: &mut Vec<u8>) -> Result<bool, PeekError> {
         let Ok(index) = c_long::try_from(index) else { return Ok(false) };
-        buffer.resize(PREFIX_LEN + self.held.max_message_len(), 0);
-        match self.queue.copy(buffer, index) {
+        let answer = loop {
+            buffer.resize(PREFIX_LEN + self.held.max_message_len(), 0);
+            match self.queue.copy(buffer, index) {
+                Err(Errno::E2BIG) => make_room(&mut self.held)?,
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(len) => {
                 buffer.drain(..PREFIX_LEN);
                 buffer.truncate(len);

@@ -1,4 +1,5 @@
-//! Which key a name stands for: one small text file a name, in this user's own directory.
+//! Which key a name stands for: one symbolic link a name, in this user's own directory, whose
+//! text says it.
 //!
 //! `ftok(3)` makes keys of inode numbers, so that two names may get one key and a file that
 //! is replaced gets another. Here the key is drawn at random, from those that `ftok` never
@@ -6,14 +7,24 @@
 //! is free (`IPC_EXCL`). It is written down *before* the queue is made: a process that is
 //! killed in between leaves a name without a queue, which counts as none and is used again,
 //! never a queue without a name.
+//!
+//! A queue whose room isn't the kernel's choice takes two calls to make. Between them it has
+//! the mode of [`Queue::half_made`], which permits nothing and which no finished queue has: it
+//! counts as none. Makers have a lock, so one that finds such a queue knows that its maker is
+//! dead, and removes it.
 
-use super::{limits, sys::Queue};
-use crate::place::{Folder, Home};
+use super::{
+    alarm::gone_or,
+    limits,
+    sys::{Queue, Status},
+};
+use crate::place::{Home, LockedFolder, value};
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::errno::Errno;
-use std::{fs::File, io::Read, path::PathBuf};
+use std::path::PathBuf;
 
-const FOLDER: &str = "sysv";
+/// What the names of the links begin with.
+const PREFIX: &str = "sysv:";
 
 /// The names of one user's queues.
 #[derive(Clone, Copy, Debug)]
@@ -30,73 +41,77 @@ pub(crate) struct Registered {
     pub(crate) max_message_len: usize,
 }
 
+/// How a new queue is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) max_message_len: usize,
+    pub(crate) mode: u32,
+    /// `None` is the kernel's choice.
+    pub(crate) capacity_bytes: Option<u64>,
+}
+
+/// What there is of a queue that was written down.
+enum State {
+    /// It is gone, or was never made, or somebody else has its key now.
+    Missing,
+    /// Somebody is about to make it, or was killed doing so.
+    HalfMade(Queue),
+    Made(Queue, Status),
+}
+
 impl<'a> Registry<'a> {
     pub(crate) fn new(home: &'a Home) -> Self {
         Self { home }
     }
 
     pub(crate) fn path(&self, name: &ChannelName) -> PathBuf {
-        self.home.folder_path(FOLDER).join(name.as_str())
+        self.home.path().join(entry(name))
     }
 
     /// All names, those without a queue too.
     pub(crate) fn names(&self) -> Result<Vec<ChannelName>, ChannelError> {
-        self.home.open(FOLDER)?.map_or(Ok(Vec::new()), |folder| folder.names())
+        self.home.open()?.map_or(Ok(Vec::new()), |folder| folder.names(PREFIX))
     }
 
     /// What is written down under this name.
     pub(crate) fn find(&self, name: &ChannelName) -> Result<Option<Registered>, ChannelError> {
-        self.home.open(FOLDER)?.map_or(Ok(None), |folder| read(&folder, name))
+        let Some(folder) = self.home.open()? else { return Ok(None) };
+        folder.text(&entry(name))?.map(|text| parse(&text).ok_or_else(|| self.corrupt(name))).transpose()
     }
 
-    /// The queue of this name, if there is one.
-    pub(crate) fn queue(&self, name: &ChannelName) -> Result<Option<(Queue, Registered)>, ChannelError> {
-        match self.find(name)? {
-            Some(registered) => Ok(existing(registered)?.map(|queue| (queue, registered))),
-            None => Ok(None),
+    /// The queue of this name, if there is one, and how it is.
+    pub(crate) fn queue(
+        &self,
+        name: &ChannelName,
+    ) -> Result<Option<(Queue, Registered, Status)>, ChannelError> {
+        let Some(registered) = self.find(name)? else { return Ok(None) };
+        match look(registered)? {
+            State::Made(queue, status) => Ok(Some((queue, registered, status))),
+            State::HalfMade(_) | State::Missing => Ok(None),
         }
     }
 
-    /// The same, not before a creator that is at it has settled the queue.
-    pub(crate) fn settled_queue(
-        &self,
-        name: &ChannelName,
-    ) -> Result<Option<(Queue, Registered)>, ChannelError> {
-        let Some(folder) = self.home.open(FOLDER)? else { return Ok(None) };
-        let _lock = folder.lock()?;
-        self.queue(name)
-    }
-
-    /// Makes a queue under this name. `settle` is what is to be done with it before it
-    /// counts as made; if that fails, the queue is removed.
-    pub(crate) fn create(
-        &self,
-        name: &ChannelName,
-        (max_message_len, mode): (usize, u32),
-        settle: impl FnOnce(Queue) -> Result<(), ChannelError>,
-    ) -> Result<(Queue, Registered), ChannelError> {
-        let folder = self.home.open_or_make(FOLDER)?;
-        let lock = folder.lock()?;
-        make_way(&folder, name)?;
-        let creator_uid = nix::unistd::geteuid().as_raw();
+    /// Makes a queue under this name.
+    pub(crate) fn create(&self, name: &ChannelName, wish: Wish) -> Result<(Queue, Registered), ChannelError> {
+        let folder = self.home.lock_or_make()?;
+        let Wish { max_message_len, .. } = wish;
         loop {
-            let registered = Registered { key: random_key()?, creator_uid, max_message_len };
-            write(&folder, name, registered)?;
-            match Queue::create(registered.key, mode) {
-                Ok(queue) => {
-                    if let Err(error) = settle(queue) {
-                        let _ = queue.remove();
-                        let _ = folder.unlink(name.as_str());
-                        return Err(error);
-                    }
-                    drop(lock);
-                    return Ok((queue, registered));
+            let registered = Registered { key: random_key()?, creator_uid: folder.uid(), max_message_len };
+            match write(&folder, name, registered) {
+                Ok(()) => {}
+                Err(ChannelError::AlreadyExists) => {
+                    self.make_way(&folder, name)?;
+                    continue;
                 }
+                Err(error) => return Err(error),
+            }
+            match make(registered.key, wish) {
+                Ok(Some(queue)) => return Ok((queue, registered)),
                 // Somebody else has this key: draw another one.
-                Err(Errno::EEXIST) => folder.unlink(name.as_str())?,
-                Err(errno) => {
-                    folder.unlink(name.as_str())?;
-                    return Err(limits::explain_create(errno));
+                Ok(None) => folder.unlink(&entry(name))?,
+                Err(error) => {
+                    folder.unlink(&entry(name))?;
+                    return Err(error);
                 }
             }
         }
@@ -104,92 +119,139 @@ impl<'a> Registry<'a> {
 
     /// Gives a name to a queue that exists, whoever made it.
     pub(crate) fn adopt(&self, name: &ChannelName, registered: Registered) -> Result<(), ChannelError> {
-        let folder = self.home.open_or_make(FOLDER)?;
-        let _lock = folder.lock()?;
-        make_way(&folder, name)?;
-        write(&folder, name, registered)
+        let folder = self.home.lock_or_make()?;
+        match write(&folder, name, registered) {
+            Err(ChannelError::AlreadyExists) => {
+                self.make_way(&folder, name)?;
+                write(&folder, name, registered)
+            }
+            answer => answer,
+        }
     }
 
     /// Removes the queue and its name.
     pub(crate) fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
-        let folder = self.home.open(FOLDER)?.ok_or(ChannelError::NotFound)?;
-        let _lock = folder.lock()?;
-        let registered = read(&folder, name)?.ok_or(ChannelError::NotFound)?;
-        let queue = existing(registered)?;
-        if let Some(queue) = queue {
-            match queue.remove() {
-                Ok(()) | Err(Errno::EIDRM | Errno::EINVAL) => {}
-                Err(Errno::EPERM | Errno::EACCES) => {
-                    return Err(ChannelError::NotPermitted(
-                        "only the queue's owner or root may remove it".into(),
-                    ));
-                }
-                Err(errno) => return Err(OsError::new("msgctl", errno).into()),
-            }
+        let folder = self.home.lock()?.ok_or(ChannelError::NotFound)?;
+        let found = match self.state(&folder, name) {
+            Ok(Some(State::Made(queue, _))) => remove(queue).map(|()| true)?,
+            Ok(Some(State::HalfMade(queue))) => remove(queue).map(|()| false)?,
+            Ok(Some(State::Missing)) => false,
+            // It leads to no queue.
+            Err(ChannelError::Corrupt(_)) => true,
+            Ok(None) => return Err(ChannelError::NotFound),
+            Err(error) => return Err(error),
+        };
+        folder.unlink(&entry(name))?;
+        if found { Ok(()) } else { Err(ChannelError::NotFound) }
+    }
+
+    /// Sees to it that nothing is under this name; what a killed process left is taken away.
+    fn make_way(&self, folder: &LockedFolder, name: &ChannelName) -> Result<(), ChannelError> {
+        match self.state(folder, name)? {
+            Some(State::Made(..)) => return Err(ChannelError::AlreadyExists),
+            Some(State::HalfMade(queue)) => remove(queue)?,
+            Some(State::Missing) | None => {}
         }
-        folder.unlink(name.as_str())?;
-        queue.map(drop).ok_or(ChannelError::NotFound)
+        folder.unlink(&entry(name))
+    }
+
+    fn state(&self, folder: &LockedFolder, name: &ChannelName) -> Result<Option<State>, ChannelError> {
+        let Some(text) = folder.text(&entry(name))? else { return Ok(None) };
+        look(parse(&text).ok_or_else(|| self.corrupt(name))?).map(Some)
+    }
+
+    fn corrupt(&self, name: &ChannelName) -> ChannelError {
+        let path = self.path(name);
+        ChannelError::Corrupt(format!("{} doesn't say which queue it is: remove it", path.display()))
     }
 }
 
-/// Sees to it that nothing is under this name; what a killed process left is taken away.
-fn make_way(folder: &Folder, name: &ChannelName) -> Result<(), ChannelError> {
-    match read(folder, name)? {
-        Some(registered) if existing(registered)?.is_some() => Err(ChannelError::AlreadyExists),
-        Some(_) => folder.unlink(name.as_str()),
-        None => Ok(()),
-    }
-}
-
-/// The queue that was written down, unless it is gone or somebody else has its key now.
-fn existing(registered: Registered) -> Result<Option<Queue>, ChannelError> {
+/// Looks for the queue that was written down.
+fn look(registered: Registered) -> Result<State, ChannelError> {
     let queue = match Queue::find(registered.key) {
         Ok(queue) => queue,
-        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::ENOENT) => return Ok(State::Missing),
         Err(errno) => return Err(limits::explain_create(errno)),
     };
-    match queue.status() {
-        Ok(status) if status.creator_uid == registered.creator_uid => Ok(Some(queue)),
-        Ok(_) | Err(Errno::EIDRM | Errno::EINVAL) => Ok(None),
-        // Whose it is can't be seen by who may only send.
-        Err(Errno::EACCES) => Ok(Some(queue)),
+    let status = match queue.status() {
+        Ok(status) => status,
+        Err(Errno::EIDRM | Errno::EINVAL) => return Ok(State::Missing),
+        Err(errno) => return Err(unseen(errno)),
+    };
+    Ok(match status.creator_uid == registered.creator_uid {
+        true if status.is_half_made() => State::HalfMade(queue),
+        true => State::Made(queue, status),
+        false => State::Missing,
+    })
+}
+
+/// Why a queue can't be looked at.
+pub(crate) fn unseen(errno: Errno) -> ChannelError {
+    match errno {
+        Errno::EACCES => ChannelError::NotPermitted(
+            "before Linux 4.17 only who may receive from a queue sees whose it is, and we may not".into(),
+        ),
+        other => gone_or("msgctl", other),
+    }
+}
+
+/// Makes a queue; `None` if the key is taken.
+fn make(key: u32, wish: Wish) -> Result<Option<Queue>, ChannelError> {
+    let made = match wish.capacity_bytes {
+        None => Queue::create(key, wish.mode),
+        Some(_) => Queue::half_made(key),
+    };
+    let queue = match made {
+        Ok(queue) => queue,
+        Err(Errno::EEXIST) => return Ok(None),
+        Err(errno) => return Err(limits::explain_create(errno)),
+    };
+    let Some(bytes) = wish.capacity_bytes else { return Ok(Some(queue)) };
+    match queue.settle(wish.mode, bytes) {
+        Ok(()) => Ok(Some(queue)),
+        Err(errno) => {
+            remove(queue)?;
+            Err(limits::explain_capacity(errno, bytes))
+        }
+    }
+}
+
+fn remove(queue: Queue) -> Result<(), ChannelError> {
+    match queue.remove() {
+        Ok(()) | Err(Errno::EIDRM | Errno::EINVAL) => Ok(()),
+        Err(Errno::EPERM | Errno::EACCES) => {
+            Err(ChannelError::NotPermitted("only the queue's owner or root may remove it".into()))
+        }
         Err(errno) => Err(OsError::new("msgctl", errno).into()),
     }
 }
 
-fn write(folder: &Folder, name: &ChannelName, registered: Registered) -> Result<(), ChannelError> {
-    let Registered { key, creator_uid, max_message_len } = registered;
-    let text = format!(
-        "ipc-sysv 1\nkey {key}\ncreator-uid {creator_uid}\nmax-message-len-bytes {max_message_len}\n"
-    );
-    folder.publish(name.as_str(), &text, 0o600)
+/// What the link of a name is called.
+fn entry(name: &ChannelName) -> String {
+    format!("{PREFIX}{name}")
 }
 
-fn read(folder: &Folder, name: &ChannelName) -> Result<Option<Registered>, ChannelError> {
-    let Some(entry) = folder.read(name.as_str())? else { return Ok(None) };
-    let registered = || {
-        (entry.value::<u32>("ipc-sysv")? == 1).then_some(())?;
-        Some(Registered {
-            key: entry.value("key").filter(|&key| key != 0)?,
-            creator_uid: entry.value("creator-uid")?,
-            max_message_len: entry.value("max-message-len-bytes").filter(|&len| len != 0)?,
-        })
-    };
-    match registered() {
-        Some(registered) => Ok(Some(registered)),
-        None => Err(ChannelError::Corrupt(format!(
-            "{} doesn't say which queue it is: remove it",
-            folder.path().join(name.as_str()).display()
-        ))),
-    }
+fn write(folder: &LockedFolder, name: &ChannelName, registered: Registered) -> Result<(), ChannelError> {
+    let Registered { key, creator_uid, max_message_len } = registered;
+    let text =
+        format!("ipc-sysv 1, key {key}, creator-uid {creator_uid}, max-message-len-bytes {max_message_len}");
+    folder.publish_text(&entry(name), &text)
+}
+
+fn parse(text: &str) -> Option<Registered> {
+    let item = |key| value::<u32>(text.split(", "), key);
+    (item("ipc-sysv")? == 1).then_some(())?;
+    Some(Registered {
+        key: item("key").filter(|&key| key != 0)?,
+        creator_uid: item("creator-uid")?,
+        max_message_len: item("max-message-len-bytes").filter(|&len| len != 0)?.try_into().ok()?,
+    })
 }
 
 /// A key that `ftok` doesn't make, nor people who number theirs from 1 on.
 fn random_key() -> Result<u32, OsError> {
     const LEAST: u32 = 0x0010_0000;
     const COUNT: u32 = 0x0100_0000 - LEAST;
-    let mut bytes = [0; 4];
-    let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
-    read.map_err(|error| OsError::new("read", error))?;
-    Ok(LEAST + u32::from_ne_bytes(bytes) % COUNT)
+    let random = crate::random::bits().map_err(|errno| OsError::new("getrandom", errno))?;
+    Ok(LEAST + (random % u64::from(COUNT)) as u32)
 }

@@ -2,7 +2,11 @@
 //! `msgctl(2)` and the timer that interrupts them, each as a safe function that says what
 //! the kernel answered and decides nothing.
 
-use nix::{errno::Errno, libc};
+use nix::{
+    errno::Errno,
+    libc,
+    unistd::{getegid, geteuid},
+};
 use std::{
     mem::{self, MaybeUninit},
     os::fd::RawFd,
@@ -12,6 +16,13 @@ use std::{
 
 /// What stands before a message's bytes: its type.
 pub(crate) const PREFIX_LEN: usize = mem::size_of::<libc::c_long>();
+
+// From linux/ipc.h and linux/msg.h; the C libraries of the day don't all have them.
+const IPC_INFO: libc::c_int = 3;
+const MSG_STAT_ANY: libc::c_int = 13;
+
+/// The mode of a queue that is not settled yet. The bits to execute mean nothing to the kernel.
+const HALF_MADE: u32 = 0o111;
 
 /// The highest type there is.
 pub(crate) const TYPE_MAX: libc::c_long = libc::c_long::MAX;
@@ -62,17 +73,38 @@ impl Queue {
         Errno::result(unsafe { libc::msgget(key as libc::key_t, flags) }).map(Self)
     }
 
-    /// `msgctl(IPC_STAT)`; needs the permission to read.
-    pub(crate) fn status(self) -> Result<Status, Errno> {
-        control(self.0, libc::IPC_STAT).map(|(status, _)| Status::from_raw(&status))
+    /// The same of one that is to be [settled](Self::settle) before it is used: its mode
+    /// permits nothing, and is none of those that queues have.
+    pub(crate) fn half_made(key: u32) -> Result<Self, Errno> {
+        Self::create(key, HALF_MADE)
     }
 
-    /// `msgctl(IPC_SET)`: the room in bytes.
-    pub(crate) fn set_capacity(self, capacity_bytes: u64) -> Result<(), Errno> {
-        let (mut raw, _) = control(self.0, libc::IPC_STAT)?;
+    /// `msgctl(IPC_SET)`: its mode and its room in bytes, both at once.
+    pub(crate) fn settle(self, mode: u32, capacity_bytes: u64) -> Result<(), Errno> {
+        // SAFETY: integers only, for which zeroes are valid.
+        let mut raw: libc::msqid_ds = unsafe { mem::zeroed() };
+        raw.msg_perm.uid = geteuid().as_raw();
+        raw.msg_perm.gid = getegid().as_raw();
+        // Its type differs between systems; there is room for nine bits everywhere.
+        raw.msg_perm.mode = (mode & 0o777) as _;
         raw.msg_qbytes = capacity_bytes;
-        // SAFETY: `raw` is what the kernel filled in, and lives through the call.
+        // SAFETY: `raw` lives through the call, which reads the fields set above.
         Errno::result(unsafe { libc::msgctl(self.0, libc::IPC_SET, &mut raw) }).map(drop)
+    }
+
+    /// `msgctl(MSG_STAT_ANY)`, which takes no permission. Before Linux 4.17 there is only
+    /// `IPC_STAT`, which takes that to read.
+    pub(crate) fn status(self) -> Result<Status, Errno> {
+        match control(self.0, MSG_STAT_ANY) {
+            Ok((status, id)) if id == self.0 => Ok(Status::from_raw(&status)),
+            // Its place is another one's by now.
+            Ok(_) => Err(Errno::EIDRM),
+            // It is gone, or the command is unknown.
+            Err(Errno::EINVAL) => {
+                control(self.0, libc::IPC_STAT).map(|(status, _)| Status::from_raw(&status))
+            }
+            Err(errno) => Err(errno),
+        }
     }
 
     /// `msgctl(IPC_RMID)`: who waits in it is told.
@@ -115,6 +147,11 @@ impl Queue {
 }
 
 impl Status {
+    /// Whether it is yet to be settled, or its maker was killed before it could do so.
+    pub(crate) fn is_half_made(&self) -> bool {
+        self.mode == HALF_MADE
+    }
+
     fn from_raw(raw: &libc::msqid_ds) -> Self {
         Self {
             key: raw.msg_perm.__key as u32,
@@ -132,8 +169,6 @@ impl Status {
 
 /// All queues of this namespace, whoever's: `msgctl(MSG_INFO)`, `msgctl(MSG_STAT_ANY)`.
 pub(crate) fn all() -> Result<Vec<(Queue, Status)>, Errno> {
-    // From linux/msg.h; the C libraries of the day don't all have it.
-    const MSG_STAT_ANY: libc::c_int = 13;
     let (_, highest_index) = control(0, libc::MSG_INFO)?;
     let found = (0..=highest_index).filter_map(|index| match control(index, MSG_STAT_ANY) {
         Ok((status, id)) => Some((Queue(id), Status::from_raw(&status))),
@@ -141,6 +176,31 @@ pub(crate) fn all() -> Result<Vec<(Queue, Status)>, Errno> {
         Err(_) => None,
     });
     Ok(found.collect())
+}
+
+/// What the kernel allows, `msgctl(IPC_INFO)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The longest message, in bytes (`kernel.msgmax`).
+    pub(crate) max_message_len: usize,
+    /// The room of a queue, in bytes (`kernel.msgmnb`).
+    pub(crate) capacity_bytes: usize,
+    /// How many queues there can be (`kernel.msgmni`).
+    pub(crate) queues: usize,
+}
+
+pub(crate) fn limits() -> Result<Limits, Errno> {
+    let mut raw = MaybeUninit::<libc::msginfo>::zeroed();
+    // SAFETY: this command writes a `msginfo`, for which there is room.
+    Errno::result(unsafe { libc::msgctl(0, IPC_INFO, raw.as_mut_ptr().cast()) })?;
+    // SAFETY: all integers, zeroed above and filled in by the call.
+    let raw = unsafe { raw.assume_init() };
+    let figure = |raw: libc::c_int| usize::try_from(raw).unwrap_or(0);
+    Ok(Limits {
+        max_message_len: figure(raw.msgmax),
+        capacity_bytes: figure(raw.msgmnb),
+        queues: figure(raw.msgmni),
+    })
 }
 
 /// An `msgctl` that fills in a status; and what it answered.

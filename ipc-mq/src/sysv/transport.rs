@@ -4,7 +4,7 @@ use super::{
     SysvChannel, SysvConfig,
     config::Found,
     limits,
-    registry::{Registered, Registry},
+    registry::{Registered, Registry, unseen},
     sys::{self, Queue, Status, TYPE_MAX, Wanted},
 };
 use crate::place::Home;
@@ -112,22 +112,18 @@ impl<D: Discipline> Sysv<D> {
             Errno::ENOENT => ChannelError::NotFound,
             other => limits::explain_create(other),
         })?;
-        let status = self.status(queue)?;
-        let registered =
-            Registered { key, creator_uid: status.creator_uid, max_message_len: limits::max_message_len() };
+        let status = queue.status().map_err(unseen)?;
+        if status.is_half_made() {
+            return Err(ChannelError::NotFound);
+        }
+        let max_message_len = limits::current()?.max_message_len;
+        let registered = Registered { key, creator_uid: status.creator_uid, max_message_len };
         self.registry().adopt(name, registered)?;
         Ok(channel(name, queue, registered, Some(&status)))
     }
 
-    fn found(&self, name: &ChannelName) -> Result<(Queue, Registered), ChannelError> {
+    fn found(&self, name: &ChannelName) -> Result<(Queue, Registered, Status), ChannelError> {
         self.registry().queue(name)?.ok_or(ChannelError::NotFound)
-    }
-
-    fn status(&self, queue: Queue) -> Result<Status, ChannelError> {
-        queue.status().map_err(|errno| match errno {
-            Errno::EACCES => ChannelError::NotPermitted("this process may not receive from the queue".into()),
-            other => super::alarm::gone_or("msgctl", other),
-        })
     }
 }
 
@@ -140,19 +136,14 @@ impl<D: Discipline> Transport for Sysv<D> {
 
     fn create(&self, name: &ChannelName, config: &SysvConfig) -> Result<SysvChannel<D>, ChannelError> {
         config.validate()?;
-        let max_message_len = config.max_message_len_or_default();
-        limits::check_max_message_len(max_message_len)?;
-        let figures = (max_message_len, config.mode_or_default());
-        let (queue, registered) = self.registry().create(name, figures, |queue| {
-            let Some(bytes) = config.capacity_bytes() else { return Ok(()) };
-            queue.set_capacity(bytes).map_err(|errno| limits::explain_capacity(errno, bytes))
-        })?;
+        let wish = config.wish(limits::current()?)?;
+        let (queue, registered) = self.registry().create(name, wish)?;
         Ok(channel(name, queue, registered, None))
     }
 
     fn open(&self, name: &ChannelName) -> Result<SysvChannel<D>, ChannelError> {
-        let (queue, registered) = self.found(name)?;
-        Ok(channel(name, queue, registered, queue.status().ok().as_ref()))
+        let (queue, registered, status) = self.found(name)?;
+        Ok(channel(name, queue, registered, Some(&status)))
     }
 
     fn open_or_create(
@@ -162,16 +153,9 @@ impl<D: Discipline> Transport for Sysv<D> {
     ) -> Result<SysvChannel<D>, ChannelError> {
         config.validate()?;
         loop {
-            if let Some((queue, registered)) = self.registry().settled_queue(name)? {
-                match self.status(queue) {
-                    Ok(status) => {
-                        config.check(found(registered, &status))?;
-                        return Ok(channel(name, queue, registered, Some(&status)));
-                    }
-                    // Removed in between.
-                    Err(ChannelError::NotFound) => continue,
-                    Err(error) => return Err(error),
-                }
+            if let Some((queue, registered, status)) = self.registry().queue(name)? {
+                config.check(found(registered, &status))?;
+                return Ok(channel(name, queue, registered, Some(&status)));
             }
             match self.create(name, config) {
                 Err(ChannelError::AlreadyExists) => {}
@@ -197,8 +181,7 @@ impl<D: Discipline> Transport for Sysv<D> {
     }
 
     fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
-        let (queue, registered) = self.found(name)?;
-        let status = self.status(queue)?;
+        let (_, registered, status) = self.found(name)?;
         let max_message_len = max_message_len(registered, Some(&status)) as u64;
         let mut info = ChannelInfo::new("sysv-queue");
         info.path = Some(self.registry().path(name));

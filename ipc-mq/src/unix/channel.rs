@@ -1,18 +1,17 @@
 //! An open channel: its file, and what that says.
 
 use super::{UnixReceiver, UnixSender, config::Settings};
-use crate::place::{Folder, Home};
+use crate::place::{Folder, OpenFile};
 use ipc_core::{Channel, ChannelError, ChannelName, OsError};
-use nix::{
-    sys::{socket::UnixAddr, stat::FileStat},
-    unistd::geteuid,
+use nix::{sys::socket::UnixAddr, unistd::geteuid};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+    sync::Arc,
 };
-use std::{fs::File, os::fd::AsRawFd, path::PathBuf, sync::Arc};
 
-/// The folder of the channels' files.
-pub(crate) const CHANNELS: &str = "unix";
-/// The folder of their sockets.
-pub(crate) const SOCKETS: &str = "sockets";
+/// What the names of the channels' files begin with.
+pub(crate) const PREFIX: &str = "unix:";
 
 /// A channel that exists; makes any number of senders, and one receiver at a time.
 #[derive(Clone, Debug)]
@@ -23,18 +22,12 @@ pub struct UnixChannel {
 /// A channel's file as it was found.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) home: Home,
+    pub(crate) folder: Folder,
     pub(crate) name: ChannelName,
     pub(crate) settings: Settings,
-    pub(crate) status: FileStat,
-    pub(crate) folder: Folder,
-    /// What the receiver locks.
-    pub(crate) file: File,
-    pub(crate) sockets: Option<Folder>,
+    /// What the receiver locks, by a descriptor of its own.
+    pub(crate) file: OpenFile,
 }
-
-/// A socket's address, and what must stay open for it to lead anywhere.
-pub(crate) struct Address(pub(crate) UnixAddr);
 
 impl UnixChannel {
     pub(crate) fn new(found: Found) -> Self {
@@ -86,42 +79,36 @@ impl Channel for UnixChannel {
 impl Found {
     /// The path of the channel's file.
     pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join(self.name.as_str())
+        self.folder.path().join(file_name(&self.name))
     }
 
     /// Whether the name still leads to this channel.
     pub(crate) fn exists(&self) -> bool {
-        self.folder.leads_to(self.name.as_str(), &self.status)
-    }
-
-    pub(crate) fn sockets_path(&self) -> PathBuf {
-        self.home.folder_path(SOCKETS)
+        self.folder.leads_to(&file_name(&self.name), &self.file)
     }
 
     pub(crate) fn socket_path(&self) -> PathBuf {
-        self.sockets_path().join(self.settings.socket_name())
+        self.folder.path().join(self.settings.socket_name())
     }
 
-    pub(crate) fn socket_address(&self) -> Result<Address, OsError> {
-        address(&self.home, self.sockets.as_ref(), &self.settings.socket_name())
+    /// The address of a socket in the folder. A path that is too long for an address is made
+    /// short by way of the folder's descriptor.
+    pub(crate) fn address(&self, name: &str) -> Result<UnixAddr, OsError> {
+        let path = self.folder.path().join(name);
+        let short = || PathBuf::from(format!("/proc/self/fd/{}/{name}", self.folder.as_fd().as_raw_fd()));
+        UnixAddr::new(&path).or_else(|_| UnixAddr::new(&short())).map_err(|_| {
+            OsError::new(
+                "bind",
+                std::io::Error::other(format!(
+                    "the socket's path {} is too long for an address (107 bytes): set IPC_DIR to a shorter one",
+                    path.display()
+                )),
+            )
+        })
     }
 }
 
-/// The address of a socket in the folder. A path that is too long for an address is made
-/// short by way of the folder's descriptor.
-pub(crate) fn address(home: &Home, sockets: Option<&Folder>, name: &str) -> Result<Address, OsError> {
-    let path = home.folder_path(SOCKETS).join(name);
-    let short = || {
-        let descriptor = std::os::fd::AsFd::as_fd(sockets?).as_raw_fd();
-        UnixAddr::new(&PathBuf::from(format!("/proc/self/fd/{descriptor}/{name}"))).ok()
-    };
-    UnixAddr::new(&path).or_else(|errno| short().ok_or(errno)).map(Address).map_err(|_| {
-        OsError::new(
-            "bind",
-            std::io::Error::other(format!(
-                "the socket's path {} is too long for an address (107 bytes): set IPC_DIR to a shorter one",
-                path.display()
-            )),
-        )
-    })
+/// What the file of a channel is called.
+pub(crate) fn file_name(name: &ChannelName) -> String {
+    format!("{PREFIX}{name}")
 }

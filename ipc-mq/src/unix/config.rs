@@ -1,5 +1,6 @@
 //! How a channel is made; kept in its file.
 
+use crate::place::value;
 use ipc_core::ChannelError;
 
 /// How a channel is made. What is left out is: messages of up to 1 GiB, the system's socket
@@ -77,9 +78,9 @@ impl UnixConfig {
         Err(ChannelError::InvalidConfig(wrong))
     }
 
-    /// All settings of a new channel.
-    pub(crate) fn settings(&self, socket: u64) -> Settings {
-        let ours = || vec![nix::unistd::geteuid().as_raw()];
+    /// All settings of a new channel of this user's.
+    pub(crate) fn settings(&self, socket: u64, uid: u32) -> Settings {
+        let ours = || vec![uid];
         Settings {
             socket,
             max_message_len: self.max_message_len.unwrap_or(Settings::DEFAULT_MAX_MESSAGE_LEN),
@@ -142,20 +143,27 @@ impl Settings {
         )
     }
 
-    pub(crate) fn of(entry: &crate::place::Entry) -> Option<Self> {
-        (entry.value::<u32>("ipc-unix")? == 1).then_some(())?;
-        let uids: String = entry.value("allow-uids")?;
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        let item = |key| value::<String>(text.lines(), key);
+        let figure = |key| item(key)?.parse::<usize>().ok();
+        (figure("ipc-unix")? == 1).then_some(())?;
+        let uids = item("allow-uids")?;
         let uids = uids.split(',').filter(|uid| !uid.is_empty()).map(str::parse);
         Some(Self {
-            socket: entry.value("socket")?,
-            max_message_len: entry.value("max-message-len-bytes").filter(|&len| len != 0)?,
-            buffer_bytes: entry.value("buffer-bytes")?,
+            socket: value(text.lines(), "socket")?,
+            max_message_len: figure("max-message-len-bytes").filter(|&len| len != 0)?,
+            buffer_bytes: figure("buffer-bytes")?,
             allowed_uids: uids.collect::<Result<_, _>>().ok()?,
         })
     }
 
-    /// What the socket is called in its folder.
+    /// What the socket is called.
     pub(crate) fn socket_name(&self) -> String {
-        format!("{:016x}", self.socket)
+        format!("socket:{:016x}", self.socket)
+    }
+
+    /// What it is called until it listens.
+    pub(crate) fn new_socket_name(&self) -> String {
+        format!(".{}", self.socket_name())
     }
 }

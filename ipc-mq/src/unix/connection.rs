@@ -63,8 +63,8 @@ impl Connection {
             let half = (found.settings.buffer_bytes / 2).min(i32::MAX as usize);
             setsockopt(&socket, SndBuf, &half).map_err(|errno| OsError::new("setsockopt", errno))?;
         }
-        let address = found.socket_address()?;
-        match connect(socket.as_raw_fd(), &address.0) {
+        let address = found.address(&found.settings.socket_name())?;
+        match connect(socket.as_raw_fd(), &address) {
             Ok(()) => {}
             // Nobody has come yet; who was there is dead; or it isn't settled which.
             Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ECONNRESET) => return Ok(None),
@@ -81,7 +81,7 @@ impl Connection {
         }
         let receiver =
             getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
-        if !found.home.trusts(receiver.uid()) {
+        if !found.folder.trusts(receiver.uid()) {
             return Err(OsError::new(
                 "connect",
                 std::io::Error::other(format!("user {} receives here, who isn't trusted", receiver.uid())),
@@ -135,20 +135,17 @@ pub(crate) fn is_gone(errno: Errno) -> bool {
 /// Tells when a receiver comes, or the channel goes.
 fn arrivals(found: &Found) -> Result<Inotify, Errno> {
     let arrivals = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let sockets = found.sockets_path();
-    let watched = arrivals.add_watch(&sockets, AddWatchFlags::IN_MOVED_TO);
-    match watched {
-        // Nobody ever received here: whoever does makes the folder in its parent.
-        Err(Errno::ENOENT) => {
-            arrivals.add_watch(sockets.parent().unwrap_or(&sockets), AddWatchFlags::IN_CREATE)?;
+    for (path, events) in [
+        (found.folder.path(), AddWatchFlags::IN_MOVED_TO),
+        (&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF),
+    ] {
+        match arrivals.add_watch(path, events) {
+            // Gone already: the first look says so.
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
         }
-        answer => drop(answer?),
     }
-    match arrivals.add_watch(&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF) {
-        // Gone already: the first look says so.
-        Ok(_) | Err(Errno::ENOENT) => Ok(arrivals),
-        Err(errno) => Err(errno),
-    }
+    Ok(arrivals)
 }
 
 fn block(socket: &OwnedFd) -> Result<(), Errno> {

@@ -2,7 +2,7 @@
 //! (`epoll(7)`).
 
 use super::{
-    channel::{Found, SOCKETS, address},
+    channel::Found,
     packet::{Header, Kind},
     parcel,
     store::{Held, Tag},
@@ -86,24 +86,27 @@ enum Read {
 impl Listener {
     /// Takes the receiver's role, and begins to listen.
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
-        let role = lock_role(&found.file)?;
-        if !found.exists() {
-            return Err(ChannelError::NotFound);
-        }
+        let (folder, settings) = (&found.folder, &found.settings);
+        let role = lock_role(folder, &found.name, &found.file)?;
         let os = |call| move |errno: Errno| OsError::new(call, errno);
-        let sockets = found.home.open_or_make(SOCKETS)?;
-        let (name, new) = (found.settings.socket_name(), format!(".{}", found.settings.socket_name()));
+        let (name, new) = (settings.socket_name(), settings.new_socket_name());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(os("socket"))?;
-        // We have the role, so what is there is a dead receiver's. The new socket takes the
-        // name when it listens, or a sender could come too early and wait for ever.
-        sockets.unlink(&new)?;
-        let address = address(&found.home, Some(&sockets), &new)?;
-        bind(socket.as_raw_fd(), &address.0).map_err(os("bind"))?;
-        let mode = Mode::from_bits_truncate(found.status.st_mode & 0o666);
-        fchmodat(&sockets, &*new, mode, FchmodatFlags::FollowSymlink).map_err(os("fchmodat"))?;
+        // The new socket takes the name when it listens, or a sender could come too early and
+        // wait for ever.
+        let address = found.address(&new)?;
+        if let Err(errno) = bind(socket.as_raw_fd(), &address) {
+            if errno != Errno::EADDRINUSE {
+                return Err(os("bind")(errno).into());
+            }
+            // We have the role, so what is there is a dead receiver's.
+            folder.unlink_own(&new)?;
+            bind(socket.as_raw_fd(), &address).map_err(os("bind"))?;
+        }
+        let mode = Mode::from_bits_truncate(found.file.status.st_mode & 0o666);
+        fchmodat(folder, &*new, mode, FchmodatFlags::FollowSymlink).map_err(os("fchmodat"))?;
         listen(&socket, Backlog::MAXALLOWABLE).map_err(os("listen"))?;
-        renameat(&sockets, &*new, &sockets, &*name).map_err(os("renameat"))?;
+        renameat(folder, &*new, folder, &*name).map_err(os("renameat"))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
         epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, LISTENING)).map_err(os("epoll_ctl"))?;
         Ok(Self {
@@ -115,8 +118,8 @@ impl Listener {
             current: None,
             turn: 0,
             streams: false,
-            allowed_uids: found.settings.allowed_uids.clone(),
-            max_message_len: found.settings.max_message_len,
+            allowed_uids: settings.allowed_uids.clone(),
+            max_message_len: settings.max_message_len,
             _role: role,
         })
     }

@@ -7,7 +7,7 @@ use nix::{
     sys::socket::{SockFlag, accept4},
 };
 use std::{
-    mem::{self, MaybeUninit},
+    mem,
     num::NonZeroUsize,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
@@ -170,14 +170,4 @@ impl Drop for Pages {
         // SAFETY: this mapping is ours, and nobody borrows from it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
-}
-
-/// Sixty-four random bits.
-pub(crate) fn random() -> Result<u64, Errno> {
-    let mut bits = MaybeUninit::<u64>::uninit();
-    // SAFETY: there is room for eight bytes, which the call writes all at once.
-    let answer = unsafe { libc::getrandom(bits.as_mut_ptr().cast(), mem::size_of::<u64>(), 0) };
-    Errno::result(answer)?;
-    // SAFETY: requests of up to 256 bytes are never answered in part.
-    Ok(unsafe { bits.assume_init() })
 }

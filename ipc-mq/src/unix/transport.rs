@@ -2,17 +2,19 @@
 
 use super::{
     UnixChannel, UnixConfig,
-    channel::{CHANNELS, Found, SOCKETS},
+    channel::{Found, PREFIX, file_name},
     config::Settings,
-    sys,
 };
-use crate::place::{Entry, Home};
+use crate::{
+    place::{Folder, Home, OpenFile, status},
+    random,
+};
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Role, Transport};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use std::{fs::File, path::PathBuf};
+use std::{fs::File, os::fd::AsFd, path::PathBuf};
 
 /// The channels of this user, or of a directory.
 #[derive(Clone, Debug)]
@@ -29,8 +31,8 @@ impl Unix {
 
     /// Those in this directory, made with mode 0700 if it is missing. It must belong to this
     /// user (see [`trusting`](Self::trusting)), and nobody else may be able to write to it.
-    /// So that other users find a channel in it, it and its folders must be open to them, and
-    /// the channel have a [mode](UnixConfig::mode) for them.
+    /// So that other users find a channel in it, it must be open to them, and the channel have
+    /// a [mode](UnixConfig::mode) for them.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self { home: Home::at(directory.into()) }
     }
@@ -44,16 +46,20 @@ impl Unix {
     }
 
     fn find(&self, name: &ChannelName) -> Result<Found, ChannelError> {
-        let folder = self.home.open(CHANNELS)?.ok_or(ChannelError::NotFound)?;
-        let entry = folder.read(name.as_str())?.ok_or(ChannelError::NotFound)?;
-        let settings = Settings::of(&entry).ok_or_else(|| {
-            let path = folder.path().join(name.as_str());
-            ChannelError::Corrupt(format!("{} doesn't say which channel it is: remove it", path.display()))
-        })?;
-        let Entry { file, status, .. } = entry;
-        let sockets = self.home.open(SOCKETS)?;
-        Ok(Found { home: self.home.clone(), name: name.clone(), settings, status, folder, file, sockets })
+        let folder = self.home.open()?.ok_or(ChannelError::NotFound)?;
+        let (file, settings) = read(&folder, name)?;
+        Ok(Found { folder, name: name.clone(), settings, file })
     }
+}
+
+/// The file of a channel, and what it says.
+fn read<D: AsFd>(folder: &Folder<D>, name: &ChannelName) -> Result<(OpenFile, Settings), ChannelError> {
+    let (file, text) = folder.read(&file_name(name))?.ok_or(ChannelError::NotFound)?;
+    let settings = Settings::of(&text).ok_or_else(|| {
+        let path = folder.path().join(file_name(name));
+        ChannelError::Corrupt(format!("{} doesn't say which channel it is: remove it", path.display()))
+    })?;
+    Ok((file, settings))
 }
 
 impl Default for Unix {
@@ -72,16 +78,11 @@ impl Transport for Unix {
 
     fn create(&self, name: &ChannelName, config: &UnixConfig) -> Result<UnixChannel, ChannelError> {
         config.validate()?;
-        let folder = self.home.open_or_make(CHANNELS)?;
-        // There from now on, so that who waits for a receiver can watch it.
-        self.home.open_or_make(SOCKETS)?;
-        let socket = sys::random().map_err(|errno| OsError::new("getrandom", errno))?;
-        let text = config.settings(socket).to_text();
-        {
-            let _lock = folder.lock()?;
-            folder.publish(name.as_str(), &text, config.mode_or_default())?;
-        }
-        self.open(name)
+        let folder = self.home.open_or_make()?;
+        let socket = random::bits().map_err(|errno| OsError::new("getrandom", errno))?;
+        let settings = config.settings(socket, folder.uid());
+        let file = folder.publish(&file_name(name), &settings.to_text(), config.mode_or_default())?;
+        Ok(UnixChannel::new(Found { folder, name: name.clone(), settings, file }))
     }
 
     fn open(&self, name: &ChannelName) -> Result<UnixChannel, ChannelError> {
@@ -93,7 +94,7 @@ impl Transport for Unix {
         loop {
             match self.find(name) {
                 Ok(found) => {
-                    config.check(&found.settings, found.status.st_mode & 0o7777)?;
+                    config.check(&found.settings, found.file.status.st_mode & 0o7777)?;
                     return Ok(UnixChannel::new(found));
                 }
                 Err(ChannelError::NotFound) => {}
@@ -110,23 +111,20 @@ impl Transport for Unix {
     /// Refused while somebody receives. Senders that wait for a receiver are told
     /// [`Closed`](ipc_core::SendError::Closed).
     fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
-        let folder = self.home.open(CHANNELS)?.ok_or(ChannelError::NotFound)?;
-        let _lock = folder.lock()?;
-        let found = match self.find(name) {
+        let folder = self.home.lock()?.ok_or(ChannelError::NotFound)?;
+        let (file, settings) = match read(&folder, name) {
             // It can't be used, so nobody uses it.
-            Err(ChannelError::Corrupt(_)) => return folder.unlink(name.as_str()),
+            Err(ChannelError::Corrupt(_)) => return folder.unlink(&file_name(name)),
             answer => answer?,
         };
-        let _receivers_role = lock_role(&found.file)?;
-        if let Some(sockets) = &found.sockets {
-            sockets.unlink(&found.settings.socket_name())?;
-            sockets.unlink(&format!(".{}", found.settings.socket_name()))?;
-        }
-        folder.unlink(name.as_str())
+        let _receivers_role = lock_role(&folder, name, &file)?;
+        folder.unlink_own(&settings.socket_name())?;
+        folder.unlink_own(&settings.new_socket_name())?;
+        folder.unlink(&file_name(name))
     }
 
     fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
-        self.home.open(CHANNELS)?.map_or(Ok(Vec::new()), |folder| folder.names())
+        self.home.open()?.map_or(Ok(Vec::new()), |folder| folder.names(PREFIX))
     }
 
     fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
@@ -134,21 +132,28 @@ impl Transport for Unix {
         let mut info = ChannelInfo::new("unix-seqpacket");
         info.path = Some(found.path());
         info.max_message_len_bytes = Some(found.settings.max_message_len as u64);
-        info.mode = Some(found.status.st_mode & 0o7777);
-        info.uid = Some(found.status.st_uid);
+        info.mode = Some(found.file.status.st_mode & 0o7777);
+        info.uid = Some(found.file.status.st_uid);
         Ok(info)
     }
 }
 
 /// Takes the receiver's role, which is a lock on the channel's file: it goes with the
-/// process, or when every copy of the descriptor is closed.
-pub(crate) fn lock_role(file: &File) -> Result<Flock<File>, ChannelError> {
-    // A description of its own, or two receivers of one channel would share the lock.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-    let own = File::open(path).map_err(|error| OsError::new("open", error))?;
-    match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => Err(ChannelError::Busy { role: Role::Receiver, pid: None }),
-        Err((_, errno)) => Err(OsError::new("flock", errno).into()),
-    }
+/// process, or when every copy of the descriptor is closed. It has a description of its own, or
+/// two receivers of one channel would share the lock.
+pub(crate) fn lock_role<D: AsFd>(
+    folder: &Folder<D>,
+    name: &ChannelName,
+    found: &OpenFile,
+) -> Result<Flock<File>, ChannelError> {
+    let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
+    let lock = match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Err(ChannelError::Busy { role: Role::Receiver, pid: None }),
+        Err((_, errno)) => return Err(OsError::new("flock", errno).into()),
+    };
+    // It may be another one by now, or gone: who removes the channel has the lock until its
+    // name is.
+    let now = status(&*lock)?;
+    if found.is(&now) && now.st_nlink > 0 { Ok(lock) } else { Err(ChannelError::NotFound) }
 }

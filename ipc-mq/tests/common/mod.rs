@@ -2,10 +2,16 @@
 //! ways to know that somebody sleeps.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod sockets;
+
 use ipc_mq::{Channel, ChannelName, Mq, MqChannel, MqConfig, MqReceiver, MqSender, Transport};
 use nix::{
     libc,
-    sys::wait::{WaitStatus, waitpid},
+    sys::{
+        ptrace,
+        signal::{Signal, kill, raise},
+        wait::{WaitStatus, waitpid},
+    },
     unistd::{ForkResult, Pid, Uid, fork, geteuid, gettid, setresuid},
 };
 use std::{
@@ -136,6 +142,36 @@ pub(crate) fn start_child(body: impl FnOnce()) -> Pid {
 /// Waits for the end of a child, which must have gone well.
 pub(crate) fn await_child(child: Pid) {
     assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+}
+
+/// Starts `body` in a child process, which stands still after it has entered or left system
+/// calls so many times; one that it has just entered isn't made yet. `None` if it didn't come so
+/// far.
+pub(crate) fn stopped_after(steps: usize, body: impl FnOnce()) -> Option<Pid> {
+    let child = start_child(|| {
+        ptrace::traceme().unwrap();
+        raise(Signal::SIGSTOP).unwrap();
+        body();
+    });
+    assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Stopped(..)));
+    ptrace::setoptions(child, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+    for _ in 0..steps {
+        ptrace::syscall(child, None).unwrap();
+        match waitpid(child, None).unwrap() {
+            WaitStatus::PtraceSyscall(_) => {}
+            WaitStatus::Exited(_, 0) => return None,
+            other => panic!("{other:?}"),
+        }
+    }
+    Some(child)
+}
+
+/// The same, and kills it there: what it has just entered is never made. Whether it came so far.
+pub(crate) fn killed_after(steps: usize, body: impl FnOnce()) -> bool {
+    let Some(child) = stopped_after(steps, body) else { return false };
+    kill(child, Signal::SIGKILL).unwrap();
+    assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+    true
 }
 
 /// Waits until a process with one thread sleeps in one of these system calls.

@@ -1,0 +1,218 @@
+//! What names stand for System V queues, and what becomes of them when their makers are
+//! killed, their queues removed by others, or their keys taken.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{NOBODY, OrdinaryUser, alone, fresh_name, killed_after};
+use ipc_mq::{Channel, ChannelError, ChannelName, Receiver, Sender, Sysv, SysvConfig, Transport};
+use nix::{
+    errno::Errno,
+    libc,
+    sched::{CloneFlags, unshare},
+    unistd::{Uid, chown, geteuid},
+};
+use rstest::rstest;
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    ptr,
+};
+
+/// A directory of names that goes with its test, for a process of its own.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(fresh_name().as_str());
+        fs::create_dir(&path).unwrap();
+        // SAFETY: this process has one test and nobody else who reads its environment.
+        unsafe { std::env::set_var("IPC_DIR", &path) };
+        Self(path)
+    }
+
+    /// One that belongs to an ordinary user.
+    fn of_ordinary_user() -> Self {
+        let place = Self::new();
+        let owner = if geteuid().is_root() { NOBODY } else { geteuid().as_raw() };
+        chown(&place.0, Some(Uid::from_raw(owner)), None).unwrap();
+        place
+    }
+
+    fn entries(&self) -> usize {
+        fs::read_dir(self.0.join(".mq")).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Room that isn't the kernel's choice, so that a queue takes more than one step to make.
+fn small() -> SysvConfig {
+    SysvConfig::new().depth(2).max_message_len(64)
+}
+
+/// `msgget` as any program may call it.
+fn make_as_others(key: u32, mode: libc::c_int) -> i32 {
+    let flags = libc::IPC_CREAT | libc::IPC_EXCL | mode;
+    // SAFETY: integers only.
+    Errno::result(unsafe { libc::msgget(key as libc::key_t, flags) }).unwrap()
+}
+
+/// Whether this process has an IPC namespace of its own from now on.
+fn is_apart() -> bool {
+    let apart = unshare(CloneFlags::CLONE_NEWIPC).is_ok();
+    if !apart {
+        println!("not tested: it takes an IPC namespace of one's own");
+    }
+    apart
+}
+
+/// Before and after each system call that it makes. A queue is found whole or not at all, the next maker gets
+/// what it asks for, and nothing is left in the end.
+#[rstest]
+#[case::of_a_queue_with_settings_of_its_own("settings", small())]
+#[case::of_a_queue_with_the_kernels("defaults", SysvConfig::new())]
+fn a_maker_that_is_killed_leaves_nothing_half_made(#[case] case: &str, #[case] config: SysvConfig) {
+    let test = match case {
+        "settings" => "case_1_of_a_queue_with_settings_of_its_own",
+        _ => "case_2_of_a_queue_with_the_kernels",
+    };
+    alone(&format!("a_maker_that_is_killed_leaves_nothing_half_made::{test}"), || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv) = (Place::new(), Sysv::new());
+        let mut was_there = 0;
+        let name = fresh_name();
+        let kills = (0..).take_while(|&steps| {
+            let killed = killed_after(steps, || drop(sysv.create(&name, &config).unwrap()));
+            match sysv.open(&name) {
+                Ok(channel) => {
+                    was_there += 1;
+                    assert_eq!(sysv.list().unwrap(), std::slice::from_ref(&name), "step {steps}");
+                    config_fits(&sysv, &name, &config, steps);
+                    drop(channel);
+                }
+                Err(ChannelError::NotFound) => assert_eq!(sysv.list().unwrap(), [], "step {steps}"),
+                Err(error) => panic!("step {steps}: {error}"),
+            }
+            match steps / 2 % 2 {
+                0 => drop(sysv.open_or_create(&name, &config).unwrap()),
+                _ => match sysv.create(&name, &config) {
+                    Ok(_) | Err(ChannelError::AlreadyExists) => {}
+                    Err(error) => panic!("step {steps}: {error}"),
+                },
+            }
+            config_fits(&sysv, &name, &config, steps);
+            sysv.remove(&name).unwrap();
+            assert_eq!((place.entries(), sysv.all_queues().unwrap().len()), (0, 0), "step {steps}");
+            killed
+        });
+        let kills = kills.count();
+        assert!(kills >= 16 && was_there >= 2, "{kills} kills, {was_there} times the queue was there");
+    });
+}
+
+/// The queue takes what it is to take.
+fn config_fits(sysv: &Sysv, name: &ChannelName, config: &SysvConfig, steps: usize) {
+    let channel = sysv.open_or_create(name, config).unwrap_or_else(|error| panic!("step {steps}: {error}"));
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    tx.try_send(b"through").unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"through");
+}
+
+/// What a killed maker leaves is taken away by who removes its name, too.
+#[test]
+fn a_half_made_queue_is_removed_with_its_name() {
+    alone("a_half_made_queue_is_removed_with_its_name", || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        let left_behind = (0..).find(|&steps| {
+            let killed = killed_after(steps, || drop(sysv.create(&name, &small()).unwrap()));
+            assert!(killed, "it was never half made");
+            let half_made = sysv.open(&name).is_err() && sysv.all_queues().unwrap().len() == 1;
+            match sysv.remove(&name) {
+                Ok(()) => assert!(!half_made),
+                Err(ChannelError::NotFound) => {}
+                Err(error) => panic!("{error}"),
+            }
+            assert_eq!((place.entries(), sysv.all_queues().unwrap().len()), (0, 0), "step {steps}");
+            half_made
+        });
+        assert!(left_behind.is_some());
+    });
+}
+
+/// Nor is it one that may not even be looked at.
+#[test]
+fn a_strangers_private_queue_under_a_key_of_ours_is_not_taken_for_ours() {
+    if !geteuid().is_root() {
+        return println!("not tested: it takes root to be somebody else");
+    }
+    alone("a_strangers_private_queue_under_a_key_of_ours_is_not_taken_for_ours", || {
+        let (_place, name) = (Place::of_ordinary_user(), fresh_name());
+        for mode in [0o000, 0o600, 0o622] {
+            let ordinary = OrdinaryUser::new();
+            let sysv = Sysv::new();
+            let ours = sysv.create(&name, &small()).unwrap();
+            sysv.remove_queue(ours.id()).unwrap();
+            drop(ordinary);
+            let theirs = make_as_others(ours.key(), mode);
+            let ordinary = OrdinaryUser::new();
+            assert!(matches!(sysv.open(&name), Err(ChannelError::NotFound)), "mode {mode:o}");
+            assert!(matches!(sysv.stat(&name), Err(ChannelError::NotFound)));
+            assert_eq!(sysv.list().unwrap(), []);
+            let again = sysv.open_or_create(&name, &small()).unwrap();
+            assert_ne!((again.key(), again.id()), (ours.key(), theirs));
+            sysv.remove(&name).unwrap();
+            assert!(sysv.all_queues().unwrap().iter().any(|queue| queue.id == theirs), "it is theirs");
+            drop(ordinary);
+            // SAFETY: this command takes no argument.
+            unsafe { libc::msgctl(theirs, libc::IPC_RMID, ptr::null_mut()) };
+        }
+    });
+}
+
+#[test]
+fn who_may_only_send_to_a_queue_finds_it() {
+    alone("who_may_only_send_to_a_queue_finds_it", || {
+        let _place = Place::of_ordinary_user();
+        let (_ordinary, sysv, name) = (OrdinaryUser::new(), Sysv::new(), fresh_name());
+        sysv.create(&name, &small().mode(0o200)).unwrap();
+        let channel = sysv.open_or_create(&name, &small().mode(0o200)).unwrap();
+        channel.sender().unwrap().try_send(b"in").unwrap();
+        assert_eq!(sysv.stat(&name).unwrap().queued_messages, Some(1));
+        let refused = channel.receiver().unwrap().try_recv().map(drop).unwrap_err().to_string();
+        assert!(refused.contains("Permission denied"), "{refused}");
+        sysv.remove(&name).unwrap();
+    });
+}
+
+#[rstest]
+#[case::a_file(|path: &Path| fs::write(path, "ipc-sysv 1").unwrap())]
+#[case::a_link_elsewhere(|path: &Path| symlink("/etc/passwd", path).unwrap())]
+#[case::another_version(|path: &Path| symlink("ipc-sysv 2, key 5, creator-uid 0, max-message-len-bytes 9", path).unwrap())]
+#[case::no_key(|path: &Path| symlink("ipc-sysv 1, key 0, creator-uid 0, max-message-len-bytes 9", path).unwrap())]
+#[case::no_length(|path: &Path| symlink("ipc-sysv 1, key 5, creator-uid 0, max-message-len-bytes 0", path).unwrap())]
+fn a_damaged_name_is_said_to_be_and_can_be_removed(#[case] damage: fn(&Path)) {
+    let (sysv, name) = (Sysv::new(), fresh_name());
+    let queue = sysv.create(&name, &small()).unwrap();
+    let path = sysv.stat(&name).unwrap().path.unwrap();
+    sysv.remove_queue(queue.id()).unwrap();
+    fs::remove_file(&path).unwrap();
+    damage(&path);
+    for answer in [sysv.open(&name), sysv.create(&name, &small()), sysv.open_or_create(&name, &small())] {
+        let Err(ChannelError::Corrupt(text)) = answer else { panic!("{answer:?}") };
+        assert!(text.contains(path.to_str().unwrap()) && text.contains("remove it"), "{text}");
+    }
+    sysv.remove(&name).unwrap();
+    assert!(!path.is_symlink() && !path.exists());
+    assert!(matches!(sysv.remove(&name), Err(ChannelError::NotFound)));
+}
