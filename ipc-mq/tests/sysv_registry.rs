@@ -5,7 +5,7 @@
 mod common;
 
 use common::{NOBODY, OrdinaryUser, alone, fresh_name, killed_after};
-use ipc_mq::{Channel, ChannelError, ChannelName, Receiver, Sender, Sysv, SysvConfig, Transport};
+use ipc_mq::{Channel, ChannelError, ChannelName, Receiver, SendError, Sender, Sysv, SysvConfig, Transport};
 use nix::{
     errno::Errno,
     libc,
@@ -192,6 +192,29 @@ fn who_may_only_send_to_a_queue_finds_it() {
         let refused = channel.receiver().unwrap().try_recv().map(drop).unwrap_err().to_string();
         assert!(refused.contains("Permission denied"), "{refused}");
         sysv.remove(&name).unwrap();
+    });
+}
+
+#[test]
+fn a_limit_that_was_lowered_is_not_taken_for_a_queue_that_is_gone() {
+    alone("a_limit_that_was_lowered_is_not_taken_for_a_queue_that_is_gone", || {
+        if !is_apart() {
+            return;
+        }
+        let (_place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        let channel = sysv.create(&name, &small()).unwrap();
+        let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+        tx.try_send(&[1; 64]).unwrap();
+        fs::write("/proc/sys/kernel/msgmax", "63").unwrap();
+        let error = tx.try_send(&[2; 64]).unwrap_err().to_string();
+        assert!(error.contains("kernel.msgmax, which was lowered to 63"), "{error}");
+        assert!(error.contains("sysctl kernel.msgmax=64"), "{error}");
+        tx.try_send(&[3; 63]).unwrap();
+        // What was sent before is received as ever.
+        assert_eq!(&*rx.try_recv().unwrap(), &[1; 64]);
+        assert_eq!(&*rx.try_recv().unwrap(), &[3; 63]);
+        sysv.remove(&name).unwrap();
+        assert!(matches!(tx.try_send(&[4; 64]), Err(SendError::Closed)));
     });
 }
 

@@ -68,3 +68,17 @@ pub(crate) fn explain_capacity(errno: Errno, asked_bytes: u64) -> ChannelError {
         other => OsError::new("msgctl", other).into(),
     }
 }
+
+/// Why the kernel takes a message no more that it took before. `None` if it would take it now.
+pub(crate) fn explain_refused_message(len: usize) -> Result<Option<OsError>, Errno> {
+    let value = sys::limits()?.max_message_len;
+    Ok((len > value).then(|| {
+        OsError::new(
+            "msgsnd",
+            std::io::Error::other(format!(
+                "a message of {len} bytes exceeds kernel.msgmax, which was lowered to {value}: \
+                 raise it with `sysctl kernel.msgmax={len}` or send shorter ones (see `ipc doctor`)"
+            )),
+        )
+    }))
+}

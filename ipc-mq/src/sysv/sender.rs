@@ -2,13 +2,15 @@
 
 use super::{
     alarm::{self, sort_out},
+    limits,
     sys::{PREFIX_LEN, Queue, TYPE_MAX, type_number},
     transport::{ByAge, ByPriority, Discipline},
 };
 use ipc_core::{
-    Loan, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, TypeOutOfRange, TypeSender, Wait,
+    Loan, OsError, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, TypeOutOfRange, TypeSender,
+    Unready, Wait,
 };
-use nix::libc::c_long;
+use nix::{errno::Errno, libc::c_long};
 use std::{
     marker::PhantomData,
     ops::{Deref, DerefMut},
@@ -55,8 +57,22 @@ impl<D: Discipline> SysvSender<D> {
     #[inline]
     fn push(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
         let (queue, typed) = (self.queue, &self.space[..PREFIX_LEN + len]);
-        alarm::until(wait, |may_wait| sort_out("msgsnd", queue.send(typed, may_wait)))?;
-        Ok(())
+        alarm::until(wait, |may_wait| sort_out("msgsnd", queue.send(typed, may_wait)))
+            .map_err(|unready| self.explain(unready, len))
+    }
+
+    /// The kernel has one error for queues that are gone and for messages that have become too
+    /// long since `kernel.msgmax` was lowered.
+    #[cold]
+    fn explain(&self, unready: Unready, len: usize) -> SendError {
+        if !matches!(unready, Unready::Closed) || self.queue.status().is_err() {
+            return unready.into();
+        }
+        match limits::explain_refused_message(len) {
+            Ok(Some(refused)) => refused.into(),
+            Ok(None) => OsError::new("msgsnd", Errno::EINVAL).into(),
+            Err(errno) => OsError::new("msgctl", errno).into(),
+        }
     }
 
     fn make_room(&mut self, len: usize) -> Result<(), SendError> {
