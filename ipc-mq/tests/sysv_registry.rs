@@ -218,6 +218,19 @@ fn a_limit_that_was_lowered_is_not_taken_for_a_queue_that_is_gone() {
     });
 }
 
+#[test]
+fn the_key_that_stands_for_no_queue_is_refused() {
+    alone("the_key_that_stands_for_no_queue_is_refused", || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv) = (Place::new(), Sysv::new());
+        let refused = sysv.adopt(&fresh_name(), 0);
+        assert!(matches!(refused, Err(ChannelError::InvalidConfig(_))), "{refused:?}");
+        assert_eq!((place.entries(), sysv.all_queues().unwrap()), (0, vec![]));
+    });
+}
+
 #[rstest]
 #[case::a_file(|path: &Path| fs::write(path, "ipc-sysv 1").unwrap())]
 #[case::a_link_elsewhere(|path: &Path| symlink("/etc/passwd", path).unwrap())]

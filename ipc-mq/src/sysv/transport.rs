@@ -106,8 +106,15 @@ impl<D: Discipline> Sysv<D> {
     ///
     /// [`ChannelError::NotFound`] if there is no queue with this key,
     /// [`ChannelError::AlreadyExists`] if the name is taken, [`ChannelError::NotPermitted`]
-    /// if we may not look at it.
+    /// if we may not look at it, [`ChannelError::InvalidConfig`] for key 0, which stands for
+    /// none.
     pub fn adopt(&self, name: &ChannelName, key: u32) -> Result<SysvChannel<D>, ChannelError> {
+        if key == 0 {
+            // IPC_PRIVATE: the kernel would make a queue that nobody asked for.
+            return Err(ChannelError::InvalidConfig(
+                "key 0 stands for no queue that others can find: give the key that it was made with".into(),
+            ));
+        }
         let queue = Queue::find(key).map_err(|errno| match errno {
             Errno::ENOENT => ChannelError::NotFound,
             other => limits::explain_create(other),
