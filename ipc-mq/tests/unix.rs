@@ -197,6 +197,18 @@ fn messages_of_all_lengths_arrive_whole(
 }
 
 #[test]
+fn messages_of_all_lengths_go_through_the_smallest_buffer() {
+    let place = Place::new();
+    let config = UnixConfig::new().max_message_len(MAX_LEN).buffer_bytes(4096);
+    let channel = place.transport().create(&name(), &config).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    for len in [0, 1, 255, 256, 257, 1000, 1200, 5000, 70_000] {
+        tx.try_send(&vec![7; len]).unwrap();
+        assert_eq!(&*rx.recv().unwrap(), vec![7; len], "{len}");
+    }
+}
+
+#[test]
 fn a_long_loan_that_finds_no_receiver_is_given_back_as_it_was() {
     let place = Place::new();
     let channel = place.channel();

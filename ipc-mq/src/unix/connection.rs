@@ -21,15 +21,21 @@ use nix::{
 use std::{
     io::IoSlice,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 /// A connection that stands, as far as is known.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: OwnedFd,
-    /// Longer messages go as parcels.
-    pub(crate) longest_inline: usize,
+    /// Longer messages go as parcels. Not asked for before there is one that may be too long.
+    longest_inline: Option<usize>,
+    /// Whether a send may wait in the kernel. Not before one had to wait.
+    blocks: AtomicBool,
 }
+
+/// No socket's buffer is so small that this goes as a parcel, in bytes.
+const SHORT: usize = 256;
 
 impl Connection {
     /// Connects, and waits for a receiver if there is none.
@@ -87,10 +93,22 @@ impl Connection {
                 std::io::Error::other(format!("user {} receives here, who isn't trusted", receiver.uid())),
             ));
         }
-        let room = getsockopt(&socket, SndBuf).map_err(|errno| OsError::new("getsockopt", errno))?;
-        block(&socket).map_err(|errno| OsError::new("fcntl", errno))?;
-        let longest_inline = LONGEST_INLINE.min(room / 4).saturating_sub(HEADER_LEN);
-        Ok(Some(Self { socket, longest_inline }))
+        Ok(Some(Self { socket, longest_inline: None, blocks: AtomicBool::new(false) }))
+    }
+
+    /// Whether a message of this length goes in a packet.
+    #[inline]
+    pub(crate) fn takes_inline(&mut self, len: usize) -> Result<bool, OsError> {
+        Ok(len <= SHORT || len <= self.longest_inline()?)
+    }
+
+    #[inline]
+    fn longest_inline(&mut self) -> Result<usize, OsError> {
+        if let Some(known) = self.longest_inline {
+            return Ok(known);
+        }
+        let room = getsockopt(&self.socket, SndBuf).map_err(|errno| OsError::new("getsockopt", errno))?;
+        Ok(*self.longest_inline.insert(LONGEST_INLINE.min(room / 4).saturating_sub(HEADER_LEN)))
     }
 
     /// Sends one packet. `None` is "not now".
@@ -108,10 +126,13 @@ impl Connection {
         let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
         let dont_wait = if may_wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
         let flags = MsgFlags::MSG_NOSIGNAL | dont_wait;
-        match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, flags, None) {
-            Ok(_) => Ok(Some(())),
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
-            Err(errno) => Err(errno),
+        loop {
+            match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, flags, None) {
+                Ok(_) => return Ok(Some(())),
+                Err(Errno::EAGAIN) if may_wait && !self.blocks.swap(true, Relaxed) => block(&self.socket)?,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
         }
     }
 

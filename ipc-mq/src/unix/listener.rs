@@ -32,8 +32,6 @@ use std::{
 const TURN: u32 = 64;
 /// So many senders at a time; others wait to be taken in.
 const MOST_SENDERS: usize = 1024;
-/// So many are taken in, or refused, before the others are looked at.
-const MOST_AT_ONCE: usize = 64;
 /// What stands for the listening socket among the events.
 const LISTENING: u64 = u64::MAX;
 
@@ -152,8 +150,12 @@ impl Listener {
                     }
                 }
             }
+            // Where nobody is in, who comes next is at the door.
+            if self.connected == 0 && self.take_in()? {
+                continue;
+            }
             match self.ready(may_wait)? {
-                Some(LISTENING) => self.take_in()?,
+                Some(LISTENING) => drop(self.take_in()?),
                 // One at a time: the kernel turns its list round, so that all get theirs.
                 Some(index) => {
                     let again = self.current == usize::try_from(index).ok();
@@ -176,31 +178,33 @@ impl Listener {
         }
     }
 
-    /// Takes in those who wait at the door and are allowed, some at a time: whoever is inside
-    /// has its turn between them.
+    /// Takes in one who waits at the door, if it is allowed, and listens to it: it will have
+    /// said something. Whether there was one.
     #[cold]
-    fn take_in(&mut self) -> Result<(), OsError> {
-        for _ in 0..MOST_AT_ONCE {
-            if self.connected == MOST_SENDERS {
-                return self.close_the_door();
-            }
-            let socket = match sys::accept(self.socket.as_fd()) {
-                Ok(socket) => socket,
-                Err(Errno::EAGAIN) => return Ok(()),
-                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
-                // Those inside go on; when one goes there is a descriptor for another.
-                Err(Errno::EMFILE | Errno::ENFILE) if self.connected > 0 => return self.close_the_door(),
-                Err(errno) => return Err(OsError::new("accept4", errno)),
-            };
-            let found =
-                getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
-            let credentials =
-                Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
-            if self.allowed_uids.contains(&credentials.uid) {
-                self.add(Peer { socket, credentials, said_farewell: false })?;
-            }
+    fn take_in(&mut self) -> Result<bool, OsError> {
+        if self.connected == MOST_SENDERS {
+            self.close_the_door()?;
+            return Ok(false);
         }
-        Ok(())
+        let socket = match sys::accept(self.socket.as_fd()) {
+            Ok(socket) => socket,
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(Errno::EINTR | Errno::ECONNABORTED) => return Ok(true),
+            // Those inside go on; when one goes there is a descriptor for another.
+            Err(Errno::EMFILE | Errno::ENFILE) if self.connected > 0 => {
+                self.close_the_door()?;
+                return Ok(false);
+            }
+            Err(errno) => return Err(OsError::new("accept4", errno)),
+        };
+        let found =
+            getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
+        let credentials = Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
+        if self.allowed_uids.contains(&credentials.uid) {
+            let index = self.add(Peer { socket, credentials, said_farewell: false })?;
+            (self.current, self.turn, self.streams) = (Some(index), TURN, false);
+        }
+        Ok(true)
     }
 
     /// Nobody else is taken in until one goes.
@@ -210,7 +214,7 @@ impl Listener {
         Ok(())
     }
 
-    fn add(&mut self, peer: Peer) -> Result<(), OsError> {
+    fn add(&mut self, peer: Peer) -> Result<usize, OsError> {
         let index = self.senders.iter().position(Option::is_none).unwrap_or(self.senders.len());
         let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
         self.epoll.add(&peer.socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
@@ -219,7 +223,7 @@ impl Listener {
         }
         self.senders[index] = Some(peer);
         self.connected += 1;
-        Ok(())
+        Ok(index)
     }
 
     /// Closes a sender's connection, and lets another one in.

@@ -78,11 +78,11 @@ impl Way<'_> {
     #[inline]
     fn send(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
         let Self { found, connection, waiter, .. } = self;
-        if connection.is_none() {
-            **connection = Some(Connection::open(found, waiter, wait)?);
-        }
-        let longest_inline = connection.as_ref().map_or(0, |open| open.longest_inline);
-        if message.len() <= longest_inline {
+        let open = match connection {
+            Some(open) => open,
+            None => connection.insert(Connection::open(found, waiter, wait)?),
+        };
+        if open.takes_inline(message.len())? {
             return self.push(Packet::inline(message), wait);
         }
         // Not copied before there is room.

@@ -12,7 +12,7 @@ use nix::{
         signal::{Signal, kill, raise},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, Uid, fork, geteuid, gettid, setresuid},
+    unistd::{ForkResult, Pid, Uid, fork, geteuid, getsid, gettid, setresuid},
 };
 use std::{
     env, fs,
@@ -172,6 +172,42 @@ pub(crate) fn killed_after(steps: usize, body: impl FnOnce()) -> bool {
     kill(child, Signal::SIGKILL).unwrap();
     assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Signaled(_, Signal::SIGKILL, _)));
     true
+}
+
+/// The numbers of the system calls that `body` makes in a process of its own. Those about memory
+/// don't count, nor those by which the standard library checks descriptors in debug builds.
+pub(crate) fn calls_of(body: impl FnOnce()) -> Vec<String> {
+    const ASIDE: [libc::c_long; 6] = [
+        libc::SYS_brk,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_fcntl,
+    ];
+    let child = stopped_after(0, || {
+        // Nobody else calls this; it stands at both ends of what is counted.
+        getsid(None).unwrap();
+        body();
+        getsid(None).unwrap();
+    });
+    let (child, mut calls) = (child.unwrap(), Vec::new());
+    loop {
+        ptrace::syscall(child, None).unwrap();
+        match waitpid(child, None).unwrap() {
+            WaitStatus::PtraceSyscall(_) => {}
+            WaitStatus::Exited(_, 0) => break,
+            other => panic!("{other:?}"),
+        }
+        let state = fs::read_to_string(format!("/proc/{child}/syscall")).unwrap();
+        calls.push(state.split(' ').next().unwrap().to_owned());
+    }
+    // Each call stops it where it enters and where it leaves it.
+    let mark = libc::SYS_getsid.to_string();
+    let ends: Vec<usize> = (0..calls.len()).filter(|&index| calls[index] == mark).collect();
+    assert_eq!(ends.len(), 4, "{calls:?}");
+    let calls = calls[ends[1] + 1..ends[2]].iter().step_by(2);
+    calls.filter(|&call| ASIDE.iter().all(|aside| *call != aside.to_string())).cloned().collect()
 }
 
 /// Waits until a process with one thread sleeps in one of these system calls.

@@ -1,0 +1,95 @@
+//! What comes before the first message, and how many system calls it takes: each is one that
+//! finds a name, sees that nobody else has put it there, or does what was asked for.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{alone, calls_of, fresh_name};
+use ipc_mq::{
+    Channel, ChannelName, Mq, MqConfig, Receiver, Sender, Sysv, SysvConfig, Transport, Unix, UnixConfig,
+};
+use std::mem::forget;
+
+/// How many calls each of these takes at most.
+struct Most {
+    to_create: usize,
+    to_open_and_send: usize,
+    to_open_and_receive: usize,
+}
+
+/// In processes of its own, which are traced. What is undone afterwards isn't counted.
+fn check<T: Transport>(transport: &T, config: &T::Config, most: Most) {
+    let made = Removed { transport, name: fresh_name() };
+    let name = &made.name;
+    let create = || forget(transport.create(name, config).unwrap());
+    expect_at_most(most.to_create, &calls_of(create));
+    let opened = transport.open(name).unwrap();
+    let early = (!T::CAPABILITIES.stores).then(|| opened.receiver().unwrap());
+    let send = || {
+        let channel = transport.open(name).unwrap();
+        let mut tx = channel.sender().unwrap();
+        tx.try_send(b"8 bytes!").unwrap();
+        forget((tx, channel));
+    };
+    expect_at_most(most.to_open_and_send, &calls_of(send));
+    drop(early);
+    let receive = || {
+        let channel = transport.open(name).unwrap();
+        let mut rx = channel.receiver().unwrap();
+        if T::CAPABILITIES.stores {
+            assert_eq!(&*rx.try_recv().unwrap(), b"8 bytes!");
+        }
+        forget((rx, channel));
+    };
+    expect_at_most(most.to_open_and_receive, &calls_of(receive));
+}
+
+/// Takes the channel away in the end.
+struct Removed<'a, T: Transport> {
+    transport: &'a T,
+    name: ChannelName,
+}
+
+impl<T: Transport> Drop for Removed<'_, T> {
+    fn drop(&mut self) {
+        let _ = self.transport.remove(&self.name);
+    }
+}
+
+#[track_caller]
+fn expect_at_most(most: usize, calls: &[String]) {
+    assert!(calls.len() <= most, "{} instead of {most}: {calls:?}", calls.len());
+    assert!(!calls.is_empty(), "nothing was counted");
+}
+
+#[test]
+fn a_posix_queue() {
+    alone("a_posix_queue", || {
+        let config = MqConfig::new().depth(2).max_message_len(64);
+        let most = Most { to_create: 2, to_open_and_send: 3, to_open_and_receive: 3 };
+        check(&Mq::new(), &config, most);
+    });
+}
+
+#[test]
+fn a_system_v_queue() {
+    alone("a_system_v_queue", || {
+        let most = Most { to_create: 10, to_open_and_send: 8, to_open_and_receive: 8 };
+        check(&Sysv::new(), &SysvConfig::new(), most);
+    });
+}
+
+#[test]
+fn a_socket() {
+    alone("a_socket", || {
+        // One more to create where linking a file without a name takes /proc.
+        let most = Most { to_create: 9, to_open_and_send: 12, to_open_and_receive: 16 };
+        check(&Unix::new(), &UnixConfig::new(), most);
+        let made = Removed { transport: &Unix::new(), name: fresh_name() };
+        let channel = made.transport.create(&made.name, &UnixConfig::new()).unwrap();
+        let (mut rx, mut tx) = (channel.receiver().unwrap(), channel.sender().unwrap());
+        tx.send(b"8 bytes!").unwrap();
+        // Lets the sender in, and hears it.
+        expect_at_most(4, &calls_of(|| assert_eq!(&*rx.try_recv().unwrap(), b"8 bytes!")));
+    });
+}
