@@ -82,7 +82,7 @@ fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
 /// Attaches this process to a connection. The first near process attaches first and
 /// creates.
 pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<Box<dyn AnyLane>> {
-    if spec.layer != Layer::None && !takes_layers(spec) {
+    if spec.layer != Layer::None && !takes_layer(spec) {
         return Err(format!("{} is not measured with a layer like {:?}", spec.transport, spec.layer).into());
     }
     if spec.shape == Shape::Solo {
@@ -123,9 +123,11 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
     }
 }
 
-/// Whether it is a link of two, so that a layer can be over it.
-fn takes_layers(spec: &LaneSpec) -> bool {
-    spec.shape == Shape::Pair && !spec.transport.traits().holds_newest
+/// Whether its layer can be over it: there is one over links of two, and a lock can be delayed.
+fn takes_layer(spec: &LaneSpec) -> bool {
+    let traits = spec.transport.traits();
+    let is_dropped = matches!(spec.layer, Layer::Drop { .. });
+    spec.shape == Shape::Pair && !traits.holds_newest && !(traits.locks && is_dropped)
 }
 
 /// Sealed channels, a message at a time.
@@ -277,4 +279,37 @@ fn with_ends<B: Backend, S: SendingEnd + 'static, R: ReceivingEnd + 'static>(
             Box::new(CrowdReceiver::new(receiving(rx), crowd))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::attach;
+    use crate::{
+        links::site::Site,
+        spec::{LaneSpec, Layer, Member, Shape, Touch, TransportId, Waiting},
+    };
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::several(TransportId::Mq, Shape::Crowd { senders: 2, receivers: 1 })]
+    #[case::alone(TransportId::ShmSpsc, Shape::Solo)]
+    #[case::newest(TransportId::ShmLatest, Shape::Pair)]
+    #[case::locked(TransportId::ShmMutex, Shape::Pair)]
+    fn a_layer_that_would_do_nothing_is_refused(#[case] transport: TransportId, #[case] shape: Shape) {
+        let site = Site::new().unwrap();
+        let spec = LaneSpec {
+            transport,
+            waiting: Waiting::Spin,
+            message_len_bytes: 8,
+            touch: Touch::All,
+            batch: 1,
+            shape,
+            layer: Layer::Drop { one_in: std::num::NonZeroU64::MIN },
+            tag: "0".into(),
+            region: None,
+        };
+        let error = attach(&spec, Member::NEAR, &site).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("is not measured with a layer like Drop"), "{error}");
+        site.clear(&[spec]);
+    }
 }

@@ -37,11 +37,7 @@ impl Updates {
 
     /// Opens the value, or makes it.
     pub(crate) fn attach(spec: &LaneSpec, region: &'static Region, site: &Site) -> Fallible<Self> {
-        let delay_ns = match spec.layer {
-            Layer::None => 0,
-            Layer::Delay { hop_ns } => hop_ns,
-            Layer::Drop { .. } => return Err("a lock has no messages that could be dropped".into()),
-        };
+        let delay_ns = if let Layer::Delay { hop_ns } = spec.layer { hop_ns } else { 0 };
         let name = site.channel(spec, DIRECTIONS[0]);
         let mut value: Mutex<u64> = State::at(&site.directory).open_or_create(&name, || 0)?;
         value.set_waiting(shm_waiting(spec.waiting));
@@ -82,5 +78,59 @@ impl AnyLane for Updates {
             value if value == self.expected => Ok(outcome),
             value => Err(format!("the value is {value} after {} updates", self.expected).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Updates;
+    use crate::{
+        jobs::lane::AnyLane,
+        links::{
+            shared::{Region, create},
+            site::Site,
+        },
+        spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
+    };
+    use std::{
+        os::fd::{AsRawFd, OwnedFd},
+        thread,
+    };
+
+    fn attach(site: &Site, memory: &OwnedFd) -> Updates {
+        let spec = LaneSpec {
+            transport: TransportId::ShmMutex,
+            waiting: Waiting::Adaptive,
+            message_len_bytes: 8,
+            touch: Touch::All,
+            batch: 1,
+            shape: Shape::Pair,
+            layer: Layer::Delay { hop_ns: 1_000 },
+            tag: "0".into(),
+            region: None,
+        };
+        Updates::attach(&spec, Region::map(memory.as_raw_fd()).unwrap(), site).unwrap()
+    }
+
+    #[test]
+    fn both_change_the_value_and_a_change_by_somebody_else_is_noticed() {
+        let (site, memory) = (Site::new().unwrap(), create(Updates::LEN_BYTES).unwrap());
+        let [first, second] = thread::scope(|scope| {
+            let runs = || {
+                let mut updates = attach(&site, &memory);
+                let before = updates.run(Job::Update, 100).map(|_| ());
+                let both = updates.run(Job::Update, 50).and_then(|_| Ok(*updates.value.lock()?));
+                (before.is_ok(), both.unwrap())
+            };
+            [scope.spawn(runs), scope.spawn(runs)].map(|one| one.join().unwrap())
+        });
+        assert_eq!((first, second), ((true, 300), (true, 300)));
+        let other = create(Updates::LEN_BYTES).unwrap();
+        let errors = thread::scope(|scope| {
+            let run = || attach(&site, &other).run(Job::Update, 10).map(|_| ()).unwrap_err().to_string();
+            [scope.spawn(run), scope.spawn(run)].map(|one| one.join().unwrap())
+        });
+        assert_eq!(errors, ["the value is 320 after 20 updates"; 2]);
+        site.clear(&[]);
     }
 }

@@ -46,7 +46,7 @@ impl Pace {
         spare_rounds: 30,
         floor_ns: 4_000_000,
         subject_ns: 15_000_000,
-        opponent_ns: 30_000_000,
+        opponent_ns: 60_000_000,
     };
     /// All experiments within three minutes.
     const QUICK: Self = Self {
