@@ -38,6 +38,9 @@ const MAY_BE_OFF: f64 = 0.05;
 /// The share of round trips that are faster than the one that counts. Other programs only make
 /// them longer, and those of milliseconds more often than not.
 const FASTER: f64 = 0.1;
+/// How many times a delay is measured that is found wrong: other programs disturb now and then, but
+/// who measures wrongly does so each time.
+const ATTEMPTS: usize = 3;
 /// What carries the messages, and how its ends wait.
 const BASE: (TransportId, Waiting) = (TransportId::ShmSpsc, Waiting::Spin);
 /// One message in so many is dropped.
@@ -71,6 +74,8 @@ struct Finding {
     quartiles_ns: Option<[f64; 2]>,
     /// How far off it is, as a share of what was injected.
     off_share: Option<f64>,
+    /// How many times it was measured.
+    attempts: usize,
     rounds: usize,
     remeasured: usize,
     unsettled: usize,
@@ -101,8 +106,16 @@ fn try_run(json: bool, is_smoke: bool) -> Result<ExitCode, Trouble> {
         Ok::<_, Trouble>(())
     };
     for hop_ns in DELAYS_NS {
-        let finding = delayed(&mut rig, hop_ns, pace, &machine)?;
-        add(Finding { passed: finding.passed.filter(|_| !is_smoke), ..finding })?;
+        let mut finding = delayed(&mut rig, hop_ns, pace, &machine)?;
+        if is_smoke {
+            finding.passed = None;
+        }
+        for attempt in 2..=ATTEMPTS {
+            if finding.passed == Some(false) {
+                finding = Finding { attempts: attempt, ..delayed(&mut rig, hop_ns, pace, &machine)? };
+            }
+        }
+        add(finding)?;
     }
     for jobs in [[Job::Stream, Job::Drain], [Job::Ping, Job::Echo]] {
         add(dropped(&mut rig, jobs)?)?;
@@ -141,6 +154,7 @@ fn delayed(rig: &mut Rig, hop_ns: u64, pace: Pace, machine: &Machine) -> Result<
         found_ns: Some(found_ns),
         quartiles_ns: quartiles(hops_ns()),
         off_share: Some(off_share),
+        attempts: 1,
         passed: Some(off_share.abs() <= MAY_BE_OFF),
         ..of_series(&series)
     })
@@ -257,6 +271,7 @@ fn table(findings: &[Finding]) -> String {
     column("injected", &|finding| Some(finding.injected.clone()));
     column("found", &|finding| Some(finding.found.clone()));
     column("off", &|finding| finding.off_share.map(|off| format!("{:+.1} %", off * 100.0)));
+    column("attempts", &|finding| (finding.attempts > 1).then(|| finding.attempts.to_string()));
     column("verdict", &|finding| Some(verdict(finding).into()));
     format!("\n{}", table.text().trim_end())
 }
