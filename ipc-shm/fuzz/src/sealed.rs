@@ -125,10 +125,15 @@ fn connect(path: &Path) -> OwnedFd {
         *to = from as libc::c_char;
     }
     let len = size_of::<libc::sockaddr_un>() as u32;
-    // SAFETY: an address of this length.
-    let done = unsafe { libc::connect(number, ptr::from_ref(&address).cast(), len) };
-    assert_eq!(done, 0, "{}", io::Error::last_os_error());
-    socket
+    loop {
+        // SAFETY: an address of this length.
+        if unsafe { libc::connect(number, ptr::from_ref(&address).cast(), len) } == 0 {
+            return socket;
+        }
+        // The fuzzer's clock interrupts who waits to be heard; nothing is connected then.
+        let error = io::Error::last_os_error();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{error}");
+    }
 }
 
 /// Sends bytes with descriptors; whether somebody is there to receive them is no matter.
