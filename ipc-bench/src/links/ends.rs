@@ -94,6 +94,10 @@ impl<S: Sender> SendingEnd for InPlace<S> {
     fn send(&mut self, number: u64) -> Fallible<()> {
         let len_bytes = self.payload.len_bytes;
         if self.payload.touch == Touch::All && len_bytes <= SHORT_BYTES {
+            let number_alone = number.to_le_bytes();
+            if len_bytes == number_alone.len() {
+                return Ok(self.end.send(&number_alone)?);
+            }
             let mut own = [0; SHORT_BYTES];
             self.payload.write(&mut own[..len_bytes], number);
             return Ok(self.end.send(&own[..len_bytes])?);
