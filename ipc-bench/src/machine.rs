@@ -56,6 +56,11 @@ impl Machine {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// How many processors may be used.
+    pub(crate) fn processors(&self) -> usize {
+        self.usable_processors
+    }
+
     /// What makes the figures doubtful.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings

@@ -15,10 +15,11 @@
 //!
 //! The modules build on each other in this order, and never the other way: `spec` (plain
 //! types), `links` (what carries messages), `jobs` (the timed loops), `rig` (the
-//! processes), `measure` (plan, rounds, figures, report). `locks` is apart: state that is
-//! shared carries no messages.
+//! processes), `measure` (plan, rounds, figures, report; surveys, whose steps yield rows of
+//! their own). `locks` is apart: state that is shared carries no messages.
 
 mod cli;
+mod coherence;
 mod compare;
 mod jobs;
 mod links;
@@ -36,7 +37,7 @@ use clap::Parser;
 use cli::{Asked, Cli, Command};
 use measure::{
     experiment::{self, Extent},
-    peers, selftest,
+    peers, selftest, survey,
 };
 use std::process::ExitCode;
 
@@ -48,6 +49,10 @@ fn main() -> ExitCode {
         }
         Command::Open { common } => experiment::run(&Asked::open(&common)),
         Command::Setup { common } => experiment::run(&Asked::setup(&common)),
+        Command::Idle(asked) => survey::run(&asked.survey(), &asked.common),
+        Command::Scale(asked) => survey::run(&asked.survey(), &asked.common),
+        Command::Safety(asked) => survey::run(&asked.survey(), &asked.common),
+        Command::Load(asked) => survey::run(&asked.survey(), &asked.common),
         Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
         Command::Tolerance { common, delay, in_flight } => {
             experiment::run(&Asked::tolerance(&common, &delay, &in_flight))

@@ -224,6 +224,116 @@ fn values_and_calls_go_back_and_forth_by_every_way_of_waiting() {
 }
 
 #[test]
+fn load_goes_up_until_a_channel_is_saturated_and_no_further() {
+    let output = bench(&["load", "--quick", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    for transport in ["shm:spsc", "shm:mpmc", "mq", "unix", "sysv"] {
+        let its: Vec<_> = rows.iter().filter(|row| row["transport"] == transport).collect();
+        let saturated: Vec<_> = its.iter().map(|row| row["load"]["is_saturated"] == true).collect();
+        // One a nanosecond is more than any machine can do.
+        assert!(saturated.last() == Some(&true) && saturated.len() >= 2, "{its:?}");
+        let (_, before) = saturated.split_last().unwrap();
+        assert!(!before.windows(2).any(|two| two == [true, true]), "{its:?}");
+        for row in its {
+            assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+            assert_eq!(row["wait"], if transport.starts_with("shm:") { "adaptive" } else { "block" });
+            let (p50, p99, max) = (&row["p50_ns"], &row["p99_ns"], &row["max_ns"]);
+            assert!(p50.as_f64().unwrap() > 0.0 && p99.as_u64() <= max.as_u64(), "{row}");
+            let enough = row["load"]["messages"].as_u64().unwrap() >= 1000;
+            assert_eq!(row["p999_ns"].is_number(), enough, "{row}");
+            assert!(row["floor_ns"].as_f64().unwrap() > 0.0, "{row}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_load_says_what_was_asked_and_what_came() {
+    let arguments =
+        ["load", "--quick", "--transport", "shm:spsc,shm:sealed", "--rate", "5K", "--size", "8,64"];
+    let output = bench(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    for shown in ["wait: adaptive", "asked", "95 % of what was asked", "5K"] {
+        assert!(text.contains(shown), "no {shown} in {text}");
+    }
+    assert!(
+        stderr(&output).contains("left out: shm:sealed isn't measured under load"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn who_waits_is_watched_and_what_a_channel_takes_is_weighed() {
+    let output = bench(&["idle", "--quick", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    let (waiting, weighed): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get("idle").is_some());
+    // Three that the kernel has block only.
+    assert_eq!(waiting.len(), 3 + 2 * 7, "{waiting:?}");
+    for row in waiting {
+        assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+        for key in ["watched_s", "cpu_ns_per_second", "wakeups_per_second"] {
+            assert!(row["idle"][key].as_f64().unwrap() >= 0.0, "{row}");
+        }
+        // Far from a processor of its own.
+        assert!(row["idle"]["cpu_ns_per_second"].as_f64().unwrap() < 0.9e9, "{row}");
+    }
+    assert_eq!(weighed.len(), 7, "{weighed:?}");
+    for row in weighed {
+        let is_shared = row["transport"].as_str().unwrap().starts_with("shm:");
+        let (room, file) = (&row["memory"]["room_bytes"], &row["memory"]["file_bytes"]);
+        assert_eq!(room.is_number(), row["transport"] != "unix", "{row}");
+        assert!(!is_shared || file.as_u64().unwrap() > room.as_u64().unwrap(), "{row}");
+        assert!(!is_shared || row["memory"]["receiver_bytes"].as_u64().unwrap() > 0, "{row}");
+    }
+}
+
+#[test]
+fn what_safety_costs_stands_beside_what_there_is_without() {
+    let output = bench(&["safety", "--quick", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = rows(&output);
+    let of = |transport: &str| rows.iter().filter(|row| row["transport"] == transport).count();
+    assert_eq!([of("shm:spsc"), of("shm:mpmc"), of("shm:sealed"), of("shm:mutex")], [2, 2, 2, 1]);
+    assert_eq!(of("shm:broadcast-reliable"), 1, "who may miss some has no stream to compare with");
+    for row in &rows {
+        assert!(row["safety"]["times"].as_f64().unwrap() > 0.0, "{row}");
+        let takes = [&row["safety"]["without_ns"], &row["safety"]["without_per_second"]];
+        assert_eq!(takes.iter().filter(|figure| figure.is_number()).count(), 1, "{row}");
+    }
+}
+
+#[test]
+fn workers_and_crowds_are_measured_and_those_that_take_turns_are_told_apart() {
+    let arguments = ["scale", "--quick", "--json"];
+    let output = bench(&[&arguments[..], &["--workers", "1,2,8"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let workers = rows(&output);
+    assert_eq!(workers.len(), 3 * 3);
+    for row in &workers {
+        assert!(FIXED_KEYS.iter().all(|key| row.get(key).is_some()), "{row}");
+        assert!(row["messages_per_second"].as_f64().unwrap() > 0.0, "{row}");
+        let scale = &row["scale"];
+        assert_eq!(scale["locked_ratio"].is_number(), row["transport"] == "shm:spsc", "{row}");
+        // It is counted, or said why not.
+        assert_ne!(scale["transfers_per_order"].is_number(), scale["uncounted"].is_string(), "{row}");
+        assert!(scale["processors"].as_u64().unwrap() > 0, "{row}");
+    }
+    let output = bench(&[&arguments[..], &["--transport", "shm:mpmc"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let crowds = rows(&output);
+    assert_eq!(crowds.len(), 8);
+    for row in &crowds {
+        let count = |key: &str| row[key].as_u64().unwrap();
+        assert_eq!(row["scale"]["processes"], count("senders") + count("receivers"), "{row}");
+        assert_eq!(row["alone_ratio"].is_number(), row["scale"]["processes"] != 2, "{row}");
+        assert_eq!(row["received_messages"], row["sent_messages"], "{row}");
+    }
+}
+
+#[test]
 fn newest_values_are_read_and_written_each_for_itself() {
     let output = bench(&["latest", "--quick", "--json", "--size", "8,100"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -314,6 +424,11 @@ fn the_table_of_several_names_them_and_explains_its_columns() {
 #[case::more_than_it_holds(&["tolerance", "--transport", "mq", "--in-flight", "1000"], "its channels hold")]
 #[case::newest_with_several_under_way(&["tolerance", "--transport", "shm:latest"], "doesn't keep all")]
 #[case::value_under_a_lock(&["latency", "--transport", "shm:mutex"], "for `tolerance`")]
+#[case::spinning(&["idle", "--wait", "spin", "--transport", "shm:spsc"], "takes a whole processor")]
+#[case::workers(&["scale", "--workers", "9"], "1..=8")]
+#[case::no_crowd(&["scale", "--transport", "shm:spsc"], "shm:spsc is for one sender and one receiver")]
+#[case::rate(&["load", "--rate", "fast"], "500, 10K, 2M")]
+#[case::load_of_what_is_lossy(&["load", "--transport", "shm:broadcast"], "isn't measured under load")]
 #[case::experiment(&["speed"], "--help")]
 fn wrong_usage_ends_with_2_and_says_what_there_is(#[case] arguments: &[&str], #[case] said: &str) {
     let output = bench(arguments).output().unwrap();
@@ -493,13 +608,16 @@ fn all_is_kept_becomes_a_page_and_is_the_same_as_itself() {
         rows(&output).iter().map(|row| row["experiment"].as_str().unwrap().to_owned()).collect();
     assert_eq!(
         Vec::from_iter(experiments),
-        ["latency", "latest", "open", "setup", "throughput", "tolerance"]
+        ["idle", "latency", "latest", "load", "open", "safety", "scale", "setup", "throughput", "tolerance"]
     );
     let output = bench(&["report", &kept, "--out", &out]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("Shared memory is faster"));
     let page = fs::read_to_string(folder.0.join("page/index.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("shm:spsc"));
+    for section in ["Latency under load", "What waiting costs", "More processes"] {
+        assert!(page.contains(section), "no {section}");
+    }
     let output = bench(&["compare", &kept, &kept]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains(" 0 worse, 0 better"));

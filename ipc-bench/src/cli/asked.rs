@@ -170,7 +170,7 @@ const DELAYS_NS: [u64; 6] = [0, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 const IN_FLIGHT: [u64; 3] = [1, 16, 256];
 
 /// The list, each value once, in the order given; `default` if it is empty.
-fn or_default<T: Copy + PartialEq>(given: &[T], default: &[T]) -> Vec<T> {
+pub(crate) fn or_default<T: Copy + PartialEq>(given: &[T], default: &[T]) -> Vec<T> {
     let mut values = Vec::new();
     for &value in if given.is_empty() { default } else { given } {
         if !values.contains(&value) {

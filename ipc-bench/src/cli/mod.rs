@@ -2,9 +2,12 @@
 
 mod asked;
 
-pub(crate) use asked::Asked;
+pub(crate) use asked::{Asked, or_default};
 
-use crate::spec::{TransportId, Waiting};
+use crate::{
+    measure::{idle, load, safety, scale},
+    spec::{TransportId, Waiting},
+};
 use clap::{Args, Parser, Subcommand, value_parser};
 use std::path::PathBuf;
 
@@ -50,6 +53,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Latency under load: messages at fixed rates up to saturation, each timed from when it was due
+    Load(load::Asked),
+    /// What channels cost while nothing happens: processor time and wake-ups of who waits, memory
+    Idle(idle::Asked),
+    /// What more processes make of it: senders and receivers on one channel; workers that share a
+    /// structure under a lock, beside those with a part each and queues
+    Scale(scale::Asked),
+    /// What safety costs: each thing that is there for it beside the next simpler one without
+    Safety(safety::Asked),
     /// Reading and writing the newest value (shm:latest), each for itself
     Latest {
         #[command(flatten)]
@@ -163,21 +175,21 @@ pub(crate) enum Command {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Transports to measure, separated by commas [default: all]
+    /// Transports to measure, separated by commas [default: those that the experiment is for]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    transport: Vec<TransportId>,
+    pub(crate) transport: Vec<TransportId>,
 
     /// One JSON object a line instead of the table
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 
     /// Rounds too short to mean anything: for testing the rig
     #[arg(long, hide = true)]
-    quick: bool,
+    pub(crate) quick: bool,
 
     /// Seconds without a sign of life after which a measurement has failed
     #[arg(long, hide = true, default_value_t = 20)]
-    watchdog_s: u64,
+    pub(crate) watchdog_s: u64,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -235,7 +247,7 @@ fn parse_peers_size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     let digits_len = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_len);
     let unit_bytes = match unit.to_ascii_lowercase().as_str() {

@@ -14,7 +14,7 @@
 //! when the last receiver has met all ends; where receivers may miss some, and senders wait
 //! for nobody, to when the last sender has sent its last: the rate is that of publishing.
 
-use super::lane::AnyLane;
+use super::{lane::AnyLane, load};
 use crate::{
     links::{
         ends::{ReceivingEnd, SendingEnd},
@@ -53,6 +53,19 @@ impl Board {
     pub(crate) fn at(region: &'static Region) -> Self {
         let [arrived, finished, stopped] = [0, 1, 2].map(|line| &region.words(line * LINE_BYTES, 1)[0]);
         Self { arrived, finished, stopped }
+    }
+
+    /// Waits until `all` have arrived, over all runs.
+    pub(super) fn arrive(self, all: u64) {
+        // Release: pairs with the Acquire in `wait_until`.
+        self.arrived.fetch_add(1, Ordering::Release);
+        wait_until(self.arrived, all);
+    }
+
+    /// How many have finished by now, over all runs.
+    pub(super) fn finish(self) -> u64 {
+        // AcqRel: whoever comes last comes after all that the others have done.
+        self.finished.fetch_add(1, Ordering::AcqRel) + 1
     }
 }
 
@@ -104,9 +117,7 @@ impl<S: SendingEnd> CrowdSender<S> {
         if self.crowd.delivery != Delivery::One {
             return self.tx.send(STOP);
         }
-        // AcqRel: whoever comes last comes after all that the others have sent.
-        let finished = board.finished.fetch_add(1, Ordering::AcqRel) + 1;
-        if finished < self.runs * senders as u64 {
+        if board.finish() < self.runs * senders as u64 {
             return Ok(());
         }
         let stopped_before = (self.runs - 1) * receivers as u64;
@@ -121,16 +132,16 @@ impl<S: SendingEnd> CrowdSender<S> {
 
 impl<S: SendingEnd> AnyLane for CrowdSender<S> {
     fn run(&mut self, job: Job, count: u64) -> Fallible<Outcome> {
-        if job != Job::Stream {
-            return Err(format!("a crowd's sender has no such job: {job:?}").into());
+        match job {
+            Job::Stream => {}
+            Job::SendOnTime { interval_ps } => return load::send_on_time(&mut self.tx, count, interval_ps),
+            other => return Err(format!("a crowd's sender has no such job: {other:?}").into()),
         }
         self.runs += 1;
         let numbers = self.next..self.next + count;
         self.next = numbers.end;
         let Crowd { senders, board, .. } = self.crowd;
-        // Release: pairs with the Acquire in `wait_until`.
-        board.arrived.fetch_add(1, Ordering::Release);
-        wait_until(board.arrived, self.runs * senders as u64);
+        board.arrive(self.runs * senders as u64);
         let sum = numbers.clone().fold(0, u64::wrapping_add);
         let outcome = Outcome::begin()?;
         self.tx.send_all(numbers)?;
@@ -162,9 +173,11 @@ impl<R: ReceivingEnd> CrowdReceiver<R> {
 }
 
 impl<R: ReceivingEnd> AnyLane for CrowdReceiver<R> {
-    fn run(&mut self, job: Job, _count: u64) -> Fallible<Outcome> {
-        if job != Job::Drain {
-            return Err(format!("a crowd's receiver has no such job: {job:?}").into());
+    fn run(&mut self, job: Job, count: u64) -> Fallible<Outcome> {
+        match job {
+            Job::Drain => {}
+            Job::Meter => return load::meter(&mut self.rx, self.crowd.payload, count),
+            other => return Err(format!("a crowd's receiver has no such job: {other:?}").into()),
         }
         self.tally = Tally { last: std::mem::take(&mut self.tally.last), ..Tally::default() };
         // As between two: before the first message it waits for the senders to be told.

@@ -2,6 +2,7 @@
 
 use super::{
     clock::Samples,
+    idle::watch_idle,
     latency::{WARM_UP, echo, ping},
     throughput::{drain, stream},
     window::{reply, request},
@@ -45,11 +46,13 @@ impl<L: Link> AnyLane for Lane<L> {
         self.next = numbers.end;
         match job {
             Job::Ping => ping(&mut self.link, numbers, &mut self.samples),
-            Job::Echo => echo(&mut self.link, numbers),
+            Job::Echo => echo(&mut self.link, numbers, WARM_UP),
             Job::Stream => stream(&mut self.link, numbers),
             Job::Drain => drain(&mut self.link, numbers),
             Job::Request { in_flight } => request(&mut self.link, numbers, in_flight),
             Job::Reply { .. } => reply(&mut self.link, numbers),
+            Job::WatchIdle { pid, for_ms } => watch_idle(&mut self.link, numbers, pid, for_ms),
+            Job::Answer => echo(&mut self.link, numbers, 0),
             other => Err(format!("two processes have no such job: {other:?}").into()),
         }
     }

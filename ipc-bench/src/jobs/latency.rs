@@ -32,9 +32,9 @@ pub(crate) fn ping(link: &mut impl Link, numbers: Range<u64>, samples: &mut Samp
     Ok(Outcome { latencies_ns: samples.counted()?, ..outcome })
 }
 
-/// Sends back each of `numbers`.
-pub(crate) fn echo(link: &mut impl Link, numbers: Range<u64>) -> Fallible<Outcome> {
-    let timed = numbers.start + WARM_UP;
+/// Sends back each of `numbers`, the first `warm_up` of which aren't timed.
+pub(crate) fn echo(link: &mut impl Link, numbers: Range<u64>, warm_up: u64) -> Fallible<Outcome> {
+    let timed = numbers.start + warm_up;
     for number in numbers.start..timed {
         link.receive(number)?;
         link.send(number)?;

@@ -2,8 +2,11 @@
 
 pub(crate) mod clock;
 pub(crate) mod crowd;
+mod footprint;
+mod idle;
 pub(crate) mod lane;
 pub(crate) mod latency;
+pub(crate) mod load;
 pub(crate) mod newest;
 pub(crate) mod opening;
 mod setup;
@@ -11,3 +14,4 @@ pub(crate) mod throughput;
 pub(crate) mod transports;
 mod update;
 mod window;
+mod workers;

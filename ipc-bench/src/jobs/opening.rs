@@ -10,11 +10,12 @@
 
 use super::{
     clock::{Samples, sample_ns},
+    footprint,
     lane::AnyLane,
 };
 use crate::{
     links::{backends::Opens, shared::MappedFile, site::Site},
-    spec::{Job, LaneSpec, Outcome, Payload},
+    spec::{Job, LaneSpec, Memory, Outcome, Payload},
     trouble::Fallible,
 };
 use ipc_core::{Channel, ChannelName, Receiver, Sender, Transport};
@@ -42,6 +43,11 @@ pub(crate) trait Openable {
     fn create(&mut self) -> Fallible<Duration>;
     fn open_to_send(&mut self, number: u64) -> Fallible<Duration>;
     fn open_to_receive(&mut self, number: u64) -> Fallible<Duration>;
+
+    /// What a channel takes of memory.
+    fn footprint(&mut self) -> Fallible<Memory> {
+        Err("the bare calls make no channel that could be weighed".into())
+    }
 }
 
 /// Channels that are made and opened again and again.
@@ -78,6 +84,11 @@ impl RawFile {
 
 impl<O: Openable> AnyLane for OpeningLane<O> {
     fn run(&mut self, job: Job, count: u64) -> Fallible<Outcome> {
+        if job == Job::Weigh {
+            let outcome = Outcome::begin()?;
+            let memory = Some(self.what.footprint()?);
+            return Ok(Outcome { memory, ..outcome.end()? });
+        }
         let (what, next) = (&mut self.what, &mut self.next);
         let mut once = || {
             *next += 1;
@@ -152,6 +163,10 @@ impl<B: Opens> Openable for Channels<B> {
         let mut rx = channel.receiver()?;
         self.payload.check(&rx.try_recv()?, number)?;
         Ok(start.elapsed())
+    }
+
+    fn footprint(&mut self) -> Fallible<Memory> {
+        footprint::of(&self.transport, &self.config, &self.made)
     }
 }
 

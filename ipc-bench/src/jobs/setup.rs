@@ -6,13 +6,16 @@
 //! `listen` and `connect`. `sysv` and `unix` find their channels by name, which the bare calls
 //! beneath them don't.
 
-use super::opening::{Openable, OpeningLane};
+use super::{
+    footprint,
+    opening::{Openable, OpeningLane},
+};
 use crate::{
     links::{
         raw_mq, raw_sysv,
         site::{SETUP_NAMES, Site},
     },
-    spec::{LaneSpec, Payload},
+    spec::{LaneSpec, Memory, Payload},
     trouble::Fallible,
 };
 use ipc_core::{Channel, ChannelName, Receiver, Sender, Transport, Wait};
@@ -100,6 +103,10 @@ impl<T: Transport> Openable for Kept<T> {
         self.payload.check(&rx.receive(Wait::Forever)?, number)?;
         took += start.elapsed();
         Ok(took)
+    }
+
+    fn footprint(&mut self) -> Fallible<Memory> {
+        footprint::of(&self.transport, &self.config, &self.made)
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     opening::{Opening, RawFile},
     setup::{BareMq, BareSysv, BareUnix, Kept, SetupLane},
     update::Updates,
+    workers::Worker,
 };
 use crate::{
     links::{
@@ -67,7 +68,7 @@ fn stamps_at(spec: &LaneSpec) -> usize {
 
 fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
     match (spec.shape, spec.transport) {
-        (Shape::Crowd { .. }, _) => Some(Board::LEN_BYTES),
+        (Shape::Crowd { .. } | Shape::Workers { .. }, _) => Some(Board::LEN_BYTES),
         (Shape::Guests { .. }, _) => None,
         (_, TransportId::CacheLine) => Some(CacheLine::LEN_BYTES),
         (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
@@ -89,6 +90,9 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         if let Some(lane) = setup_lane(spec, site)? {
             return Ok(lane);
         }
+    }
+    if let Shape::Workers { .. } = spec.shape {
+        return Ok(Box::new(Worker::attach(spec, member, site, region(spec)?)?));
     }
     match spec.transport {
         TransportId::CacheLine => between_two(CacheLine::attach(region(spec)?, member.side), spec, member),
@@ -112,14 +116,18 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         TransportId::ShmMpmc => {
             solo_or::<backends::ShmMpmc>(spec, site, || by_batches::<backends::ShmMpmc>(spec, member, site))
         }
-        TransportId::ShmBroadcast => by_batches::<backends::ShmBroadcast<true>>(spec, member, site),
         TransportId::ShmRpc => match member.side {
             Side::Near => between_two(Caller::attach(spec, site)?, spec, member),
             Side::Far => between_two(Answerer::attach(spec, site)?, spec, member),
         },
         TransportId::ShmMutex => Ok(Box::new(Updates::attach(spec, region(spec)?, site)?)),
+        TransportId::ShmBroadcast => solo_or::<backends::ShmBroadcast<true>>(spec, site, || {
+            by_batches::<backends::ShmBroadcast<true>>(spec, member, site)
+        }),
         TransportId::ShmLatest => newest::<backends::ShmLatest>(spec, member, site),
-        TransportId::ShmBroadcastReliable => by_batches::<backends::ShmBroadcast<false>>(spec, member, site),
+        TransportId::ShmBroadcastReliable => solo_or::<backends::ShmBroadcast<false>>(spec, site, || {
+            by_batches::<backends::ShmBroadcast<false>>(spec, member, site)
+        }),
     }
 }
 
@@ -172,7 +180,7 @@ fn solo_or<B: Opens + 'static>(
 ) -> Fallible<Box<dyn AnyLane>> {
     match spec.shape {
         Shape::Solo => Ok(Box::new(Opening::<B>::new(spec, site)?)),
-        Shape::Pair | Shape::Crowd { .. } | Shape::Guests { .. } => several(),
+        _ => several(),
     }
 }
 

@@ -195,6 +195,13 @@ impl Opens for ShmSpsc {
     }
 }
 
+impl<const LOSSY: bool> Opens for ShmBroadcast<LOSSY> {
+    fn kept(capacity_bytes: u64) -> ShmConfig {
+        let config = ShmConfig::new().capacity_bytes(capacity_bytes);
+        config.when_full(if LOSSY { WhenFull::DropOldest } else { WhenFull::Wait })
+    }
+}
+
 impl Opens for ShmMpmc {
     fn kept(capacity_bytes: u64) -> ShmConfig {
         ShmConfig::new().capacity_bytes(capacity_bytes)

@@ -45,10 +45,31 @@ pub(crate) fn run(json: bool, quick: bool) -> ExitCode {
     }
 }
 
+/// A lock that outlives its owner beside one that doesn't.
+pub(crate) struct Cost {
+    pub(crate) without: &'static str,
+    pub(crate) with_ns: f64,
+    pub(crate) without_ns: f64,
+    /// The median of the rounds' ratios.
+    pub(crate) times: f64,
+    pub(crate) rounds: usize,
+}
+
+/// What it costs that a lock's owner may be killed: lock and unlock, with nobody else there.
+pub(crate) fn costs(rounds: u64) -> Fallible<Vec<Cost>> {
+    let jobs = [Job::Mutex, Job::ParkingLot];
+    Ok(report::costs(&rounds_of(&jobs, rounds, SLICE_MS)?.1))
+}
+
 /// All rounds of each job.
 type Measured = Vec<(Job, Vec<Round>)>;
 
 fn measure(quick: bool) -> Fallible<(Machine, Measured)> {
+    let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
+    rounds_of(Job::ALL, rounds, slice_ms)
+}
+
+fn rounds_of(jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<(Machine, Measured)> {
     let machine = Machine::observe([1, 1])?;
     let directory = Directory::new()?;
     let start = |side| {
@@ -58,8 +79,7 @@ fn measure(quick: bool) -> Fallible<(Machine, Measured)> {
     let (mut near, mut far) = (start(Side::Near)?, start(Side::Far)?);
     near.expect("ready")?;
     far.expect("ready")?;
-    let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
-    let mut measured: Measured = Job::ALL.iter().map(|job| (*job, Vec::new())).collect();
+    let mut measured: Measured = jobs.iter().map(|job| (*job, Vec::new())).collect();
     for _ in 0..rounds {
         for (job, outcomes) in &mut measured {
             near.begin(*job, slice_ms)?;

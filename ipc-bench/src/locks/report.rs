@@ -1,7 +1,7 @@
 //! The figures, for people and programs.
 
 use super::{
-    Round,
+    Cost, Round,
     jobs::{Job, Outcome},
 };
 use crate::{machine::Machine, stats::median};
@@ -118,6 +118,19 @@ fn figures(rounds: &[(Job, Vec<Round>)]) -> Vec<Figure> {
             "",
         ),
     ]
+}
+
+/// What our lock costs, beside one that no death is survived by.
+pub(super) fn costs(rounds: &[(Job, Vec<Round>)]) -> Vec<Cost> {
+    let of = |job: Job| -> Vec<f64> {
+        let its = rounds.iter().filter(|(other, _)| *other == job);
+        its.flat_map(|(_, all)| all.iter().map(each_ns)).collect()
+    };
+    let (with, without) = (of(Job::Mutex), of(Job::ParkingLot));
+    let times = median(with.iter().zip(&without).map(|(with, without)| with / without));
+    let figures = (median(with.iter().copied()), median(without.iter().copied()), times);
+    let (Some(with_ns), Some(without_ns), Some(times)) = figures else { return Vec::new() };
+    vec![Cost { without: "parking_lot", with_ns, without_ns, times, rounds: with.len() }]
 }
 
 /// A table.

@@ -3,8 +3,9 @@
 use super::{
     figures::{Figures, Run},
     plan::{Block, Contender, plan},
-    report::Report,
+    report::{Report, print},
     rounds::{Course, Series, interleave},
+    survey::{self, Survey},
 };
 use crate::{
     cli::Asked,
@@ -80,7 +81,7 @@ impl Extent {
         }
     }
 
-    fn pace(self) -> Pace {
+    pub(super) fn pace(self) -> Pace {
         match self {
             Self::Smoke => Pace::SMOKE,
             Self::Quick => Pace::QUICK,
@@ -138,7 +139,9 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
     let mut rig = Rig::new(machine.pinned.clone(), first.watchdog)?;
     let head = Head::now(extent.name(), machine.lines(), machine.warnings().to_vec());
     let mut keeper = Keeper::new(keep, head).map_err(Trouble::Failed)?;
-    let bar = bar(all.iter().map(|asked| plan(asked).0.len()).sum());
+    let surveys = survey::all(extent);
+    let steps: usize = surveys.iter().map(|survey| survey.steps().len()).sum();
+    let bar = bar(steps + all.iter().map(|asked| plan(asked).0.len()).sum::<usize>());
     let mut is_well = true;
     for (index, asked) in all.iter().enumerate() {
         let machine = observe(asked)?;
@@ -153,10 +156,34 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
         }
         ended?;
     }
+    for survey in surveys {
+        is_well &= run_survey(&*survey, first.json, &mut rig, &mut keeper, &bar)?;
+    }
     keeper.end().map_err(Trouble::Failed)?;
     bar.finish_and_clear();
     eprintln!("ipc-bench: kept in {}; `ipc-bench report` makes a page of it", keeper.path.display());
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures one that has no blocks, and returns whether all went well.
+fn run_survey(
+    survey: &dyn Survey,
+    json: bool,
+    rig: &mut Rig,
+    keeper: &mut Keeper,
+    bar: &ProgressBar,
+) -> Result<bool, Trouble> {
+    let heading = survey.heading();
+    match json {
+        true => bar.suspend(|| eprintln!("{heading}")),
+        false => bar.suspend(|| print(&heading))?,
+    }
+    let mut session = survey::Session { rig, json, bar: bar.clone(), keeper: Some(keeper) };
+    let ended = session.measure(survey);
+    if ended.is_err() {
+        eprintln!("ipc-bench: what was measured until then is kept in {}", keeper.path.display());
+    }
+    ended
 }
 
 fn observe(asked: &Asked) -> Result<Machine, Trouble> {

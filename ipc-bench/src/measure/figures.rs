@@ -32,6 +32,8 @@ pub(crate) struct Run {
     seen_share: Option<f64>,
     /// How much of the time that one had a processor.
     awake_share: Option<f64>,
+    /// What the processors of all workers fetched from each other, or why that isn't known.
+    pub(super) transfers: Option<Result<u64, String>>,
 }
 
 /// What is known of a run among several.
@@ -77,7 +79,11 @@ impl Run {
         let ended_ns = ended_ns.unwrap_or(0);
         let crowd = match contender.lane.shape {
             Shape::Crowd { .. } => Some(CrowdRun::new(contender, near, far, count)?),
-            Shape::Solo | Shape::Pair | Shape::Guests { .. } => None,
+            Shape::Workers { .. } => {
+                all_is_done(near.iter().chain(far), contender.messages(count))?;
+                None
+            }
+            _ => None,
         };
         let watcher = far.first().filter(|_| contender.jobs[1] == Job::Watch);
         Ok(Self {
@@ -91,6 +97,9 @@ impl Run {
             seen_share: watcher.map(|one| one.messages as f64 / (count * contender.group()) as f64),
             awake_share: watcher
                 .map(|one| one.cpu_ns as f64 / one.ended_ns.saturating_sub(one.started_ns).max(1) as f64),
+            transfers: all()
+                .filter_map(|outcome| outcome.transfers.clone())
+                .reduce(|one, other| Ok(one? + other?)),
         })
     }
 
@@ -139,6 +148,18 @@ impl CrowdRun {
     }
 }
 
+/// That workers have done as many orders as they had, and none in place of another.
+fn all_is_done<'a>(workers: impl Iterator<Item = &'a Outcome>, orders: u64) -> Result<(), Trouble> {
+    let add =
+        |(done, sum): (u64, u64), outcome: &Outcome| (done + outcome.messages, sum.wrapping_add(outcome.sum));
+    match workers.fold((0, 0), add) {
+        (done, 0) if done == orders => Ok(()),
+        (done, _) => {
+            Err(Trouble::Failed(format!("of {orders} orders {done} were done, or others than those")))
+        }
+    }
+}
+
 /// 1 if all are alike, 0 if one is nothing.
 fn least_over_most(figures: impl Iterator<Item = f64> + Clone) -> f64 {
     let (least, most) = (figures.clone().fold(f64::INFINITY, f64::min), figures.fold(0.0, f64::max));
@@ -146,7 +167,7 @@ fn least_over_most(figures: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 /// The shares whose times are kept.
-const SHARES: [f64; 16] =
+pub(super) const SHARES: [f64; 16] =
     [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
 
 /// The rounds of a block, to be evaluated. Each holds the subject's run, then those of the

@@ -75,6 +75,7 @@ impl Contender {
             Job::Ping => 2 * count,
             Job::Request { in_flight } => 2 * in_flight * count,
             Job::Update => 2 * count,
+            Job::Work(_) => self.lane.shape.sides().iter().sum::<usize>() as u64 * count,
             _ => self.lane.shape.sides()[0] as u64 * count,
         }
     }
@@ -89,8 +90,7 @@ impl Contender {
             Job::ReadAgain => Some("read again"),
             Job::WriteWatched => Some("write watched"),
             Job::Update => Some("update"),
-            Job::Ping | Job::Echo | Job::Stream | Job::Drain | Job::Watch => None,
-            Job::Request { .. } | Job::Reply { .. } => None,
+            _ => None,
         }
     }
 

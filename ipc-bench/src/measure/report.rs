@@ -286,11 +286,11 @@ fn legend(experiment: Experiment, tables: &str) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn micros(figure_ns: Option<f64>, digits: usize) -> Option<String> {
+pub(super) fn micros(figure_ns: Option<f64>, digits: usize) -> Option<String> {
     decimals(figure_ns.map(|ns| ns / 1e3), digits)
 }
 
-fn whole(figure: Option<u64>) -> Option<String> {
+pub(super) fn whole(figure: Option<u64>) -> Option<String> {
     figure.map(|figure| figure.to_string())
 }
 

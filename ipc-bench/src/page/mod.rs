@@ -1,9 +1,14 @@
 //! The page of a run: one file with everything in it, no script, readable on paper and on a
 //! phone, light and dark. What it says in words follows from the figures beside it.
 //!
-//! `verdicts` draws the conclusions, `plots` the pictures, this file puts them together.
+//! `verdicts` draws the conclusions, `plots` the pictures (of load in
+//! `load`), this file puts them together.
 
+mod costs;
+mod idle;
+mod load;
 mod plots;
+mod scale;
 mod verdicts;
 
 use crate::record::{Row, Run};
@@ -84,13 +89,19 @@ fn html(run: &Run, verdicts: &[Verdict]) -> Result<String, String> {
         body += &list("figures", &verdict.figures);
         body += "</section>\n";
     }
-    for Plot { title, explains, svg } in plots::of(&run.rows)? {
+    let pictures = plots::of(&run.rows)?.into_iter();
+    let pictures = pictures.chain(costs::crossover(&run.rows)?).chain(load::plots(&run.rows)?);
+    for Plot { title, explains, svg } in pictures {
         body += &format!(
             "<figure><figcaption><h2>{}</h2>{}</figcaption>\n{svg}</figure>\n",
             escape(&title),
             escape(&explains)
         );
     }
+    body += &costs::split(&run.rows);
+    body += &costs::safety(&run.rows);
+    body += &scale::section(&run.rows);
+    body += &idle::section(&run.rows);
     body += "<h2>All measurements</h2>\n";
     body += &table(&run.rows);
     body += "<h2>The method</h2>\n";
@@ -118,25 +129,22 @@ fn html(run: &Run, verdicts: &[Verdict]) -> Result<String, String> {
     ))
 }
 
-const METHOD: [&str; 6] = [
+const METHOD: [&str; 7] = [
     "Two processes, each pinned to a processor of its own, take part in each measurement; nothing else of the benchmark runs meanwhile.",
     "Every block stands between two probes of the physical floor, a bare cache line going back and forth between the same processors. A round during which the floor moved by more than a quarter is measured again.",
     "Ratios are taken within a round, where both sides had the machine in the same state; the median of the rounds counts, and its quartiles are the spread.",
     "Payloads are written and read, and each message is checked; a message that is missing or out of order ends the measurement.",
     "A round trip takes two channels, one there and one back: a channel has one direction in either model.",
+    "Under load, messages are sent by a schedule that waits for nobody, and each is timed from when it was due: a stall counts for all that it holds up.",
     "How a process waits is compared with its like only: who polls with who polls, who sleeps with who sleeps.",
 ];
 
 /// Each measurement in a line.
 fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "<div class=\"wide\"><table><thead><tr><th>measurement</th><th>p50</th><th>p99</th><th>messages/s</th>\
-         <th>ratio</th><th>spread</th><th>floor</th></tr></thead><tbody>\n",
-    );
-    for row in rows {
+    let lines = rows.iter().map(|row| {
         let ratio = row.judged().map(|(ratio, _)| format!("{ratio:.2}"));
         let spread = row.ratio_quartiles.map(|[low, high]| format!("{low:.2}–{high:.2}"));
-        let cells = [
+        vec![
             Some(row.label()),
             row.p50_ns.map(time),
             row.p99_ns.map(|ns| time(ns as f64)),
@@ -144,9 +152,18 @@ fn table(rows: &[Row]) -> String {
             ratio,
             spread,
             row.floor_ns.map(time),
-        ];
+        ]
+    });
+    grid(&["measurement", "p50", "p99", "messages/s", "ratio", "spread", "floor"], lines)
+}
+
+/// A table; what isn't known is empty.
+fn grid(head: &[&str], lines: impl Iterator<Item = Vec<Option<String>>>) -> String {
+    let head: String = head.iter().map(|title| format!("<th>{}</th>", escape(title))).collect();
+    let mut text = format!("<div class=\"wide\"><table><thead><tr>{head}</tr></thead><tbody>\n");
+    for line in lines {
         text += "<tr>";
-        for cell in cells {
+        for cell in line {
             text += &format!("<td>{}</td>", escape(cell.as_deref().unwrap_or("")));
         }
         text += "</tr>\n";

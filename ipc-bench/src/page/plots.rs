@@ -164,11 +164,11 @@ fn text_style(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-type Series = BTreeMap<String, Vec<(f64, f64)>>;
+pub(super) type Series = BTreeMap<String, Vec<(f64, f64)>>;
 
 /// Dots on lines over logarithmic axes; `None` if there is nothing to draw. The lines go through
 /// the dots, unless others are given.
-fn lines(
+pub(super) fn lines(
     title: &str,
     explains: &str,
     [x_title, y_title]: [&str; 2],

@@ -1,6 +1,6 @@
 //! What the figures say of what everybody says.
 
-use super::{rate, time};
+use super::{rate, scale::hardware, time};
 use crate::record::{Curve, Row, curves, size};
 
 /// A claim, and what comes of it.
@@ -15,7 +15,7 @@ pub(super) struct Verdict {
 /// The kernel's channels.
 const MESSAGE_PASSING: [&str; 3] = ["mq", "sysv", "unix"];
 /// Differences below this say nothing.
-const ALIKE: f64 = 1.10;
+pub(super) const ALIKE: f64 = 1.10;
 
 /// Of all claims; of those for which nothing was measured, that.
 pub(super) fn of(rows: &[Row]) -> Vec<Verdict> {
@@ -24,11 +24,13 @@ pub(super) fn of(rows: &[Row]) -> Vec<Verdict> {
         set_up(rows),
         tolerant(rows),
         not_measured("“Message passing makes it easier to build parallel hardware.”"),
+        not_measured("“Message passing is tolerant of higher communication latencies.”"),
+        hardware(rows),
         peers(rows),
     ]
 }
 
-fn not_measured(claim: &str) -> Verdict {
+pub(super) fn not_measured(claim: &str) -> Verdict {
     Verdict { claim: claim.into(), says: "This wasn't measured by this run.".into(), figures: Vec::new() }
 }
 

@@ -11,9 +11,11 @@
 //! Whoever reads skips fields that it doesn't know, and says which line it can't read.
 
 mod curve;
+mod details;
 mod row;
 
 pub(crate) use curve::{Curve, Law, curves};
+pub(crate) use details::{Idle, Load, Safety, Scale, per_second};
 pub(crate) use row::{Row, delay, size};
 
 use serde::{Deserialize, Serialize};

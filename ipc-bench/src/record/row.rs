@@ -1,6 +1,7 @@
 //! A measurement, as programs read it and as it is kept.
 
-use crate::spec::Touch;
+use super::details::{Idle, Load, Safety, Scale};
+use crate::spec::{Memory, Touch};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 
@@ -113,6 +114,16 @@ pub(crate) struct Row {
     /// What was timed one by one: shares of it, and the nanoseconds that so many took at most.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) distribution: Vec<(f64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) load: Option<Load>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<Idle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scale: Option<Scale>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) safety: Option<Safety>,
 }
 
 impl Row {
@@ -149,6 +160,12 @@ impl Row {
         }
         if self.senders + self.receivers > 2 {
             label.push_str(&format!(", {} x {}", self.senders, self.receivers));
+        }
+        if let Some(workers) = self.scale.as_ref().filter(|scale| scale.are_workers) {
+            label.push_str(&format!(", {} workers", workers.processes));
+        }
+        if let Some(load) = &self.load {
+            label.push_str(&format!(", {}", load.label()));
         }
         label
     }

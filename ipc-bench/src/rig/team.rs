@@ -168,6 +168,11 @@ impl Team<'_> {
         Ok(outcomes)
     }
 
+    /// The process id of a member.
+    pub(crate) fn pid(&self, member: Member) -> Option<u32> {
+        self.processes.iter().find(|process| process.member == member).map(|process| process.child.id())
+    }
+
     fn spawn(&mut self, member: Member) -> Result<(), Trouble> {
         let processor = self.rig.pinned.as_ref().map(|pinned| pinned.of(member));
         let (site, lanes) = (self.site.clone(), self.lanes.clone());

@@ -183,6 +183,8 @@ pub(crate) enum Shape {
         /// Which ones of their side: the first are ours.
         index: usize,
     },
+    /// That many of each side are workers, all alike.
+    Workers { near: usize, far: usize },
     /// That many near processes send and that many far ones receive, on one channel.
     Crowd { senders: usize, receivers: usize },
 }
@@ -193,6 +195,7 @@ impl Shape {
         match self {
             Self::Solo => [1, 0],
             Self::Pair | Self::Guests { .. } => [1, 1],
+            Self::Workers { near, far } => [near, far],
             Self::Crowd { senders, receivers } => [senders, receivers],
         }
     }
@@ -260,6 +263,16 @@ pub(crate) enum Job {
     Stream,
     /// Receives as fast as it goes.
     Drain,
+    /// Sends one message after each such interval, whether or not the one before has arrived.
+    SendOnTime { interval_ps: u64 },
+    /// Receives what comes, and times each from when it was due.
+    Meter,
+    /// Looks at what a process that waits has done in a while, and then sends what it waits for.
+    WatchIdle { pid: u32, for_ms: u32 },
+    /// Sends back what comes, from the first message on.
+    Answer,
+    /// Makes a channel and opens it, and looks at what that takes of memory.
+    Weigh,
     /// Makes a channel.
     Create,
     /// Opens a channel that exists and sends a message.
@@ -280,6 +293,17 @@ pub(crate) enum Job {
     Reply { in_flight: u64 },
     /// Changes a value under a lock, as the other one does.
     Update,
+    /// Does orders together with other workers.
+    Work(Design),
+}
+
+/// How workers keep together what they work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Design {
+    /// One structure under a lock.
+    Locked,
+    /// A part for each, and queues, on which so many orders are sent at a time.
+    Queues { batch: usize },
 }
 
 /// What one process saw in a measurement.
@@ -299,6 +323,26 @@ pub(crate) struct Outcome {
     pub(crate) sum: u64,
     /// Messages that this receiver was told it had missed.
     pub(crate) missed: u64,
+    /// How often the process that was watched went to sleep.
+    #[serde(default)]
+    pub(crate) sleeps: u64,
+    #[serde(default)]
+    pub(crate) memory: Option<Memory>,
+    /// What its processor fetched from other ones' caches, or why that isn't known.
+    #[serde(default)]
+    pub(crate) transfers: Option<Result<u64, String>>,
+}
+
+/// What a channel takes of memory. `None` where the system doesn't say.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Memory {
+    /// Room for messages.
+    pub(crate) room_bytes: Option<u64>,
+    /// The blocks of its file.
+    pub(crate) file_bytes: Option<u64>,
+    /// What of a process is in memory more when it receives from it, and when it sends to it.
+    pub(crate) receiver_bytes: u64,
+    pub(crate) sender_bytes: u64,
 }
 
 #[cfg(test)]
