@@ -35,12 +35,12 @@ pub(crate) trait Memory {
         self.load(offset, Ordering::Relaxed)
     }
 
-    /// Has the words in the `len` bytes from `offset` on be zero, in no particular order, but
-    /// each by Release.
+    /// Stores zero to the words in the `len` bytes from `offset` on, to which nobody else stores:
+    /// one after the other in no particular order, and of them all what `order` says of a store.
     #[cfg_attr(any(test, feature = "crash-points"), track_caller)]
-    fn clear(&self, offset: usize, len: usize) {
+    fn clear(&self, offset: usize, len: usize, order: Ordering) {
         for word in (offset..offset + len).step_by(size_of::<u64>()) {
-            self.store(word, 0, Ordering::Release);
+            self.store(word, 0, order);
         }
     }
 
@@ -236,9 +236,10 @@ impl Memory for Words {
     }
 
     #[cfg_attr(feature = "crash-points", track_caller)]
-    fn clear(&self, offset: usize, len: usize) {
+    fn clear(&self, offset: usize, len: usize, order: Ordering) {
         let bytes = self.bytes(offset, len);
-        atomic::fence(Ordering::Release);
+        // What orders each of the stores that follow it.
+        atomic::fence(order);
         // SAFETY: within the mapping, and this side's alone to write to, as a payload's place is.
         hooks::access("clear", || unsafe { bytes.write_bytes(0, len) });
     }

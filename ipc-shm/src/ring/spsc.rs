@@ -38,7 +38,7 @@
 //! Positions would wrap after 2^64 bytes, 58 years at 10 GB/s; they are refused from 2^63.
 //!
 //! In the manner of Aeron's ring buffers (length in front of the record, stored last), but
-//! zeroing one word at a time instead of the whole record after it was read.
+//! zeroing what is ahead instead of the whole record after it was read.
 
 use super::{
     Corrupt,
@@ -376,12 +376,13 @@ pub(super) fn glance(memory: &impl Memory, geometry: &Geometry) -> Result<(Look,
     let is_paired = sender_is_current || recorded.sent == recorded.received;
     let walked = walk.go_to_the_end(memory, geometry, &sender);
     // The sender overwrites what the receiver has left behind; and then the count that
-    // belongs to the receiver's position may be another one.
-    if !receiver.is_current(memory) {
+    // belongs to the receiver's position may be another one. If the sender's count is a later
+    // one than its position, what was walked over is in it already.
+    if !is_paired || !receiver.is_current(memory) {
         let count = recorded.sent.count.max(recorded.received.count);
         return Ok((Look { sent: Progress { count, ..recorded.sent }, ..recorded }, false));
     }
-    Ok((Look { sent: walk.progress(geometry), ..recorded }, walked? && is_paired))
+    Ok((Look { sent: walk.progress(geometry), ..recorded }, walked?))
 }
 
 /// Whether a ring that nobody changes holds nothing for a receiver.
@@ -528,6 +529,8 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub(crate) fn commit(&mut self, len: usize) {
         self.publish(committed(len), self.cursor.ahead(&self.geometry, record_size(len as u64)), 1);
+        // One of the lines to come as well: while those before it are filled, it comes.
+        self.memory.expect_store(self.cursor.word + 4 * LINE_BYTES);
     }
 
     /// Whether a message of `len` bytes can be written and published by `commit_clear`.
@@ -542,7 +545,7 @@ impl<M: Memory> Writer<M> {
     #[inline(never)]
     pub(crate) fn clear_for(&mut self, len: usize) {
         if len > CLEARED_LEN {
-            return self.lend();
+            return;
         }
         self.clear_up_to(self.cursor.word + (record_size(len as u64) + WORD) as usize + CLEAR_BYTES);
     }
@@ -554,11 +557,13 @@ impl<M: Memory> Writer<M> {
         }
         let (end, lap) = (self.geometry.end(), self.geometry.capacity as usize);
         if from < end {
-            self.memory.clear(from, to.min(end) - from);
+            // Release: as of the zero in `publish`.
+            self.memory.clear(from, to.min(end) - from, Release);
         }
         if to > end {
             let from = from.max(end) - lap;
-            self.memory.clear(from, to - lap - from);
+            // Release: the same.
+            self.memory.clear(from, to - lap - from, Release);
         }
         self.clear = to;
     }

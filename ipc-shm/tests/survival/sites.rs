@@ -20,7 +20,7 @@ pub(crate) struct Site {
     pub(crate) column: u32,
 }
 
-const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 10] = [
     "load",
     "store",
     "swap",
@@ -30,6 +30,7 @@ const OPERATIONS: [&str; 9] = [
     "fetch_sub",
     "fetch_and",
     "fetch_or",
+    "clear",
 ];
 const ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
 const SEAM: [&str; 3] = ["once", "attempt", "call"];
