@@ -10,6 +10,7 @@
 mod actor;
 mod director;
 mod measure;
+mod player;
 mod protect;
 mod scenery;
 mod script;

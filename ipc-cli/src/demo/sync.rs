@@ -4,7 +4,7 @@
 //! many times, and then a look at what it comes to. Without a lock, each reads the number,
 //! adds one, and stores that; whatever the other one stored in between is lost.
 
-use super::scenery::Ink;
+use super::{player::Player, scenery::Ink};
 use crate::{
     commands::print,
     exit::{Ending, Exit, Failure},
@@ -15,8 +15,6 @@ use ipc_shm::sync::{Barrier, Condvar, Event, LockError, Mutex, Once, RwLock, Sem
 use std::{
     error::Error,
     fmt,
-    io::{BufRead, BufReader, Write},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -101,17 +99,17 @@ pub(super) fn run() -> Result<Ending, Failure> {
 /// Has both processes add; what the number is then, and how long it took.
 fn perform(stage: &Stage, way: &Way) -> Result<(u64, Duration), Trouble> {
     drop(numbers(stage)?);
-    let mut actors = [start(stage, way, "first")?, start(stage, way, "second")?];
+    let mut players = [start(stage, way, "first")?, start(stage, way, "second")?];
     // Both have everything open before any begins.
-    for (_, said) in &mut actors {
-        expect(said, "ready")?;
+    for player in &mut players {
+        player.expect("ready")?;
     }
     let begin = Instant::now();
-    for (actor, _) in &mut actors {
-        actor.0.stdin.as_mut().ok_or("no standard input")?.write_all(b"\n")?;
+    for player in &mut players {
+        player.tell("")?;
     }
-    for (_, said) in &mut actors {
-        expect(said, "done")?;
+    for player in &mut players {
+        player.expect("done")?;
     }
     let took = begin.elapsed();
     let (mutex, rwlock, mut shared) = numbers(stage)?;
@@ -139,34 +137,8 @@ fn strike(stage: &Stage) {
     }
 }
 
-/// A process of the demo. It is ended when it is dropped.
-struct Actor(Child);
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-type Said = BufReader<std::process::ChildStdout>;
-
-fn start(stage: &Stage, way: &Way, which: &str) -> Result<(Actor, Said), Trouble> {
-    let child = Command::new(std::env::current_exe()?)
-        .args(["demo", "--part", PART, way.name, &stage.prefix, which])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut actor = Actor(child);
-    let said = BufReader::new(actor.0.stdout.take().ok_or("no standard output")?);
-    Ok((actor, said))
-}
-
-fn expect(said: &mut Said, word: &str) -> Result<(), Trouble> {
-    let mut line = String::new();
-    said.read_line(&mut line)?;
-    if line.trim_end() == word { Ok(()) } else { Err(format!("an actor said `{}`", line.trim_end()).into()) }
+fn start(stage: &Stage, way: &Way, which: &str) -> Result<Player, Trouble> {
+    Ok(Player::start(&[PART, way.name, &stage.prefix, which])?)
 }
 
 fn say(text: &str) -> Result<(), Failure> {
