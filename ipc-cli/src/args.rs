@@ -373,8 +373,9 @@ pub(crate) struct Recover {
 
 /// Watch two processes exchange data, once per model, and compare
 ///
-/// Or watch what goes wrong without a lock, and with each: `ipc demo sync`; or what becomes of
-/// those who spoil a channel, without protection and with it: `ipc demo protect`.
+/// Or watch what becomes of a message when its sender, its receiver or both are killed:
+/// `ipc demo durable`; what goes wrong without a lock, and with each: `ipc demo sync`; what becomes
+/// of those who spoil a channel, without protection and with it: `ipc demo protect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
     /// Another scene
@@ -391,6 +392,8 @@ pub(crate) struct Demo {
 /// What `ipc demo` shows besides the models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scene {
+    /// Senders and receivers are killed, and others look for their messages
+    Durable,
     /// Two processes count, without a lock and with each
     Sync,
     /// A process stores, truncates or corrupts where it shouldn't

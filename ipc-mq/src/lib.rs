@@ -47,7 +47,8 @@
 //! A message in a `mq:` or `sysv:` queue survives its sender, every receiver that didn't take
 //! it, and both; not the machine's restart, nor (in a container) the end of the IPC
 //! namespace. A receiver that dies takes with it what it had received and still held. Over
-//! `unix:` nothing is stored: what the receiver had not received dies with it.
+//! `unix:` nothing is stored: what the receiver had not received dies with it. `ipc demo durable`
+//! kills them all to show it.
 //!
 //! # What is promised
 //!

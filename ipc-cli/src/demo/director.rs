@@ -3,11 +3,11 @@
 use super::{
     scenery::{Ink, diagram, title},
     script::{self, Line, Part, Stage, Step},
+    strike,
     table::{self, Figures},
 };
 use crate::{
-    address::{Address, Scheme},
-    backend::{self, Backend, Job},
+    address::Scheme,
     commands::print,
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
@@ -66,24 +66,6 @@ pub(crate) fn run() -> Result<Ending, Failure> {
         say(&ink.aside(format_args!("  All of it took {}.\n", Span(begin.elapsed()))))?;
     }
     unavailable.map_or(Ok(Ending::Done), Err)
-}
-
-/// Removes the channels, if they are there.
-fn strike(stage: &Stage) {
-    struct Striking<'a>(&'a Address);
-
-    impl Job for Striking<'_> {
-        type Output = ();
-
-        fn run<B: Backend>(self, backend: &B) {
-            // Transient ones may be gone already.
-            let _ = backend.remove(&self.0.name);
-        }
-    }
-
-    for address in [&stage.there, &stage.back] {
-        backend::with(address.scheme, Striking(address));
-    }
 }
 
 /// Why a model's performance came to no end.
@@ -216,7 +198,8 @@ impl<'a> Play<'a> {
 impl Drop for Play<'_> {
     fn drop(&mut self) {
         self.cast.clear();
-        strike(&self.stage);
+        strike(&self.stage.there);
+        strike(&self.stage.back);
     }
 }
 

@@ -1,9 +1,14 @@
 //! `ipc demo`: it shows both models, fits a terminal, and leaves nothing behind.
 
 use crate::support::{Running, World, eventually};
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::Signal,
+    statfs::{TMPFS_MAGIC, statfs},
+};
+use rstest::rstest;
 use std::{
     fs,
+    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -90,4 +95,46 @@ fn the_demo_of_protection_shows_what_happens_without_and_with_it() {
         assert!(line.chars().count() <= 80, "{line}");
     }
     assert!(lines.next().is_none(), "{text}");
+}
+
+/// Of the last column, only what a restart leaves depends on where the files are.
+#[rstest]
+#[case::in_memory(Path::new("/dev/shm"), "lost")]
+#[case::on_a_disk(Path::new(env!("CARGO_TARGET_TMPDIR")), "kept")]
+fn the_demo_of_durability_shows_what_is_left_of_each_channels_messages(
+    #[case] parent: &Path,
+    #[case] restarted: &str,
+) {
+    let restarted = match statfs(parent).unwrap().filesystem_type() == TMPFS_MAGIC {
+        true => "lost",
+        false => restarted,
+    };
+    let world = World::within(parent);
+    let demo = world.command(&["demo", "durable"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let demo = demo.unwrap();
+    let pid = demo.id();
+    let output = demo.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let rows = [
+        ("", ["mq:", "sysv:", "unix:", "shm:"]),
+        ("sent to nobody; sender dies", ["delivered", "delivered", "not sent", "delivered"]),
+        ("sent to somebody; sender dies", ["delivered"; 4]),
+        ("held; its receiver dies", ["lost", "lost", "lost, told", "redelivered"]),
+        ("not yet taken; receiver dies", ["delivered", "delivered", "lost, told", "delivered"]),
+        ("not yet taken; both die", ["delivered", "delivered", "lost", "delivered"]),
+        ("the machine restarts", ["lost", "lost", "lost", restarted]),
+    ];
+    for (row, (event, fates)) in text.lines().skip(2).zip(rows) {
+        let cells: String = fates.iter().map(|fate| format!("{fate:>12}")).collect();
+        assert_eq!(row, format!("  {event:<30}{cells}"), "{text}");
+    }
+    for scheme in ["mq:", "sysv:", "unix:", "shm:"] {
+        assert!(text.lines().any(|line| line.trim_start().starts_with(scheme)), "{scheme}\n{text}");
+    }
+    let left = String::from_utf8(world.done(&["ls"])).unwrap();
+    assert!(!left.contains(&format!("demo-{pid}-")), "{left}");
 }
