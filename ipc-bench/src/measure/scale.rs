@@ -50,14 +50,12 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn survey(&self) -> Scale {
         let workers: Vec<usize> = self.workers.iter().copied().map(usize::from).collect();
+        let is_named = !self.common.transport.is_empty();
         Scale {
             transports: or_default(&self.common.transport, TRANSPORTS),
-            // Who asks for one of both doesn't want the other one.
-            crowds: if workers.is_empty() { CROWDS } else { &[] },
-            workers: match self.common.transport.is_empty() {
-                true => or_default(&workers, WORKERS),
-                false => workers,
-            },
+            // Who asks for one of both only doesn't want the other one.
+            crowds: if workers.is_empty() || is_named { CROWDS } else { &[] },
+            workers: if workers.is_empty() && is_named { workers } else { or_default(&workers, WORKERS) },
             pace: if self.common.quick { Pace::SMOKE } else { Pace::DEFAULT },
         }
     }
@@ -441,6 +439,8 @@ mod tests {
         };
         assert_eq!(labels(&["--workers", "3,1"]), ["3 workers", "1 workers"]);
         assert!(labels(&["--transport", "sysv"]).iter().all(|label| label.starts_with("sysv, ")));
+        let both = labels(&["--transport", "mq", "--workers", "2"]);
+        assert!(both.contains(&"mq, 4 x 4".to_owned()) && both.contains(&"2 workers".to_owned()));
         let all = labels(&[]);
         assert_eq!(all.iter().filter(|label| label.ends_with("workers")).count(), WORKERS.len());
         assert!(all.contains(&"shm:mpmc, 7 x 1".to_owned()));
