@@ -16,9 +16,11 @@ use plots::Plot;
 use std::{fs, path::Path, process::ExitCode};
 use verdicts::Verdict;
 
+const COLOURS: &str = include_str!("colours.css");
 const STYLE: &str = include_str!("style.css");
 
-/// Makes `out/index.html` of the run in a file, and says on the terminal what it comes to.
+/// Makes `out/index.html` of the run in a file, and of each picture a file beside it, and says on
+/// the terminal what it comes to.
 pub(crate) fn make(run: &Path, out: &Path) -> ExitCode {
     match try_make(run, out) {
         Ok(summary) => {
@@ -35,13 +37,26 @@ pub(crate) fn make(run: &Path, out: &Path) -> ExitCode {
 fn try_make(path: &Path, out: &Path) -> Result<String, String> {
     let run = Run::read(path)?;
     let verdicts = verdicts::of(&run.rows);
-    let page = html(&run, &verdicts)?;
+    let pictures = pictures(&run.rows)?;
+    let page = html(&run, &verdicts, &pictures)?;
     let file = out.join("index.html");
-    let written = fs::create_dir_all(out).and_then(|()| fs::write(&file, page));
-    written.map_err(|error| {
+    let cant = |file: &Path, error| {
         format!("{} can't be written: {error}; give another folder with --out", file.display())
-    })?;
+    };
+    fs::create_dir_all(out).and_then(|()| fs::write(&file, page)).map_err(|error| cant(&file, error))?;
+    for picture in &pictures {
+        let file = out.join(picture.file());
+        fs::write(&file, picture.alone(COLOURS)).map_err(|error| cant(&file, error))?;
+    }
     Ok(summary(&run, &verdicts, &file))
+}
+
+/// All for which there are figures.
+fn pictures(rows: &[Row]) -> Result<Vec<Plot>, String> {
+    let mut pictures = plots::of(rows)?;
+    pictures.extend(costs::crossover(rows)?);
+    pictures.extend(load::plots(rows)?);
+    Ok(pictures)
 }
 
 /// For the terminal.
@@ -72,7 +87,7 @@ fn cautions(run: &Run) -> Vec<String> {
     cautions
 }
 
-fn html(run: &Run, verdicts: &[Verdict]) -> Result<String, String> {
+fn html(run: &Run, verdicts: &[Verdict], pictures: &[Plot]) -> Result<String, String> {
     let mut body = String::from("<h1>What interprocess communication costs</h1>\n");
     body += &paragraph(
         "Two models: message passing, where the kernel keeps a queue, and shared memory, where \
@@ -89,13 +104,11 @@ fn html(run: &Run, verdicts: &[Verdict]) -> Result<String, String> {
         body += &list("figures", &verdict.figures);
         body += "</section>\n";
     }
-    let pictures = plots::of(&run.rows)?.into_iter();
-    let pictures = pictures.chain(costs::crossover(&run.rows)?).chain(load::plots(&run.rows)?);
     for Plot { title, explains, svg } in pictures {
         body += &format!(
             "<figure><figcaption><h2>{}</h2>{}</figcaption>\n{svg}</figure>\n",
-            escape(&title),
-            escape(&explains)
+            escape(title),
+            escape(explains)
         );
     }
     body += &costs::split(&run.rows);
@@ -124,7 +137,7 @@ fn html(run: &Run, verdicts: &[Verdict]) -> Result<String, String> {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>What interprocess communication costs</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         <title>What interprocess communication costs</title>\n<style>\n{COLOURS}{STYLE}</style>\n</head>\n\
          <body>\n{body}</body>\n</html>\n"
     ))
 }
@@ -232,7 +245,7 @@ fn date(unix_s: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{date, escape, html, rate, summary, time, verdicts};
+    use super::{COLOURS, date, escape, html, pictures, rate, summary, time, verdicts};
     use crate::record::{Failure, Row, Run};
     use rstest::rstest;
     use std::path::Path;
@@ -259,7 +272,7 @@ mod tests {
     #[test]
     fn a_page_is_whole_without_anything_else_and_has_no_script() {
         let run = run();
-        let page = html(&run, &verdicts::of(&run.rows)).unwrap();
+        let page = html(&run, &verdicts::of(&run.rows), &pictures(&run.rows).unwrap()).unwrap();
         assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
         assert!(page.contains("<svg") && page.contains("&quot;transport&quot;:&quot;mq&quot;"));
         for foreign in ["<script", "http://", "https://", "src=", "@import"] {
@@ -269,11 +282,23 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_alone_has_its_colours_for_day_and_night() {
+        let pictures = pictures(&run().rows).unwrap();
+        let bars = pictures.iter().find(|picture| picture.title.contains("by length, block")).unwrap();
+        assert_eq!(bars.file(), "round-trips-by-length-block.svg");
+        let svg = bars.alone(COLOURS);
+        assert!(svg.starts_with("<svg") && svg.contains("prefers-color-scheme: dark"), "{svg}");
+        for used in ["--paper", "--ink", "--c0"] {
+            assert!(svg.contains(&format!("{used}:")) && svg.contains(&format!("var({used})")), "{used}");
+        }
+    }
+
+    #[test]
     fn what_went_wrong_is_said_and_nothing_of_it_is_markup() {
         let what = "<b>mq</b> & \"co\"".to_owned();
         let failures = vec![Failure { what, why: "died".into() }];
         let run = Run { failures, is_complete: false, ..run() };
-        let page = html(&run, &[]).unwrap();
+        let page = html(&run, &[], &[]).unwrap();
         assert!(page.contains("Failed: &lt;b&gt;mq&lt;/b&gt; &amp; &quot;co&quot;: died"));
         assert!(page.contains("was interrupted"));
         assert!(summary(&run, &[], Path::new("x")).contains("CAUTION Failed: <b>mq</b>"));
@@ -282,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_run_of_nothing_is_a_page_as_well() {
-        let page = html(&Run::default(), &verdicts::of(&[])).unwrap();
+        let page = html(&Run::default(), &verdicts::of(&[]), &[]).unwrap();
         assert!(page.contains("wasn&#39;t measured") || page.contains("wasn't measured"), "{page}");
     }
 

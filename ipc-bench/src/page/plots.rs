@@ -19,6 +19,22 @@ pub(super) struct Plot {
     pub(super) svg: String,
 }
 
+impl Plot {
+    /// What its file is called.
+    pub(super) fn file(&self) -> String {
+        let words = self.title.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+        words.join("-") + ".svg"
+    }
+
+    /// With a style sheet of its own, for where there is no page around it.
+    pub(super) fn alone(&self, colours: &str) -> String {
+        let ground = "<rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>";
+        let font = "text { font-family: system-ui, sans-serif; }";
+        self.svg.replacen('>', &format!(">\n<style>\n{colours}{font}\n</style>\n{ground}"), 1)
+    }
+}
+
 const WIDTH: u32 = 760;
 const HEIGHT: u32 = 420;
 
