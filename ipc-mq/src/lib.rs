@@ -82,6 +82,7 @@
 //! ([`ChannelError::Limit`]), and what raises it; `ipc doctor` shows them all.
 #![cfg(target_os = "linux")]
 
+mod flock;
 mod place;
 mod posix;
 mod random;

@@ -13,13 +13,14 @@
 //! nothing. A name is taken only if it is free; it is taken away under a lock on the directory
 //! (`flock(2)`), which the kernel takes back from the dead.
 
+use crate::{flock::Locked, wait::uninterrupted};
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open, openat, readlinkat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat},
     sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
-    unistd::{UnlinkatFlags, geteuid, linkat, symlinkat, unlinkat},
+    unistd::{UnlinkatFlags, close, geteuid, linkat, symlinkat, unlinkat},
 };
 use std::{
     env,
@@ -79,14 +80,9 @@ impl Home {
     /// with the process.
     pub(crate) fn lock(&self) -> Result<Option<LockedFolder>, ChannelError> {
         // Each time a description of its own: threads exclude each other too.
-        let Some((mut unlocked, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
-        loop {
-            match Flock::lock(unlocked, FlockArg::LockExclusive) {
-                Ok(lock) => return Ok(Some(Folder { descriptor: Locked(lock), home: self.clone(), uid })),
-                Err((again, Errno::EINTR)) => unlocked = again,
-                Err((_, errno)) => return Err(OsError::new("flock", errno).into()),
-            }
-        }
+        let Some((unlocked, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
+        let descriptor = Locked::wait(unlocked).map_err(|errno| OsError::new("flock", errno))?;
+        Ok(Some(Folder { descriptor, home: self.clone(), uid }))
     }
 
     /// The same; it is made if it is missing.
@@ -107,21 +103,22 @@ impl Home {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         // Where it leads is the system's affair, a symbolic link included.
         let flags = DIRECTORY.difference(OFlag::O_NOFOLLOW) | OFlag::O_PATH;
-        let parent = open(parent, flags, Mode::empty()).map_err(|errno| refusal(parent, errno))?;
-        let name = self.path.file_name().ok_or_else(|| refusal(&self.path, Errno::ENOENT))?;
+        let parent = uninterrupted(|| open(parent, flags, Mode::empty()))
+            .map_err(|errno| refusal("open", parent, errno))?;
+        let name = self.path.file_name().ok_or_else(|| refusal("mkdirat", &self.path, Errno::ENOENT))?;
         match mkdirat(parent, name, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(refusal(&self.path, errno)),
+            Err(errno) => Err(refusal("mkdirat", &self.path, errno)),
         }
     }
 
     /// Somebody else may have been faster to take the name of our directory. Says also who we
     /// are.
     fn open_checked(&self, access: OFlag) -> Result<Option<(OwnedFd, u32)>, ChannelError> {
-        let directory = match open(&*self.path, DIRECTORY | access, Mode::empty()) {
+        let directory = match uninterrupted(|| open(&*self.path, DIRECTORY | access, Mode::empty())) {
             Ok(directory) => directory,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(refusal(&self.path, errno)),
+            Err(errno) => return Err(refusal("open", &self.path, errno)),
         };
         let (found, uid, path) = (status(&directory)?, geteuid().as_raw(), self.path.display());
         if found.st_uid != uid && !self.trusted_uids.contains(&found.st_uid) {
@@ -153,17 +150,6 @@ pub(crate) struct Folder<D = OwnedFd> {
 /// The directory, in which nobody else takes names away.
 pub(crate) type LockedFolder = Folder<Locked>;
 
-/// A descriptor with a lock. It is given back by a call of its own: a child process that was
-/// forked meanwhile has the descriptor too.
-#[derive(Debug)]
-pub(crate) struct Locked(Flock<OwnedFd>);
-
-impl AsFd for Locked {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl<D: AsFd> Folder<D> {
     pub(crate) fn path(&self) -> &Path {
         &self.home.path
@@ -192,7 +178,7 @@ impl<D: AsFd> Folder<D> {
             Err(Errno::EINVAL) => {
                 Err(ChannelError::Corrupt(format!("{} is not a symbolic link: remove it", path().display())))
             }
-            Err(errno) => Err(refusal(&path(), errno)),
+            Err(errno) => Err(refusal("readlinkat", &path(), errno)),
         }
     }
 
@@ -200,17 +186,17 @@ impl<D: AsFd> Folder<D> {
     pub(crate) fn publish_text(&self, name: &str, text: &str) -> Result<(), ChannelError> {
         symlinkat(text, &self.descriptor, name).map_err(|errno| match errno {
             Errno::EEXIST => ChannelError::AlreadyExists,
-            other => refusal(&self.path().join(name), other),
+            other => refusal("symlinkat", &self.path().join(name), other),
         })
     }
 
     /// Opens what has this name, whatever it is.
     pub(crate) fn open_unchecked(&self, name: &str) -> Result<Option<File>, ChannelError> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        match openat(&self.descriptor, name, flags, Mode::empty()) {
+        match uninterrupted(|| openat(&self.descriptor, name, flags, Mode::empty())) {
             Ok(descriptor) => Ok(Some(File::from(descriptor))),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(refusal(&self.path().join(name), errno)),
+            Err(errno) => Err(refusal("openat", &self.path().join(name), errno)),
         }
     }
 
@@ -247,8 +233,8 @@ impl<D: AsFd> Folder<D> {
     /// Makes a file with exactly this mode under a free name. It appears whole, or not at all.
     pub(crate) fn publish(&self, name: &str, text: &str, mode: u32) -> Result<OpenFile, ChannelError> {
         let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let unnamed = openat(&self.descriptor, ".", flags, Mode::from_bits_truncate(mode));
-        let mut file = File::from(unnamed.map_err(|errno| refusal(self.path(), errno))?);
+        let unnamed = uninterrupted(|| openat(&self.descriptor, ".", flags, Mode::from_bits_truncate(mode)));
+        let mut file = File::from(unnamed.map_err(|errno| refusal("openat", self.path(), errno))?);
         let mut status = status(&file)?;
         if status.st_mode & 0o7777 != mode {
             // The umask took from it.
@@ -263,7 +249,7 @@ impl<D: AsFd> Folder<D> {
                 "this kernel gives no name to a file without /proc: mount it with `mount -t proc proc /proc`"
                     .into(),
             )),
-            Err(errno) => Err(refusal(&self.path().join(name), errno)),
+            Err(errno) => Err(refusal("linkat", &self.path().join(name), errno)),
         }
     }
 
@@ -282,21 +268,24 @@ impl<D: AsFd> Folder<D> {
     pub(crate) fn unlink_own(&self, name: &str) -> Result<(), ChannelError> {
         match unlinkat(&self.descriptor, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(refusal(&self.path().join(name), errno)),
+            Err(errno) => Err(refusal("unlinkat", &self.path().join(name), errno)),
         }
     }
 
     /// Whether the name leads to this file.
-    pub(crate) fn leads_to(&self, name: &str, file: &OpenFile) -> bool {
-        let found = fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-        found.is_ok_and(|found| file.is(&found))
+    pub(crate) fn leads_to(&self, name: &str, file: &OpenFile) -> Result<bool, OsError> {
+        match fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(file.is(&found)),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(OsError::new("fstatat", errno)),
+        }
     }
 
     /// All names of channels behind this prefix, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<ChannelName>, ChannelError> {
-        let descriptor = openat(&self.descriptor, ".", DIRECTORY, Mode::empty())
+        let descriptor = uninterrupted(|| openat(&self.descriptor, ".", DIRECTORY, Mode::empty()))
             .map_err(|errno| OsError::new("openat", errno))?;
-        let mut directory = Dir::from_fd(descriptor).map_err(|errno| OsError::new("fdopendir", errno))?;
+        let mut directory = entries(descriptor)?;
         let mut names = Vec::new();
         for entry in directory.iter() {
             let entry = entry.map_err(|errno| OsError::new("readdir", errno))?;
@@ -358,8 +347,18 @@ fn no_text(path: &Path) -> ChannelError {
     ChannelError::Corrupt(format!("{} holds other things than text: remove it", path.display()))
 }
 
+/// To read a directory.
+pub(crate) fn entries(descriptor: OwnedFd) -> Result<Dir, OsError> {
+    let raw = descriptor.as_raw_fd();
+    Dir::from_fd(descriptor).map_err(|errno| {
+        // `nix` has given it away, and the C library didn't take it.
+        let _ = close(raw);
+        OsError::new("fdopendir", errno)
+    })
+}
+
 /// Why a directory or a file can't be used.
-fn refusal(path: &Path, errno: Errno) -> ChannelError {
+fn refusal(call: &'static str, path: &Path, errno: Errno) -> ChannelError {
     let path = path.display();
     match errno {
         Errno::ENOENT => ChannelError::InvalidConfig(format!(
@@ -382,6 +381,6 @@ fn refusal(path: &Path, errno: Errno) -> ChannelError {
         Errno::EOPNOTSUPP => ChannelError::Unsupported(format!(
             "the file system of {path} has no unnamed files: set IPC_DIR to a directory on another one"
         )),
-        other => OsError::new("open", other).into(),
+        other => OsError::new(call, other).into(),
     }
 }

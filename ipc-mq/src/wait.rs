@@ -51,6 +51,16 @@ pub(crate) fn sort_out<T>(call: &'static str, answer: Result<T, Errno>) -> Resul
     }
 }
 
+/// Makes a call again when a signal has interrupted it.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// What a wait watches: something with a descriptor that `ppoll` takes.
 pub(crate) trait Watched {
     fn watched(&self) -> BorrowedFd<'_>;

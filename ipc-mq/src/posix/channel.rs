@@ -51,7 +51,7 @@ impl MqChannel {
     /// The queue for an endpoint.
     fn endpoint(&self) -> Result<Queue, ChannelError> {
         if self.shared.swap(true, Relaxed) {
-            self.queue.duplicate().map_err(limits::explain_any)
+            self.queue.duplicate().map_err(|errno| limits::explain_any("fcntl", errno))
         } else {
             Ok(self.queue.clone())
         }

@@ -61,12 +61,12 @@ pub(crate) fn explain_create(errno: Errno, asked: Geometry) -> ChannelError {
         Errno::EACCES | Errno::EPERM => {
             ChannelError::NotPermitted("this process may not make queues here".into())
         }
-        other => explain_any(other),
+        other => explain_any("mq_open", other),
     }
 }
 
-/// Why an `mq_open` failed, where that has nothing to do with the queue's settings.
-pub(crate) fn explain_any(errno: Errno) -> ChannelError {
+/// Why a queue could not be opened, where that has nothing to do with its settings.
+pub(crate) fn explain_any(call: &'static str, errno: Errno) -> ChannelError {
     match errno {
         Errno::ENOENT => ChannelError::NotFound,
         Errno::EMFILE => ChannelError::Limit(
@@ -86,7 +86,7 @@ pub(crate) fn explain_any(errno: Errno) -> ChannelError {
              or use another kind of channel"
                 .into(),
         ),
-        other => OsError::new("mq_open", other).into(),
+        other => OsError::new(call, other).into(),
     }
 }
 
@@ -97,7 +97,7 @@ fn explain_refused_geometry(asked: Geometry) -> ChannelError {
     let depth = exceeded("depth", asked.depth, MSG_MAX, HARD_DEPTH_MAX);
     let len = exceeded("maximum message length", asked.max_message_len, MSGSIZE_MAX, HARD_MESSAGE_LEN_MAX);
     let why: Vec<String> = [depth, len].into_iter().flatten().collect();
-    if why.is_empty() { explain_any(Errno::EINVAL) } else { ChannelError::Limit(why.join("; ")) }
+    if why.is_empty() { explain_any("mq_open", Errno::EINVAL) } else { ChannelError::Limit(why.join("; ")) }
 }
 
 fn exceeded(setting: &str, asked: usize, limit: Sysctl, hard_max: usize) -> Option<String> {

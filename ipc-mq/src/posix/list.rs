@@ -2,9 +2,9 @@
 //! `/dev/mqueue`, reached without a mount point where that is permitted.
 
 use super::sys;
+use crate::place::entries;
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
-    dir::Dir,
     errno::Errno,
     fcntl::AtFlags,
     sys::stat::{FileStat, fstatat},
@@ -18,7 +18,7 @@ const MOUNT_POINT: &str = "/dev/mqueue";
 
 /// The names of all queues that are names of channels, sorted.
 pub(crate) fn names() -> Result<Vec<ChannelName>, ChannelError> {
-    let mut directory = Dir::from_fd(queues()?).map_err(|errno| OsError::new("fdopendir", errno))?;
+    let mut directory = entries(queues()?)?;
     let mut names = Vec::new();
     for entry in directory.iter() {
         let entry = entry.map_err(|errno| OsError::new("readdir", errno))?;
@@ -45,8 +45,8 @@ fn queues() -> Result<OwnedFd, ChannelError> {
     if let Some(directory) = sys::mounted_queues(Path::new(MOUNT_POINT))? {
         return Ok(directory);
     }
-    sys::detached_queues().map_err(|errno| match errno {
-        Errno::EMFILE | Errno::ENFILE => OsError::new("fsopen", errno).into(),
+    sys::detached_queues().map_err(|error| match error.error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => error.into(),
         // No privilege, or a kernel or a sandbox without these calls.
         _ => ChannelError::Unsupported(format!(
             "the kernel shows its queues only where they are mounted: \

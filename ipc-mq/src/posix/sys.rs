@@ -5,6 +5,7 @@
 //! `nix` has these calls too, but leaves `mq_open` without its last two arguments when a
 //! queue is to be created with the kernel's defaults, and doesn't close descriptors.
 
+use crate::wait::uninterrupted;
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -231,7 +232,7 @@ pub(crate) fn queue_bytes_limit() -> Option<u64> {
 
 /// The directory at `path`, if the kernel's queues are mounted there.
 pub(crate) fn mounted_queues(path: &Path) -> Result<Option<OwnedFd>, OsError> {
-    let directory = match open(path, DIRECTORY, Mode::empty()) {
+    let directory = match uninterrupted(|| open(path, DIRECTORY, Mode::empty())) {
         Ok(directory) => directory,
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => return Ok(None),
         Err(errno) => return Err(OsError::new("open", errno)),
@@ -243,12 +244,13 @@ pub(crate) fn mounted_queues(path: &Path) -> Result<Option<OwnedFd>, OsError> {
 /// The directory of the kernel's queues without a mount point: a mount that is in no
 /// process's mount table and goes with its descriptor, `fsopen(2)`, `fsconfig(2)` and
 /// `fsmount(2)`. Takes CAP_SYS_ADMIN.
-pub(crate) fn detached_queues() -> Result<OwnedFd, Errno> {
-    let context = fsopen(c"mqueue")?;
-    fsconfig_create(&context)?;
-    let mount = fsmount(&context)?;
+pub(crate) fn detached_queues() -> Result<OwnedFd, OsError> {
+    let os = |call| move |errno: Errno| OsError::new(call, errno);
+    let context = uninterrupted(|| fsopen(c"mqueue")).map_err(os("fsopen"))?;
+    uninterrupted(|| fsconfig_create(&context)).map_err(os("fsconfig"))?;
+    let mount = fsmount(&context).map_err(os("fsmount"))?;
     // The mount's descriptor only names it (O_PATH); "." opens it.
-    openat(&mount, ".", DIRECTORY, Mode::empty())
+    uninterrupted(|| openat(&mount, ".", DIRECTORY, Mode::empty())).map_err(os("openat"))
 }
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);

@@ -118,7 +118,7 @@ fn open_any(name: &ChannelName) -> Result<(Queue, Access), ChannelError> {
         Errno::EACCES => {
             not_permitted(name, "this process may neither receive from the queue nor send to it")
         }
-        other => limits::explain_any(other),
+        other => limits::explain_any("mq_open", other),
     })
 }
 

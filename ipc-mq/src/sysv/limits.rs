@@ -7,7 +7,10 @@ use nix::errno::Errno;
 
 /// What they are now.
 pub(crate) fn current() -> Result<Limits, ChannelError> {
-    sys::limits().map_err(explain_create)
+    sys::limits().map_err(|errno| match errno {
+        Errno::ENOSYS => explain_create(errno),
+        other => OsError::new("msgctl", other).into(),
+    })
 }
 
 impl Limits {

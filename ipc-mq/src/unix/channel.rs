@@ -83,7 +83,7 @@ impl Found {
     }
 
     /// Whether the name still leads to this channel.
-    pub(crate) fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> Result<bool, OsError> {
         self.folder.leads_to(&file_name(&self.name), &self.file)
     }
 

@@ -4,7 +4,7 @@ use super::{
     channel::Found,
     packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE},
 };
-use crate::wait::Waiter;
+use crate::wait::{Waiter, uninterrupted};
 use ipc_core::{OsError, SendError, Unready, Wait};
 use nix::{
     errno::Errno,
@@ -44,14 +44,14 @@ impl Connection {
             return Ok(connection);
         }
         if matches!(wait, Wait::Never) {
-            return Err(if found.exists() { SendError::WouldBlock } else { SendError::Closed });
+            return Err(if found.exists()? { SendError::WouldBlock } else { SendError::Closed });
         }
-        let arrivals = arrivals(found).map_err(|errno| OsError::new("inotify_add_watch", errno))?;
+        let arrivals = arrivals(found)?;
         waiter
             .until(arrivals.as_fd(), PollFlags::POLLIN, wait, |_| {
                 // Before the look, so that what happens after it wakes us.
                 while arrivals.read_events().is_ok_and(|events| !events.is_empty()) {}
-                if !found.exists() {
+                if !found.exists()? {
                     return Err(Unready::Closed);
                 }
                 Self::try_open(found).map_err(Unready::from)
@@ -70,7 +70,7 @@ impl Connection {
             setsockopt(&socket, SndBuf, &half).map_err(|errno| OsError::new("setsockopt", errno))?;
         }
         let address = found.address(&found.settings.socket_name())?;
-        match connect(socket.as_raw_fd(), &address) {
+        match uninterrupted(|| connect(socket.as_raw_fd(), &address)) {
             Ok(()) => {}
             // Nobody has come yet; who was there is dead; or it isn't settled which.
             Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ECONNRESET) => return Ok(None),
@@ -154,8 +154,9 @@ pub(crate) fn is_gone(errno: Errno) -> bool {
 }
 
 /// Tells when a receiver comes, or the channel goes.
-fn arrivals(found: &Found) -> Result<Inotify, Errno> {
-    let arrivals = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+fn arrivals(found: &Found) -> Result<Inotify, OsError> {
+    let arrivals = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+        .map_err(|errno| OsError::new("inotify_init1", errno))?;
     for (path, events) in [
         (found.folder.path(), AddWatchFlags::IN_MOVED_TO),
         (&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF),
@@ -163,7 +164,7 @@ fn arrivals(found: &Found) -> Result<Inotify, Errno> {
         match arrivals.add_watch(path, events) {
             // Gone already: the first look says so.
             Ok(_) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
+            Err(errno) => return Err(OsError::new("inotify_add_watch", errno)),
         }
     }
     Ok(arrivals)

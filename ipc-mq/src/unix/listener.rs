@@ -9,10 +9,11 @@ use super::{
     sys::{self, Received},
     transport::lock_role,
 };
+use crate::flock::Locked;
 use ipc_core::{ChannelError, Credentials, OsError};
 use nix::{
     errno::Errno,
-    fcntl::{Flock, renameat},
+    fcntl::renameat,
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
         socket::{
@@ -54,7 +55,7 @@ pub(crate) struct Listener {
     allowed_uids: Vec<u32>,
     max_message_len: usize,
     /// The role, held as long as this lives.
-    _role: Flock<File>,
+    _role: Locked<File>,
 }
 
 #[derive(Debug)]

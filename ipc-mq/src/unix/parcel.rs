@@ -2,6 +2,7 @@
 //! that the receiver can read it in place without trusting anybody.
 
 use super::sys::{self, Pages};
+use ipc_core::OsError;
 use nix::{
     errno::Errno,
     sys::{
@@ -23,10 +24,10 @@ pub(crate) struct Sealed(OwnedFd);
 impl Sealed {
     /// A copy of `message`, by `write`: it fills new pages without clearing them first, which is
     /// faster than to map and fault them in.
-    pub(crate) fn copy_of(message: &[u8]) -> Result<Self, Errno> {
-        let mut file = File::from(create()?);
-        file.write_all(message).map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-        sys::seal(file.as_fd())?;
+    pub(crate) fn copy_of(message: &[u8]) -> Result<Self, OsError> {
+        let mut file = File::from(create().map_err(|errno| OsError::new("memfd_create", errno))?);
+        file.write_all(message).map_err(|error| OsError::new("write", error))?;
+        sys::seal(file.as_fd()).map_err(|errno| OsError::new("fcntl", errno))?;
         Ok(Self(file.into()))
     }
 }

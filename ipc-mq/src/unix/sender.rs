@@ -87,7 +87,7 @@ impl Way<'_> {
         }
         // Not copied before there is room.
         self.await_room(wait)?;
-        let sealed = Sealed::copy_of(message).map_err(|errno| OsError::new("memfd_create", errno))?;
+        let sealed = Sealed::copy_of(message)?;
         self.push(Packet::parcel(&sealed, message.len()), wait)
     }
 

@@ -6,14 +6,12 @@ use super::{
     config::Settings,
 };
 use crate::{
+    flock::Locked,
     place::{Folder, Home, OpenFile, status},
     random,
 };
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Role, Transport};
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
+use nix::errno::Errno;
 use std::{fs::File, os::fd::AsFd, path::PathBuf};
 
 /// The channels of this user, or of a directory.
@@ -145,15 +143,15 @@ pub(crate) fn lock_role<D: AsFd>(
     folder: &Folder<D>,
     name: &ChannelName,
     found: &OpenFile,
-) -> Result<Flock<File>, ChannelError> {
+) -> Result<Locked<File>, ChannelError> {
     let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
-    let lock = match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
+    let lock = match Locked::at_once(own) {
         Ok(lock) => lock,
-        Err((_, Errno::EWOULDBLOCK)) => return Err(ChannelError::Busy { role: Role::Receiver, pid: None }),
-        Err((_, errno)) => return Err(OsError::new("flock", errno).into()),
+        Err(Errno::EWOULDBLOCK) => return Err(ChannelError::Busy { role: Role::Receiver, pid: None }),
+        Err(errno) => return Err(OsError::new("flock", errno).into()),
     };
     // It may be another one by now, or gone: who removes the channel has the lock until its
     // name is.
-    let now = status(&*lock)?;
+    let now = status(&lock)?;
     if found.is(&now) && now.st_nlink > 0 { Ok(lock) } else { Err(ChannelError::NotFound) }
 }
