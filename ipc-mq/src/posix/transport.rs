@@ -36,13 +36,15 @@ impl Transport for Mq {
         let (path, mode) = (queue_path(name), config.mode_or_default());
         let queue = Queue::create(&path, mode, config.geometry())
             .map_err(|errno| limits::explain_create(errno, config.geometry_or_default()))?;
-        if let Err(error) = set_exact_mode(&queue, mode) {
-            // Without its mode it is not the queue that was asked for.
+        let geometry = set_exact_mode(&queue, mode).and_then(|()| match config.geometry() {
+            // What was asked for is what there is.
+            Some(geometry) => Ok(geometry),
+            None => queue.attributes().map(|all| all.geometry),
+        });
+        let geometry = geometry.inspect_err(|_| {
+            // Without its mode it is not the queue that was asked for, nor known without the other.
             let _ = sys::unlink(&path);
-            return Err(error.into());
-        }
-        // What was asked for is what there is.
-        let geometry = config.geometry().map_or_else(|| queue.attributes().map(|all| all.geometry), Ok)?;
+        })?;
         let access = match mode & 0o600 {
             0o600 => Some(Access::Both),
             // The maker's descriptor can do more than its queue's mode permits.
