@@ -91,6 +91,7 @@ impl Listener {
         let (name, new) = (settings.socket_name(), settings.new_socket_name());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(os("socket"))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
         // The new socket takes the name when it listens, or a sender could come too early and
         // wait for ever.
         let address = found.address(&new)?;
@@ -102,12 +103,17 @@ impl Listener {
             folder.unlink_own(&new)?;
             bind(socket.as_raw_fd(), &address).map_err(os("bind"))?;
         }
-        let mode = Mode::from_bits_truncate(found.file.status.st_mode & 0o666);
-        fchmodat(folder, &*new, mode, FchmodatFlags::FollowSymlink).map_err(os("fchmodat"))?;
-        listen(&socket, Backlog::MAXALLOWABLE).map_err(os("listen"))?;
-        renameat(folder, &*new, folder, &*name).map_err(os("renameat"))?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
-        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, LISTENING)).map_err(os("epoll_ctl"))?;
+        let listening = || {
+            let mode = Mode::from_bits_truncate(found.file.status.st_mode & 0o666);
+            fchmodat(folder, &*new, mode, FchmodatFlags::FollowSymlink).map_err(os("fchmodat"))?;
+            listen(&socket, Backlog::MAXALLOWABLE).map_err(os("listen"))?;
+            epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, LISTENING)).map_err(os("epoll_ctl"))?;
+            renameat(folder, &*new, folder, &*name).map_err(os("renameat"))
+        };
+        listening().inspect_err(|_| {
+            // Nobody would listen there.
+            let _ = folder.unlink_own(&new);
+        })?;
         Ok(Self {
             epoll,
             socket,
