@@ -46,6 +46,8 @@ pub(crate) struct Listener {
     watched: bool,
     senders: Vec<Option<Peer>>,
     connected: usize,
+    /// Who came, but couldn't be taken in yet for want of memory.
+    at_the_door: Option<OwnedFd>,
     /// Whose messages are taken, and for how many messages more.
     current: Option<usize>,
     turn: u32,
@@ -64,6 +66,8 @@ struct Peer {
     credentials: Credentials,
     /// It said that it goes.
     said_farewell: bool,
+    /// Came, but couldn't be mapped yet for want of memory.
+    unmapped: Option<Parcel>,
 }
 
 /// What a look at the sockets found.
@@ -120,6 +124,7 @@ impl Listener {
             watched: true,
             senders: Vec::new(),
             connected: 0,
+            at_the_door: None,
             current: None,
             turn: 0,
             streams: false,
@@ -158,7 +163,7 @@ impl Listener {
                 }
             }
             // Where nobody is in, who comes next is at the door.
-            if self.connected == 0 && self.take_in()? {
+            if (self.connected == 0 || self.at_the_door.is_some()) && self.take_in()? {
                 continue;
             }
             match self.ready(may_wait)? {
@@ -193,7 +198,7 @@ impl Listener {
             self.close_the_door()?;
             return Ok(false);
         }
-        let socket = match sys::accept(self.socket.as_fd()) {
+        let socket = match self.at_the_door.take().map_or_else(|| sys::accept(self.socket.as_fd()), Ok) {
             Ok(socket) => socket,
             Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::EINTR | Errno::ECONNABORTED) => return Ok(true),
@@ -204,14 +209,37 @@ impl Listener {
             }
             Err(errno) => return Err(OsError::new("accept4", errno)),
         };
-        let found =
-            getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
-        let credentials = Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
-        if self.allowed_uids.contains(&credentials.uid) {
-            let index = self.add(Peer { socket, credentials, said_farewell: false })?;
-            (self.current, self.turn, self.streams) = (Some(index), TURN, false);
+        match self.admit(&socket) {
+            Ok(Some((index, credentials))) => {
+                let peer = Peer { socket, credentials, said_farewell: false, unmapped: None };
+                self.senders[index] = Some(peer);
+                self.connected += 1;
+                (self.current, self.turn, self.streams) = (Some(index), TURN, false);
+                Ok(true)
+            }
+            Ok(None) => Ok(true),
+            Err(error) => {
+                // What it has sent is not to be lost.
+                self.at_the_door = Some(socket);
+                Err(error)
+            }
         }
-        Ok(true)
+    }
+
+    /// A place for the one who came, and who it is, if it is allowed.
+    fn admit(&mut self, socket: &OwnedFd) -> Result<Option<(usize, Credentials)>, OsError> {
+        let found = getsockopt(socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
+        let credentials = Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
+        if !self.allowed_uids.contains(&credentials.uid) {
+            return Ok(None);
+        }
+        let index = self.senders.iter().position(Option::is_none).unwrap_or(self.senders.len());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+        self.epoll.add(socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+        if index == self.senders.len() {
+            self.senders.push(None);
+        }
+        Ok(Some((index, credentials)))
     }
 
     /// Nobody else is taken in until one goes.
@@ -219,18 +247,6 @@ impl Listener {
         self.epoll.delete(&self.socket).map_err(|errno| OsError::new("epoll_ctl", errno))?;
         self.watched = false;
         Ok(())
-    }
-
-    fn add(&mut self, peer: Peer) -> Result<usize, OsError> {
-        let index = self.senders.iter().position(Option::is_none).unwrap_or(self.senders.len());
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-        self.epoll.add(&peer.socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
-        if index == self.senders.len() {
-            self.senders.push(None);
-        }
-        self.senders[index] = Some(peer);
-        self.connected += 1;
-        Ok(index)
     }
 
     /// Closes a sender's connection, and lets another one in.
@@ -257,6 +273,9 @@ impl Listener {
         let Some(peer) = self.senders.get_mut(index).and_then(Option::as_mut) else {
             return Ok(Read::Nothing);
         };
+        if let Some(parcel) = peer.unmapped.take() {
+            return map(peer, parcel, held);
+        }
         let received = match sys::receive(peer.socket.as_fd(), held.space()) {
             Ok(received) => received,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Read::Nothing),
@@ -272,15 +291,34 @@ impl Listener {
         }
         let max_message_len = self.max_message_len;
         match unpack(received, max_message_len) {
-            Some(Unpacked::Message { inline_len, descriptors, pages }) => {
-                held.push(inline_len, Tag { credentials: peer.credentials, descriptors, pages });
+            Some(Unpacked::Message { inline_len, descriptors }) => {
+                held.push(inline_len, Tag { credentials: peer.credentials, descriptors, pages: None });
                 Ok(Read::Message)
             }
+            Some(Unpacked::Parcel(parcel)) => map(peer, parcel, held),
             Some(Unpacked::Farewell) => {
                 peer.said_farewell = true;
                 Ok(Read::Gone { death: false })
             }
             None => Ok(Read::Gone { death: false }),
+        }
+    }
+}
+
+/// Takes a message in its pages. What isn't a message ends the connection.
+#[cold]
+fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError> {
+    match parcel::open(&parcel.memfd, parcel.len) {
+        Ok(Some(pages)) => {
+            let Parcel { descriptors, .. } = parcel;
+            held.push(0, Tag { credentials: peer.credentials, descriptors, pages: Some(pages) });
+            Ok(Read::Message)
+        }
+        Ok(None) => Ok(Read::Gone { death: false }),
+        Err(error) => {
+            // The next call tries again.
+            peer.unmapped = Some(parcel);
+            Err(error)
         }
     }
 }
@@ -295,8 +333,17 @@ fn out_of_descriptors() -> OsError {
 
 /// A packet that is one of ours.
 enum Unpacked {
-    Message { inline_len: usize, descriptors: Vec<OwnedFd>, pages: Option<sys::Pages> },
+    Message { inline_len: usize, descriptors: Vec<OwnedFd> },
+    Parcel(Parcel),
     Farewell,
+}
+
+/// A message in pages of its own, that it says to be of this length.
+#[derive(Debug)]
+struct Parcel {
+    memfd: OwnedFd,
+    len: NonZeroUsize,
+    descriptors: Vec<OwnedFd>,
 }
 
 /// Checks all that a peer could have made up.
@@ -310,10 +357,10 @@ fn unpack(received: Received, max_message_len: usize) -> Option<Unpacked> {
         return None;
     }
     match kind {
-        Kind::Inline if len == inline_len => Some(Unpacked::Message { inline_len, descriptors, pages: None }),
+        Kind::Inline if len == inline_len => Some(Unpacked::Message { inline_len, descriptors }),
         Kind::Parcel if inline_len == 0 && !descriptors.is_empty() => {
-            let pages = parcel::open(&descriptors.remove(0), NonZeroUsize::new(len)?).ok()?;
-            Some(Unpacked::Message { inline_len: 0, descriptors, pages: Some(pages) })
+            let (len, memfd) = (NonZeroUsize::new(len)?, descriptors.remove(0));
+            Some(Unpacked::Parcel(Parcel { memfd, len, descriptors }))
         }
         Kind::Farewell if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Farewell),
         _ => None,

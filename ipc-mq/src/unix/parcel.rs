@@ -8,6 +8,7 @@ use nix::{
     sys::{
         memfd::{MFdFlags, memfd_create},
         stat::{SFlag, fstat},
+        statfs::{HUGETLBFS_MAGIC, fstatfs},
     },
 };
 use std::{
@@ -38,18 +39,35 @@ impl AsFd for Sealed {
     }
 }
 
-/// Maps what a peer sent as a message of this length, if it is one.
-pub(crate) fn open(descriptor: &OwnedFd, len: NonZeroUsize) -> Result<Pages, Errno> {
+/// Maps what a peer sent as a message of this length, if it is one. A want of memory is no fault
+/// of the peer's, and an error.
+pub(crate) fn open(descriptor: &OwnedFd, len: NonZeroUsize) -> Result<Option<Pages>, OsError> {
+    let or_none = |call, errno| match errno {
+        Errno::ENOMEM => Err(OsError::new(call, errno)),
+        _ => Ok(None),
+    };
     // The seals first: a size that can't change any more is worth looking at.
-    if sys::seals(descriptor.as_fd())? & sys::SEALED != sys::SEALED {
-        return Err(Errno::EPERM);
+    match sys::seals(descriptor.as_fd()) {
+        Ok(seals) if seals & sys::SEALED == sys::SEALED => {}
+        Ok(_) => return Ok(None),
+        Err(errno) => return or_none("fcntl", errno),
     }
-    let status = fstat(descriptor)?;
+    let status = match fstat(descriptor) {
+        Ok(status) => status,
+        Err(errno) => return or_none("fstat", errno),
+    };
     let regular = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     if !regular || u64::try_from(status.st_size) != Ok(len.get() as u64) {
-        return Err(Errno::EINVAL);
+        return Ok(None);
     }
-    Pages::sealed(descriptor, len)
+    match Pages::sealed(descriptor, len) {
+        Ok(pages) => Ok(Some(pages)),
+        // Of huge pages the system has few, or none.
+        Err(_) if fstatfs(descriptor).is_ok_and(|found| found.filesystem_type() == HUGETLBFS_MAGIC) => {
+            Ok(None)
+        }
+        Err(errno) => or_none("mmap", errno),
+    }
 }
 
 fn create() -> Result<OwnedFd, Errno> {
