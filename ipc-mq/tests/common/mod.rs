@@ -2,6 +2,8 @@
 //! ways to know that somebody sleeps.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod faults;
 pub(crate) mod sockets;
 
 use ipc_mq::{Channel, ChannelName, Mq, MqChannel, MqConfig, MqReceiver, MqSender, Transport};
@@ -92,6 +94,7 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     let output = child.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    print!("{said}");
 }
 
 /// While it lives, the process has no privileges. Only for processes of one's own.
