@@ -171,9 +171,19 @@ impl Row {
     }
 }
 
-/// Three decimals: no figure here knows more.
 fn rounded<S: Serializer>(figure: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    figure.map(|figure| (figure * 1e3).round() / 1e3).serialize(serializer)
+    figure.map(short).serialize(serializer)
+}
+
+/// Three decimals, and four digits of what is less than 1, so that a small ratio isn't none: no
+/// figure here knows more.
+fn short(figure: f64) -> f64 {
+    let decimals = match figure.abs() {
+        small if small > 0.0 && small < 1.0 => 3 - small.log10().floor() as i32,
+        _ => 3,
+    };
+    let scale = 10f64.powi(decimals);
+    (figure * scale).round() / scale
 }
 
 /// As `--size` takes it.
@@ -197,7 +207,7 @@ pub(crate) fn delay(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, delay, size};
+    use super::{Row, delay, short, size};
     use rstest::rstest;
 
     const FIXED_KEYS: [&str; 13] = [
@@ -215,6 +225,13 @@ mod tests {
         "bytes_per_second",
         "cpu_ns_per_message",
     ];
+
+    #[test]
+    fn figures_have_the_digits_that_they_know() {
+        let figures = [20_703.916_4, 1.234_56, 0.000_260_096_14, 0.0, -0.5].map(short);
+        assert_eq!(figures, [20_703.916, 1.235, 0.000_260_1, 0.0, -0.5]);
+        assert!(short(f64::NAN).is_nan());
+    }
 
     #[test]
     fn the_fixed_keys_are_there_in_order_even_if_nothing_is_known() {

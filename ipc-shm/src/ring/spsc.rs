@@ -551,21 +551,15 @@ impl<M: Memory> Writer<M> {
     }
 
     fn clear_up_to(&mut self, offset: usize) {
-        let (from, to) = (self.clear.max(self.cursor.word + WORD as usize), offset.min(self.limit));
-        if from >= to {
-            return;
-        }
+        let (mut from, to) = (self.clear.max(self.cursor.word + WORD as usize), offset.min(self.limit));
         let (end, lap) = (self.geometry.end(), self.geometry.capacity as usize);
-        if from < end {
+        while from < to {
+            let (place, until) = if from < end { (from, to.min(end)) } else { (from - lap, to) };
             // Release: as of the zero in `publish`.
-            self.memory.clear(from, to.min(end) - from, Release);
+            self.memory.clear(place, until - from, Release);
+            from = until;
+            self.clear = until;
         }
-        if to > end {
-            let from = from.max(end) - lap;
-            // Release: the same.
-            self.memory.clear(from, to - lap - from, Release);
-        }
-        self.clear = to;
     }
 
     /// Says that what is behind the cursor will be written to, and perhaps not published.
