@@ -473,7 +473,11 @@ fn the_self_test_finds_what_is_delayed_lost_and_disturbed() {
 
 /// A run that would take long, with its two measuring processes at work.
 fn long_run(extra: &[&str]) -> (Child, [Pid; 2]) {
-    let arguments = [&["latency", "--transport", "shm:spsc", "--wait", "block"], extra].concat();
+    long_run_of("shm:spsc", extra)
+}
+
+fn long_run_of(transport: &str, extra: &[&str]) -> (Child, [Pid; 2]) {
+    let arguments = [&["latency", "--transport", transport, "--wait", "block"], extra].concat();
     let child = bench(&arguments).spawn().unwrap();
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let peers = until("two measuring processes", || {
@@ -561,20 +565,29 @@ fn a_signal_ends_the_run_and_leaves_nothing(#[case] signal: Signal, #[case] code
     assert_nothing_stays(coordinator, peers);
 }
 
-#[test]
-fn measuring_processes_die_with_a_killed_coordinator() {
-    let (mut child, peers) = long_run(&[]);
+#[rstest]
+#[case::in_memory("shm:spsc")]
+#[case::in_the_kernel("sysv")]
+fn what_a_killed_run_leaves_goes_with_the_next_one(#[case] transport: &str) {
+    let (mut child, peers) = long_run_of(transport, &[]);
+    let prefix = format!("ipc-bench-{}-", child.id());
+    let left = || {
+        let folders = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().file_name());
+        let names = folders.map(|name| name.into_string().unwrap());
+        let queues = ipc_core::Transport::list(&ipc_mq::Sysv::new()).unwrap();
+        let queues = queues.into_iter().map(|name| name.to_string());
+        names.chain(queues).filter(|name| name.starts_with(&prefix)).collect::<Vec<_>>()
+    };
+    until("its channel", || (left().len() > usize::from(transport == "sysv")).then_some(()));
     child.kill().unwrap();
     child.wait().unwrap();
     for peer in peers {
         until("the end of the measuring processes", || has_ended(peer).then_some(()));
     }
-    let directory = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().path());
-    let prefix = format!("/dev/shm/ipc-bench-{}-", child.id());
-    // Nobody was left to remove it.
-    directory
-        .filter(|path| path.starts_with(&prefix) || path.to_string_lossy().starts_with(&prefix))
-        .for_each(|path| fs::remove_dir_all(path).unwrap());
+    assert!(!left().is_empty(), "nobody was there to remove it");
+    let next = bench(&["latency", "--quick", "--transport", "shm:spsc", "--wait", "spin"]).output().unwrap();
+    assert!(next.status.success(), "{}", stderr(&next));
+    assert!(left().is_empty(), "{:?} stays behind", left());
 }
 
 /// A folder that goes when the test is over.

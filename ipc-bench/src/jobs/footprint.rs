@@ -49,7 +49,7 @@ fn resident_kb(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{of, resident_bytes, resident_kb};
-    use crate::links::site::Site;
+    use crate::links::site::Ground;
     use ipc_core::{ChannelName, Transport};
     use ipc_shm::{ShmConfig, Spsc};
 
@@ -67,13 +67,12 @@ mod tests {
 
     #[test]
     fn a_segment_takes_its_room_and_more_and_nothing_of_it_stays() {
-        let site = Site::new().unwrap();
+        let site = Ground::new(&[]).unwrap();
         let (transport, name) = (Spsc::at(&site.directory), ChannelName::new("weighed").unwrap());
         let memory = of(&transport, &ShmConfig::new().capacity_bytes(256 << 10), &name).unwrap();
         assert_eq!(memory.room_bytes, Some(256 << 10));
         let file_bytes = memory.file_bytes.unwrap();
         assert!((256 << 10..512 << 10).contains(&file_bytes), "{file_bytes}");
         assert!(transport.list().unwrap().is_empty());
-        site.clear(&[]);
     }
 }

@@ -238,18 +238,17 @@ mod tests {
     use super::{Opening, RawFile};
     use crate::{
         jobs::lane::AnyLane,
-        links::{backends::ShmSpsc, site::Site},
+        links::{backends::ShmSpsc, site::Ground},
         spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
     };
     use rstest::rstest;
-    use std::fs;
+    use std::{fs, slice};
 
     #[rstest]
     fn what_is_made_is_undone_and_what_is_opened_stays(
         #[values(TransportId::RawFile, TransportId::ShmSpsc)] transport: TransportId,
         #[values(Job::Create, Job::OpenToSend, Job::OpenToReceive)] job: Job,
     ) {
-        let site = Site::new().unwrap();
         let spec = LaneSpec {
             transport,
             waiting: Waiting::Adaptive,
@@ -261,6 +260,7 @@ mod tests {
             layer: Layer::None,
             region: None,
         };
+        let site = Ground::new(slice::from_ref(&spec)).unwrap();
         let mut lane: Box<dyn AnyLane> = match transport {
             TransportId::RawFile => Box::new(RawFile::new(&spec, &site).unwrap()),
             _ => Box::new(Opening::<ShmSpsc>::new(&spec, &site).unwrap()),
@@ -270,8 +270,9 @@ mod tests {
             assert_eq!(outcome.latencies_ns.iter().map(|(_, count)| count).sum::<u64>(), 20);
             assert!(outcome.latencies_ns.iter().all(|&(time_ns, _)| time_ns > 0));
         }
-        assert_eq!(fs::read_dir(&site.directory).unwrap().count(), 1);
-        site.clear(&[spec]);
-        assert!(!site.directory.exists());
+        assert_eq!(fs::read_dir(&site.directory).unwrap().count(), 2, "what is opened, and what is held");
+        let directory = site.directory.clone();
+        drop((lane, site));
+        assert!(!directory.exists());
     }
 }

@@ -293,7 +293,7 @@ fn with_ends<B: Backend, S: SendingEnd + 'static, R: ReceivingEnd + 'static>(
 mod tests {
     use super::attach;
     use crate::{
-        links::site::Site,
+        links::site::Ground,
         spec::{LaneSpec, Layer, Member, Shape, Touch, TransportId, Waiting},
     };
     use rstest::rstest;
@@ -304,7 +304,6 @@ mod tests {
     #[case::newest(TransportId::ShmLatest, Shape::Pair)]
     #[case::locked(TransportId::ShmMutex, Shape::Pair)]
     fn a_layer_that_would_do_nothing_is_refused(#[case] transport: TransportId, #[case] shape: Shape) {
-        let site = Site::new().unwrap();
         let spec = LaneSpec {
             transport,
             waiting: Waiting::Spin,
@@ -316,8 +315,8 @@ mod tests {
             tag: "0".into(),
             region: None,
         };
+        let site = Ground::new(std::slice::from_ref(&spec)).unwrap();
         let error = attach(&spec, Member::NEAR, &site).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("is not measured with a layer like Drop"), "{error}");
-        site.clear(&[spec]);
     }
 }

@@ -88,7 +88,7 @@ mod tests {
         jobs::lane::AnyLane,
         links::{
             shared::{Region, create},
-            site::Site,
+            site::{Ground, Site},
         },
         spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
     };
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn both_change_the_value_and_a_change_by_somebody_else_is_noticed() {
-        let (site, memory) = (Site::new().unwrap(), create(Updates::LEN_BYTES).unwrap());
+        let (site, memory) = (Ground::new(&[]).unwrap(), create(Updates::LEN_BYTES).unwrap());
         let [first, second] = thread::scope(|scope| {
             let runs = || {
                 let mut updates = attach(&site, &memory);
@@ -131,6 +131,5 @@ mod tests {
             [scope.spawn(run), scope.spawn(run)].map(|one| one.join().unwrap())
         });
         assert_eq!(errors, ["the value is 320 after 20 updates"; 2]);
-        site.clear(&[]);
     }
 }

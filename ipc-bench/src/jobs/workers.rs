@@ -347,7 +347,7 @@ mod tests {
         jobs::{crowd::Board, lane::AnyLane},
         links::{
             shared::{Region, create},
-            site::Site,
+            site::{Ground, Site},
         },
         spec::{Design, Job, LaneSpec, Layer, Member, Outcome, Shape, Side, Touch, TransportId, Waiting},
     };
@@ -392,7 +392,7 @@ mod tests {
         #[values(1, 2, 5)] number: usize,
         #[values(Design::Locked, Design::Queues { batch: 1 }, Design::Queues { batch: 64 })] design: Design,
     ) {
-        let site = Site::new().unwrap();
+        let site = Ground::new(&[spec(number)]).unwrap();
         let mut workers = attached(number, &site);
         // More than a queue holds, and no multiple of a batch.
         for count in [1, 5_003] {
@@ -412,12 +412,11 @@ mod tests {
         assert_eq!(orders, by_queues);
         let together = workers[0].together.lock().unwrap().iter().map(|words| words[0]).sum::<u64>();
         assert_eq!(together + orders, number as u64 * 5_004);
-        site.clear(&[spec(number)]);
     }
 
     #[test]
     fn an_order_that_got_lost_in_what_is_locked_is_noticed() {
-        let site = Site::new().unwrap();
+        let site = Ground::new(&[spec(1)]).unwrap();
         let mut workers = attached(1, &site);
         run(&mut workers, Design::Locked, 10);
         workers[0].together.lock().unwrap()[3] = [0; 8];
@@ -429,18 +428,16 @@ mod tests {
             .for_each(|words| words[0] = words[0].saturating_sub(1));
         let error = workers[0].run(Job::Work(Design::Locked), 10).unwrap_err().to_string();
         assert!(error.starts_with("20 orders were done with the lock"), "{error}");
-        site.clear(&[spec(1)]);
     }
 
     #[test]
     fn an_order_for_somebody_else_ends_the_measurement() {
-        let site = Site::new().unwrap();
+        let site = Ground::new(&[spec(2)]).unwrap();
         let mut workers = attached(2, &site);
         let tx = &mut workers[0].colleagues[1].as_mut().unwrap().tx;
         tx.send_batch(&[Order { account: 4, amount: 1 }.to_bytes(), NO_MORE], Wait::Never).unwrap();
         let error = workers[1].by_queues(0, 1).err().unwrap().to_string();
         assert!(error.contains("came to worker 1 of 2"), "{error}");
-        site.clear(&[spec(2)]);
     }
 
     #[test]

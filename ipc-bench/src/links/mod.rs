@@ -4,6 +4,7 @@
 pub(crate) mod backends;
 pub(crate) mod ends;
 pub(crate) mod floor;
+pub(crate) mod folder;
 pub(crate) mod layers;
 pub(crate) mod link;
 pub(crate) mod payload;

@@ -1,14 +1,17 @@
 //! Where the channels of a measurement live, and that nothing of them stays.
 
-use super::raw_sysv;
+use super::{
+    folder::{self, Folder},
+    raw_sysv,
+};
 use crate::spec::{LaneSpec, Shape, TransportId};
 use ipc_core::{ChannelName, Transport};
 use nix::mqueue::mq_unlink;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    ops::Deref,
+    path::PathBuf,
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -23,18 +26,6 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A new one, unlike any other at this time.
-    pub(crate) fn new() -> io::Result<Self> {
-        static SITES: AtomicU32 = AtomicU32::new(0);
-        let number = SITES.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("ipc-bench-{}-{number}", process::id());
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
-        let directory = base.join(&prefix);
-        fs::DirBuilder::new().mode(0o700).create(&directory)?;
-        Ok(Self { prefix, directory })
-    }
-
     /// The name of one of a lane's channels.
     pub(crate) fn channel(&self, spec: &LaneSpec, direction: &str) -> String {
         format!("{}-{}-{direction}", self.prefix, spec.tag)
@@ -53,8 +44,8 @@ impl Site {
         }
     }
 
-    /// Takes away everything.
-    pub(crate) fn clear(&self, lanes: &[LaneSpec]) {
+    /// Takes away everything but the directory.
+    fn clear(&self, lanes: &[LaneSpec]) {
         self.forget_names(lanes);
         for spec in lanes {
             for which in DIRECTIONS.into_iter().chain(SETUP_NAMES) {
@@ -68,8 +59,6 @@ impl Site {
                 }
             }
         }
-        // There is nobody to tell, and an error here must not hide the one that led here.
-        let _ = fs::remove_dir_all(&self.directory);
         if lanes.iter().any(|spec| matches!(spec.shape, Shape::Guests { .. })) {
             self.clear_beside();
         }
@@ -82,10 +71,59 @@ impl Site {
         for entry in beside.into_iter().flatten().flatten() {
             // Some put something of their own before it.
             if entry.file_name().to_string_lossy().contains(&format!("{}-", self.prefix)) {
-                // As above.
+                // There is nobody to tell, and an error here must not hide the one that led here.
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+/// A site of this process's own. All that is there goes when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    site: Site,
+    lanes: Vec<LaneSpec>,
+    /// Last: it is told by this that nothing is there any more.
+    _folder: Folder,
+}
+
+impl Ground {
+    /// A new one for these lanes, unlike any other at this time.
+    pub(crate) fn new(lanes: &[LaneSpec]) -> io::Result<Self> {
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let mut folder = Folder::new(&format!("{}{}-{number}", folder::PREFIX, process::id()))?;
+        folder.note(&serde_json::to_vec(lanes)?)?;
+        Ok(Self::on(folder, lanes.into()))
+    }
+
+    fn on(folder: Folder, lanes: Vec<LaneSpec>) -> Self {
+        let directory = folder.path().to_owned();
+        let prefix = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { site: Site { prefix, directory }, lanes, _folder: folder }
+    }
+}
+
+impl Deref for Ground {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.site.clear(&self.lanes);
+    }
+}
+
+/// Takes away everything of coordinators that were killed.
+pub(crate) fn clear_after_the_killed() {
+    for mut folder in folder::of_the_killed() {
+        // Where they aren't noted, there were none.
+        let lanes = folder.noted().ok().and_then(|lanes| serde_json::from_slice(&lanes).ok());
+        drop(Ground::on(folder, lanes.unwrap_or_default()));
     }
 }
 

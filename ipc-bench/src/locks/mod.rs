@@ -11,16 +11,18 @@ mod pthread;
 mod report;
 
 use crate::{
+    links::{
+        folder::{self, Folder},
+        site,
+    },
     machine::{self, Machine},
     spec::{Member, Side},
     trouble::Fallible,
 };
 use jobs::{Bench, Job, Outcome};
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdout, Command, ExitCode, Stdio},
 };
 
@@ -71,10 +73,11 @@ fn measure(quick: bool) -> Fallible<(Machine, Measured)> {
 
 fn rounds_of(jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<(Machine, Measured)> {
     let machine = Machine::observe([1, 1])?;
-    let directory = Directory::new()?;
+    site::clear_after_the_killed();
+    let directory = Folder::new(&format!("{}lock-{}", folder::PREFIX, std::process::id()))?;
     let start = |side| {
         let processor = machine.pinned.as_ref().map(|pinned| pinned.of(Member { side, index: 0 }));
-        Peer::start(&directory.0, processor)
+        Peer::start(directory.path(), processor)
     };
     let (mut near, mut far) = (start(Side::Near)?, start(Side::Far)?);
     near.expect("ready")?;
@@ -92,26 +95,6 @@ fn rounds_of(jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<(Machine, Mea
         }
     }
     Ok((machine, measured))
-}
-
-/// Where the state is, until the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Fallible<Self> {
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
-        let path = base.join(format!("ipc-bench-lock-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // There is nobody to be told.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// One of the two processes. It is ended when it is dropped.

@@ -8,7 +8,10 @@
 use super::peer::{Order, PeerSpec, Reply};
 use crate::{
     jobs::transports::region_bytes,
-    links::{shared, site::Site},
+    links::{
+        shared,
+        site::{self, Ground, Site},
+    },
     machine::Placement,
     spec::{Job, LaneSpec, Member, Outcome, Shape, Side},
     trouble::Trouble,
@@ -49,6 +52,7 @@ impl Rig {
     /// Takes over the signals that end programs. Call it before there are other threads:
     /// they, and the measuring processes, inherit that these signals are blocked.
     pub(crate) fn new(pinned: Option<Placement>, watchdog: Duration) -> Result<Self, Trouble> {
+        site::clear_after_the_killed();
         let (report, events) = mpsc::channel();
         let mut ending = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -93,15 +97,15 @@ impl Rig {
         }
         self.teams += 1;
         let members = everybody(&lanes);
-        let mut team =
-            Team { number: self.teams, rig: self, processes: Vec::new(), site: Site::new()?, lanes, regions };
+        let ground = Ground::new(&lanes)?;
+        let mut team = Team { number: self.teams, rig: self, processes: Vec::new(), ground, lanes, regions };
         // The first near one creates, so it goes first.
         for member in members {
             team.spawn(member)?;
             team.order(member, &Order::Attach);
             while !matches!(team.hear()?, (_, Reply::Attached)) {}
         }
-        team.site.forget_names(&team.lanes);
+        team.ground.forget_names(&team.lanes);
         team.regions.clear();
         Ok(team)
     }
@@ -126,7 +130,7 @@ pub(crate) struct Team<'rig> {
     number: u64,
     rig: &'rig Rig,
     processes: Vec<Process>,
-    site: Site,
+    ground: Ground,
     lanes: Vec<LaneSpec>,
     /// Kept until all have inherited and mapped them.
     regions: Vec<OwnedFd>,
@@ -175,7 +179,7 @@ impl Team<'_> {
 
     fn spawn(&mut self, member: Member) -> Result<(), Trouble> {
         let processor = self.rig.pinned.as_ref().map(|pinned| pinned.of(member));
-        let (site, lanes) = (self.site.clone(), self.lanes.clone());
+        let (site, lanes) = (Site::clone(&self.ground), self.lanes.clone());
         let is_guest = lanes
             .iter()
             .any(|lane| matches!(lane.shape, Shape::Guests { .. }) && lane.shape.includes(member));
@@ -255,7 +259,6 @@ impl Drop for Team<'_> {
         for process in &mut self.processes {
             process.end(true);
         }
-        self.site.clear(&self.lanes);
     }
 }
 
