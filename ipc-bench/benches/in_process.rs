@@ -2,11 +2,12 @@
 //!
 //! One thread sends a batch into an empty channel and then receives it, so nothing waits
 //! and nothing crosses processors: what is left is the work of the backend itself, and an
-//! eighth of a reading of the clock. Besides, what it takes to open and close a write window.
+//! eighth of a reading of the clock. Besides, what it takes to open and close a write window,
+//! and what copies take that go to a little further on in a page than they come from.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use ipc_core::{
-    Channel, ChannelError, ChannelName, Receiver, Sender, Transport,
+    Channel, ChannelError, ChannelName, Receiver, Sender, Transport, copy_message,
     local::{Local, LocalConfig},
 };
 use ipc_mq::{Mq, MqConfig};
@@ -83,6 +84,29 @@ fn write_window(criterion: &mut Criterion) {
     });
 }
 
+/// From the beginning of a page to the place of a ring's first payload, and to where a plain
+/// copy is as fast.
+fn copies(criterion: &mut Criterion) {
+    const LEN_BYTES: usize = 64 << 10;
+    const PAGE_BYTES: usize = 4096;
+    let mut memory = vec![0x5a; 2 * (LEN_BYTES + 2 * PAGE_BYTES)];
+    let to_page = memory.as_ptr().addr().wrapping_neg() % PAGE_BYTES;
+    let (from, to) = memory[to_page..].split_at_mut(LEN_BYTES + PAGE_BYTES);
+    let mut group = criterion.benchmark_group("copy");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Bytes(LEN_BYTES as u64));
+    for ahead in [8, 128] {
+        let (from, to) = (&from[..LEN_BYTES], &mut to[ahead..ahead + LEN_BYTES]);
+        group.bench_function(BenchmarkId::new("memcpy", ahead), |bencher| {
+            bencher.iter(|| black_box(&mut *to).copy_from_slice(black_box(from)));
+        });
+        group.bench_function(BenchmarkId::new("copy_message", ahead), |bencher| {
+            bencher.iter(|| copy_message(black_box(to), black_box(from)));
+        });
+    }
+    group.finish();
+}
+
 /// How long `iterations` sends, or receives, take.
 fn timed<S: Sender, R: Receiver>(
     (tx, rx): &mut (S, R),
@@ -111,7 +135,7 @@ fn timed<S: Sender, R: Receiver>(
 
 fn benches() {
     let mut criterion = Criterion::default().configure_from_args();
-    for backend in [local, mq, shm_spsc, shm_mpmc, write_window] {
+    for backend in [local, mq, shm_spsc, shm_mpmc, write_window, copies] {
         backend(&mut criterion);
     }
 }

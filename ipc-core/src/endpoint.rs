@@ -4,7 +4,10 @@
 //! A single `receive(&mut self) -> Message<'_>` would keep `self` borrowed on every path
 //! through a loop around it, so that filters, retries and selects would not compile.
 
-use crate::{RecvError, Rejected, SendError, Wait};
+use crate::{
+    RecvError, Rejected, SendError, Wait,
+    copy::{copy_message, replace_by_message},
+};
 use std::{
     ops::{Deref, DerefMut},
     time::Duration,
@@ -75,7 +78,7 @@ pub trait Sender: Send {
             self.reserve(message.len(), wait)?;
         }
         let mut loan = self.reserved();
-        loan.copy_from_slice(message);
+        copy_message(&mut loan, message);
         loan.commit(wait).map_err(|rejected| rejected.error)
     }
 
@@ -250,8 +253,7 @@ pub trait Receiver: Send {
             self.advance(wait)?;
         }
         let message = self.held();
-        buffer.clear();
-        buffer.extend_from_slice(&message);
+        replace_by_message(buffer, &message);
         Ok(message.len())
     }
 }

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod capability;
+mod copy;
 mod endpoint;
 mod error;
 mod name;
@@ -51,6 +52,7 @@ pub use capability::{
 };
 #[cfg(unix)]
 pub use capability::{DescriptorReceiver, DescriptorSender, Pollable, TooManyDescriptors};
+pub use copy::copy_message;
 pub use endpoint::{Batch, BatchReceiver, Loan, Message, Receiver, Sender};
 pub use error::{ChannelError, OsError, RecvError, Rejected, SendError, Unready};
 pub use name::{ChannelName, InvalidName};

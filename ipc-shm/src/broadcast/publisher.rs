@@ -11,7 +11,7 @@ use crate::{
     segment::Attachment,
     wait::{Awaited, Bed, Bell, Waiter, Waiting},
 };
-use ipc_core::{BatchSender, ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait};
+use ipc_core::{BatchSender, ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait, copy_message};
 use std::{
     num::NonZeroUsize,
     ops::{Deref, DerefMut},
@@ -235,7 +235,7 @@ impl Sender for BroadcastPublisher {
         }
         self.reserve(message.len(), wait)?;
         let mut loan = self.reserved();
-        loan.copy_from_slice(message);
+        copy_message(&mut loan, message);
         loan.commit(wait).map_err(|rejected| rejected.error)
     }
 }

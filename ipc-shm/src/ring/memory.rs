@@ -105,7 +105,7 @@ const SHORT_BYTES: usize = 64;
 #[inline]
 pub(crate) fn copy_message(to: &mut [u8], from: &[u8]) {
     if from.len() > SHORT_BYTES {
-        return to.copy_from_slice(from);
+        return ipc_core::copy_message(to, from);
     }
     debug_assert!(to.as_ptr().cast::<u64>().is_aligned(), "a payload begins at a multiple of 8");
     if let (Some(to), Ok(word)) = (to.first_chunk_mut(), from.try_into()) {

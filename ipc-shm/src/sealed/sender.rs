@@ -5,7 +5,7 @@ use crate::{
     ring::{memory::Words, spsc::Writer},
     wait::Waiting,
 };
-use ipc_core::{EndMark, Loan, Rejected, SendError, Sender, Wait};
+use ipc_core::{EndMark, Loan, Rejected, SendError, Sender, Wait, copy_message};
 use std::{
     ops::{Deref, DerefMut},
     slice,
@@ -122,7 +122,7 @@ impl Sender for SealedSender {
         if !self.is_ready_for(message.len()) {
             self.make_ready_for(message.len(), &wait)?;
         }
-        self.space(message.len()).copy_from_slice(message);
+        copy_message(self.space(message.len()), message);
         self.commit(message.len());
         Ok(())
     }
