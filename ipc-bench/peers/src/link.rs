@@ -121,7 +121,12 @@ impl Spec {
 
     /// How many messages a channel holds: those of our own rings.
     pub(crate) fn messages_in_flight(&self) -> usize {
-        const MOST_BYTES: usize = 16 << 20;
-        (MOST_BYTES / self.payload.len_bytes).clamp(2, 1024)
+        let len_bytes = self.payload.len_bytes;
+        let fitting = match self.payload.touch {
+            Touch::First => ((16 << 20) / len_bytes).max(16),
+            Touch::All | Touch::Copied if len_bytes >= 1 << 20 => 2,
+            Touch::All | Touch::Copied => (4 << 20) / len_bytes,
+        };
+        fitting.min(1024)
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         shared::Region,
         site::Site,
     },
-    spec::{LaneSpec, Layer, Member, Shape, Side, Touch, TransportId, Waiting},
+    spec::{LaneSpec, Layer, Member, Payload, Shape, Side, Touch, TransportId, Waiting},
     trouble::Fallible,
 };
 use ipc_core::{BatchSender, Channel, Transport};
@@ -41,15 +41,15 @@ pub(crate) fn refuses(transport: TransportId, message_len_bytes: usize) -> Optio
     }
 }
 
-/// How many messages of this length a channel holds, at least.
-pub(crate) fn holds(transport: TransportId, message_len_bytes: usize) -> usize {
+/// How many such messages a channel holds, at least.
+pub(crate) fn holds(transport: TransportId, payload: Payload) -> usize {
     match transport {
         TransportId::RawMq | TransportId::Mq => raw_mq::depth(),
-        TransportId::RawSysv | TransportId::Sysv => raw_sysv::depth(message_len_bytes),
+        TransportId::RawSysv | TransportId::Sysv => raw_sysv::depth(payload.len_bytes),
         TransportId::RawUnix | TransportId::RawMemfd | TransportId::Unix => {
-            raw_unix::depth(message_len_bytes)
+            raw_unix::depth(payload.len_bytes)
         }
-        _ => messages_in_flight(message_len_bytes),
+        _ => messages_in_flight(payload),
     }
 }
 
@@ -72,9 +72,7 @@ fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
         (Shape::Guests { .. }, _) => None,
         (_, TransportId::CacheLine) => Some(CacheLine::LEN_BYTES),
         (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
-        (_, TransportId::FixedRing | TransportId::Memcpy) => {
-            Some(FixedRing::len_bytes(spec.message_len_bytes))
-        }
+        (_, TransportId::FixedRing | TransportId::Memcpy) => Some(FixedRing::len_bytes(spec.payload())),
         (_, TransportId::ShmMutex) => Some(Updates::LEN_BYTES),
         _ => None,
     }

@@ -146,7 +146,7 @@ impl Backend for ShmMpmc {
     fn config(spec: &LaneSpec) -> ShmConfig {
         ShmConfig::new()
             .transient()
-            .depth(messages_in_flight(spec.message_len_bytes) as u64)
+            .depth(messages_in_flight(spec.payload()) as u64)
             .max_message_len(spec.message_len_bytes as u64)
     }
 
@@ -232,7 +232,7 @@ impl Backend for ShmLatest {
 pub(crate) fn records_bytes(spec: &LaneSpec) -> u64 {
     const HEADER_BYTES: usize = 8;
     let record_bytes = HEADER_BYTES + spec.message_len_bytes.next_multiple_of(8);
-    ((messages_in_flight(spec.message_len_bytes) + 1) * record_bytes) as u64
+    ((messages_in_flight(spec.payload()) + 1) * record_bytes) as u64
 }
 
 /// A way of waiting, as endpoints in shared memory know it.

@@ -8,7 +8,7 @@ use crate::{
     cli::Asked,
     jobs::transports::holds,
     record::{Curve, Row, curves},
-    spec::{Delivery, Experiment, Job, LaneSpec, Layer, Traits, TransportId, Waiting},
+    spec::{Delivery, Experiment, Job, LaneSpec, Layer, Payload, Touch, Traits, TransportId, Waiting},
 };
 
 /// Why a transport has no part in it.
@@ -38,7 +38,7 @@ pub(super) fn add_blocks(
     if transport.traits().locks {
         return add([Job::Update; 2]);
     }
-    let held = holds(transport, MESSAGE_LEN_BYTES);
+    let held = holds(transport, Payload { len_bytes: MESSAGE_LEN_BYTES, touch: Touch::All });
     for &in_flight in &asked.in_flight {
         if in_flight > held as u64 {
             left_out
