@@ -168,11 +168,8 @@ fn described(curve: &Curve) -> Option<String> {
 /// Ours beside what people use instead, on the same work in the same rounds.
 fn peers(rows: &[Row]) -> Verdict {
     let claim = "Beside what people use instead";
-    let measured: Vec<(&Row, f64)> = rows
-        .iter()
-        .filter(|row| !row.transport.starts_with("in-process:"))
-        .filter_map(|row| Some((row, row.ours_ratio?)))
-        .collect();
+    let measured: Vec<(&Row, f64)> =
+        rows.iter().filter(|row| row.is_rival()).filter_map(|row| Some((row, row.ours_ratio?))).collect();
     let (Some(low), Some(high)) = (
         measured.iter().map(|&(_, ratio)| ratio).reduce(f64::min),
         measured.iter().map(|&(_, ratio)| ratio).reduce(f64::max),

@@ -136,6 +136,11 @@ impl Row {
         ratio.map(|ratio| (ratio, self.experiment != "throughput"))
     }
 
+    /// Whether it is of something that would be used between processes instead of ours.
+    pub(crate) fn is_rival(&self) -> bool {
+        ["peer:", "raw:"].iter().any(|kind| self.transport.starts_with(kind))
+    }
+
     /// What tells this measurement from the others of a run, in words.
     pub(crate) fn label(&self) -> String {
         let mut label =
