@@ -439,5 +439,10 @@ fn holds(#[values(0, 1, 2, 3, 4, 5, 6, 7, 8)] case: usize) {
 fn every_ordering_is_needed() {
     // Those without deaths, the short ones first.
     let cases = [LIMITED, LEAVING, TOGETHER, LATE, LATE_AND_LOSSY, OVERTAKEN];
-    check_every_ordering("broadcast", "ring/broadcast.rs", include_str!("../broadcast.rs"), &cases);
+    let files = [
+        ("ring/broadcast/mod.rs", include_str!("../broadcast/mod.rs")),
+        ("ring/broadcast/reader.rs", include_str!("../broadcast/reader.rs")),
+        ("ring/broadcast/writer.rs", include_str!("../broadcast/writer.rs")),
+    ];
+    check_every_ordering("broadcast", &files, &cases);
 }

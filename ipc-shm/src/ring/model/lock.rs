@@ -435,12 +435,12 @@ fn permits_and_conditions(#[values(0, 1)] case: usize) {
 fn every_ordering_of_locks_is_needed() {
     // Of those that read a word without taking it, too.
     let cases = [&LOCKS[..], &READERS[3..]].concat();
-    every_ordering_is_needed("lock", "ring/lock.rs", include_str!("../lock.rs"), &cases);
+    every_ordering_is_needed("lock", &[("ring/lock.rs", include_str!("../lock.rs"))], &cases);
 }
 
 #[test]
 fn every_ordering_of_readers_is_needed() {
-    every_ordering_is_needed("rwlock", "ring/readers.rs", include_str!("../readers.rs"), &READERS);
+    every_ordering_is_needed("rwlock", &[("ring/readers.rs", include_str!("../readers.rs"))], &READERS);
 }
 
 /// What the lock under them does for permits and conditions: without it, they fail.

@@ -403,25 +403,30 @@ fn is_noticed(cases: &[Case], orderings: &Orderings) -> bool {
     })
 }
 
-/// Takes each ordering in `source`, the text of the ring's `file`, away in turn: some case
-/// must fail.
-fn every_ordering_is_needed(model: &str, file: &str, source: &str, cases: &[Case]) {
+/// Takes each ordering away in turn that is in one of `files`, the ring's sources and what is in
+/// them: some case must fail.
+fn every_ordering_is_needed(model: &str, files: &[(&str, &str)], cases: &[Case]) {
     // The last ones first: the tests that run beside this one begin with the first ones.
     let reaches = cases.iter().rev().map(|case| (*case, case.reach(case.preemptions[0])));
     let mut cases: Vec<(Case, Arc<Reach>)> = reaches.collect();
     // What is quickly explored is asked first.
     cases.sort_by_key(|(_, reach)| reach.schedules);
-    let lines: Vec<&str> = source.lines().collect();
-    // Where it is only asked whether a swap failed, what it found doesn't matter.
-    let matters = |site: &&Site| {
-        site.half != Half::FailureAcquire || !lines[site.line as usize - 1].contains(".is_ok()")
-    };
     let sites: BTreeSet<Site> = cases.iter().flat_map(|(_, reach)| &reach.sites).copied().collect();
-    let sites: Vec<Site> =
-        sites.iter().filter(|site| site.file.ends_with(file)).filter(matters).copied().collect();
-    let reached: BTreeSet<u32> = sites.iter().map(|site| site.line).collect();
-    let written: BTreeSet<u32> = orderings_in(source).collect();
-    assert_eq!(reached, written, "some lines with an ordering are not reached by any case");
+    let mut asked = Vec::new();
+    for (file, source) in files {
+        let lines: Vec<&str> = source.lines().collect();
+        // Where it is only asked whether a swap failed, what it found doesn't matter.
+        let matters = |site: &&Site| {
+            site.half != Half::FailureAcquire || !lines[site.line as usize - 1].contains(".is_ok()")
+        };
+        let there = sites.iter().filter(|site| site.file.ends_with(file)).filter(matters).copied();
+        let there: Vec<Site> = there.collect();
+        let reached: BTreeSet<u32> = there.iter().map(|site| site.line).collect();
+        let written: BTreeSet<u32> = orderings_in(source).collect();
+        assert_eq!(reached, written, "some lines of {file} with an ordering are not reached by any case");
+        asked.extend(there);
+    }
+    let sites = asked;
     let (noticed, unnoticed): (Vec<Site>, Vec<Site>) = sites.iter().partition(|site| {
         // The others can't tell.
         let that_reach_it = cases.iter().filter(|(_, reach)| reach.sites.contains(site));

@@ -314,5 +314,5 @@ fn calls_end_with_their_own_answer_or_none(#[values(0, 1, 2, 3, 4, 5, 6)] case: 
 
 #[test]
 fn every_ordering_of_rpc_is_needed() {
-    every_ordering_is_needed("rpc", "ring/rpc.rs", include_str!("../rpc.rs"), &CASES);
+    every_ordering_is_needed("rpc", &[("ring/rpc.rs", include_str!("../rpc.rs"))], &CASES);
 }
