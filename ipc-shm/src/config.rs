@@ -69,6 +69,10 @@ impl ShmConfig {
     /// Room for messages, in bytes, rounded up to whole pages: 1 byte to 1 TiB. All of it is
     /// allocated when the channel is made. What a message takes up of it depends on the
     /// [`Kind`].
+    ///
+    /// More room takes up bursts, but is no faster: messages of many KiB that are copied in and
+    /// out go fastest where the room is a part only of the cache that the processors share, a
+    /// few MiB (1 MiB there and back: 116 µs through 4 MiB, 229 through 16, on an AMD EPYC).
     #[must_use]
     pub fn capacity_bytes(self, bytes: u64) -> Self {
         Self { capacity_bytes: Some(bytes), ..self }
