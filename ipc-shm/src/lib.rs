@@ -156,6 +156,7 @@ mod latest;
 mod mpmc;
 mod observer;
 pub mod protect;
+mod refusal;
 mod ring;
 mod rpc;
 pub mod sealed;

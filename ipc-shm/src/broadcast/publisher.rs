@@ -3,6 +3,7 @@
 use super::{publishers_asleep, subscribers_asleep};
 use crate::{
     kind::WhenFull,
+    refusal,
     ring::{
         Corrupt,
         broadcast::{self, Geometry, Writer},
@@ -91,13 +92,7 @@ impl BroadcastPublisher {
     /// Why no message of this length can be sent, ever or from here.
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.attachment.is_ours() {
-            return Err(SendError::Forked);
-        }
-        Ok(())
+        refusal::check(len, self.max_message_len, self.attachment.is_ours())
     }
 
     #[inline]

@@ -2,6 +2,7 @@
 
 use super::readers_asleep;
 use crate::{
+    refusal,
     ring::{
         latest::{Geometry, Writer},
         memory::Words,
@@ -57,13 +58,7 @@ impl LatestWriter {
 
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.attachment.is_ours() {
-            return Err(SendError::Forked);
-        }
-        Ok(())
+        refusal::check(len, self.max_message_len, self.attachment.is_ours())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{CONTENDED_TRIES, Party, senders_asleep};
 use crate::{
     kind::WhenFull,
+    refusal,
     ring::{
         memory::{Words, copy_message},
         mpmc::{Claim, Geometry, Slot, Writer},
@@ -69,13 +70,7 @@ impl MpmcSender {
     /// Why no message of this length can be sent, ever or from here.
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.attachment.is_ours() {
-            return Err(SendError::Forked);
-        }
-        Ok(())
+        refusal::check(len, self.max_message_len, self.attachment.is_ours())
     }
 
     #[cold]

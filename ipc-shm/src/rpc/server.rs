@@ -2,6 +2,7 @@
 
 use super::{Party, servers_asleep};
 use crate::{
+    refusal,
     ring::{
         Corrupt,
         memory::Words,
@@ -168,14 +169,7 @@ impl RpcRequest<'_> {
 
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        let max = self.server.max_message_len();
-        if len > max {
-            return Err(SendError::TooLong { len, max });
-        }
-        if !self.server.attachment.is_ours() {
-            return Err(SendError::Forked);
-        }
-        Ok(())
+        refusal::check(len, self.server.max_message_len(), self.server.attachment.is_ours())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Guest, LinkError, SealedConfig, audience::Audience, greeting::Part};
 use crate::{
+    refusal,
     ring::{broadcast::Writer, memory::Words},
     sys::ident,
 };
@@ -85,13 +86,7 @@ impl SealedPublisher {
 
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.audience.is_ours() {
-            return Err(SendError::Forked);
-        }
-        Ok(())
+        refusal::check(len, self.max_message_len, self.audience.is_ours())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{line::Line, memory::Shared};
 use crate::{
+    refusal,
     ring::{memory::Words, spsc::Writer},
     wait::Waiting,
 };
@@ -47,12 +48,7 @@ impl SealedSender {
     /// least, and so finds out that nobody receives any more.
     #[inline(never)]
     fn make_ready_for(&mut self, len: usize, wait: &Wait<'_>) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.line.is_ours() {
-            return Err(SendError::Forked);
-        }
+        refusal::check(len, self.max_message_len, self.line.is_ours())?;
         if let Some(gone) = self.line.gone_lately() {
             return Err(gone.into());
         }

@@ -2,6 +2,7 @@
 
 use super::{Guest, LinkError, SealedConfig, audience::Audience, greeting::Part, memory};
 use crate::{
+    refusal,
     ring::{
         latest::{self, Writer},
         memory::{Words, copy_message},
@@ -87,13 +88,7 @@ impl SealedWriter {
 
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.audience.is_ours() {
-            return Err(SendError::Forked);
-        }
-        Ok(())
+        refusal::check(len, self.max_message_len, self.audience.is_ours())
     }
 
     /// Space for a payload, in the slot that is written next.

@@ -1,6 +1,7 @@
 //! The sending end: API → ring → bell.
 
 use crate::{
+    refusal,
     ring::{
         memory::{Words, copy_message},
         spsc::Writer,
@@ -74,12 +75,7 @@ impl SpscSender {
     /// value they would be copied before it is known that they are needed.
     #[inline(never)]
     fn make_ready_for(&mut self, len: usize, wait: &Wait<'_>) -> Result<(), SendError> {
-        if len > self.max_message_len {
-            return Err(SendError::TooLong { len, max: self.max_message_len });
-        }
-        if !self.attachment.is_ours() {
-            return Err(SendError::Forked);
-        }
+        refusal::check(len, self.max_message_len, self.attachment.is_ours())?;
         let mut has_room = self.ring.finds_room(len)?;
         for _ in 0..MOST_STAND_BACKS {
             if !self.ring.is_nearly_full() || !self.waiter.stands_back(wait) {
