@@ -176,9 +176,7 @@ pub use ipc_core::*;
 pub use kind::{Kind, Lifetime, WhenFull};
 pub use latest::{LatestBatch, LatestLoan, LatestMessage, LatestReader, LatestWriter};
 pub use mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender};
-pub use observer::{
-    BroadcastObserver, LatestObserver, ObservedBatch, ObservedMessage, ObservedValue, ObservedValueBatch,
-};
+pub use observer::{BroadcastObserver, LatestObserver, ObservedBatch, ObservedMessage};
 pub use rpc::{Rpc, RpcChannel, RpcClient, RpcRequest, RpcResponse, RpcServer, RpcTicket};
 pub use segment::Collected;
 pub use spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender};

@@ -1,9 +1,13 @@
 //! The newest value, one writer and any number of readers: endpoints over `ring::latest`.
 
 mod reader;
+mod values;
 mod writer;
 
-pub use reader::{LatestBatch, LatestMessage, LatestReader};
+pub(crate) use values::Values;
+
+pub use reader::LatestReader;
+pub use values::{LatestBatch, LatestMessage};
 pub use writer::{LatestLoan, LatestWriter};
 
 use crate::segment::Layout;

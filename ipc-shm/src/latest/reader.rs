@@ -1,19 +1,16 @@
 //! The reading end: API → ring.
 
-use super::readers_asleep;
+use super::{
+    readers_asleep,
+    values::{LatestBatch, LatestMessage, Values},
+};
 use crate::{
-    ring::{
-        latest::{Geometry, Look, Reader, Version},
-        memory::Words,
-    },
+    ring::latest::{Geometry, Reader},
     segment::Attachment,
     wait::{Bed, Waiter, Waiting},
 };
-use ipc_core::{Batch, BatchReceiver, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait};
-use std::{ops::Deref, os::fd::BorrowedFd, slice};
-
-/// How often [`LatestReader::read`] begins again in all.
-const READ_TRIES: u32 = 1 << 10;
+use ipc_core::{BatchReceiver, OsError, Pollable, Receiver, RecvError, Sequenced, Wait};
+use std::os::fd::BorrowedFd;
 
 /// A reading end of a channel in shared memory that holds the newest value.
 ///
@@ -25,11 +22,7 @@ const READ_TRIES: u32 = 1 << 10;
 /// [`sequence_of`](Sequenced::sequence_of) tells how many.
 #[derive(Debug)]
 pub struct LatestReader {
-    ring: Reader<Words>,
-    /// The version of the last value, or end, that was released.
-    received: u64,
-    /// What is lent, or kept.
-    held: Option<Version>,
+    values: Values,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the place is.
     attachment: Attachment,
@@ -39,9 +32,7 @@ impl LatestReader {
     pub(crate) fn new(attachment: Attachment) -> Self {
         let geometry = Geometry::of(attachment.layout(), &attachment.header().geometry);
         Self {
-            ring: Reader::attach(attachment.words(), geometry),
-            received: 0,
-            held: None,
+            values: Values::new(Reader::attach(attachment.words(), geometry)),
             waiter: Waiter::new(&attachment, Bed::Shared(readers_asleep(attachment.layout()))),
             attachment,
         }
@@ -95,55 +86,15 @@ impl LatestReader {
         if !self.attachment.is_ours() {
             return Err(RecvError::Forked);
         }
-        self.held = None;
-        for _ in 0..READ_TRIES {
-            match self.ring.try_copy()? {
-                Look::Nothing => return Ok(None),
-                Look::Copied(version) if version.value == 0 => return Ok(None),
-                Look::Copied(version) => {
-                    self.held = Some(version);
-                    return Ok(Some(LatestMessage { reader: self, version }));
-                }
-                Look::Again => {}
-            }
-        }
-        Err(RecvError::WouldBlock)
+        self.values.read()
     }
 
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let (ring, received) = (&mut self.ring, self.received);
-        let version =
-            self.waiter.until(&self.attachment, wait, || Ok::<_, RecvError>(ring.newer_than(received)?))?;
-        self.take(version)
-    }
-
-    /// Holds a value; an end is reported, and done with, when its value was received.
-    #[inline]
-    fn take(&mut self, version: Version) -> Result<(), RecvError> {
-        if version.is_end() && version.value <= self.received {
-            self.received = version.number;
-            return Err(RecvError::End);
-        }
-        self.held = Some(version);
-        Ok(())
-    }
-
-    #[inline]
-    fn release(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.received = self.received.max(held.value);
-        }
-    }
-
-    #[inline]
-    fn bytes(&self, len: usize) -> &[u8] {
-        let words = self.ring.copy();
-        debug_assert!(len <= size_of_val(words), "a copy beyond its room");
-        // SAFETY: the reader's own memory, as long as the longest value; `try_copy` checked
-        // `len` against that. Bytes have no alignment and any value.
-        unsafe { slice::from_raw_parts(words.as_ptr().cast(), len) }
+        let values = &mut self.values;
+        let version = self.waiter.until(&self.attachment, wait, || Ok::<_, RecvError>(values.newer()?))?;
+        self.values.take(version)
     }
 }
 
@@ -163,20 +114,13 @@ impl Receiver for LatestReader {
         if !self.attachment.is_ours() {
             return Err(RecvError::Forked);
         }
-        if self.held.is_some() {
-            return Ok(true);
-        }
-        match self.ring.try_copy()? {
-            Look::Copied(version) if version.number > self.received => self.take(version).map(|()| true),
-            _ => Ok(false),
-        }
+        self.values.advance_now()
     }
 
     #[inline]
     fn held(&mut self) -> LatestMessage<'_> {
         assert!(self.attachment.is_ours(), "held() in a forked child");
-        let version = self.held.expect("held() without a successful advance()");
-        LatestMessage { reader: self, version }
+        self.values.held()
     }
 }
 
@@ -190,7 +134,7 @@ impl BatchReceiver for LatestReader {
 
     fn held_batch(&mut self) -> LatestBatch<'_> {
         assert!(self.attachment.is_ours(), "held_batch() in a forked child");
-        LatestBatch { reader: self }
+        self.values.held_batch()
     }
 }
 
@@ -198,7 +142,7 @@ impl Sequenced for LatestReader {
     /// The version, counted from 0. Numbers that are skipped were values that newer ones
     /// replaced before they were received, and end marks.
     fn sequence_of(message: &LatestMessage<'_>) -> u64 {
-        message.version.value - 1
+        message.number()
     }
 }
 
@@ -211,61 +155,10 @@ impl Pollable for LatestReader {
         if !self.attachment.is_ours() {
             return Err(RecvError::Forked);
         }
-        if self.held.is_some() {
+        if self.values.is_held() {
             return Ok(true);
         }
-        let (ring, received) = (&mut self.ring, self.received);
-        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(ring.newer_than(received)?.map(drop)))
-    }
-}
-
-/// A value lent by a [`LatestReader`]: its own copy, which nobody changes.
-#[derive(Debug)]
-pub struct LatestMessage<'a> {
-    reader: &'a mut LatestReader,
-    version: Version,
-}
-
-impl Message for LatestMessage<'_> {
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Deref for LatestMessage<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        self.reader.bytes(self.version.len)
-    }
-}
-
-impl Drop for LatestMessage<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.reader.release();
-    }
-}
-
-/// The value lent by a [`LatestReader`], as a batch of one.
-#[derive(Debug)]
-pub struct LatestBatch<'a> {
-    reader: &'a mut LatestReader,
-}
-
-impl Batch for LatestBatch<'_> {
-    fn len(&self) -> usize {
-        usize::from(self.reader.held.is_some())
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.reader.held.iter().map(|held| self.reader.bytes(held.len))
-    }
-
-    fn release(self, count: usize) {
-        if count > 0 {
-            self.reader.release();
-        }
+        let values = &mut self.values;
+        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(values.newer()?.map(drop)))
     }
 }

@@ -13,7 +13,7 @@ mod broadcast;
 mod latest;
 
 pub use broadcast::{BroadcastObserver, ObservedBatch, ObservedMessage};
-pub use latest::{LatestObserver, ObservedValue, ObservedValueBatch};
+pub use latest::LatestObserver;
 
 use crate::{
     ring::memory::Words,

@@ -11,7 +11,8 @@ use super::{
     memory::{self, Single, Unshared},
 };
 use crate::{
-    observer::{BroadcastObserver, LatestObserver, ObservedMessage, ObservedValue},
+    latest::LatestMessage,
+    observer::{BroadcastObserver, LatestObserver, ObservedMessage},
     ring::{broadcast, latest},
     sys::{fence, ident},
 };
@@ -33,7 +34,7 @@ pub type SealedBulletin<'a> = ObservedMessage<'a, Line>;
 pub type SealedReader = LatestObserver<Line>;
 
 /// A value lent by a [`SealedReader`]: its own copy.
-pub type SealedValue<'a> = ObservedValue<'a, Line>;
+pub type SealedValue<'a> = LatestMessage<'a>;
 
 impl Link {
     /// Makes this a subscribing end: the peer publishes.
