@@ -5,7 +5,7 @@ use crate::{
     ring,
     segment::Layout,
 };
-use ipc_core::ChannelError;
+use ipc_core::{ChannelError, Wait};
 
 /// What kind of channel a segment holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -349,6 +349,12 @@ impl WhenFull {
             Self::Fail => "fail",
             Self::DropOldest => "drop-oldest",
         }
+    }
+
+    /// How long a sender waits for room that was asked to wait so long.
+    #[inline]
+    pub(crate) fn limit(self, wait: Wait<'_>) -> Wait<'_> {
+        if self == Self::Fail { Wait::Never } else { wait }
     }
 
     /// Its number in a segment's header.

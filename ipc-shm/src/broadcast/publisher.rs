@@ -107,7 +107,7 @@ impl BroadcastPublisher {
     #[cold]
     #[inline(never)]
     fn wait_for_room(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
-        let wait = if self.when_full == WhenFull::Fail { Wait::Never } else { wait };
+        let wait = self.when_full.limit(wait);
         self.tries += 1;
         let is_time_to_look = self.tries >= TRIES;
         let mut room = Room { ring: &mut self.ring, attachment: &self.attachment, len };

@@ -76,7 +76,7 @@ impl MpmcSender {
     #[cold]
     #[inline(never)]
     fn wait_for_room(&mut self, wait: Wait<'_>) -> Result<Slot, SendError> {
-        let wait = if self.when_full == WhenFull::Fail { Wait::Never } else { wait };
+        let wait = self.when_full.limit(wait);
         let is_time_to_look = self.party.is_time_to_look();
         let mut room = Room {
             ring: &mut self.ring,

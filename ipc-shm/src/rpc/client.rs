@@ -77,7 +77,7 @@ impl RpcClient {
     #[cold]
     #[inline(never)]
     fn wait_for_room(&mut self, wait: Wait<'_>) -> Result<Call, CallError> {
-        let wait = if self.when_full == WhenFull::Fail { Wait::Never } else { wait };
+        let wait = self.when_full.limit(wait);
         let is_time_to_look = self.party.is_time_to_look();
         let mut room = Room { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
         if is_time_to_look {

@@ -1,6 +1,7 @@
 //! The sending end: API → ring → bell.
 
 use crate::{
+    kind::WhenFull,
     refusal,
     ring::{
         memory::{Words, copy_message},
@@ -34,6 +35,7 @@ pub struct SpscSender {
     /// stores are what a small message costs.
     reserved_for: u64,
     reserved_len: usize,
+    when_full: WhenFull,
     bell: Bell,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the role is.
@@ -48,6 +50,7 @@ impl SpscSender {
             max_message_len: geometry.max_message_len(),
             reserved_for: NOTHING,
             reserved_len: 0,
+            when_full: attachment.header().geometry.when_full,
             bell: Bell::of(&attachment, attachment.layout().entry(RECEIVER).asleep()),
             waiter: Waiter::new(&attachment, Bed::Own(attachment.entry().asleep())),
             attachment,
@@ -76,9 +79,10 @@ impl SpscSender {
     #[inline(never)]
     fn make_ready_for(&mut self, len: usize, wait: &Wait<'_>) -> Result<(), SendError> {
         refusal::check(len, self.max_message_len, self.attachment.is_ours())?;
+        let wait = self.when_full.limit(*wait);
         let mut has_room = self.ring.finds_room(len)?;
         for _ in 0..MOST_STAND_BACKS {
-            if !self.ring.is_nearly_full() || !self.waiter.stands_back(wait) {
+            if !self.ring.is_nearly_full() || !self.waiter.stands_back(&wait) {
                 break;
             }
             has_room = self.ring.finds_room(len)?;
@@ -87,7 +91,7 @@ impl SpscSender {
             return Ok(());
         }
         let ring = &mut self.ring;
-        self.waiter.until(&self.attachment, *wait, || Ok::<_, SendError>(ring.finds_room(len)?.then_some(())))
+        self.waiter.until(&self.attachment, wait, || Ok::<_, SendError>(ring.finds_room(len)?.then_some(())))
     }
 
     #[inline(never)]
