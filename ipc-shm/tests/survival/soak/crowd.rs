@@ -14,11 +14,14 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    fs::File,
+    fs::{self, File},
     os::{fd::AsRawFd, unix::fs::FileExt},
     thread,
     time::{Duration, Instant},
 };
+
+/// How often those who have ended are replaced while progress is watched for.
+const REAP_EVERY: Duration = Duration::from_millis(20);
 
 /// A process of the crowd.
 struct Member {
@@ -76,8 +79,12 @@ impl Crowd {
             }
             5..7 if member.part != Part::Visitor => {
                 self.wake_those_due(true);
-                self.kill_and_watch(chosen, sums);
                 sums.kills += 1;
+                if !self.kill_and_watch(chosen, sums, dice) {
+                    let others = self.states();
+                    self.troubles.push(format!("nobody went on within {HANG:?} of a death: {others}"));
+                    sums.hung += 1;
+                }
             }
             _ => {
                 let _ = kill(member.pid, Signal::SIGSTOP);
@@ -99,32 +106,51 @@ impl Crowd {
     }
 
     /// Kills a member and sees how long it takes the others to go on, from the moment when
-    /// the kernel says that it is dead.
-    fn kill_and_watch(&self, chosen: usize, sums: &mut Sums) {
+    /// the kernel says that it is dead; false if they don't and should.
+    fn kill_and_watch(&mut self, chosen: usize, sums: &mut Sums, dice: &mut Dice) -> bool {
         let Member { pid, part, .. } = self.members[chosen];
         let path = self.pattern.directory.join(self.pattern.name.as_str());
         let seat = File::open(&path).ok().and_then(|file| Seat::of((self.game.seats)(), file, pid));
         let _ = kill(pid, Signal::SIGKILL);
         // Who holds nothing leaves nothing to recover from.
-        let Some(seat) = seat else { return };
-        let give_up = Instant::now() + self.game.recovery;
-        let mut released = Instant::now();
+        let Some(seat) = seat else { return true };
+        let killed = Instant::now();
+        let mut released = killed;
         while seat.is_held_by(pid) {
             released = Instant::now();
-            if released > give_up {
-                return;
+            if released - killed > HANG {
+                return false;
             }
         }
-        let progress = || (self.game.progress)(self.shared, part);
-        let before = progress();
-        while progress() == before {
-            if Instant::now() > give_up {
-                // Nobody is there to go on, or the watch over progress will say so.
-                return;
+        let (progress, shared) = (self.game.progress, self.shared);
+        let before = progress(shared, part);
+        let mut reaped = released;
+        while progress(shared, part) == before {
+            if released.elapsed() > self.game.may_be_idle.unwrap_or(HANG) {
+                sums.idle += 1;
+                return self.game.may_be_idle.is_some();
+            }
+            // Those who could go on may have been killed before, and be dead only now.
+            if reaped.elapsed() > REAP_EVERY {
+                self.reap(dice);
+                reaped = Instant::now();
             }
             std::hint::spin_loop();
         }
         sums.recoveries.push(released.elapsed());
+        true
+    }
+
+    /// What all are at, as the kernel says it: part, state, where it waits.
+    fn states(&self) -> String {
+        let state = |member: &Member| {
+            let of =
+                |what: &str| fs::read_to_string(format!("/proc/{}/{what}", member.pid)).unwrap_or_default();
+            let status = of("status");
+            let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or(" gone");
+            format!("{:?}{state} {}", member.part, of("wchan"))
+        };
+        self.members.iter().map(state).collect::<Vec<_>>().join(", ")
     }
 
     /// Replaces those who have ended.

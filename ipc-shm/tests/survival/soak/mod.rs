@@ -52,8 +52,9 @@ struct Game {
     balance: fn(&[Vec<Record>]) -> Account,
     /// What others do after the death of one who played this part.
     progress: fn(&Shared, Part) -> u64,
-    /// How long at most after a death that is watched for.
-    recovery: Duration,
+    /// How long that is watched for where there may be nothing to do: else there is, and who
+    /// hasn't done it after [`HANG`] hangs.
+    may_be_idle: Option<Duration>,
     describe: fn(&Account) -> String,
     /// Whether what is wrong would be noticed.
     notices: fn() -> bool,
@@ -81,7 +82,7 @@ const fn queue<K: Queue>(title: &'static str) -> Game {
         clear_up: queue::clear_up,
         balance: |logs| check::balance(logs, K::IN_ORDER),
         progress: Shared::progress,
-        recovery: Duration::from_secs(1),
+        may_be_idle: None,
         describe: Account::of_queue,
         notices: check::notices_what_is_wrong,
     }
@@ -135,7 +136,8 @@ static GAMES: [Game; 6] = [
         clear_up: rpc::clear_up,
         balance: rpc::balance,
         progress: rpc::progress,
-        recovery: Duration::from_millis(50),
+        // Twice what is promised: a server may have died when nobody waited for an answer.
+        may_be_idle: Some(Duration::from_millis(500)),
         describe: Account::of_rpc,
         notices: rpc::notices_what_is_wrong,
         ..queue::<Mpmc>("")
@@ -235,6 +237,8 @@ struct Sums {
     left_behind: u64,
     /// From the release of a dead one's lock to the next success.
     recoveries: Vec<Duration>,
+    /// Deaths after which there was no success as long as that was watched for.
+    idle: u64,
 }
 
 /// Runs for so long, from this seed, with what has `only` in its title.
@@ -290,8 +294,12 @@ fn report(game: &Game, sums: &mut Sums) {
     if let (Some(p50), Some(p99), Some(max)) = (rank(0.5), rank(0.99), rank(1.0)) {
         println!(
             "proof: soak: {title}: recovery from the release of the dead one's lock to the next success, of {}: \
-             p50 {p50} µs, p99 {p99} µs, max {max} µs",
+             p50 {p50} µs, p99 {p99} µs, max {max} µs{}",
             sums.recoveries.len(),
+            match game.may_be_idle {
+                Some(within) => format!("; {} had nothing to do within {within:?}", sums.idle),
+                None => String::new(),
+            },
         );
     }
 }
