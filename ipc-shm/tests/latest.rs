@@ -361,8 +361,8 @@ fn what_is_known_of_a_channel_names_its_kind_and_roles() {
     let info = Shm::at(arena.path()).stat(&name("x")).unwrap();
     assert_eq!((info.kind, info.depth, info.max_message_len_bytes), ("latest", Some(4), Some(4096)));
     assert_eq!(info.sent_messages, Some(1));
-    let roles: Vec<_> = info.participants.iter().map(|one| (one.role, one.alive)).collect();
-    assert_eq!(roles, [(Role::Writer, true), (Role::Reader, true)]);
+    let known: Vec<_> = info.participants.iter().map(|one| (one.role, one.alive, one.position)).collect();
+    assert_eq!(known, [(Role::Writer, true, Some(1)), (Role::Reader, true, None)]);
     assert!(matches!(ipc_shm::Mpmc::at(arena.path()).open(&name("x")), Err(ChannelError::Mismatch { .. })));
     let any = Shm::at(arena.path()).open(&name("x")).unwrap();
     assert_eq!(&*any.receiver().unwrap().try_recv().unwrap(), b"1");

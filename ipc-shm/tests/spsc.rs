@@ -5,7 +5,7 @@ mod common;
 
 use common::{Arena, Child, fork_child, name, say, serve, within};
 use ipc_shm::{
-    Batch, BatchReceiver, BatchSender, Channel, EndMark, Loan, Message, Receiver, RecvError, SendError,
+    Batch, BatchReceiver, BatchSender, Channel, EndMark, Loan, Message, Receiver, RecvError, Role, SendError,
     Sender, Sequenced, ShmConfig, Spsc, SpscChannel, SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use rstest::rstest;
@@ -236,6 +236,17 @@ fn messages_are_numbered_and_end_marks_are_not() {
         assert_eq!(SpscReceiver::sequence_of(&rx.try_recv().unwrap()), number);
         assert!(matches!(rx.try_recv(), Err(RecvError::End)));
     }
+}
+
+#[test]
+fn what_is_known_of_a_channel_says_how_far_each_end_has_come() {
+    let arena = Arena::new();
+    let (mut tx, mut rx) = ends(&arena);
+    (0..10).for_each(|_| tx.try_send(b"x").unwrap());
+    (0..3).for_each(|_| drop(rx.try_recv().unwrap()));
+    let info = arena.shm().stat(&name("x")).unwrap();
+    let known: Vec<_> = info.participants.iter().map(|one| (one.role, one.position, one.lag)).collect();
+    assert_eq!(known, [(Role::Sender, Some(10), None), (Role::Receiver, Some(3), Some(7))]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     ring::{Survey, broadcast, latest, memory::Memory, mpmc, rpc, spsc, state},
     sys::{file, fork::Window, lock},
 };
-use ipc_core::{ChannelError, Participant};
+use ipc_core::{ChannelError, Participant, Role};
 use std::{fs::File, sync::atomic::Ordering};
 
 /// What is known about a segment, read without taking part in it.
@@ -72,6 +72,11 @@ fn survey(
     match header.kind {
         Kind::Spsc => {
             let look = spsc::look(&memory, &layout.spsc())?;
+            for (_, participant) in participants {
+                let receives = participant.role == Role::Receiver;
+                participant.position = Some(if receives { look.received } else { look.sent }.count);
+                participant.lag = receives.then(|| look.queued_messages());
+            }
             Ok(Survey {
                 queued: Some(look.queued_messages()),
                 sent: Some(look.sent.count),
@@ -83,7 +88,13 @@ fn survey(
             Ok(broadcast::survey(&memory, &geometry, participants))
         }
         Kind::Mpmc => Ok(mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants)),
-        Kind::Latest => Ok(latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry))),
+        // Where readers are, only they know.
+        Kind::Latest => {
+            let survey = latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry));
+            let writer = participants.iter_mut().find(|(_, one)| one.role == Role::Writer);
+            writer.into_iter().for_each(|(_, writer)| writer.position = survey.sent);
+            Ok(survey)
+        }
         Kind::Rpc => Ok(rpc::survey(&memory, &rpc::Geometry::of(layout, &header.geometry), participants)),
         Kind::State => Ok(state::survey(&memory, layout, &header.geometry, participants)),
     }
