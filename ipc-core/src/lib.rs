@@ -32,6 +32,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod apart;
 mod capability;
 mod copy;
 mod endpoint;
@@ -45,6 +47,8 @@ mod wait;
 pub mod conformance;
 pub mod local;
 
+#[cfg(unix)]
+pub use apart::close_apart;
 pub use capability::{
     BatchSender, Capabilities, Credentials, EndMark, Notify, NotifyError, Peek, PeekError, PeerCredentials,
     PriorityReceiver, PrioritySender, PriorityTooHigh, Redelivered, Selection, SelectiveReceiver, Sequenced,

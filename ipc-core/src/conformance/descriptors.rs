@@ -9,7 +9,11 @@ use std::{
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     process,
+    time::Duration,
 };
+
+/// Only what never happens takes so long.
+const A_LONG_TIME: Duration = Duration::from_secs(60);
 
 pub(super) fn cases<F: Fixture>() -> Vec<Case<F>>
 where
@@ -73,6 +77,9 @@ where
     let open = near.read(&mut [0]).expect_err("a kept message keeps its descriptor");
     assert_eq!(open.kind(), io::ErrorKind::WouldBlock);
     drop(rx.receive(stage.patiently()).expect("again"));
+    // On a thread apart, perhaps: who closes it may be held up.
+    near.set_nonblocking(false).expect("a mode");
+    near.set_read_timeout(Some(A_LONG_TIME)).expect("a time");
     assert_eq!(near.read(&mut [0]).expect("the other end is closed"), 0);
 }
 
