@@ -64,6 +64,11 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Re
 /// What a wait watches: something with a descriptor that `ppoll` takes.
 pub(crate) trait Watched {
     fn watched(&self) -> BorrowedFd<'_>;
+
+    /// A second one, if there is one that is to be watched as well.
+    fn watched_besides(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 impl Watched for BorrowedFd<'_> {
@@ -128,7 +133,7 @@ impl Waiter {
                 return Err(Unready::Cancelled);
             }
             let sleep = remaining(wait.deadline()).ok_or(Unready::TimedOut)?;
-            doze(watched.watched(), readiness, bell, sleep)?;
+            doze(watched, readiness, bell, sleep)?;
             if let Some(answer) = attempt(watched, Patience::None).map_err(Into::into)? {
                 return Ok(answer);
             }
@@ -153,21 +158,51 @@ fn remaining(deadline: Option<Instant>) -> Option<Duration> {
     (!left.is_zero()).then_some(left.min(LONGEST_SLEEP))
 }
 
-/// Sleeps until the queue looks ready, the bell rings, a signal comes or the time is over.
+/// Sleeps until what is watched looks ready, the bell rings, a signal comes or the time is over.
 fn doze(
-    queue: BorrowedFd<'_>,
+    watched: &impl Watched,
     readiness: PollFlags,
     bell: Option<&Arc<Bell>>,
     timeout: Duration,
 ) -> Result<(), OsError> {
-    let queue = PollFd::new(queue, readiness);
-    let Some(bell) = bell else { return poll(&mut [queue], timeout) };
-    let mut descriptors = [queue, PollFd::new(bell.eventfd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut descriptors, timeout)?;
-    if descriptors[1].any() == Some(true) {
+    let first = PollFd::new(watched.watched(), readiness);
+    let second = watched.watched_besides().map(|descriptor| PollFd::new(descriptor, readiness));
+    let Some(bell) = bell else {
+        return match second {
+            Some(second) => poll(&mut [first, second], timeout),
+            None => poll(&mut [first], timeout),
+        };
+    };
+    let ringing = PollFd::new(bell.eventfd.as_fd(), PollFlags::POLLIN);
+    let rang = match second {
+        Some(second) => {
+            let mut descriptors = [ringing, first, second];
+            poll(&mut descriptors, timeout)?;
+            descriptors[0].any()
+        }
+        None => {
+            let mut descriptors = [ringing, first];
+            poll(&mut descriptors, timeout)?;
+            descriptors[0].any()
+        }
+    };
+    if rang == Some(true) {
         bell.silence();
     }
     Ok(())
+}
+
+/// Sleeps until one of these is readable; whether the first one is. `None` after a signal.
+pub(crate) fn either_readable(
+    first: BorrowedFd<'_>,
+    second: BorrowedFd<'_>,
+) -> Result<Option<bool>, OsError> {
+    let mut descriptors = [first, second].map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+    match ppoll(&mut descriptors, None, None::<SigSet>) {
+        Ok(_) => Ok(Some(descriptors[0].any() == Some(true))),
+        Err(Errno::EINTR) => Ok(None),
+        Err(errno) => Err(OsError::new("ppoll", errno)),
+    }
 }
 
 /// `ppoll`, for at most `timeout` by the monotonic clock. An interrupted one is a short one.

@@ -53,7 +53,15 @@ impl Stranger {
         Self(socket)
     }
 
+    /// Sends a packet; descriptors are announced, as they have to be.
     fn send(&self, bytes: &[u8], descriptors: &[RawFd]) {
+        if !descriptors.is_empty() {
+            self.send_unannounced(&header(3, 0), &[]);
+        }
+        self.send_unannounced(bytes, descriptors);
+    }
+
+    fn send_unannounced(&self, bytes: &[u8], descriptors: &[RawFd]) {
         let rights = [ControlMessage::ScmRights(descriptors)];
         let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
         sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), None)
@@ -119,6 +127,19 @@ const ALL_SEALS: SealFlag =
     let len = MAX_LEN + 1;
     stranger.send(&header(1, len as u64), &[memfd(&vec![1; len], ALL_SEALS).as_raw_fd()]);
 })]
+#[case::one_descriptor_too_many(|stranger: &Stranger| {
+    stranger.send(&header(0, 0), &[memfd(&[1; 100], ALL_SEALS).as_raw_fd(); 17]);
+})]
+#[case::a_parcel_that_was_not_announced(|stranger: &Stranger| {
+    stranger.send_unannounced(&header(1, 100), &[memfd(&[1; 100], ALL_SEALS).as_raw_fd()]);
+})]
+#[case::two_announcements(|stranger: &Stranger| {
+    stranger.send(&header(3, 0), &[]);
+    stranger.send(&header(3, 0), &[]);
+})]
+#[case::an_announcement_with_a_message(|stranger: &Stranger| {
+    stranger.send(&[header(3, 1), vec![1]].concat(), &[]);
+})]
 #[case::more_descriptors_than_there_can_be(|stranger: &Stranger| {
     let file = memfd(&[1; 100], ALL_SEALS);
     stranger.send(&header(0, 0), &[file.as_raw_fd(); 200]);
@@ -156,6 +177,38 @@ fn descriptors_of_strangers_are_closed() {
             stranger.await_end();
             assert_eq!(open_descriptors(), before, "{count} came");
         }
+        // Not memory, so it is closed on a thread apart, some time.
+        let anything = File::open("/dev/null").unwrap();
+        let before = open_descriptors();
+        for count in [1, 17, 200] {
+            let stranger = Stranger::connect(&channel.socket_path());
+            stranger.send(&header(9, 0), &vec![anything.as_raw_fd(); count]);
+            assert!(rx.try_recv().is_err());
+            stranger.await_end();
+            while open_descriptors() != before {
+                thread::yield_now();
+            }
+        }
+    });
+}
+
+/// The message is whole; what came with it, who listens to the protocol would have expected.
+#[test]
+fn descriptors_that_were_not_announced_are_not_there() {
+    alone("descriptors_that_were_not_announced_are_not_there", || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let stranger = Stranger::connect(&channel.socket_path());
+        stranger.send(&header(0, 0), &[]);
+        assert_eq!(&*rx.recv().unwrap(), b"");
+        let file = memfd(&[1; 100], ALL_SEALS);
+        let before = open_descriptors();
+        stranger.send_unannounced(&[header(0, 5), b"there".to_vec()].concat(), &[file.as_raw_fd(); 3]);
+        let mut message = rx.recv().unwrap();
+        assert_eq!(&*message, b"there");
+        assert!(UnixReceiver::take_descriptors(&mut message).is_empty());
+        assert_eq!(open_descriptors(), before);
     });
 }
 

@@ -12,7 +12,7 @@ use nix::{
     sys::{
         inotify::{AddWatchFlags, InitFlags, Inotify},
         socket::{
-            AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt,
+            AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, send,
             sendmsg, setsockopt, socket,
             sockopt::{PeerCredentials, SndBuf},
         },
@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     longest_inline: Option<usize>,
     /// Whether a send may wait in the kernel. Not before one had to wait.
     blocks: AtomicBool,
+    /// The receiver expects descriptors with the next packet.
+    announced: AtomicBool,
 }
 
 /// No socket's buffer is so small that this goes as a parcel, in bytes.
@@ -93,7 +95,8 @@ impl Connection {
                 std::io::Error::other(format!("user {} receives here, who isn't trusted", receiver.uid())),
             ));
         }
-        Ok(Some(Self { socket, longest_inline: None, blocks: AtomicBool::new(false) }))
+        let (blocks, announced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Some(Self { socket, longest_inline: None, blocks, announced }))
     }
 
     /// Whether a message of this length goes in a packet.
@@ -111,34 +114,67 @@ impl Connection {
         Ok(*self.longest_inline.insert(LONGEST_INLINE.min(room / 4).saturating_sub(HEADER_LEN)))
     }
 
-    /// Sends one packet. `None` is "not now".
+    /// Sends a packet whose header and message stand one behind the other. `None` is "not now".
     #[inline]
+    pub(crate) fn send_framed(&self, packet: &[u8], may_wait: bool) -> Result<Option<()>, Failure> {
+        self.insist("send", may_wait, |flags| send(self.socket.as_raw_fd(), packet, flags).map(drop))
+    }
+
+    /// Sends a packet, and descriptors with it, which are announced before. `None` is "not now".
     pub(crate) fn send(
         &self,
         header: Header,
         message: &[u8],
         descriptors: &[RawFd],
         may_wait: bool,
-    ) -> Result<Option<()>, Errno> {
+    ) -> Result<Option<()>, Failure> {
+        if !descriptors.is_empty() && !self.announced.load(Relaxed) {
+            let announcement = Header { kind: Kind::Announcement, len: 0 }.to_bytes();
+            if self.send_framed(&announcement, may_wait)?.is_none() {
+                return Ok(None);
+            }
+            self.announced.store(true, Relaxed);
+        }
         let header = header.to_bytes();
         let parts = [IoSlice::new(&header), IoSlice::new(message)];
         let rights = [ControlMessage::ScmRights(descriptors)];
         let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        let socket = self.socket.as_raw_fd();
+        self.insist("sendmsg", may_wait, |flags| {
+            sendmsg::<UnixAddr>(socket, &parts, control, flags, None).map(drop)
+        })
+    }
+
+    /// Makes a call that sends a packet.
+    #[inline]
+    fn insist(
+        &self,
+        name: &'static str,
+        may_wait: bool,
+        mut call: impl FnMut(MsgFlags) -> Result<(), Errno>,
+    ) -> Result<Option<()>, Failure> {
         let dont_wait = if may_wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
-        let flags = MsgFlags::MSG_NOSIGNAL | dont_wait;
         loop {
-            match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, flags, None) {
-                Ok(_) => return Ok(Some(())),
-                Err(Errno::EAGAIN) if may_wait && !self.blocks.swap(true, Relaxed) => block(&self.socket)?,
+            match call(MsgFlags::MSG_NOSIGNAL | dont_wait) {
+                Ok(()) => {
+                    // It is for the packet that follows it.
+                    if self.announced.load(Relaxed) {
+                        self.announced.store(false, Relaxed);
+                    }
+                    return Ok(Some(()));
+                }
+                Err(Errno::EAGAIN) if may_wait && !self.blocks.swap(true, Relaxed) => {
+                    block(&self.socket).map_err(|errno| Failure { call: "fcntl", errno })?;
+                }
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(Failure { call: name, errno }),
             }
         }
     }
 
     /// Says that this end goes in good order, if there is room to say it.
     pub(crate) fn farewell(&self) {
-        let _ = self.send(Header { kind: Kind::Farewell, len: 0 }, &[], &[], false);
+        let _ = self.send_framed(&Header { kind: Kind::Farewell, len: 0 }.to_bytes(), false);
     }
 }
 
@@ -148,9 +184,18 @@ impl AsFd for Connection {
     }
 }
 
-/// Whether the error says that the receiver is gone.
-pub(crate) fn is_gone(errno: Errno) -> bool {
-    matches!(errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
+/// A call that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) call: &'static str,
+    pub(crate) errno: Errno,
+}
+
+impl Failure {
+    /// Whether it says that the receiver is gone.
+    pub(crate) fn is_gone(self) -> bool {
+        matches!(self.errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
+    }
 }
 
 /// Tells when a receiver comes, or the channel goes.

@@ -1,15 +1,20 @@
 //! A receiver's sockets: the one that listens, and those of its senders, watched together
 //! (`epoll(7)`).
+//!
+//! A sender that is alone, or has been the only one with messages for long, is the favourite: its
+//! socket is read first, and isn't among those watched together, since that would cost each send
+//! a wake-up of the `epoll`. Before the receiver says that there is nothing it asks for the
+//! others as well; where it sleeps it watches both.
 
 use super::{
     channel::Found,
-    packet::{Header, Kind},
-    parcel,
-    store::{Held, Tag},
-    sys::{self, Received},
+    peer::{Peer, Read},
+    store::Held,
+    sys,
     transport::lock_role,
+    turn::Turn,
 };
-use crate::flock::Locked;
+use crate::{flock::Locked, wait};
 use ipc_core::{ChannelError, Credentials, OsError};
 use nix::{
     errno::Errno,
@@ -25,12 +30,9 @@ use nix::{
 };
 use std::{
     fs::File,
-    num::NonZeroUsize,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-/// After so many messages of one sender the others are looked at.
-const TURN: u32 = 64;
 /// So many senders at a time; others wait to be taken in.
 const MOST_SENDERS: usize = 1024;
 /// What stands for the listening socket among the events.
@@ -48,26 +50,18 @@ pub(crate) struct Listener {
     connected: usize,
     /// Who came, but couldn't be taken in yet for want of memory.
     at_the_door: Option<OwnedFd>,
-    /// Whose messages are taken, and for how many messages more.
-    current: Option<usize>,
-    turn: u32,
-    /// It had a second message right behind the first: it is read on without asking, until it
-    /// has none. Who sends one at a time is waited for at once instead.
-    streams: bool,
+    /// Whose messages are taken.
+    turn: Option<Turn>,
+    /// The sender that isn't watched together with the others.
+    favourite: Option<usize>,
+    /// There is none from now on, since somebody else watches what the receiver does.
+    all_watched: bool,
     allowed_uids: Vec<u32>,
+    /// Our own user.
+    uid: u32,
     max_message_len: usize,
     /// The role, held as long as this lives.
     _role: Locked<File>,
-}
-
-#[derive(Debug)]
-struct Peer {
-    socket: OwnedFd,
-    credentials: Credentials,
-    /// It said that it goes.
-    said_farewell: bool,
-    /// Came, but couldn't be mapped yet for want of memory.
-    unmapped: Option<Parcel>,
 }
 
 /// What a look at the sockets found.
@@ -77,13 +71,6 @@ pub(crate) enum Event {
     Message,
     /// A sender went without a farewell.
     Death,
-}
-
-/// What one sender's socket had.
-enum Read {
-    Message,
-    Nothing,
-    Gone { death: bool },
 }
 
 impl Listener {
@@ -125,10 +112,11 @@ impl Listener {
             senders: Vec::new(),
             connected: 0,
             at_the_door: None,
-            current: None,
-            turn: 0,
-            streams: false,
+            turn: None,
+            favourite: None,
+            all_watched: false,
             allowed_uids: settings.allowed_uids.clone(),
+            uid: folder.uid(),
             max_message_len: settings.max_message_len,
             _role: role,
         })
@@ -140,20 +128,29 @@ impl Listener {
 
     /// The senders that are connected.
     pub(crate) fn peers(&self) -> impl Iterator<Item = Credentials> {
-        self.senders.iter().flatten().map(|peer| peer.credentials)
+        self.senders.iter().flatten().map(Peer::credentials)
+    }
+
+    /// What is to be watched besides [`descriptor`](Self::descriptor).
+    pub(crate) fn favourite(&self) -> Option<BorrowedFd<'_>> {
+        self.favourite.and_then(|index| self.senders[index].as_ref()).map(Peer::socket)
+    }
+
+    /// From now on [`descriptor`](Self::descriptor) tells of all senders.
+    pub(crate) fn watch_all(&mut self) -> Result<(), OsError> {
+        self.all_watched = true;
+        self.watch_favourite()
     }
 
     /// Takes one message into `held`, waiting for one if that is wanted. `None` is "not now".
     pub(crate) fn next(&mut self, held: &mut Held, may_wait: bool) -> Result<Option<Event>, OsError> {
         loop {
-            let reads_on = self.turn == TURN || self.streams && self.turn > 0;
-            if let Some(index) = self.current.filter(|_| reads_on) {
+            let mut tried = false;
+            if let Some(index) = self.probable(may_wait) {
+                tried = true;
                 match self.read(index, held)? {
-                    Read::Message => {
-                        self.turn -= 1;
-                        return Ok(Some(Event::Message));
-                    }
-                    Read::Nothing => (self.turn, self.streams) = (0, false),
+                    Read::Message => return Ok(Some(Event::Message)),
+                    Read::Nothing => {}
                     Read::Gone { death } => {
                         self.forget(index)?;
                         if death {
@@ -166,21 +163,44 @@ impl Listener {
             if (self.connected == 0 || self.at_the_door.is_some()) && self.take_in()? {
                 continue;
             }
-            match self.ready(may_wait)? {
+            let event = self.ready(may_wait, tried)?;
+            match event.map(|event| self.next_after_turn(event)).transpose()? {
                 Some(LISTENING) => drop(self.take_in()?),
                 // One at a time: the kernel turns its list round, so that all get theirs.
-                Some(index) => {
-                    let again = self.current == usize::try_from(index).ok();
-                    self.streams = again && (self.streams || self.turn == TURN - 1);
-                    (self.current, self.turn) = (usize::try_from(index).ok(), TURN);
-                }
+                Some(index) => self.give_turn(index as usize)?,
                 None => return Ok(None),
             }
         }
     }
 
-    /// Which socket has something.
-    fn ready(&self, may_wait: bool) -> Result<Option<u64>, OsError> {
+    /// The sender whose turn it is, if it is worth a try before it is asked who has something.
+    fn probable(&self, may_wait: bool) -> Option<usize> {
+        let turn = self.turn.as_ref().filter(|turn| !turn.is_over())?;
+        // Of the favourite nobody tells but itself.
+        let alone_knows = !may_wait && self.favourite == Some(turn.sender);
+        (alone_knows || turn.probably_goes_on()).then_some(turn.sender)
+    }
+
+    /// Which socket has something, or may have; the favourite was `tried` in vain, or not.
+    fn ready(&self, may_wait: bool, tried: bool) -> Result<Option<u64>, OsError> {
+        let (Some(index), Some(favourite)) = (self.favourite, self.favourite()) else {
+            return self.ask(may_wait);
+        };
+        let is_over = self.turn.as_ref().is_some_and(|turn| turn.is_over());
+        if !may_wait || is_over {
+            let other = self.ask(false)?;
+            // It may have more, if nobody else has.
+            return Ok(other.or((!tried).then_some(index as u64)));
+        }
+        match wait::either_readable(self.descriptor(), favourite)? {
+            Some(true) => self.ask(false),
+            Some(false) => Ok(Some(index as u64)),
+            None => Ok(None),
+        }
+    }
+
+    /// Which of the sockets that are watched together has something.
+    fn ask(&self, may_wait: bool) -> Result<Option<u64>, OsError> {
         let timeout = if may_wait { EpollTimeout::NONE } else { EpollTimeout::ZERO };
         let mut events = [EpollEvent::empty()];
         match self.epoll.wait(&mut events, timeout) {
@@ -188,6 +208,53 @@ impl Listener {
             Ok(_) => Ok(Some(events[0].data())),
             Err(errno) => Err(OsError::new("epoll_wait", errno)),
         }
+    }
+
+    /// Who has had its turn stands, in the kernel's list, before those who came into it meanwhile:
+    /// another one goes first.
+    fn next_after_turn(&self, event: u64) -> Result<u64, OsError> {
+        let has_had = |turn: &Turn| turn.is_over() && turn.sender as u64 == event;
+        if self.favourite.is_some() || !self.turn.as_ref().is_some_and(has_had) {
+            return Ok(event);
+        }
+        Ok(self.ask(false)?.unwrap_or(event))
+    }
+
+    /// This sender has something.
+    fn give_turn(&mut self, index: usize) -> Result<(), OsError> {
+        match &mut self.turn {
+            Some(turn) if turn.sender == index => {
+                turn.go_on();
+                if turn.is_alone() && self.favourite.is_none() && !self.all_watched {
+                    self.make_favourite(index);
+                }
+            }
+            _ => {
+                self.watch_favourite()?;
+                self.turn = Some(Turn::new(index));
+            }
+        }
+        Ok(())
+    }
+
+    /// It is not watched any more, so that its sends wake nobody.
+    #[cold]
+    fn make_favourite(&mut self, index: usize) {
+        let Some(peer) = &self.senders[index] else { return };
+        // Where it fails, the sender is watched as it was.
+        if self.epoll.delete(peer.socket()).is_ok() {
+            self.favourite = Some(index);
+        }
+    }
+
+    /// The favourite is one of many again.
+    fn watch_favourite(&mut self) -> Result<(), OsError> {
+        if let (Some(index), Some(socket)) = (self.favourite, self.favourite()) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+            self.epoll.add(socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+        }
+        self.favourite = None;
+        Ok(())
     }
 
     /// Takes in one who waits at the door, if it is allowed, and listens to it: it will have
@@ -211,10 +278,9 @@ impl Listener {
         };
         match self.admit(&socket) {
             Ok(Some((index, credentials))) => {
-                let peer = Peer { socket, credentials, said_farewell: false, unmapped: None };
-                self.senders[index] = Some(peer);
+                self.senders[index] = Some(Peer::new(socket, credentials, self.uid));
                 self.connected += 1;
-                (self.current, self.turn, self.streams) = (Some(index), TURN, false);
+                self.turn = Some(Turn::new(index));
                 Ok(true)
             }
             Ok(None) => Ok(true),
@@ -234,8 +300,13 @@ impl Listener {
             return Ok(None);
         }
         let index = self.senders.iter().position(Option::is_none).unwrap_or(self.senders.len());
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-        self.epoll.add(socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+        if self.connected == 0 && !self.all_watched {
+            self.favourite = Some(index);
+        } else {
+            self.watch_favourite()?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+            self.epoll.add(socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+        }
         if index == self.senders.len() {
             self.senders.push(None);
         }
@@ -252,11 +323,15 @@ impl Listener {
     /// Closes a sender's connection, and lets another one in.
     #[cold]
     fn forget(&mut self, index: usize) -> Result<(), OsError> {
-        self.current = None;
+        self.turn = None;
         if let Some(peer) = self.senders[index].take() {
-            // To close it isn't enough: a forked child may have the socket as well, and then it
-            // would be told of for ever. An entry that isn't there needs no end.
-            let _ = self.epoll.delete(&peer.socket);
+            if self.favourite == Some(index) {
+                self.favourite = None;
+            } else {
+                // To close it isn't enough: a forked child may have the socket as well, and then
+                // it would be told of for ever. An entry that isn't there needs no end.
+                let _ = self.epoll.delete(peer.socket());
+            }
             self.connected -= 1;
         }
         if !self.watched {
@@ -273,96 +348,16 @@ impl Listener {
         let Some(peer) = self.senders.get_mut(index).and_then(Option::as_mut) else {
             return Ok(Read::Nothing);
         };
-        if let Some(parcel) = peer.unmapped.take() {
-            return map(peer, parcel, held);
-        }
-        let received = match sys::receive(peer.socket.as_fd(), held.space()) {
-            Ok(received) => received,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Read::Nothing),
-            Err(Errno::ECONNRESET) => return Ok(Read::Gone { death: !peer.said_farewell }),
-            Err(errno) => return Err(OsError::new("recvmsg", errno)),
-        };
-        if received.len == 0 {
-            return Ok(Read::Gone { death: !peer.said_farewell });
-        }
-        if received.at_limit {
-            // It is no fault of the sender's, who stays.
-            return Err(out_of_descriptors());
-        }
-        let max_message_len = self.max_message_len;
-        match unpack(received, max_message_len) {
-            Some(Unpacked::Message { inline_len, descriptors }) => {
-                held.push(inline_len, Tag { credentials: peer.credentials, descriptors, pages: None });
-                Ok(Read::Message)
+        let read = peer.read(held, self.max_message_len);
+        if let Some(turn) = &mut self.turn {
+            match &read {
+                Ok(Read::Message) => turn.took_one(),
+                Ok(Read::Nothing) => turn.found_nothing(),
+                Ok(Read::Gone { .. }) => {}
+                // The next call tries it again.
+                Err(_) => turn.go_on(),
             }
-            Some(Unpacked::Parcel(parcel)) => map(peer, parcel, held),
-            Some(Unpacked::Farewell) => {
-                peer.said_farewell = true;
-                Ok(Read::Gone { death: false })
-            }
-            None => Ok(Read::Gone { death: false }),
         }
-    }
-}
-
-/// Takes a message in its pages. What isn't a message ends the connection.
-#[cold]
-fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError> {
-    match parcel::open(&parcel.memfd, parcel.len) {
-        Ok(Some(pages)) => {
-            let Parcel { descriptors, .. } = parcel;
-            held.push(0, Tag { credentials: peer.credentials, descriptors, pages: Some(pages) });
-            Ok(Read::Message)
-        }
-        Ok(None) => Ok(Read::Gone { death: false }),
-        Err(error) => {
-            // The next call tries again.
-            peer.unmapped = Some(parcel);
-            Err(error)
-        }
-    }
-}
-
-/// A message's descriptors were lost because this process may have no more of them.
-#[cold]
-fn out_of_descriptors() -> OsError {
-    let advice = "a message's descriptors are lost, since this process may have no more of them: raise the \
-                  limit with `ulimit -n`, or close some";
-    OsError::new("recvmsg", std::io::Error::other(advice))
-}
-
-/// A packet that is one of ours.
-enum Unpacked {
-    Message { inline_len: usize, descriptors: Vec<OwnedFd> },
-    Parcel(Parcel),
-    Farewell,
-}
-
-/// A message in pages of its own, that it says to be of this length.
-#[derive(Debug)]
-struct Parcel {
-    memfd: OwnedFd,
-    len: NonZeroUsize,
-    descriptors: Vec<OwnedFd>,
-}
-
-/// Checks all that a peer could have made up.
-#[inline]
-fn unpack(received: Received, max_message_len: usize) -> Option<Unpacked> {
-    let Received { len, header, truncated, mut descriptors, .. } = received;
-    let inline_len = len.checked_sub(header.len())?;
-    let Header { kind, len } = Header::from_bytes(header)?;
-    let len = usize::try_from(len).ok()?;
-    if truncated || len > max_message_len {
-        return None;
-    }
-    match kind {
-        Kind::Inline if len == inline_len => Some(Unpacked::Message { inline_len, descriptors }),
-        Kind::Parcel if inline_len == 0 && !descriptors.is_empty() => {
-            let (len, memfd) = (NonZeroUsize::new(len)?, descriptors.remove(0));
-            Some(Unpacked::Parcel(Parcel { memfd, len, descriptors }))
-        }
-        Kind::Farewell if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Farewell),
-        _ => None,
+        read
     }
 }

@@ -28,9 +28,25 @@
 //!
 //! Each begins with 16 bytes: a mark, what it is, and a length. A message of up to 64 KiB
 //! stands behind them. A longer one is put into a sealed `memfd`, and the packet passes its
-//! descriptor: its bytes are copied once, by the sender. A receiver maps it only if it is sealed against writing, shrinking and growing and
-//! has the promised length. Whoever sends anything else loses the connection, and nothing
-//! else happens.
+//! descriptor: its bytes are copied once, by the sender. A receiver maps it only if it is sealed
+//! against writing, shrinking and growing and has the promised length. Whoever sends anything
+//! else loses the connection, and nothing else happens.
+//!
+//! Room for descriptors makes each receive a tenth slower, so a sender announces, in a packet of
+//! its own, that the next one passes some. Those that weren't announced the kernel closes as it
+//! hands over the packet, in the receiver's call, which a file of a peer's own making could hold
+//! up. So that is for senders of the receiver's own user: from others each packet is received with
+//! room for all that it could pass. What arrives and nobody takes is closed on a thread apart,
+//! memory excepted: it may stand for anything.
+//!
+//! # Turns
+//!
+//! A message that is there takes one system call at each end, as without this crate. A receiver
+//! reads on from one sender for at most 64 messages, or until it has none; then it looks at the
+//! others and at the door, with one call more, and whoever has something gets the next turn. So
+//! a sender waits for at most 64 messages of each other one, and "would block" means that nobody
+//! has anything. To say that takes two calls, and to sleep and be woken two more than a message
+//! that is there.
 //!
 //! [`NotFound`]: ipc_core::ChannelError::NotFound
 //! [`WouldBlock`]: ipc_core::SendError::WouldBlock
@@ -39,13 +55,16 @@ mod channel;
 mod config;
 mod connection;
 mod listener;
+mod memory;
 mod packet;
 mod parcel;
+mod peer;
 mod receiver;
 mod sender;
 mod store;
 mod sys;
 mod transport;
+mod turn;
 
 pub use channel::UnixChannel;
 pub use config::UnixConfig;

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Parcel,
     /// The sender goes, in good order.
     Farewell,
+    /// The next packet passes descriptors: it is to be received with room for them.
+    Announcement,
 }
 
 /// The header of a packet.
@@ -35,6 +37,7 @@ impl Header {
             Kind::Inline => 0,
             Kind::Parcel => 1,
             Kind::Farewell => 2,
+            Kind::Announcement => 3,
         };
         let mut bytes = [0; HEADER_LEN];
         bytes[..4].copy_from_slice(&MARK);
@@ -53,6 +56,7 @@ impl Header {
             0 => Kind::Inline,
             1 => Kind::Parcel,
             2 => Kind::Farewell,
+            3 => Kind::Announcement,
             _ => return None,
         };
         Some(Self { kind, len: u64::from_le_bytes(len) })
@@ -65,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_header_is_read_as_it_was_written_and_nothing_else_is_one() {
-        for kind in [Kind::Inline, Kind::Parcel, Kind::Farewell] {
+        for kind in [Kind::Inline, Kind::Parcel, Kind::Farewell, Kind::Announcement] {
             let header = Header { kind, len: 0x0123_4567_89ab_cdef };
             let bytes = header.to_bytes();
             assert_eq!(Header::from_bytes(bytes), Some(header));

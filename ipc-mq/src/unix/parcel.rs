@@ -1,7 +1,7 @@
 //! A message in a `memfd` (`memfd_create(2)`): written by its sender alone, then sealed, so
 //! that the receiver can read it in place without trusting anybody.
 
-use super::sys::{self, Pages};
+use super::memory::{self, Pages};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -24,11 +24,12 @@ pub(crate) struct Sealed(OwnedFd);
 
 impl Sealed {
     /// A copy of `message`, by `write`: it fills new pages without clearing them first, which is
-    /// faster than to map and fault them in.
+    /// faster than to map and fault them in. Long ones go into huge pages where there are any.
     pub(crate) fn copy_of(message: &[u8]) -> Result<Self, OsError> {
         let mut file = File::from(create().map_err(|errno| OsError::new("memfd_create", errno))?);
+        memory::ask_for_huge_pages(file.as_fd(), message.len())?;
         file.write_all(message).map_err(|error| OsError::new("write", error))?;
-        sys::seal(file.as_fd()).map_err(|errno| OsError::new("fcntl", errno))?;
+        memory::seal(file.as_fd()).map_err(|errno| OsError::new("fcntl", errno))?;
         Ok(Self(file.into()))
     }
 }
@@ -41,14 +42,14 @@ impl AsFd for Sealed {
 
 /// Maps what a peer sent as a message of this length, if it is one. A want of memory is no fault
 /// of the peer's, and an error.
-pub(crate) fn open(descriptor: &OwnedFd, len: NonZeroUsize) -> Result<Option<Pages>, OsError> {
+pub(crate) fn open(descriptor: &impl AsFd, len: NonZeroUsize) -> Result<Option<Pages>, OsError> {
     let or_none = |call, errno| match errno {
         Errno::ENOMEM => Err(OsError::new(call, errno)),
         _ => Ok(None),
     };
     // The seals first: a size that can't change any more is worth looking at.
-    match sys::seals(descriptor.as_fd()) {
-        Ok(seals) if seals & sys::SEALED == sys::SEALED => {}
+    match memory::seals(descriptor.as_fd()) {
+        Ok(seals) if seals & memory::SEALED == memory::SEALED => {}
         Ok(_) => return Ok(None),
         Err(errno) => return or_none("fcntl", errno),
     }
@@ -70,6 +71,14 @@ pub(crate) fn open(descriptor: &OwnedFd, len: NonZeroUsize) -> Result<Option<Pag
     }
 }
 
+/// Nobody can run it: without that, a system may refuse to make it (`vm.memfd_noexec`), or warn.
+const NOT_A_PROGRAM: MFdFlags = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
+
 fn create() -> Result<OwnedFd, Errno> {
-    memfd_create(c"ipc-message", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    match memfd_create(c"ipc-message", flags | NOT_A_PROGRAM) {
+        // Before Linux 6.3.
+        Err(Errno::EINVAL) => memfd_create(c"ipc-message", flags),
+        answer => answer,
+    }
 }

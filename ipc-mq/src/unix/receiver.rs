@@ -3,8 +3,9 @@
 use super::{
     channel::Found,
     listener::{Event, Listener},
-    packet::LONGEST_INLINE,
+    packet::{HEADER_LEN, LONGEST_INLINE},
     store::{Held, bytes},
+    sys::Passed,
 };
 use crate::wait::{Patience, Waiter, is_ready};
 use ipc_core::{
@@ -36,7 +37,7 @@ pub struct UnixReceiver {
 impl UnixReceiver {
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
         let listener = Listener::open(found)?;
-        let held = Held::new(found.settings.max_message_len.min(LONGEST_INLINE));
+        let held = Held::with_prefix(HEADER_LEN, found.settings.max_message_len.min(LONGEST_INLINE));
         Ok(Self { listener, held, waiter: Waiter::default(), reports_deaths: false })
     }
 
@@ -77,6 +78,10 @@ impl crate::wait::Watched for Listener {
     fn watched(&self) -> BorrowedFd<'_> {
         self.descriptor()
     }
+
+    fn watched_besides(&self) -> Option<BorrowedFd<'_>> {
+        self.favourite()
+    }
 }
 
 impl Receiver for UnixReceiver {
@@ -115,6 +120,7 @@ impl BatchReceiver for UnixReceiver {
 /// something or a new one is at the door.
 impl Pollable for UnixReceiver {
     fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        self.listener.watch_all()?;
         Ok(self.listener.descriptor())
     }
 
@@ -122,6 +128,7 @@ impl Pollable for UnixReceiver {
         if !self.held.is_empty() {
             return Ok(true);
         }
+        self.listener.watch_all()?;
         // Takes in who is at the door, so that only messages make it readable.
         match self.pull(Wait::Never) {
             Ok(()) => Ok(true),
@@ -139,7 +146,8 @@ impl PeerCredentials for UnixReceiver {
 
 impl DescriptorReceiver for UnixReceiver {
     fn take_descriptors(message: &mut UnixMessage<'_>) -> Vec<OwnedFd> {
-        std::mem::take(&mut message.held.first_tag_mut().descriptors)
+        let passed = std::mem::take(&mut message.held.first_tag_mut().descriptors);
+        passed.into_iter().map(Passed::into_inner).collect()
     }
 }
 

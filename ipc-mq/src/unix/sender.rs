@@ -2,8 +2,8 @@
 
 use super::{
     channel::Found,
-    connection::{Connection, is_gone},
-    packet::{Header, Kind, MAX_DESCRIPTORS},
+    connection::{Connection, Failure},
+    packet::{HEADER_LEN, Header, Kind, MAX_DESCRIPTORS},
     parcel::Sealed,
 };
 use crate::wait::{Patience, Waiter, is_ready};
@@ -37,7 +37,7 @@ use std::{
 pub struct UnixSender {
     found: Arc<Found>,
     connection: Option<Connection>,
-    /// Grows to the longest loan so far.
+    /// Room for a header, and behind it for the longest loan so far.
     space: Vec<u8>,
     /// How much of it is reserved.
     reserved_len: usize,
@@ -51,7 +51,7 @@ impl UnixSender {
         Self {
             found,
             connection: None,
-            space: Vec::new(),
+            space: vec![0; HEADER_LEN],
             reserved_len: 0,
             attached: Vec::new(),
             waiter: Waiter::default(),
@@ -59,9 +59,36 @@ impl UnixSender {
         }
     }
 
+    /// Makes room for a message of this length, and for the header before it.
+    fn make_room(&mut self, len: usize) {
+        if self.space.len() < HEADER_LEN + len {
+            self.space.resize(HEADER_LEN + len, 0);
+        }
+    }
+
     fn check_len(&self, len: usize) -> Result<(), SendError> {
         let max = self.found.settings.max_message_len;
         if len > max { Err(SendError::TooLong { len, max }) } else { Ok(()) }
+    }
+}
+
+/// A message up to this length is copied behind its header, which costs less than to have the kernel
+/// put it together, in bytes.
+const LONGEST_COPIED: usize = 4096;
+
+/// A message where it is.
+enum Source<'a> {
+    /// Behind room for a header.
+    Framed(&'a mut [u8]),
+    Bare(&'a [u8]),
+}
+
+impl Source<'_> {
+    fn message(&self) -> &[u8] {
+        match self {
+            Self::Framed(framed) => &framed[HEADER_LEN..],
+            Self::Bare(message) => message,
+        }
     }
 }
 
@@ -76,19 +103,30 @@ struct Way<'a> {
 impl Way<'_> {
     /// Sends a message, over a connection that is made if need be.
     #[inline]
-    fn send(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
+    fn send(&mut self, source: Source<'_>, wait: Wait<'_>) -> Result<(), SendError> {
         let Self { found, connection, waiter, .. } = self;
         let open = match connection {
             Some(open) => open,
             None => connection.insert(Connection::open(found, waiter, wait)?),
         };
-        if open.takes_inline(message.len())? {
-            return self.push(Packet::inline(message), wait);
+        let message = source.message();
+        let len = message.len();
+        if open.takes_inline(len)? {
+            let header = Header { kind: Kind::Inline, len: len as u64 };
+            return match source {
+                Source::Framed(framed) if self.attached.is_empty() => {
+                    framed[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+                    self.push(Packet::Framed(framed), wait)
+                }
+                source => self.push(Packet::Parts { header, inline: source.message(), parcel: None }, wait),
+            };
         }
         // Not copied before there is room.
         self.await_room(wait)?;
         let sealed = Sealed::copy_of(message)?;
-        self.push(Packet::parcel(&sealed, message.len()), wait)
+        let header = Header { kind: Kind::Parcel, len: len as u64 };
+        let parcel = Some(sealed.as_fd().as_raw_fd());
+        self.push(Packet::Parts { header, inline: &[], parcel }, wait)
     }
 
     /// Waits until a packet without bytes of its own can be sent.
@@ -104,12 +142,17 @@ impl Way<'_> {
     fn push(&mut self, packet: Packet<'_>, wait: Wait<'_>) -> Result<(), SendError> {
         let Self { connection, waiter, attached, .. } = self;
         let Some(open) = connection.as_ref() else { return Err(SendError::PeerDied) };
-        let result = if attached.is_empty() && packet.parcel.is_none() {
-            transmit(open, waiter, packet, &[], wait)
-        } else {
-            let attached = attached.iter().map(AsRawFd::as_raw_fd);
-            let descriptors: Vec<RawFd> = packet.parcel.into_iter().chain(attached).collect();
-            transmit(open, waiter, packet, &descriptors, wait)
+        let result = match packet {
+            Packet::Framed(framed) => {
+                transmit(open, waiter, wait, |open, may_wait| open.send_framed(framed, may_wait))
+            }
+            Packet::Parts { header, inline, parcel } => {
+                let attached = attached.iter().map(AsRawFd::as_raw_fd);
+                let descriptors: Vec<RawFd> = parcel.into_iter().chain(attached).collect();
+                transmit(open, waiter, wait, |open, may_wait| {
+                    open.send(header, inline, &descriptors, may_wait)
+                })
+            }
         };
         match &result {
             Ok(()) => attached.clear(),
@@ -122,38 +165,28 @@ impl Way<'_> {
 
 /// What is to be sent.
 #[derive(Clone, Copy)]
-struct Packet<'a> {
-    header: Header,
-    inline: &'a [u8],
-    parcel: Option<RawFd>,
-}
-
-impl<'a> Packet<'a> {
-    fn inline(message: &'a [u8]) -> Self {
-        let header = Header { kind: Kind::Inline, len: message.len() as u64 };
-        Self { header, inline: message, parcel: None }
-    }
-
-    fn parcel(sealed: &Sealed, len: usize) -> Self {
-        let header = Header { kind: Kind::Parcel, len: len as u64 };
-        Self { header, inline: &[], parcel: Some(sealed.as_fd().as_raw_fd()) }
-    }
+enum Packet<'a> {
+    /// The header and the message behind it; no descriptors.
+    Framed(&'a [u8]),
+    Parts {
+        header: Header,
+        inline: &'a [u8],
+        parcel: Option<RawFd>,
+    },
 }
 
 #[inline]
 fn transmit(
     connection: &Connection,
     waiter: &mut Waiter,
-    packet: Packet<'_>,
-    descriptors: &[RawFd],
     wait: Wait<'_>,
+    send: impl Fn(&Connection, bool) -> Result<Option<()>, Failure>,
 ) -> Result<(), SendError> {
     let mut gone = false;
     let attempt = |patience| {
-        let Packet { header, inline, .. } = packet;
-        connection.send(header, inline, descriptors, patience == Patience::Endless).map_err(|errno| {
-            gone = is_gone(errno);
-            Unready::Os(explain(errno))
+        send(connection, patience == Patience::Endless).map_err(|failure| {
+            gone = failure.is_gone();
+            Unready::Os(explain(failure))
         })
     };
     waiter.until(connection.as_fd(), PollFlags::POLLOUT, wait, attempt).map_err(|unready| match unready {
@@ -163,16 +196,16 @@ fn transmit(
 }
 
 /// The words for the limits that a packet can meet.
-fn explain(errno: Errno) -> OsError {
+fn explain(Failure { call, errno }: Failure) -> OsError {
     match errno {
         Errno::ETOOMANYREFS => OsError::new(
-            "sendmsg",
+            call,
             std::io::Error::other(
                 "this user has as many descriptors under way as RLIMIT_NOFILE allows: \
                  let the receiver catch up, or raise it with `ulimit -n` (`ipc doctor` explains the limit)",
             ),
         ),
-        other => OsError::new("sendmsg", other),
+        other => OsError::new(call, other),
     }
 }
 
@@ -186,9 +219,7 @@ impl Sender for UnixSender {
     /// Never waits: it is the commit that needs a receiver and room.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
         self.check_len(len)?;
-        if self.space.len() < len {
-            self.space.resize(len, 0);
-        }
+        self.make_room(len);
         self.reserved_len = len;
         Ok(())
     }
@@ -197,12 +228,23 @@ impl Sender for UnixSender {
         UnixLoan { sender: self }
     }
 
-    /// Straight from the caller's memory, without a copy of our own.
+    /// From the caller's memory; short ones are copied behind their header.
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
         self.check_len(message.len())?;
         self.reserved_len = 0;
-        let Self { found, connection, waiter, attached, .. } = self;
-        Way { found, connection, waiter, attached }.send(message, wait)
+        let is_short = message.len() <= LONGEST_COPIED;
+        if is_short {
+            self.make_room(message.len());
+        }
+        let Self { found, connection, waiter, attached, space, .. } = self;
+        let source = if is_short {
+            let framed = &mut space[..HEADER_LEN + message.len()];
+            framed[HEADER_LEN..].copy_from_slice(message);
+            Source::Framed(framed)
+        } else {
+            Source::Bare(message)
+        };
+        Way { found, connection, waiter, attached }.send(source, wait)
     }
 }
 
@@ -242,7 +284,9 @@ impl Loan for UnixLoan<'_> {
 
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
         let UnixSender { found, connection, waiter, attached, space, reserved_len, .. } = &mut *self.sender;
-        match (Way { found, connection, waiter, attached }).send(&space[..*reserved_len], wait) {
+        match (Way { found, connection, waiter, attached })
+            .send(Source::Framed(&mut space[..HEADER_LEN + *reserved_len]), wait)
+        {
             Ok(()) => {
                 *reserved_len = 0;
                 Ok(())
@@ -256,12 +300,12 @@ impl Deref for UnixLoan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.sender.space[..self.sender.reserved_len]
+        &self.sender.space[HEADER_LEN..HEADER_LEN + self.sender.reserved_len]
     }
 }
 
 impl DerefMut for UnixLoan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.sender.space[..self.sender.reserved_len]
+        &mut self.sender.space[HEADER_LEN..HEADER_LEN + self.sender.reserved_len]
     }
 }

@@ -1,10 +1,9 @@
 //! The messages that a receiver holds: short ones one behind the other, long ones in their
 //! pages.
 
-use super::sys::Pages;
+use super::{memory::Pages, sys::Passed};
 use crate::store::Store;
 use ipc_core::Credentials;
-use std::os::fd::OwnedFd;
 
 /// Messages held, oldest first.
 pub(crate) type Held = Store<Tag>;
@@ -13,7 +12,7 @@ pub(crate) type Held = Store<Tag>;
 #[derive(Debug)]
 pub(crate) struct Tag {
     pub(crate) credentials: Credentials,
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: Vec<Passed>,
     /// Where the bytes are if they didn't come in the packet.
     pub(crate) pages: Option<Pages>,
 }

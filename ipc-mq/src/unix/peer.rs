@@ -1,0 +1,169 @@
+//! One sender, as its receiver has it: a socket, and what is known of who is at its other end.
+//! What comes from there is believed in nothing.
+
+use super::{
+    packet::{HEADER_LEN, Header, Kind, MAX_DESCRIPTORS},
+    parcel,
+    store::{Held, Tag},
+    sys::{self, Passed, Received},
+};
+use ipc_core::{Credentials, OsError};
+use nix::errno::Errno;
+use std::{
+    mem,
+    num::NonZeroUsize,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// A sender that was taken in.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    socket: OwnedFd,
+    credentials: Credentials,
+    /// Its next packet passes descriptors.
+    announced: bool,
+    /// Of another user: each packet is received with room for descriptors, announced or not.
+    /// Those that there is no room for the kernel closes in our call, however long that takes.
+    is_stranger: bool,
+    /// It said that it goes.
+    said_farewell: bool,
+    /// Came, but couldn't be mapped yet for want of memory.
+    unmapped: Option<Parcel>,
+}
+
+/// What one sender's socket had.
+pub(crate) enum Read {
+    Message,
+    Nothing,
+    Gone { death: bool },
+}
+
+impl Peer {
+    /// Whose user isn't `uid` is a stranger.
+    pub(crate) fn new(socket: OwnedFd, credentials: Credentials, uid: u32) -> Self {
+        let is_stranger = credentials.uid != uid;
+        Self { socket, credentials, announced: false, is_stranger, said_farewell: false, unmapped: None }
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    /// Takes a message, if there is one. What isn't a packet of ours ends the connection.
+    #[inline]
+    pub(crate) fn read(&mut self, held: &mut Held, max_message_len: usize) -> Result<Read, OsError> {
+        if let Some(parcel) = self.unmapped.take() {
+            return map(self, parcel, held);
+        }
+        loop {
+            let space = held.space();
+            let received = if self.announced || self.is_stranger {
+                sys::receive(self.socket.as_fd(), space).map_err(|errno| ("recvmsg", errno))
+            } else {
+                sys::receive_bytes(self.socket.as_fd(), space).map_err(|errno| ("recv", errno))
+            };
+            let received = match received {
+                Ok(received) => received,
+                Err((_, Errno::EAGAIN | Errno::EINTR)) => return Ok(Read::Nothing),
+                Err((_, Errno::ECONNRESET)) => return Ok(Read::Gone { death: !self.said_farewell }),
+                Err((call, errno)) => return Err(OsError::new(call, errno)),
+            };
+            if received.len == 0 {
+                return Ok(Read::Gone { death: !self.said_farewell });
+            }
+            let was_announced = mem::take(&mut self.announced);
+            if received.at_limit {
+                // It is no fault of the sender's, who stays.
+                return Err(out_of_descriptors());
+            }
+            return match unpack(received, space, max_message_len) {
+                Some(Unpacked::Message { inline_len, descriptors }) => {
+                    held.push(inline_len, Tag { credentials: self.credentials, descriptors, pages: None });
+                    Ok(Read::Message)
+                }
+                Some(Unpacked::Parcel(parcel)) => map(self, parcel, held),
+                // One packet follows, and not another of these.
+                Some(Unpacked::Announcement) if !was_announced => {
+                    self.announced = true;
+                    continue;
+                }
+                Some(Unpacked::Farewell) => {
+                    self.said_farewell = true;
+                    Ok(Read::Gone { death: false })
+                }
+                Some(Unpacked::Announcement) | None => Ok(Read::Gone { death: false }),
+            };
+        }
+    }
+}
+
+/// Takes a message in its pages. What isn't a message ends the connection.
+#[cold]
+fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError> {
+    match parcel::open(&parcel.memfd, parcel.len) {
+        Ok(Some(pages)) => {
+            let Parcel { memfd, descriptors, .. } = parcel;
+            // It is memory, as was found out: nobody holds that up.
+            drop(memfd.into_inner());
+            held.push(0, Tag { credentials: peer.credentials, descriptors, pages: Some(pages) });
+            Ok(Read::Message)
+        }
+        Ok(None) => Ok(Read::Gone { death: false }),
+        Err(error) => {
+            // The next call tries again.
+            peer.unmapped = Some(parcel);
+            Err(error)
+        }
+    }
+}
+
+/// A message's descriptors were lost because this process may have no more of them.
+#[cold]
+fn out_of_descriptors() -> OsError {
+    let advice = "a message's descriptors are lost, since this process may have no more of them: raise the \
+                  limit with `ulimit -n`, or close some";
+    OsError::new("recvmsg", std::io::Error::other(advice))
+}
+
+/// A packet that is one of ours.
+enum Unpacked {
+    Message { inline_len: usize, descriptors: Vec<Passed> },
+    Parcel(Parcel),
+    Farewell,
+    Announcement,
+}
+
+/// A message in pages of its own, that it says to be of this length.
+#[derive(Debug)]
+struct Parcel {
+    memfd: Passed,
+    len: NonZeroUsize,
+    descriptors: Vec<Passed>,
+}
+
+/// Checks all that a peer could have made up.
+#[inline]
+fn unpack(received: Received, space: &[u8], max_message_len: usize) -> Option<Unpacked> {
+    let Received { len, truncated, mut descriptors, .. } = received;
+    let inline_len = len.checked_sub(HEADER_LEN)?;
+    let Header { kind, len } = Header::from_bytes(*space.first_chunk()?)?;
+    let len = usize::try_from(len).ok()?;
+    let most = MAX_DESCRIPTORS + usize::from(kind == Kind::Parcel);
+    if truncated || len > max_message_len || descriptors.len() > most {
+        return None;
+    }
+    match kind {
+        Kind::Inline if len == inline_len => Some(Unpacked::Message { inline_len, descriptors }),
+        Kind::Parcel if inline_len == 0 && !descriptors.is_empty() => {
+            let (len, memfd) = (NonZeroUsize::new(len)?, descriptors.remove(0));
+            Some(Unpacked::Parcel(Parcel { memfd, len, descriptors }))
+        }
+        Kind::Farewell if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Farewell),
+        Kind::Announcement if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Announcement),
+        _ => None,
+    }
+}

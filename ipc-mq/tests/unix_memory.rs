@@ -1,0 +1,246 @@
+//! What goes with messages over sockets, in memory and as descriptors: how it is made, and what
+//! becomes of what a peer passed.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
+use common::{
+    alone,
+    faults::{fail, mark},
+    sockets::{Place, name},
+};
+use ipc_mq::{
+    Channel, DescriptorSender, Receiver, RecvError, Sender, Transport, UnixConfig, UnixReceiver, Wait,
+};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    libc,
+    sys::socket::{
+        AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+        accept, bind, connect, listen, recvmsg, sendmsg, setsockopt, socket, sockopt::Linger,
+    },
+};
+use std::{
+    fs,
+    io::{IoSlice, IoSliceMut, Write},
+    net::{TcpListener, TcpStream},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// Longer than what stands in a packet.
+const LONG: usize = 300_000;
+/// Only what hangs takes so long.
+const A_LONG_TIME: Duration = Duration::from_secs(60);
+
+/// Where the kernel knows the seal against running it, `vm.memfd_noexec` may forbid other ones.
+#[test]
+fn a_long_message_is_no_program() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut tx = channel.sender().unwrap();
+    // Somebody else in the receiver's place, who sees what comes.
+    let listener = seqpacket();
+    bind(listener.as_raw_fd(), &UnixAddr::new(&channel.socket_path()).unwrap()).unwrap();
+    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    tx.send(&[7; LONG]).unwrap();
+    // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+    let peer = unsafe { OwnedFd::from_raw_fd(accept(listener.as_raw_fd()).unwrap()) };
+    let memory = loop {
+        let (mut bytes, mut control) = ([0; 64], nix::cmsg_space!([i32; 1]));
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let message =
+            recvmsg::<UnixAddr>(peer.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT);
+        let passed = message.unwrap().cmsgs().unwrap().find_map(|control| match control {
+            ControlMessageOwned::ScmRights(passed) => passed.first().copied(),
+            _ => None,
+        });
+        if let Some(passed) = passed {
+            // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+            break unsafe { OwnedFd::from_raw_fd(passed) };
+        }
+    };
+    let seals = SealFlag::from_bits_retain(fcntl(&memory, FcntlArg::F_GET_SEALS).unwrap());
+    let against_change = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    assert!(seals.contains(against_change), "{seals:?}");
+    let against_running = SealFlag::from_bits_retain(0x20);
+    if fs::exists("/proc/sys/vm/memfd_noexec").unwrap() {
+        assert!(seals.contains(against_running), "{seals:?}");
+    }
+}
+
+/// Linux before 6.3 says so.
+#[test]
+fn where_a_program_can_not_be_ruled_out_long_messages_go_all_the_same() {
+    alone("where_a_program_can_not_be_ruled_out_long_messages_go_all_the_same", || {
+        let send = || {
+            let place = Place::new();
+            let channel = place.channel();
+            let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+            tx.send(b"hello").unwrap();
+            assert_eq!(&*rx.recv().unwrap(), b"hello");
+            mark();
+            let sent = tx.send(&[7; LONG]);
+            mark();
+            if sent.is_ok() {
+                assert!(*rx.recv().unwrap() == [7; LONG]);
+            }
+        };
+        for nth in 0.. {
+            let failed = fail(nth, Errno::EINVAL, send);
+            match failed.call {
+                Some(libc::SYS_memfd_create) => return assert!(failed.well),
+                Some(_) => {}
+                None => panic!("no memory was made"),
+            }
+        }
+    });
+}
+
+/// As good as that it arrives: 16 MiB are eight pages then, and not 4,096.
+#[test]
+fn a_message_of_many_mebibytes_is_in_huge_pages_where_there_are_any() {
+    const LEN: usize = 16 << 20;
+    let place = Place::new();
+    let config = UnixConfig::new().max_message_len(LEN + 1);
+    let channel = place.transport().create(&name(), &config).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    let bytes: Vec<u8> = (0..=LEN).map(|index| (index / 4096 + index) as u8).collect();
+    for len in [LEN, LEN + 1, LEN - 1] {
+        tx.send(&bytes[..len]).unwrap();
+        let message = rx.recv().unwrap();
+        assert!(*message == bytes[..len]);
+        let huge = in_huge_pages(message.as_ptr());
+        if huge == 0 && !system_gives_huge_pages() {
+            return println!("not tested: this system gives no huge pages now");
+        }
+        assert_eq!(huge, len >> 21 << 21, "of {len}");
+    }
+}
+
+/// How many bytes of the mapping at this address are in huge pages.
+fn in_huge_pages(address: *const u8) -> usize {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps.lines().skip_while(|line| !line.starts_with(&format!("{:x}-", address as usize)));
+    let line = lines.find(|line| line.starts_with("ShmemPmdMapped:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+fn system_gives_huge_pages() -> bool {
+    use nix::sys::{memfd::*, mman::*};
+    const HUGE: usize = 2 << 20;
+    let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+    nix::unistd::ftruncate(&memory, 2 * HUGE as i64).unwrap();
+    for start in [0, HUGE] {
+        nix::sys::uio::pwrite(&memory, &[1], start as i64).unwrap();
+    }
+    let (len, protection) = ((2 * HUGE).try_into().unwrap(), ProtFlags::PROT_READ);
+    // SAFETY: a new mapping, wherever the kernel has room for it.
+    let start = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, &memory, 0).unwrap() };
+    let start = start.as_ptr() as usize;
+    let aligned = start.next_multiple_of(HUGE);
+    // SAFETY: within the mapping; the advice changes no byte.
+    let asked = unsafe { libc::madvise(aligned as *mut _, start + 2 * HUGE - aligned, libc::MADV_COLLAPSE) };
+    asked == 0
+}
+
+/// A stream whose close waits for as long as its other end pleases, which is kept.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (never_reads, _) = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    while (&stream).write(&[0; 65_536]).is_ok() {}
+    stream.set_nonblocking(false).unwrap();
+    setsockopt(&stream, Linger, &libc::linger { l_onoff: 1, l_linger: 3600 }).unwrap();
+    (stream.into(), never_reads)
+}
+
+/// Does this within a long time, and not within the hour that a close would take.
+fn unhindered<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || done.send(body()));
+    is_done.recv_timeout(A_LONG_TIME).expect("a peer's descriptor held it up")
+}
+
+#[test]
+fn a_descriptor_that_can_not_be_closed_holds_up_nobody() {
+    let place = Place::new();
+    let channel = place.channel();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    let (stream, _never_reads) = lingering();
+    tx.attach(stream).unwrap();
+    tx.send(b"with").unwrap();
+    let rx = unhindered(move || {
+        // Nobody takes it, so it is closed with the message.
+        assert_eq!(&*rx.recv().unwrap(), b"with");
+        rx
+    });
+    // In garbage.
+    let (stream, _never_reads) = lingering();
+    let stranger = stranger(&channel.socket_path());
+    send(&stranger, 3, &[]);
+    send(&stranger, 9, &[stream.as_raw_fd()]);
+    drop(stream);
+    let mut rx = unhindered(move || {
+        let mut rx: UnixReceiver = rx;
+        assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+        assert_eq!(rx.peers().count(), 1);
+        rx
+    });
+    // Held when the receiver goes.
+    let (stream, _never_reads) = lingering();
+    tx.attach(stream).unwrap();
+    tx.send(b"held").unwrap();
+    rx.advance(Wait::Forever).unwrap();
+    unhindered(move || drop(rx));
+}
+
+/// Of whom everything may be expected: it doesn't announce them.
+#[test]
+fn a_descriptor_of_another_user_holds_up_nobody_either() {
+    use common::{NOBODY, OrdinaryUser};
+    if !nix::unistd::geteuid().is_root() {
+        return println!("not tested: it takes root to be somebody else");
+    }
+    alone("a_descriptor_of_another_user_holds_up_nobody_either", || {
+        let place = Place::new();
+        let config = UnixConfig::new().mode(0o666).allow_uids([0, NOBODY]);
+        let channel = place.transport().create(&name(), &config).unwrap();
+        let mut rx = channel.receiver().unwrap();
+        let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        fs::set_permissions(&place.0, permissions).unwrap();
+        let other = OrdinaryUser::new();
+        let stranger = stranger(&channel.socket_path());
+        drop(other);
+        let (stream, _never_reads) = lingering();
+        send(&stranger, 0, &[stream.as_raw_fd()]);
+        drop(stream);
+        unhindered(move || {
+            assert_eq!(&*rx.recv().unwrap(), b"");
+            assert!(rx.try_recv().is_err());
+        })
+    });
+}
+
+fn seqpacket() -> OwnedFd {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+fn stranger(path: &std::path::Path) -> OwnedFd {
+    let socket = seqpacket();
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    socket
+}
+
+/// A packet of this kind without a message.
+fn send(socket: &OwnedFd, kind: u32, descriptors: &[i32]) {
+    let header = [&b"ipc\x01"[..], &kind.to_le_bytes(), &0_u64.to_le_bytes()].concat();
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(&header)], control, MsgFlags::empty(), None)
+        .unwrap();
+}
