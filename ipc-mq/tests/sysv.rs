@@ -168,6 +168,50 @@ fn a_wait_on_a_thread_that_blocks_all_signals_ends_too() {
     });
 }
 
+/// The timer's signal is for the thread that waits, so those who take signals otherwise get none.
+#[test]
+fn a_wait_ends_where_others_wait_for_the_signal() {
+    use nix::sys::signal::SigSet;
+    alone("a_wait_ends_where_others_wait_for_the_signal", || {
+        let queue = Queue::new();
+        SigSet::all().thread_block().unwrap();
+        let signal = Sysv::signal();
+        // SAFETY: a set of the kernel's is integers.
+        let mut theirs: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is a local.
+        assert_eq!(unsafe { libc::sigaddset(&mut theirs, signal) }, 0);
+        // SAFETY: makes a descriptor, of a set that is a local.
+        let signalfd = unsafe { libc::signalfd(-1, &theirs, libc::SFD_CLOEXEC) };
+        assert!(signalfd >= 0);
+        let taken = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        for by_descriptor in [false, true] {
+            let taken = std::sync::Arc::clone(&taken);
+            // Inherits the mask; ends with the process.
+            thread::spawn(move || {
+                let (mut found, mut bytes) = (0, [0_u8; 128]);
+                loop {
+                    if by_descriptor {
+                        // SAFETY: writes to a local of this length.
+                        unsafe { libc::read(signalfd, bytes.as_mut_ptr().cast(), bytes.len()) };
+                    } else {
+                        // SAFETY: reads and writes locals.
+                        unsafe { libc::sigwait(&theirs, &mut found) };
+                    }
+                    taken.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+        let (mut tx, mut rx) = (queue.channel.sender().unwrap(), queue.channel.receiver().unwrap());
+        for _ in 0..20 {
+            let timeout = Duration::from_millis(3);
+            assert!(matches!(rx.advance(Wait::timeout(timeout)), Err(RecvError::TimedOut)));
+            tx.send(b"still whole").unwrap();
+            assert_eq!(&*rx.recv_timeout(Duration::from_secs(60)).unwrap(), b"still whole");
+        }
+        assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), 0, "it was taken from the wait");
+    });
+}
+
 #[test]
 fn a_program_with_other_uses_for_the_signal_is_told() {
     alone("a_program_with_other_uses_for_the_signal_is_told", || {
