@@ -13,7 +13,10 @@
 //! nothing. A name is taken only if it is free; it is taken away under a lock on the directory
 //! (`flock(2)`), which the kernel takes back from the dead.
 
-use crate::{flock::Locked, wait::uninterrupted};
+use crate::{
+    flock::{Locked, holder},
+    wait::uninterrupted,
+};
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     dir::Dir,
@@ -24,9 +27,12 @@ use nix::{
 };
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -77,17 +83,32 @@ impl Home {
     }
 
     /// Opens it and locks it: nobody else takes names away while this is held. The lock goes
-    /// with the process.
+    /// with the process. Who only looks at channels takes none.
     pub(crate) fn lock(&self) -> Result<Option<LockedFolder>, ChannelError> {
         // Each time a description of its own: threads exclude each other too.
         let Some((unlocked, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
-        let descriptor = Locked::wait(unlocked).map_err(|errno| OsError::new("flock", errno))?;
+        let descriptor = Locked::wait(unlocked).map_err(|errno| match errno {
+            Errno::EWOULDBLOCK => self.locked_by_somebody(),
+            other => OsError::new("flock", other).into(),
+        })?;
         Ok(Some(Folder { descriptor, home: self.clone(), uid }))
     }
 
     /// The same; it is made if it is missing.
     pub(crate) fn lock_or_make(&self) -> Result<LockedFolder, ChannelError> {
         self.or_make(Self::lock)
+    }
+
+    #[cold]
+    fn locked_by_somebody(&self) -> ChannelError {
+        let path = self.path.display();
+        let found = fs::metadata(&self.path).ok();
+        let who = match found.and_then(|found| holder(found.ino())) {
+            Some(pid) => format!("process {pid} has"),
+            None => "somebody has".into(),
+        };
+        let advice = format!("{who} a lock on {path} and doesn't give it back: end it, or try again later");
+        OsError::new("flock", std::io::Error::new(std::io::ErrorKind::WouldBlock, advice)).into()
     }
 
     fn or_make<T>(&self, open: fn(&Self) -> Result<Option<T>, ChannelError>) -> Result<T, ChannelError> {

@@ -14,7 +14,42 @@ use nix::{
     },
     unistd::{pipe, read, write},
 };
-use std::{fs, os::unix::fs::PermissionsExt, thread};
+use std::{
+    fs::{self, File},
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    thread,
+};
+
+/// To hold a lock takes no more than to read.
+#[test]
+fn who_locks_what_it_may_read_holds_up_nobody_for_ever() {
+    use nix::libc;
+    let place = Place::new();
+    let channel = place.channel();
+    let lock = |path: &std::path::Path| {
+        let file = File::open(path).unwrap();
+        // SAFETY: integers only.
+        assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) }, 0);
+        file
+    };
+    let ours = format!("process {}", std::process::id());
+    let directory = lock(&place.0);
+    // Who looks takes no lock.
+    assert_eq!(place.transport().list().unwrap(), [name()]);
+    place.transport().stat(&name()).unwrap();
+    place.transport().open(&name()).unwrap();
+    drop(channel.receiver().unwrap());
+    let error = place.transport().remove(&name()).unwrap_err();
+    assert!(error.to_string().contains("lock on") && error.to_string().contains(&ours), "{error}");
+    drop(directory);
+    let file = lock(&place.0.join(format!("unix:{}", name())));
+    place.transport().stat(&name()).unwrap();
+    let error = channel.receiver().unwrap_err();
+    assert!(matches!(error, ChannelError::Busy { .. }) && error.to_string().contains(&ours), "{error}");
+    drop(file);
+    drop(channel.receiver().unwrap());
+    place.transport().remove(&name()).unwrap();
+}
 
 #[test]
 fn a_directory_whose_path_is_too_long_for_a_socket_works_too() {

@@ -6,7 +6,7 @@ use super::{
     config::Settings,
 };
 use crate::{
-    flock::Locked,
+    flock::{Locked, holder},
     place::{Folder, Home, OpenFile, status},
     random,
 };
@@ -147,7 +147,10 @@ pub(crate) fn lock_role<D: AsFd>(
     let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
     let lock = match Locked::at_once(own) {
         Ok(lock) => lock,
-        Err(Errno::EWOULDBLOCK) => return Err(ChannelError::Busy { role: Role::Receiver, pid: None }),
+        Err(Errno::EWOULDBLOCK) => {
+            let pid = holder(found.status.st_ino);
+            return Err(ChannelError::Busy { role: Role::Receiver, pid });
+        }
         Err(errno) => return Err(OsError::new("flock", errno).into()),
     };
     // It may be another one by now, or gone: who removes the channel has the lock until its
