@@ -6,9 +6,13 @@
 //! case is there at least once.
 
 mod air;
+#[cfg(unix)]
+mod by_name;
 mod faulty;
+#[cfg(unix)]
+mod letters;
 
-use super::{Fixture, Suite, harness};
+use super::{Case, Fixture, Suite, harness};
 use crate::{
     Capabilities,
     local::{Local, LocalConfig},
@@ -404,8 +408,17 @@ fn suite_on_air(kind: Kind, flaw: Flaw, patience: Duration) -> Suite<OnAir> {
 
 /// Those of `names` that the transport passes.
 fn passed<F: Fixture>(suite: &Suite<F>, names: &[&str], fault: &impl Debug) -> Vec<String> {
-    let named = suite.cases.iter().filter(|case| names.contains(&case.name));
-    let passed = named.filter(|case| harness::verdict(Arc::clone(&suite.fixture), case).is_ok());
+    passed_of(&suite.fixture, &suite.cases, names, fault)
+}
+
+fn passed_of<F: Fixture>(
+    fixture: &Arc<F>,
+    cases: &[Case<F>],
+    names: &[&str],
+    fault: &impl Debug,
+) -> Vec<String> {
+    let named = cases.iter().filter(|case| names.contains(&case.name));
+    let passed = named.filter(|case| harness::verdict(Arc::clone(fixture), case).is_ok());
     passed.map(|case| format!("{} in spite of {fault:?}", case.name)).collect()
 }
 
