@@ -4,7 +4,7 @@
 use super::{
     packet::{HEADER_LEN, Header, Kind, MAX_DESCRIPTORS},
     parcel,
-    store::{Held, Tag},
+    store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
 use ipc_core::{Credentials, OsError};
@@ -64,7 +64,17 @@ impl Peer {
             let received = if self.announced || self.is_stranger {
                 sys::receive(self.socket.as_fd(), space).map_err(|errno| ("recvmsg", errno))
             } else {
-                sys::receive_bytes(self.socket.as_fd(), space).map_err(|errno| ("recv", errno))
+                match sys::receive_bytes(self.socket.as_fd(), space) {
+                    Ok(len) => {
+                        if let Some(inline_len) = plain(space, len) {
+                            held.push(inline_len, Tag { credentials: self.credentials, extras: None });
+                            return Ok(Read::Message);
+                        }
+                        let truncated = len > space.len();
+                        Ok(Received { len, truncated, at_limit: false, descriptors: Vec::new() })
+                    }
+                    Err(errno) => Err(("recv", errno)),
+                }
             };
             let received = match received {
                 Ok(received) => received,
@@ -82,7 +92,9 @@ impl Peer {
             }
             return match unpack(received, space, max_message_len) {
                 Some(Unpacked::Message { inline_len, descriptors }) => {
-                    held.push(inline_len, Tag { credentials: self.credentials, descriptors, pages: None });
+                    let extras =
+                        (!descriptors.is_empty()).then(|| Box::new(Extras { descriptors, pages: None }));
+                    held.push(inline_len, Tag { credentials: self.credentials, extras });
                     Ok(Read::Message)
                 }
                 Some(Unpacked::Parcel(parcel)) => map(self, parcel, held),
@@ -109,7 +121,8 @@ fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError
             let Parcel { memfd, descriptors, .. } = parcel;
             // It is memory, as was found out: nobody holds that up.
             drop(memfd.into_inner());
-            held.push(0, Tag { credentials: peer.credentials, descriptors, pages: Some(pages) });
+            let extras = Some(Box::new(Extras { descriptors, pages: Some(pages) }));
+            held.push(0, Tag { credentials: peer.credentials, extras });
             Ok(Read::Message)
         }
         Ok(None) => Ok(Read::Gone { death: false }),
@@ -143,6 +156,14 @@ struct Parcel {
     memfd: Passed,
     len: NonZeroUsize,
     descriptors: Vec<Passed>,
+}
+
+/// The length of the message, if the packet is nothing but a message and its header.
+#[inline]
+fn plain(space: &[u8], len: usize) -> Option<usize> {
+    let inline_len = len.checked_sub(HEADER_LEN).filter(|_| len <= space.len())?;
+    let header = Header { kind: Kind::Inline, len: inline_len as u64 };
+    (*space.first_chunk()? == header.to_bytes()).then_some(inline_len)
 }
 
 /// Checks all that a peer could have made up.

@@ -146,8 +146,8 @@ impl PeerCredentials for UnixReceiver {
 
 impl DescriptorReceiver for UnixReceiver {
     fn take_descriptors(message: &mut UnixMessage<'_>) -> Vec<OwnedFd> {
-        let passed = std::mem::take(&mut message.held.first_tag_mut().descriptors);
-        passed.into_iter().map(Passed::into_inner).collect()
+        let Some(extras) = &mut message.held.first_tag_mut().extras else { return Vec::new() };
+        extras.descriptors.drain(..).map(Passed::into_inner).collect()
     }
 }
 

@@ -12,6 +12,13 @@ pub(crate) type Held = Store<Tag>;
 #[derive(Debug)]
 pub(crate) struct Tag {
     pub(crate) credentials: Credentials,
+    /// Apart, since most messages have nothing of it.
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+/// What came with a message.
+#[derive(Debug)]
+pub(crate) struct Extras {
     pub(crate) descriptors: Vec<Passed>,
     /// Where the bytes are if they didn't come in the packet.
     pub(crate) pages: Option<Pages>,
@@ -19,5 +26,5 @@ pub(crate) struct Tag {
 
 /// The bytes of a message, from what the store has of it.
 pub(crate) fn bytes<'a>(inline: &'a [u8], tag: &'a Tag) -> &'a [u8] {
-    tag.pages.as_ref().map_or(inline, Pages::bytes)
+    tag.extras.as_ref().and_then(|extras| extras.pages.as_ref()).map_or(inline, Pages::bytes)
 }

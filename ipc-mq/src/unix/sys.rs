@@ -70,12 +70,11 @@ pub(crate) fn accept(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// `recv` without waiting. Descriptors that come along the kernel closes, in this call.
+/// `recv` without waiting: the packet's own length, though it be cut. Descriptors that come along
+/// the kernel closes, in this call.
 #[inline]
-pub(crate) fn receive_bytes(socket: BorrowedFd<'_>, space: &mut [u8]) -> Result<Received, Errno> {
-    // MSG_TRUNC: the packet's own length, though it be cut.
-    let len = recv(socket.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)?;
-    Ok(Received { len, truncated: len > space.len(), at_limit: false, descriptors: Vec::new() })
+pub(crate) fn receive_bytes(socket: BorrowedFd<'_>, space: &mut [u8]) -> Result<usize, Errno> {
+    recv(socket.as_raw_fd(), space, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
 }
 
 /// `recvmsg` without waiting. A peer may send any bytes and descriptors; each descriptor that
