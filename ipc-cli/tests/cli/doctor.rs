@@ -24,6 +24,7 @@ fn every_limit_is_named_with_what_it_means() {
         "kernel.msgmni",
         "net.core.wmem_default",
         "seals",
+        "transparent_hugepage/shmem_enabled",
         "/dev/shm",
         "membarrier",
         "RLIMIT_MEMLOCK",
