@@ -14,7 +14,7 @@ use crate::{
         fence,
         file::{Cause, Directory, FileKind, Identity},
         fork::{Private, Window},
-        ident, memfd,
+        ident,
         socket::{self, Connected, Mail},
     },
     wait::{overdue, time_left},
@@ -349,7 +349,7 @@ impl Link {
             }
             answer => {
                 let count = descriptors.len();
-                descriptors.into_iter().for_each(memfd::close_apart);
+                descriptors.into_iter().map(Into::into).for_each(ipc_core::close_apart);
                 Err(answer.err().unwrap_or_else(|| wrong_number(count, letter.has_lost_some)))
             }
         }

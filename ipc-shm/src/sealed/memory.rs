@@ -196,7 +196,7 @@ pub(super) fn check(part: Part, page: u64, capacity: u64, theirs: File) -> Resul
     let expected = len_bytes(part, page, capacity);
     let Err(flaw) = memfd::check(&theirs, expected)? else { return Ok(theirs) };
     if flaw == memfd::Flaw::NotMemory {
-        memfd::close_apart(theirs);
+        ipc_core::close_apart(theirs.into());
     }
     Err(LinkError::Refused(format!("what it handed over {}", flaw.describe(expected))))
 }

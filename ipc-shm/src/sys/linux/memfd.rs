@@ -5,7 +5,7 @@
 //! it by a descriptor or a new mapping, punches a hole, or adds a seal. That holds for the file,
 //! through whatever descriptor, also one that was opened anew beneath `/proc`.
 
-use super::{attempt, call, fork};
+use super::{attempt, call};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -16,15 +16,7 @@ use nix::{
         statfs::{TMPFS_MAGIC, fstatfs},
     },
 };
-use parking_lot::Mutex;
-use std::{
-    fs::File,
-    mem,
-    os::fd::AsFd,
-    sync::mpsc::{self, SyncSender, TrySendError},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{fs::File, os::fd::AsFd};
 
 /// Nobody writes to it any more, but those who can already.
 const FUTURE_WRITE: SealFlag = SealFlag::from_bits_retain(nix::libc::F_SEAL_FUTURE_WRITE);
@@ -114,56 +106,4 @@ pub(crate) fn check(file: &File, len_bytes: u64) -> Result<Result<(), Flaw>, OsE
         return Ok(Err(Flaw::Holes(in_memory)));
     }
     Ok(Ok(()))
-}
-
-/// How many descriptors may wait for being closed.
-const MOST_UNCLOSED: usize = 64;
-
-/// How long the thread that closes waits for another one before it ends.
-const IDLE: Duration = Duration::from_millis(10);
-
-/// The thread that closes, as the process knows it that started it.
-struct Closer {
-    generation: u32,
-    hand_over: SyncSender<File>,
-    thread: JoinHandle<()>,
-}
-
-impl Closer {
-    fn start() -> Option<Self> {
-        let (hand_over, handed_over) = mpsc::sync_channel::<File>(MOST_UNCLOSED);
-        let close_all = move || while handed_over.recv_timeout(IDLE).map(drop).is_ok() {};
-        let started = thread::Builder::new().name("ipc-closer".into()).spawn(close_all);
-        started.ok().map(|thread| Self { generation: fork::generation(), hand_over, thread })
-    }
-}
-
-/// Closes what a peer gave that isn't memory. To close a file is to ask its file system, which
-/// may be a peer's own program that never answers: that is no wait of ours, but of a thread that
-/// does nothing else. What it can't take stays open, since there is nobody who could wait for it.
-pub(crate) fn close_apart(file: File) {
-    static CLOSER: Mutex<Option<Closer>> = Mutex::new(None);
-    // No wait for this either: in a forked child it may be locked for ever.
-    let Some(mut closer) = CLOSER.try_lock() else { return mem::forget(file) };
-    // A forked child has the parent's, and no such thread.
-    if closer.as_ref().is_some_and(|closer| closer.generation != fork::generation()) {
-        mem::forget(closer.take());
-    }
-    let mut unclosed = file;
-    // Again if it has just ended.
-    for _ in 0..2 {
-        let running = closer.take().filter(|closer| !closer.thread.is_finished());
-        *closer = running.or_else(Closer::start);
-        let Some(Closer { hand_over, .. }) = &*closer else { break };
-        unclosed = match hand_over.try_send(unclosed) {
-            Ok(()) => return,
-            Err(TrySendError::Full(file)) => {
-                unclosed = file;
-                break;
-            }
-            Err(TrySendError::Disconnected(file)) => file,
-        };
-        *closer = None;
-    }
-    mem::forget(unclosed);
 }
