@@ -655,6 +655,24 @@ fn an_interrupted_run_keeps_what_it_has_measured() {
     );
 }
 
+#[test]
+fn a_run_that_is_interrupted_before_its_first_result_leaves_the_last_one() {
+    let folder = Folder::new("last");
+    let kept = folder.file("run.jsonl");
+    fs::write(&kept, "the last run\n").unwrap();
+    let child = bench(&["all", "--full", "--json", "--keep", &kept]).spawn().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let at_work = || fs::read_to_string(&children).ok().filter(|listed| !listed.trim().is_empty());
+    until("a measuring process", at_work);
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + Signal::SIGINT as i32), "{}", stderr(&output));
+    assert!(output.stdout.is_empty(), "nothing was measured");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "the last run\n");
+    assert!(stderr(&output).contains("run.jsonl is as it was"), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing is left beside it");
+}
+
 #[rstest]
 #[case::nothing_there(None, "make a run with `ipc-bench all")]
 #[case::foreign(Some("<html>"), "line 1: that is no line of a run")]

@@ -152,7 +152,7 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
         let ended = session.measure_all(asked.experiment, &plan(asked).0, &mut report);
         is_well &= report.end()?;
         if ended.is_err() {
-            eprintln!("ipc-bench: what was measured until then is kept in {}", keeper.path.display());
+            eprintln!("ipc-bench: {}", keeper.whereabouts());
         }
         ended?;
     }
@@ -161,7 +161,7 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
     }
     keeper.end().map_err(Trouble::Failed)?;
     bar.finish_and_clear();
-    eprintln!("ipc-bench: kept in {}; `ipc-bench report` makes a page of it", keeper.path.display());
+    eprintln!("ipc-bench: {}", keeper.whereabouts());
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -181,7 +181,7 @@ fn run_survey(
     let mut session = survey::Session { rig, json, bar: bar.clone(), keeper: Some(keeper) };
     let ended = session.measure(survey);
     if ended.is_err() {
-        eprintln!("ipc-bench: what was measured until then is kept in {}", keeper.path.display());
+        eprintln!("ipc-bench: {}", keeper.whereabouts());
     }
     ended
 }

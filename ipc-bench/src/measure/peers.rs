@@ -82,7 +82,7 @@ fn try_run(asked: &Asked) -> Result<ExitCode, Trouble> {
                 keeper.failed(&its.title(), &why).map_err(Trouble::Failed)?;
             }
             Err(other) => {
-                eprintln!("ipc-bench: what was measured until then is kept in {}", keeper.path.display());
+                eprintln!("ipc-bench: {}", keeper.whereabouts());
                 return Err(other);
             }
         }
@@ -90,8 +90,7 @@ fn try_run(asked: &Asked) -> Result<ExitCode, Trouble> {
     }
     keeper.end().map_err(Trouble::Failed)?;
     bar.finish_and_clear();
-    let path = keeper.path.display();
-    eprintln!("ipc-bench: kept in {path}; `ipc-bench report {path}` makes a page of it");
+    eprintln!("ipc-bench: {}", keeper.whereabouts());
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

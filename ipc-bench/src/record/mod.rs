@@ -12,17 +12,17 @@
 
 mod curve;
 mod details;
+mod keeper;
 mod row;
 
 pub(crate) use curve::{Curve, Law, curves};
 pub(crate) use details::{Idle, Load, Safety, Scale, per_second};
+pub(crate) use keeper::Keeper;
 pub(crate) use row::{Row, delay, size};
 
 use serde::{Deserialize, Serialize};
 use std::{
-    env,
-    fs::{self, File},
-    io::{self, Write},
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -135,45 +135,6 @@ impl Run {
     }
 }
 
-/// Keeps a run that is being made.
-#[derive(Debug)]
-pub(crate) struct Keeper {
-    file: File,
-    pub(crate) path: PathBuf,
-}
-
-impl Keeper {
-    /// A new file at `path`, in place of an earlier one; its directory is made.
-    pub(crate) fn new(path: PathBuf, head: Head) -> Result<Self, String> {
-        let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&path));
-        let file = made.map_err(|error| {
-            format!("{} can't be written: {error}; give another file with --keep", path.display())
-        })?;
-        let mut keeper = Self { file, path };
-        keeper.write(&Line::Head(head))?;
-        Ok(keeper)
-    }
-
-    pub(crate) fn row(&mut self, row: Row) -> Result<(), String> {
-        self.write(&Line::Row(Box::new(row)))
-    }
-
-    pub(crate) fn failed(&mut self, what: &str, why: &str) -> Result<(), String> {
-        self.write(&Line::Failed(Failure { what: what.into(), why: why.into() }))
-    }
-
-    pub(crate) fn end(&mut self) -> Result<(), String> {
-        self.write(&Line::End { complete: true })
-    }
-
-    fn write(&mut self, line: &Line) -> Result<(), String> {
-        let text = serde_json::to_string(line).map_err(|error| error.to_string())? + "\n";
-        self.file
-            .write_all(text.as_bytes())
-            .map_err(|error| format!("{} can't be written: {error}", self.path.display()))
-    }
-}
-
 /// Where the last run is kept unless another file is given: `$XDG_STATE_HOME/ipc-bench`, by the
 /// XDG base directory specification.
 pub(crate) fn last_run() -> PathBuf {
@@ -185,39 +146,11 @@ pub(crate) fn last_run() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::{Head, Keeper, Row, Run};
+    use super::{Head, Run};
     use rstest::rstest;
-    use std::fs;
 
     fn head() -> Head {
         Head::now("quick", vec!["a machine".into()], vec![])
-    }
-
-    fn kept(name: &str, end: bool) -> (std::path::PathBuf, Run) {
-        let path = std::env::temp_dir().join(format!("ipc-bench-{}-{name}.jsonl", std::process::id()));
-        let (head, row) =
-            (head(), Row { experiment: "latency".into(), transport: "mq".into(), ..Row::default() });
-        let mut keeper = Keeper::new(path.clone(), head.clone()).unwrap();
-        keeper.row(row.clone()).unwrap();
-        keeper.failed("mq, 8 bytes", "the far process died").unwrap();
-        if end {
-            keeper.end().unwrap();
-        }
-        let failure = super::Failure { what: "mq, 8 bytes".into(), why: "the far process died".into() };
-        (path, Run { head, rows: vec![row], failures: vec![failure], is_complete: end })
-    }
-
-    #[test]
-    fn a_run_is_read_as_it_was_kept_and_an_interrupted_one_as_far_as_it_got() {
-        for end in [true, false] {
-            let (path, expected) = kept(&format!("whole-{end}"), end);
-            assert_eq!(Run::read(&path).unwrap(), expected);
-            // Killed in the middle of a line.
-            let text = fs::read_to_string(&path).unwrap();
-            let cut = Run::parse(&text[..text.len() - 5]).unwrap();
-            assert!(!cut.is_complete && cut.rows.len() == 1);
-            fs::remove_file(path).unwrap();
-        }
     }
 
     #[rstest]
