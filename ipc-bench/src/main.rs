@@ -35,6 +35,7 @@ mod trouble;
 
 use clap::Parser;
 use cli::{Asked, Cli, Command};
+use machine::Unfit;
 use measure::{
     experiment::{self, Extent},
     peers, selftest, survey,
@@ -42,20 +43,22 @@ use measure::{
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Latency { common, messages } => experiment::run(&Asked::latency(&common, &messages)),
+    let Cli { command, anyway } = Cli::parse();
+    let unfit = if anyway { Unfit::Warn } else { Unfit::Refuse };
+    match command {
+        Command::Latency { common, messages } => experiment::run(&Asked::latency(&common, &messages), unfit),
         Command::Throughput { common, messages, streams } => {
-            experiment::run(&Asked::throughput(&common, &messages, &streams))
+            experiment::run(&Asked::throughput(&common, &messages, &streams), unfit)
         }
-        Command::Open { common } => experiment::run(&Asked::open(&common)),
-        Command::Setup { common } => experiment::run(&Asked::setup(&common)),
-        Command::Idle(asked) => survey::run(&asked.survey(), &asked.common),
-        Command::Scale(asked) => survey::run(&asked.survey(), &asked.common),
-        Command::Safety(asked) => survey::run(&asked.survey(), &asked.common),
-        Command::Load(asked) => survey::run(&asked.survey(), &asked.common),
-        Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size)),
+        Command::Open { common } => experiment::run(&Asked::open(&common), unfit),
+        Command::Setup { common } => experiment::run(&Asked::setup(&common), unfit),
+        Command::Idle(asked) => survey::run(&asked.survey(), &asked.common, unfit),
+        Command::Scale(asked) => survey::run(&asked.survey(), &asked.common, unfit),
+        Command::Safety(asked) => survey::run(&asked.survey(), &asked.common, unfit),
+        Command::Load(asked) => survey::run(&asked.survey(), &asked.common, unfit),
+        Command::Latest { common, size } => experiment::run(&Asked::latest(&common, &size), unfit),
         Command::Tolerance { common, delay, in_flight } => {
-            experiment::run(&Asked::tolerance(&common, &delay, &in_flight))
+            experiment::run(&Asked::tolerance(&common, &delay, &in_flight), unfit)
         }
         Command::All { full, quick: _, smoke, json, keep } => {
             let extent = match (full, smoke) {
@@ -64,16 +67,16 @@ fn main() -> ExitCode {
                 _ => Extent::Quick,
             };
             let keep = keep.unwrap_or_else(record::last_run);
-            experiment::run_all(&Asked::all(extent, json), extent, keep)
+            experiment::run_all(&Asked::all(extent, json), extent, keep, unfit)
         }
         Command::Peers { folder, json, smoke, size, keep } => {
             let keep = keep.unwrap_or_else(|| record::last_run().with_file_name("peers.jsonl"));
-            peers::run(&peers::Asked { folder, json, is_smoke: smoke, sizes_bytes: size, keep })
+            peers::run(&peers::Asked { folder, json, is_smoke: smoke, sizes_bytes: size, keep }, unfit)
         }
-        Command::SelfTest { json, smoke } => selftest::run(json, smoke),
+        Command::SelfTest { json, smoke } => selftest::run(json, smoke, unfit),
         Command::Report { run, out } => page::make(&run.unwrap_or_else(record::last_run), &out),
         Command::Compare { old, new } => compare::run(&old, &new),
-        Command::Lock { json, quick } => locks::run(json, quick),
+        Command::Lock { json, quick } => locks::run(json, quick, unfit),
         Command::LockingProcess { directory, processor } => locks::peer(&directory, &processor),
         Command::Peer { spec } => rig::peer::main(&spec),
     }

@@ -1,7 +1,7 @@
 //! Why something yields no figures.
 
 use nix::sys::signal::Signal;
-use std::error::Error;
+use std::{error::Error, process::ExitCode};
 
 /// The result of what can fail for reasons that are only told to the user.
 pub(crate) type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -13,6 +13,8 @@ pub(crate) enum Trouble {
     Interrupted(Signal),
     /// Nobody reads the report any more.
     ReaderGone,
+    /// Nothing that is measured here would mean anything, and why.
+    Unfit(Vec<String>),
     /// This block failed.
     Failed(String),
 }
@@ -20,5 +22,27 @@ pub(crate) enum Trouble {
 impl<E: Error> From<E> for Trouble {
     fn from(error: E) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+/// What the program ends with; why it isn't success is said.
+pub(crate) fn code(answer: Result<ExitCode, Trouble>) -> ExitCode {
+    match answer {
+        Ok(code) => code,
+        Err(Trouble::Interrupted(signal)) => {
+            eprintln!("ipc-bench: interrupted ({signal})");
+            ExitCode::from(128 + signal as u8)
+        }
+        Err(Trouble::ReaderGone) => ExitCode::SUCCESS,
+        Err(Trouble::Unfit(reasons)) => {
+            eprintln!("ipc-bench: what would be measured here means nothing:");
+            reasons.iter().for_each(|why| eprintln!("  - {why}"));
+            eprintln!("  --anyway measures nevertheless, and says so with the figures");
+            ExitCode::from(2)
+        }
+        Err(Trouble::Failed(why)) => {
+            eprintln!("ipc-bench: {why}");
+            ExitCode::FAILURE
+        }
     }
 }

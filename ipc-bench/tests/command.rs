@@ -2,6 +2,7 @@
 //! stays. No test here says anything about time: rounds are too short to mean anything.
 
 use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -33,8 +34,70 @@ const FIXED_KEYS: [&str; 13] = [
 
 fn bench(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ipc-bench"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // What is tested is the rig, not where it measures.
+    command.args(arguments).arg("--anyway");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Does it where there is one processor only: a program has the affinity of the thread that starts
+/// it.
+fn on_one_processor<T>(act: impl FnOnce() -> T) -> T {
+    let myself = Pid::from_raw(0);
+    let before = sched_getaffinity(myself).unwrap();
+    let first = (0..CpuSet::count()).find(|&processor| before.is_set(processor).unwrap()).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first).unwrap();
+    sched_setaffinity(myself, &one).unwrap();
+    let what = act();
+    sched_setaffinity(myself, &before).unwrap();
+    what
+}
+
+#[rstest]
+#[case::an_experiment(&["latency", "--quick"])]
+#[case::a_survey(&["idle", "--quick"])]
+#[case::all(&["all", "--smoke"])]
+#[case::the_self_test(&["self-test", "--smoke"])]
+#[case::locks(&["lock", "--quick"])]
+fn where_there_is_one_processor_nothing_is_measured_and_what_to_do_is_said(#[case] arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ipc-bench"));
+    let output = on_one_processor(|| command.args(arguments).output().unwrap());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let said = stderr(&output);
+    assert!(
+        said.contains("all processes take turns on it") || said.contains("there is one processor"),
+        "{said}"
+    );
+    assert!(said.contains("--anyway measures nevertheless"), "{said}");
+}
+
+#[test]
+fn what_is_measured_on_one_processor_anyway_says_so() {
+    let folder = Folder::new("one");
+    let kept = folder.file("run.jsonl");
+    let asked = ["open", "--quick", "--json", "--transport", "shm:spsc"];
+    let output = on_one_processor(|| bench(&asked).output().unwrap());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("WARNING  "), "{}", stderr(&output));
+    let warned = |row: &Value| row["warnings"].to_string().contains("take turns on it");
+    assert!(rows(&output).iter().all(warned), "{:?}", rows(&output));
+
+    let asked = ["all", "--smoke", "--json", "--keep", &kept];
+    let mut child = on_one_processor(|| bench(&asked).stderr(Stdio::null()).spawn().unwrap());
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut String::new()).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    child.wait().unwrap();
+    let output = bench(&["report", &kept, "--out", &folder.file("page")]).output().unwrap();
+    let summary = String::from_utf8_lossy(&output.stdout);
+    let caution =
+        summary.lines().find(|line| line.starts_with("CAUTION ") && line.contains("take turns on it"));
+    assert!(caution.is_some(), "{summary}");
+    let page = fs::read_to_string(folder.0.join("page/index.html")).unwrap();
+    assert!(page.contains("take turns on it"));
 }
 
 fn rows(output: &Output) -> Vec<Value> {

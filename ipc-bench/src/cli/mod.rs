@@ -21,6 +21,11 @@ use std::path::PathBuf;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+
+    /// Measure even where figures mean nothing: on one processor, where processes can't be pinned,
+    /// under a quota or a debugger. What is measured there says so
+    #[arg(long, global = true)]
+    pub(crate) anyway: bool,
 }
 
 #[derive(Debug, Subcommand)]

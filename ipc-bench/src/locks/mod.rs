@@ -15,9 +15,9 @@ use crate::{
         folder::{self, Folder},
         site,
     },
-    machine::{self, Machine},
+    machine::{self, Machine, Unfit},
     spec::{Member, Side},
-    trouble::Fallible,
+    trouble::{Fallible, Trouble, code},
 };
 use jobs::{Bench, Job, Outcome};
 use std::{
@@ -34,17 +34,20 @@ const SLICE_MS: u64 = 40;
 type Round = (Outcome, Option<Outcome>);
 
 /// Measures, and prints.
-pub(crate) fn run(json: bool, quick: bool) -> ExitCode {
-    match measure(quick) {
-        Ok((machine, rounds)) => {
-            print!("{}", if json { report::json(&rounds) } else { report::text(&machine, &rounds) });
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("ipc-bench: {error}");
-            ExitCode::FAILURE
-        }
+pub(crate) fn run(json: bool, quick: bool, unfit: Unfit) -> ExitCode {
+    code(try_run(json, quick, unfit))
+}
+
+fn try_run(json: bool, quick: bool, unfit: Unfit) -> Result<ExitCode, Trouble> {
+    let machine = Machine::observe(unfit)?;
+    let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
+    let measured = rounds_of(&machine, Job::ALL, rounds, slice_ms)
+        .map_err(|error| Trouble::Failed(error.to_string()))?;
+    if json {
+        eprintln!("{machine}");
     }
+    print!("{}", if json { report::json(&machine, &measured) } else { report::text(&machine, &measured) });
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A lock that outlives its owner beside one that doesn't.
@@ -58,21 +61,15 @@ pub(crate) struct Cost {
 }
 
 /// What it costs that a lock's owner may be killed: lock and unlock, with nobody else there.
-pub(crate) fn costs(rounds: u64) -> Fallible<Vec<Cost>> {
+pub(crate) fn costs(machine: &Machine, rounds: u64) -> Fallible<Vec<Cost>> {
     let jobs = [Job::Mutex, Job::ParkingLot];
-    Ok(report::costs(&rounds_of(&jobs, rounds, SLICE_MS)?.1))
+    Ok(report::costs(&rounds_of(machine, &jobs, rounds, SLICE_MS)?))
 }
 
 /// All rounds of each job.
 type Measured = Vec<(Job, Vec<Round>)>;
 
-fn measure(quick: bool) -> Fallible<(Machine, Measured)> {
-    let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
-    rounds_of(Job::ALL, rounds, slice_ms)
-}
-
-fn rounds_of(jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<(Machine, Measured)> {
-    let machine = Machine::observe([1, 1])?;
+fn rounds_of(machine: &Machine, jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<Measured> {
     site::clear_after_the_killed();
     let directory = Folder::new(&format!("{}lock-{}", folder::PREFIX, std::process::id()))?;
     let start = |side| {
@@ -94,7 +91,7 @@ fn rounds_of(jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<(Machine, Mea
             }
         }
     }
-    Ok((machine, measured))
+    Ok(measured)
 }
 
 /// One of the two processes. It is ended when it is dropped.

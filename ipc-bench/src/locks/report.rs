@@ -19,6 +19,8 @@ struct Figure {
     compared: f64,
     compared_as: &'static str,
     promised: &'static str,
+    /// What makes it doubtful.
+    warnings: Vec<String>,
 }
 
 /// Nanoseconds an operation, of one process.
@@ -56,6 +58,7 @@ fn figures(rounds: &[(Job, Vec<Round>)]) -> Vec<Figure> {
         compared,
         compared_as,
         promised,
+        warnings: Vec::new(),
     };
     let ratio = |ours: f64, theirs: f64| ours / theirs;
     let difference = |ours: f64, theirs: f64| ours - theirs;
@@ -160,7 +163,9 @@ pub(super) fn text(machine: &Machine, rounds: &[(Job, Vec<Round>)]) -> String {
 }
 
 /// A JSON object a line.
-pub(super) fn json(rounds: &[(Job, Vec<Round>)]) -> String {
-    let lines = figures(rounds).into_iter().filter_map(|figure| serde_json::to_string(&figure).ok());
+pub(super) fn json(machine: &Machine, rounds: &[(Job, Vec<Round>)]) -> String {
+    let warned = |figure| Figure { warnings: machine.warnings().to_vec(), ..figure };
+    let lines =
+        figures(rounds).into_iter().map(warned).filter_map(|figure| serde_json::to_string(&figure).ok());
     lines.map(|line| line + "\n").collect()
 }

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     cli::Asked,
-    machine::Machine,
+    machine::{Machine, Unfit},
     record::{Head, Keeper, Row},
     rig::team::{Rig, Team},
     spec::{Experiment, LaneSpec},
     stats::iterations_for,
-    trouble::Trouble,
+    trouble::{Trouble, code},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{path::PathBuf, process::ExitCode};
@@ -91,39 +91,24 @@ impl Extent {
 }
 
 /// Measures what was asked for and reports it.
-pub(crate) fn run(asked: &Asked) -> ExitCode {
-    code(try_run(asked))
+pub(crate) fn run(asked: &Asked, unfit: Unfit) -> ExitCode {
+    code(try_run(asked, unfit))
 }
 
 /// Measures all that was asked for, one experiment after the other, reports it, and keeps it in
 /// a file, whose path is said.
-pub(crate) fn run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> ExitCode {
-    code(try_run_all(all, extent, keep))
+pub(crate) fn run_all(all: &[Asked], extent: Extent, keep: PathBuf, unfit: Unfit) -> ExitCode {
+    code(try_run_all(all, extent, keep, unfit))
 }
 
-pub(super) fn code(answer: Result<ExitCode, Trouble>) -> ExitCode {
-    match answer {
-        Ok(code) => code,
-        Err(Trouble::Interrupted(signal)) => {
-            eprintln!("ipc-bench: interrupted ({signal})");
-            ExitCode::from(128 + signal as u8)
-        }
-        Err(Trouble::ReaderGone) => ExitCode::SUCCESS,
-        Err(Trouble::Failed(why)) => {
-            eprintln!("ipc-bench: {why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn try_run(asked: &Asked) -> Result<ExitCode, Trouble> {
-    let machine = observe(asked)?;
-    let mut rig = Rig::new(machine.pinned.clone(), asked.watchdog)?;
+fn try_run(asked: &Asked, unfit: Unfit) -> Result<ExitCode, Trouble> {
     let (blocks, left_out) = plan(asked);
     if blocks.is_empty() {
         eprintln!("ipc-bench: nothing is left to measure: {}", left_out.join("; "));
         return Ok(ExitCode::from(2));
     }
+    let machine = Machine::observe(unfit)?.with([asked.senders, asked.receivers]);
+    let mut rig = Rig::new(machine.pinned.clone(), asked.watchdog)?;
     let mut report = Report::begin(asked, Some(&machine), bar(blocks.len()))?;
     left_out.into_iter().for_each(|why| report.note(why));
     let mut session = Session { rig: &mut rig, machine: &machine, pace: Pace::of(asked), keeper: None };
@@ -133,9 +118,9 @@ fn try_run(asked: &Asked) -> Result<ExitCode, Trouble> {
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode, Trouble> {
+fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf, unfit: Unfit) -> Result<ExitCode, Trouble> {
     let Some(first) = all.first() else { return Ok(ExitCode::from(2)) };
-    let machine = observe(first)?;
+    let machine = Machine::observe(unfit)?;
     let mut rig = Rig::new(machine.pinned.clone(), first.watchdog)?;
     let head = Head::now(extent.name(), machine.lines(), machine.warnings().to_vec());
     let mut keeper = Keeper::new(keep, head).map_err(Trouble::Failed)?;
@@ -144,7 +129,7 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
     let bar = bar(steps + all.iter().map(|asked| plan(asked).0.len()).sum::<usize>());
     let mut is_well = true;
     for (index, asked) in all.iter().enumerate() {
-        let machine = observe(asked)?;
+        let machine = machine.with([asked.senders, asked.receivers]);
         rig.pin(machine.pinned.clone());
         let mut report = Report::begin(asked, (index == 0).then_some(&machine), bar.clone())?;
         let pace = extent.pace();
@@ -157,7 +142,7 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
         ended?;
     }
     for survey in surveys {
-        is_well &= run_survey(&*survey, first.json, &mut rig, &mut keeper, &bar)?;
+        is_well &= run_survey(&*survey, first.json, &machine, &mut rig, &mut keeper, &bar)?;
     }
     keeper.end().map_err(Trouble::Failed)?;
     bar.finish_and_clear();
@@ -169,6 +154,7 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf) -> Result<ExitCode,
 fn run_survey(
     survey: &dyn Survey,
     json: bool,
+    machine: &Machine,
     rig: &mut Rig,
     keeper: &mut Keeper,
     bar: &ProgressBar,
@@ -178,16 +164,12 @@ fn run_survey(
         true => bar.suspend(|| eprintln!("{heading}")),
         false => bar.suspend(|| print(&heading))?,
     }
-    let mut session = survey::Session { rig, json, bar: bar.clone(), keeper: Some(keeper) };
+    let mut session = survey::Session { rig, machine, json, bar: bar.clone(), keeper: Some(keeper) };
     let ended = session.measure(survey);
     if ended.is_err() {
         eprintln!("ipc-bench: {}", keeper.whereabouts());
     }
     ended
-}
-
-fn observe(asked: &Asked) -> Result<Machine, Trouble> {
-    Machine::observe([asked.senders, asked.receivers]).map_err(|error| Trouble::Failed(error.to_string()))
 }
 
 /// What shows on a terminal how far it is, and how long it will take.
@@ -220,8 +202,14 @@ impl Session<'_> {
         for block in blocks {
             let label = block.label();
             report.progress(&label);
+            let stolen = self.machine.stolen();
             let kept = match measure(self.rig, experiment, block, self.pace, self.machine) {
                 Ok(row) => {
+                    let row = Row {
+                        warnings: self.machine.warnings().to_vec(),
+                        stolen_share: Some(stolen.share()),
+                        ..row
+                    };
                     let kept = self.keeper.as_mut().map(|keeper| keeper.row(row.clone()));
                     report.add(row)?;
                     kept

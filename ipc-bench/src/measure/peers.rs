@@ -5,7 +5,7 @@
 //! who sleeps with who sleeps.
 
 use super::{
-    experiment::{Pace, bar, code, measure_together},
+    experiment::{Pace, bar, measure_together},
     figures::{Figures, Run},
     plan::{Block, Contender},
     report::print,
@@ -13,12 +13,12 @@ use super::{
     table::{Table, decimals, ratio},
 };
 use crate::{
-    machine::Machine,
+    machine::{Machine, Unfit},
     record::{Head, Keeper, Row, size},
     rig::team::Rig,
     spec::{Experiment, Guest, Job, LaneSpec, Shape, Touch, TransportId, Waiting},
     stats::median,
-    trouble::Trouble,
+    trouble::{Trouble, code},
 };
 use std::{
     path::{Path, PathBuf},
@@ -50,13 +50,13 @@ struct Match {
 }
 
 /// Builds the peers, measures them beside ours, says what came of it, and keeps it in a file.
-pub(crate) fn run(asked: &Asked) -> ExitCode {
-    code(try_run(asked))
+pub(crate) fn run(asked: &Asked, unfit: Unfit) -> ExitCode {
+    code(try_run(asked, unfit))
 }
 
-fn try_run(asked: &Asked) -> Result<ExitCode, Trouble> {
+fn try_run(asked: &Asked, unfit: Unfit) -> Result<ExitCode, Trouble> {
     let program = build(asked.folder.as_deref()).map_err(Trouble::Failed)?;
-    let machine = Machine::observe([1, 1]).map_err(|error| Trouble::Failed(error.to_string()))?;
+    let machine = Machine::observe(unfit)?;
     let mut rig = Rig::new(machine.pinned.clone(), Duration::from_secs(20))?;
     rig.invite(program);
     let pace = if asked.is_smoke { Pace::SMOKE } else { Pace::DEFAULT };
@@ -198,7 +198,9 @@ impl Match {
     fn measure(&self, rig: &mut Rig, pace: Pace, machine: &Machine) -> Result<Vec<Row>, Trouble> {
         let (names, contenders): (Vec<_>, Vec<_>) = self.contenders().into_iter().unzip();
         let all = [Contender::floor()].into_iter().chain(contenders.iter().cloned()).collect();
+        let stolen = machine.stolen();
         let mut series = measure_together(rig, all, pace, machine)?;
+        let stolen_share = Some(stolen.share());
         let against_ours: Vec<_> = (0..names.len()).map(|index| self.against_ours(&series, index)).collect();
         // From the last one on, each takes its runs out of the rounds.
         let mut rows = Vec::new();
@@ -211,6 +213,7 @@ impl Match {
             let block = Block { subject, opponents: Vec::new() };
             let (clock_ns, clocks_step_ns) = (machine.clock_cost_ns(), machine.clock_step_ns());
             let row = Figures { block: &block, series: &its, clock_ns, clocks_step_ns }.row(self.experiment);
+            let row = Row { warnings: machine.warnings().to_vec(), stolen_share, ..row };
             rows.push(named(row, name, &ratios));
         }
         rows.reverse();

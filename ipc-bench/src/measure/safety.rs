@@ -114,8 +114,9 @@ impl Safety {
         rows.collect()
     }
 
-    fn locks(&self) -> Result<Vec<Row>, Trouble> {
-        let costs = locks::costs(self.lock_rounds).map_err(|error| Trouble::Failed(error.to_string()))?;
+    fn locks(&self, machine: &Machine) -> Result<Vec<Row>, Trouble> {
+        let costs =
+            locks::costs(machine, self.lock_rounds).map_err(|error| Trouble::Failed(error.to_string()))?;
         let rows = costs.into_iter().map(|cost| Row {
             experiment: "safety".into(),
             transport: "shm:mutex".into(),
@@ -184,8 +185,11 @@ impl Survey for Safety {
             sides: [1, 1],
             measure: Box::new(move |rig, machine| self.measure(pair, rig, machine)),
         });
-        let locks =
-            Step { label: "locks".into(), sides: [1, 1], measure: Box::new(move |_, _| self.locks()) };
+        let locks = Step {
+            label: "locks".into(),
+            sides: [1, 1],
+            measure: Box::new(move |_, machine| self.locks(machine)),
+        };
         pairs.chain(self.named.is_empty().then_some(locks)).collect()
     }
 

@@ -10,7 +10,7 @@
 //! through, fails here and not in a figure.
 
 use super::{
-    experiment::{Pace, Running, code, measure_together, tagged},
+    experiment::{Pace, Running, measure_together, tagged},
     figures::Run,
     plan::Contender,
     report::print,
@@ -18,11 +18,11 @@ use super::{
     table::Table,
 };
 use crate::{
-    machine::Machine,
+    machine::{Machine, Unfit},
     rig::team::Rig,
     spec::{Job, LaneSpec, Layer, TransportId, Waiting},
     stats::{median, quartiles},
-    trouble::Trouble,
+    trouble::{Trouble, code},
 };
 use serde::Serialize;
 use std::{
@@ -81,15 +81,17 @@ struct Finding {
     unsettled: usize,
     /// Null if it isn't judged.
     passed: Option<bool>,
+    /// What makes it doubtful.
+    warnings: Vec<String>,
 }
 
 /// Tests, and says what came of it: exit code 1 if something was not found.
-pub(crate) fn run(json: bool, is_smoke: bool) -> ExitCode {
-    code(try_run(json, is_smoke))
+pub(crate) fn run(json: bool, is_smoke: bool, unfit: Unfit) -> ExitCode {
+    code(try_run(json, is_smoke, unfit))
 }
 
-fn try_run(json: bool, is_smoke: bool) -> Result<ExitCode, Trouble> {
-    let machine = Machine::observe([1, 1]).map_err(|error| Trouble::Failed(error.to_string()))?;
+fn try_run(json: bool, is_smoke: bool, unfit: Unfit) -> Result<ExitCode, Trouble> {
+    let machine = Machine::observe(unfit)?;
     let mut rig = Rig::new(machine.pinned.clone(), PATIENCE)?;
     let pace = if is_smoke { Pace::SMOKE } else { Pace::SELF_TEST };
     let heading = format!("{HEADING}\n{machine}");
@@ -99,6 +101,7 @@ fn try_run(json: bool, is_smoke: bool) -> Result<ExitCode, Trouble> {
     }
     let mut findings = Vec::new();
     let mut add = |finding: Finding| {
+        let finding = Finding { warnings: machine.warnings().to_vec(), ..finding };
         if json {
             print(&serde_json::to_string(&finding)?)?;
         }

@@ -2,7 +2,7 @@
 //! each says in its own words what they mean.
 
 use super::{
-    experiment::{Extent, bar, code},
+    experiment::{Extent, bar},
     idle::Idle,
     load::Load,
     report::print,
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     cli::Common,
-    machine::Machine,
+    machine::{Machine, Unfit},
     record::{Keeper, Row},
     rig::team::Rig,
     spec::{TransportId, Waiting},
-    trouble::Trouble,
+    trouble::{Trouble, code},
 };
 use indicatif::ProgressBar;
 use std::{process::ExitCode, time::Duration};
@@ -60,24 +60,25 @@ pub(crate) fn all(extent: Extent) -> Vec<Box<dyn Survey>> {
 }
 
 /// Measures one, and reports it.
-pub(crate) fn run(survey: &dyn Survey, common: &Common) -> ExitCode {
-    code(try_run(survey, common))
+pub(crate) fn run(survey: &dyn Survey, common: &Common, unfit: Unfit) -> ExitCode {
+    code(try_run(survey, common, unfit))
 }
 
-fn try_run(survey: &dyn Survey, common: &Common) -> Result<ExitCode, Trouble> {
+fn try_run(survey: &dyn Survey, common: &Common, unfit: Unfit) -> Result<ExitCode, Trouble> {
     let left_out = survey.left_out();
     if survey.steps().is_empty() {
         eprintln!("ipc-bench: nothing is left to measure: {}", left_out.join("; "));
         return Ok(ExitCode::from(2));
     }
-    let machine = observe([1, 1])?;
+    let machine = Machine::observe(unfit)?;
     let mut rig = Rig::new(machine.pinned.clone(), Duration::from_secs(common.watchdog_s))?;
     let bar = bar(survey.steps().len());
     match common.json {
         true => eprintln!("{}\n{machine}", survey.heading()),
         false => print(&format!("{}\n{machine}", survey.heading()))?,
     }
-    let mut session = Session { rig: &mut rig, json: common.json, bar: bar.clone(), keeper: None };
+    let mut session =
+        Session { rig: &mut rig, machine: &machine, json: common.json, bar: bar.clone(), keeper: None };
     let is_well = session.measure(survey)?;
     bar.finish_and_clear();
     for what in left_out {
@@ -98,13 +99,10 @@ pub(super) fn waits_only_by(transport: TransportId) -> String {
     format!("{transport} waits by {} only", names.join(", "))
 }
 
-pub(super) fn observe(sides: [usize; 2]) -> Result<Machine, Trouble> {
-    Machine::observe(sides).map_err(|error| Trouble::Failed(error.to_string()))
-}
-
 /// What is needed to measure one survey after the other.
 pub(super) struct Session<'a> {
     pub(super) rig: &'a mut Rig,
+    pub(super) machine: &'a Machine,
     pub(super) json: bool,
     pub(super) bar: ProgressBar,
     pub(super) keeper: Option<&'a mut Keeper>,
@@ -123,11 +121,14 @@ impl Session<'_> {
         for step in survey.steps() {
             self.bar.set_message(format!("{} {}", survey.name(), step.label));
             self.bar.tick();
-            let machine = observe(step.sides)?;
+            let machine = self.machine.with(step.sides);
             self.rig.pin(machine.pinned.clone());
+            let stolen = machine.stolen();
             match (step.measure)(self.rig, &machine) {
                 Ok(its) => {
+                    let stolen_share = Some(stolen.share());
                     for row in its {
+                        let row = Row { warnings: machine.warnings().to_vec(), stolen_share, ..row };
                         self.take(&row)?;
                         rows.push(row);
                     }

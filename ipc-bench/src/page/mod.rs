@@ -11,9 +11,12 @@ mod plots;
 mod scale;
 mod verdicts;
 
-use crate::record::{Row, Run};
+use crate::{
+    machine::MUCH_STOLEN,
+    record::{Row, Run},
+};
 use plots::Plot;
-use std::{fs, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, fs, path::Path, process::ExitCode};
 use verdicts::Verdict;
 
 const COLOURS: &str = include_str!("colours.css");
@@ -75,6 +78,24 @@ fn summary(run: &Run, verdicts: &[Verdict], file: &Path) -> String {
 /// What the reader has to know before believing anything.
 fn cautions(run: &Run) -> Vec<String> {
     let mut cautions = run.head.warnings.clone();
+    let mut of_some: BTreeMap<&str, usize> = BTreeMap::new();
+    for warning in run.rows.iter().flat_map(|row| &row.warnings) {
+        *of_some.entry(warning).or_default() += 1;
+    }
+    cautions.extend(of_some.into_iter().map(|(warning, rows)| match rows {
+        1 => format!("Of one measurement: {warning}"),
+        _ => format!("Of {rows} measurements: {warning}"),
+    }));
+    let stolen: Vec<f64> =
+        run.rows.iter().filter_map(|row| row.stolen_share).filter(|&share| share > MUCH_STOLEN).collect();
+    if let Some(most) = stolen.iter().copied().reduce(f64::max) {
+        cautions.push(format!(
+            "The hypervisor gave up to {:.0} % of the processors' time to others while {} of {} measurements were made.",
+            most * 100.0,
+            stolen.len(),
+            run.rows.len()
+        ));
+    }
     if !run.is_complete {
         cautions.push("The run was interrupted: this is what was measured until then.".into());
     }
@@ -303,6 +324,27 @@ mod tests {
         assert!(page.contains("was interrupted"));
         assert!(summary(&run, &[], Path::new("x")).contains("CAUTION Failed: <b>mq</b>"));
         assert_eq!(escape("a<b"), "a&lt;b");
+    }
+
+    #[test]
+    fn what_makes_figures_doubtful_stands_first_with_how_many_it_is_of() {
+        let doubtful = |row: &Row| Row { warnings: vec!["8 share 2".into()], ..row.clone() };
+        let mut run = run();
+        run.head.warnings.push("one processor".into());
+        run.rows = run.rows.iter().map(doubtful).collect();
+        run.rows[1].stolen_share = Some(0.123);
+        let page = html(&run, &[], &[]).unwrap();
+        assert!(page.contains("<li>one processor</li>\n<li>Of 2 measurements: 8 share 2</li>"), "{page}");
+        assert!(
+            page.contains("gave up to 12 % of the processors' time to others while 1 of 2 measurements"),
+            "{page}"
+        );
+        assert!(page.find("one processor") < page.find("<h2>Verdicts"));
+        let summary = summary(&run, &[], Path::new("x"));
+        assert!(
+            summary.contains("CAUTION one processor\nCAUTION Of 2 measurements: 8 share 2\n"),
+            "{summary}"
+        );
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Keeper {
     path: PathBuf,
+    /// What makes the whole run doubtful, so that not each row says it again.
+    warnings: Vec<String>,
     stage: Stage,
 }
 
@@ -34,12 +36,13 @@ impl Keeper {
         let stage = prepare(&path).map_err(|error| {
             format!("{} can't be written: {error}; give another file with --keep", path.display())
         })?;
-        let mut keeper = Self { path, stage };
+        let mut keeper = Self { path, warnings: head.warnings.clone(), stage };
         keeper.write(&Line::Head(head))?;
         Ok(keeper)
     }
 
-    pub(crate) fn row(&mut self, row: Row) -> Result<(), String> {
+    pub(crate) fn row(&mut self, mut row: Row) -> Result<(), String> {
+        row.warnings.retain(|warning| !self.warnings.contains(warning));
         if let Stage::Waiting { before } = &self.stage {
             let file = put_in_place(&self.path, before).map_err(|error| self.cant(&error))?;
             self.stage = Stage::Kept(file);
@@ -179,6 +182,16 @@ mod tests {
             let cut = Run::read(&path).unwrap();
             assert!(!cut.is_complete && cut.rows.len() == usize::from(end));
         }
+    }
+
+    #[test]
+    fn what_makes_the_whole_run_doubtful_is_said_once() {
+        let folder = Folder::new("doubtful");
+        let path = folder.0.join("run.jsonl");
+        let [run, its] = ["a loaded machine", "8 processes share 2"].map(str::to_owned);
+        let mut keeper = Keeper::new(path.clone(), Head { warnings: vec![run.clone()], ..head() }).unwrap();
+        keeper.row(Row { warnings: vec![run, its.clone()], ..row("mq") }).unwrap();
+        assert_eq!(Run::read(&path).unwrap().rows[0].warnings, [its]);
     }
 
     #[test]

@@ -108,6 +108,12 @@ pub(crate) struct Row {
     pub(crate) remeasured: usize,
     /// Rounds that count although the floor moved.
     pub(crate) unsettled: usize,
+    /// What a hypervisor gave to others of the time of its processors, as far as the kernel knows.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) stolen_share: Option<f64>,
+    /// What makes it doubtful, besides what does so with the whole run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     /// The quartiles, over the rounds, of the ratio that the figure is judged by: to the floor,
     /// or to the bare calls where that is no measure.
     pub(crate) ratio_quartiles: Option<[f64; 2]>,
