@@ -81,6 +81,21 @@ pub(crate) fn floor_moved(before: f64, after: f64) -> bool {
     high > low * (1.0 + FLOOR_MAY_MOVE)
 }
 
+/// Which ones are far from the others: by more than [`FAR`] times what values differ from the median
+/// by, of which the median, and by more than a factor of [`MANIFOLD`]. Symmetrical, so that leaving
+/// them out favours nobody. (F. R. Hampel, *The Influence Curve and Its Role in Robust Estimation*,
+/// 1974.)
+pub(crate) fn out_of_line(values: &[f64]) -> Vec<bool> {
+    const FAR: f64 = 5.0;
+    const MANIFOLD: f64 = 2.0;
+    let middle = median(values.iter().copied()).unwrap_or(f64::NAN);
+    let deviation = median(values.iter().map(|value| (value - middle).abs())).unwrap_or(f64::NAN);
+    let is_far = |&value: &f64| {
+        (value - middle).abs() > FAR * deviation && (value / middle).max(middle / value) > MANIFOLD
+    };
+    values.iter().map(is_far).collect()
+}
+
 /// How many iterations last `target_ns`, if `iterations` took `took_ns`; between 1 and
 /// `most`.
 pub(crate) fn iterations_for(target_ns: u64, iterations: u64, took_ns: u64, most: u64) -> u64 {
@@ -90,7 +105,7 @@ pub(crate) fn iterations_for(target_ns: u64, iterations: u64, took_ns: u64, most
 
 #[cfg(test)]
 mod tests {
-    use super::{clock_step_ns, floor_moved, iterations_for, median, median_ns, quartiles};
+    use super::{clock_step_ns, floor_moved, iterations_for, median, median_ns, out_of_line, quartiles};
     use rstest::rstest;
 
     #[rstest]
@@ -149,6 +164,21 @@ mod tests {
         #[case] again: bool,
     ) {
         assert_eq!(floor_moved(before, after), again);
+    }
+
+    #[rstest]
+    #[case::a_stall(&[2.5, 2.6, 73.0, 2.4, 2.5], &[2])]
+    #[case::too_fast_to_be_true(&[2.5, 2.6, 0.1, 2.4, 2.5], &[2])]
+    #[case::none_of_one(&[2.5], &[])]
+    #[case::two_say_nothing_of_each_other(&[1.0, 30.0], &[])]
+    #[case::one_of_three(&[1.0, 1.0, 3.0], &[2])]
+    #[case::less_than_twice(&[1.0, 1.0, 1.0, 1.9], &[])]
+    #[case::all_over_the_place(&[1.0, 2.0, 4.0, 8.0, 3.0], &[])]
+    #[case::two_states(&[1.0, 3.0, 1.1, 3.1, 1.0, 3.0], &[])]
+    #[case::no_figure(&[f64::NAN, 1.0, 1.0], &[])]
+    fn far_from_the_others_is_by_their_spread_and_by_a_factor(#[case] values: &[f64], #[case] far: &[usize]) {
+        let found = out_of_line(values);
+        assert_eq!((0..values.len()).filter(|&index| found[index]).collect::<Vec<_>>(), far);
     }
 
     #[rstest]

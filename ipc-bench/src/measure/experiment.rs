@@ -12,7 +12,7 @@ use crate::{
     machine::{Machine, Unfit},
     record::{Head, Keeper, Row},
     rig::team::{Rig, Team},
-    spec::{Experiment, LaneSpec},
+    spec::{Experiment, LaneSpec, Layer, Waiting},
     stats::iterations_for,
     trouble::{Trouble, code},
 };
@@ -271,9 +271,14 @@ pub(super) struct Running<'a> {
     contenders: Vec<Contender>,
     pace: Pace,
     clocks_step_ns: f64,
+    /// How many there are for them.
+    processors: usize,
     /// For each contender, how many iterations last as long as they should.
     counts: Vec<u64>,
 }
+
+/// For what share of its time a process that polls may be without its processor and mean nothing.
+const MAY_BE_AWAY: f64 = 0.05;
 
 /// The lane of the cache line.
 const FLOOR: usize = 0;
@@ -292,7 +297,8 @@ impl<'a> Running<'a> {
     ) -> Result<Self, Trouble> {
         let team = rig.start(tagged(&contenders))?;
         let counts = vec![0; contenders.len()];
-        let mut running = Self { team, contenders, pace, clocks_step_ns: machine.clock_step_ns(), counts };
+        let (clocks_step_ns, processors) = (machine.clock_step_ns(), machine.processors());
+        let mut running = Self { team, contenders, pace, clocks_step_ns, processors, counts };
         running.calibrate()?;
         Ok(running)
     }
@@ -322,6 +328,14 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
+    /// Whether a process that polls was without its processor for longer than means nothing. Those that
+    /// share one are so by turns, and who has a long delay to wait for sleeps.
+    pub(super) fn is_displaced(&self, lane: usize, run: &Run) -> bool {
+        let LaneSpec { waiting, layer, shape, .. } = &self.contenders[lane].lane;
+        let has_its_own = shape.sides().iter().sum::<usize>() <= self.processors;
+        *waiting == Waiting::Spin && *layer == Layer::None && has_its_own && run.away_share > MAY_BE_AWAY
+    }
+
     pub(super) fn run(&mut self, lane: usize) -> Result<Run, Trouble> {
         let (count, contender) = (self.counts[lane], &self.contenders[lane]);
         let outcomes = self.team.run(lane, contender.jobs, count)?;
@@ -341,5 +355,13 @@ impl Course for Running<'_> {
 
     fn measure(&mut self) -> Result<Vec<Run>, Trouble> {
         (1..self.counts.len()).map(|lane| self.run(lane)).collect()
+    }
+
+    fn was_displaced(&self, runs: &Vec<Run>) -> bool {
+        runs.iter().enumerate().any(|(index, run)| self.is_displaced(1 + index, run))
+    }
+
+    fn times_ns(&self, runs: &Vec<Run>) -> Vec<f64> {
+        runs.iter().map(Run::each_ns).collect()
     }
 }

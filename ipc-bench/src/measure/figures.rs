@@ -34,6 +34,8 @@ pub(crate) struct Run {
     awake_share: Option<f64>,
     /// What the processors of all workers fetched from each other, or why that isn't known.
     pub(super) transfers: Option<Result<u64, String>>,
+    /// For what share of its time a process was without a processor, of that which was so longest.
+    pub(super) away_share: f64,
 }
 
 /// What is known of a run among several.
@@ -100,7 +102,13 @@ impl Run {
             transfers: all()
                 .filter_map(|outcome| outcome.transfers.clone())
                 .reduce(|one, other| Ok(one? + other?)),
+            away_share: all().map(Outcome::away_share).fold(0.0, f64::max),
         })
+    }
+
+    /// How long what it consists of took: the median of what was timed one by one, else the mean.
+    pub(super) fn each_ns(&self) -> f64 {
+        if self.latencies_ns.is_empty() { 1e9 / self.messages_per_second() } else { self.p50_ns }
     }
 
     /// What this share of what was timed took at most, in groups.
@@ -215,8 +223,7 @@ impl Figures<'_> {
             receivers,
             batch: subject.lane.batch,
             rounds: self.series.rounds.len(),
-            remeasured: self.series.remeasured,
-            unsettled: self.series.unsettled,
+            repeats: self.series.repeats,
             ..Row::default()
         }
     }
@@ -385,7 +392,7 @@ mod tests {
             plan::{Block, plan},
             rounds::{Round, Series},
         },
-        record::Row,
+        record::{Repeats, Row},
         spec::{Experiment, Outcome, Touch, TransportId, Waiting},
     };
     use std::time::Duration;
@@ -417,13 +424,15 @@ mod tests {
         Run::new(&block.subject, &[vec![near], vec![far]], 20, 1.0).unwrap()
     }
 
+    const REPEATS: Repeats = Repeats { remeasured: 2, unsettled: 1, displaced: 0, out_of_line: 1 };
+
     /// Three rounds; in the second the whole machine is four times as slow.
     fn series(block: &Block) -> Series<Vec<Run>> {
         let rounds = [(100, 1), (400, 4), (110, 1)].map(|(floor_ns, slow)| Round {
             floor_ns: floor_ns as f64,
             measured: vec![run(block, 150 * slow, 2_000 * slow), run(block, 300 * slow, 1_000 * slow)],
         });
-        Series { rounds: rounds.into(), remeasured: 2, unsettled: 1 }
+        Series { rounds: rounds.into(), repeats: REPEATS }
     }
 
     fn row(block: &Block, experiment: Experiment) -> Row {
@@ -443,7 +452,7 @@ mod tests {
         assert!(near(row.p50_ns, 150.25), "{row:?}");
         assert!(near(row.cpu_ns_per_message, 10.0), "{row:?}");
         assert_eq!((row.max_ns, row.raw_ratio, row.messages_per_second), (Some(600), None, None));
-        assert_eq!((row.rounds, row.remeasured, row.unsettled), (3, 2, 1));
+        assert_eq!((row.rounds, row.repeats), (3, REPEATS));
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Match {
                 Some(Round { floor_ns: round.floor_ns, measured: vec![round.measured.pop()?] })
             });
             let rounds = rounds.collect();
-            let its = Series { rounds, remeasured: series.remeasured, unsettled: series.unsettled };
+            let its = Series { rounds, repeats: series.repeats };
             let block = Block { subject, opponents: Vec::new() };
             let (clock_ns, clocks_step_ns) = (machine.clock_cost_ns(), machine.clock_step_ns());
             let row = Figures { block: &block, series: &its, clock_ns, clocks_step_ns }.row(self.experiment);

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cli::Asked,
     machine::Machine,
-    record::{Row, curves, delay, size},
+    record::{Repeats, Row, curves, delay, size},
     spec::{Experiment, Touch, Waiting},
     trouble::Trouble,
 };
@@ -103,21 +103,34 @@ impl Report {
         text.push('\n');
         text.push_str(&legend(self.experiment, &text));
         text.push_str(&laws(&self.rows));
-        let (again, moved) = self
-            .rows
-            .iter()
-            .fold((0, 0), |(again, moved), row| (again + row.remeasured, moved + row.unsettled));
         let rounds: usize = self.rows.iter().map(|row| row.rounds).sum();
-        let _ = write!(text, "rounds    {rounds} count");
-        if moved > 0 {
-            let _ = write!(text, ", {moved} of them although the floor moved");
-        }
-        let _ = write!(text, "; {again} were measured again because it did");
+        let repeats = self.rows.iter().map(|row| row.repeats).sum();
+        let _ = write!(text, "rounds    {}", rounds_text(rounds, repeats));
         for note in &self.notes {
             let _ = write!(text, "\nleft out  {note}");
         }
         text
     }
+}
+
+/// How they went.
+fn rounds_text(rounds: usize, repeats: Repeats) -> String {
+    let Repeats { remeasured, unsettled, displaced, out_of_line } = repeats;
+    let mut text = format!("{rounds} count; {remeasured} in doubt were measured again");
+    if unsettled > 0 {
+        let _ = write!(text, ", {unsettled} count nevertheless");
+    }
+    let reasons = [
+        (displaced, "without a processor for a while"),
+        (out_of_line, "far from the others"),
+        ((remeasured + unsettled).saturating_sub(displaced + out_of_line), "floor moved"),
+    ];
+    let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
+    let reasons: Vec<_> = reasons.map(|(count, why)| format!("{count} {why}")).collect();
+    if !reasons.is_empty() {
+        let _ = write!(text, "\n          ({})", reasons.join(", "));
+    }
+    text
 }
 
 /// What is measured, and on which bytes.
@@ -304,8 +317,11 @@ pub(super) fn print(text: &str) -> Result<(), Trouble> {
 
 #[cfg(test)]
 mod tests {
-    use super::{legend, table};
-    use crate::{record::Row, spec::Experiment};
+    use super::{legend, rounds_text, table};
+    use crate::{
+        record::{Repeats, Row},
+        spec::Experiment,
+    };
     use rstest::rstest;
 
     fn wide() -> Row {
@@ -315,9 +331,18 @@ mod tests {
             message_len_bytes: 16 << 20,
             floor_ns: Some(1_234.5),
             cpu_ns_per_message: Some(999_999.4),
-            remeasured: 7,
+            repeats: Repeats { remeasured: 7, ..Repeats::default() },
             ..Row::default()
         }
+    }
+
+    #[test]
+    fn why_rounds_were_in_doubt_is_said() {
+        assert_eq!(rounds_text(7, Repeats::default()), "7 count; 0 in doubt were measured again");
+        let repeats = Repeats { remeasured: 9, unsettled: 2, displaced: 6, out_of_line: 1 };
+        let expected = "7 count; 9 in doubt were measured again, 2 count nevertheless\n          \
+                        (6 without a processor for a while, 1 far from the others, 4 floor moved)";
+        assert_eq!(rounds_text(7, repeats), expected);
     }
 
     fn wide_round_trip() -> Row {

@@ -156,8 +156,7 @@ fn row(pair: &Pair, work: &'static str, by_time: bool, series: &Series<Vec<Run>>
         messages_per_second: rate(0),
         floor_ns: median(series.rounds.iter().map(|round| round.floor_ns)),
         rounds: series.rounds.len(),
-        remeasured: series.remeasured,
-        unsettled: series.unsettled,
+        repeats: series.repeats,
         ratio_quartiles: quartiles(times()),
         safety: Some(SafetyRow {
             buys: pair.buys.into(),

@@ -308,8 +308,7 @@ impl WorkerFigures<'_> {
             cpu_ns_per_message: Some(runs().map(|run| run.cpu_ns).sum::<u64>() as f64 / orders as f64),
             floor_ns: median(self.series.rounds.iter().map(|round| round.floor_ns)),
             rounds: self.series.rounds.len(),
-            remeasured: self.series.remeasured,
-            unsettled: self.series.unsettled,
+            repeats: self.series.repeats,
             ratio_quartiles: quartiles(over_locked()).filter(|_| is_other),
             scale: Some(scale),
             ..Row::default()
@@ -328,7 +327,7 @@ mod tests {
             rounds::{Round, Series},
             survey::Survey,
         },
-        record::{Row, Scale as ScaleRow},
+        record::{Repeats, Row, Scale as ScaleRow},
         spec::{Job, LaneSpec, Outcome, Shape, TransportId, Waiting},
     };
     use clap::{FromArgMatches, Parser};
@@ -352,7 +351,7 @@ mod tests {
             floor_ns: 100.0,
             measured: [4_000, 2_000, 1_000].map(|ns| run(ns * slow, transfers.clone())).into(),
         };
-        Series { rounds: vec![round(1), round(10), round(1)], remeasured: 0, unsettled: 0 }
+        Series { rounds: vec![round(1), round(10), round(1)], repeats: Repeats::default() }
     }
 
     fn row(index: usize, transfers: Result<u64, String>) -> Row {

@@ -11,12 +11,9 @@ mod plots;
 mod scale;
 mod verdicts;
 
-use crate::{
-    machine::MUCH_STOLEN,
-    record::{Row, Run},
-};
+use crate::record::{Repeats, Row, Run};
 use plots::Plot;
-use std::{collections::BTreeMap, fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 use verdicts::Verdict;
 
 const COLOURS: &str = include_str!("colours.css");
@@ -77,33 +74,19 @@ fn summary(run: &Run, verdicts: &[Verdict], file: &Path) -> String {
 
 /// What the reader has to know before believing anything.
 fn cautions(run: &Run) -> Vec<String> {
-    let mut cautions = run.head.warnings.clone();
-    let mut of_some: BTreeMap<&str, usize> = BTreeMap::new();
-    for warning in run.rows.iter().flat_map(|row| &row.warnings) {
-        *of_some.entry(warning).or_default() += 1;
-    }
-    cautions.extend(of_some.into_iter().map(|(warning, rows)| match rows {
-        1 => format!("Of one measurement: {warning}"),
-        _ => format!("Of {rows} measurements: {warning}"),
-    }));
-    let stolen: Vec<f64> =
-        run.rows.iter().filter_map(|row| row.stolen_share).filter(|&share| share > MUCH_STOLEN).collect();
-    if let Some(most) = stolen.iter().copied().reduce(f64::max) {
-        cautions.push(format!(
-            "The hypervisor gave up to {:.0} % of the processors' time to others while {} of {} measurements were made.",
-            most * 100.0,
-            stolen.len(),
-            run.rows.len()
-        ));
-    }
+    let mut cautions = run.warnings();
     if !run.is_complete {
         cautions.push("The run was interrupted: this is what was measured until then.".into());
     }
     cautions.extend(run.failures.iter().map(|one| format!("Failed: {}: {}", one.what, one.why)));
-    let unsettled: usize = run.rows.iter().map(|row| row.unsettled).sum();
-    if unsettled > 0 {
+    let repeats: Repeats = run.rows.iter().map(|row| row.repeats).sum();
+    if repeats.unsettled > 0 {
         let rounds: usize = run.rows.iter().map(|row| row.rounds).sum();
-        cautions.push(format!("In {unsettled} of {rounds} rounds the floor moved by more than a quarter."));
+        cautions.push(format!(
+            "{} of {rounds} rounds count although they are in doubt: there were no more to spare. The method says \
+             when that is.",
+            repeats.unsettled
+        ));
     }
     cautions
 }
@@ -165,7 +148,7 @@ fn html(run: &Run, verdicts: &[Verdict], pictures: &[Plot]) -> Result<String, St
 
 const METHOD: [&str; 7] = [
     "Two processes, each pinned to a processor of its own, take part in each measurement; nothing else of the benchmark runs meanwhile.",
-    "Every block stands between two probes of the physical floor, a bare cache line going back and forth between the same processors. A round during which the floor moved by more than a quarter is measured again.",
+    "Every block stands between two probes of the physical floor, a bare cache line going back and forth between the same processors. A round is in doubt, and is measured again as long as there are some to spare, if the floor moved by more than a quarter during it, if a process that polls was without its processor for more than a twentieth of the time, or if something took more than twice or less than half as long as the median of the rounds, and five times as far from it as half of them are, both by itself and by its ratio to the floor: a stall can last for a whole round and be over when the floor is probed.",
     "Ratios are taken within a round, where both sides had the machine in the same state; the median of the rounds counts, and its quartiles are the spread.",
     "Payloads are written and read, and each message is checked; a message that is missing or out of order ends the measurement.",
     "A round trip takes two channels, one there and one back: a channel has one direction in either model.",
@@ -334,7 +317,7 @@ mod tests {
         run.rows = run.rows.iter().map(doubtful).collect();
         run.rows[1].stolen_share = Some(0.123);
         let page = html(&run, &[], &[]).unwrap();
-        assert!(page.contains("<li>one processor</li>\n<li>Of 2 measurements: 8 share 2</li>"), "{page}");
+        assert!(page.contains("<li>one processor</li>\n<li>of 2 measurements: 8 share 2</li>"), "{page}");
         assert!(
             page.contains("gave up to 12 % of the processors' time to others while 1 of 2 measurements"),
             "{page}"
@@ -342,7 +325,7 @@ mod tests {
         assert!(page.find("one processor") < page.find("<h2>Verdicts"));
         let summary = summary(&run, &[], Path::new("x"));
         assert!(
-            summary.contains("CAUTION one processor\nCAUTION Of 2 measurements: 8 share 2\n"),
+            summary.contains("CAUTION one processor\nCAUTION of 2 measurements: 8 share 2\n"),
             "{summary}"
         );
     }

@@ -1,6 +1,33 @@
 //! What only some measurements have.
 
 use serde::{Deserialize, Serialize};
+use std::iter::Sum;
+
+/// How the rounds of a measurement went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Repeats {
+    /// Rounds measured again, since they were in doubt.
+    pub(crate) remeasured: usize,
+    /// Rounds that count although they are: there were no more to spare.
+    pub(crate) unsettled: usize,
+    /// Of both, those in which a process that polls was without its processor for a while,
+    pub(crate) displaced: usize,
+    /// and those in which something took far more or less than in the others. The floor moved in
+    /// the rest.
+    pub(crate) out_of_line: usize,
+}
+
+impl Sum for Repeats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |one, other| Self {
+            remeasured: one.remeasured + other.remeasured,
+            unsettled: one.unsettled + other.unsettled,
+            displaced: one.displaced + other.displaced,
+            out_of_line: one.out_of_line + other.out_of_line,
+        })
+    }
+}
 
 /// Of messages at a fixed rate.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -16,12 +16,14 @@ mod keeper;
 mod row;
 
 pub(crate) use curve::{Curve, Law, curves};
-pub(crate) use details::{Idle, Load, Safety, Scale, per_second};
+pub(crate) use details::{Idle, Load, Repeats, Safety, Scale, per_second};
 pub(crate) use keeper::Keeper;
 pub(crate) use row::{Row, delay, size};
 
+use crate::machine::MUCH_STOLEN;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     env, fs, io,
     path::{Path, PathBuf},
 };
@@ -99,6 +101,31 @@ impl Run {
             _ => format!("{} can't be read: {error}", path.display()),
         })?;
         Self::parse(&text).map_err(|what| format!("{}, {what}", path.display()))
+    }
+
+    /// What makes its figures doubtful: all of them, or some.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.head.warnings.clone();
+        let mut of_some: BTreeMap<&str, usize> = BTreeMap::new();
+        for warning in self.rows.iter().flat_map(|row| &row.warnings) {
+            *of_some.entry(warning).or_default() += 1;
+        }
+        warnings.extend(of_some.into_iter().map(|(warning, rows)| match rows {
+            1 => format!("of one measurement: {warning}"),
+            _ => format!("of {rows} measurements: {warning}"),
+        }));
+        let shares = self.rows.iter().filter_map(|row| row.stolen_share);
+        let stolen: Vec<f64> = shares.filter(|&share| share > MUCH_STOLEN).collect();
+        if let Some(most) = stolen.iter().copied().reduce(f64::max) {
+            warnings.push(format!(
+                "the hypervisor gave up to {:.0} % of the processors' time to others while {} of {} measurements \
+                 were made",
+                most * 100.0,
+                stolen.len(),
+                self.rows.len()
+            ));
+        }
+        warnings
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -1,6 +1,6 @@
 //! A measurement, as programs read it and as it is kept.
 
-use super::details::{Idle, Load, Safety, Scale};
+use super::details::{Idle, Load, Repeats, Safety, Scale};
 use crate::spec::{Memory, Touch};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
@@ -104,10 +104,8 @@ pub(crate) struct Row {
     #[serde(serialize_with = "rounded")]
     pub(crate) clock_ns: Option<f64>,
     pub(crate) rounds: usize,
-    /// Rounds measured again, since the floor moved.
-    pub(crate) remeasured: usize,
-    /// Rounds that count although the floor moved.
-    pub(crate) unsettled: usize,
+    #[serde(flatten)]
+    pub(crate) repeats: Repeats,
     /// What a hypervisor gave to others of the time of its processors, as far as the kernel knows.
     #[serde(serialize_with = "rounded")]
     pub(crate) stolen_share: Option<f64>,
@@ -218,7 +216,7 @@ pub(crate) fn delay(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, delay, short, size};
+    use super::{Repeats, Row, delay, short, size};
     use rstest::rstest;
 
     const FIXED_KEYS: [&str; 13] = [
@@ -291,10 +289,15 @@ mod tests {
             p50_ns: Some(44_600.0),
             distribution: vec![(0.5, 44_600)],
             ratio_quartiles: Some([0.5, 1.5]),
+            repeats: Repeats { remeasured: 3, unsettled: 1, displaced: 2, out_of_line: 1 },
             ..Row::default()
         };
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row);
+        assert!(json.contains("\"remeasured\":3,\"unsettled\":1"), "{json}");
+        let before = json.replace(",\"displaced\":2,\"out_of_line\":1", "");
+        let known = serde_json::from_str::<Row>(&before).unwrap().repeats;
+        assert_eq!(known, Repeats { remeasured: 3, unsettled: 1, ..Repeats::default() });
         assert_eq!(row.label(), "latency mq, 1K bytes, block");
     }
 }

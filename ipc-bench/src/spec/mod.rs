@@ -333,6 +333,16 @@ pub(crate) struct Outcome {
     pub(crate) transfers: Option<Result<u64, String>>,
 }
 
+impl Outcome {
+    /// For what share of the timed part the process was without a processor.
+    pub(crate) fn away_share(&self) -> f64 {
+        match self.ended_ns.saturating_sub(self.started_ns) {
+            0 => 0.0,
+            elapsed_ns => 1.0 - self.cpu_ns.min(elapsed_ns) as f64 / elapsed_ns as f64,
+        }
+    }
+}
+
 /// What a channel takes of memory. `None` where the system doesn't say.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Memory {
@@ -347,7 +357,7 @@ pub(crate) struct Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::{Guest, Member, Shape, Side};
+    use super::{Guest, Member, Outcome, Shape, Side};
 
     const FAR: Member = Member { side: Side::Far, index: 0 };
 
@@ -361,6 +371,15 @@ mod tests {
         let guests = Shape::Guests { peer: Guest::Pipe, index: 1 };
         assert_eq!(guests.members().collect::<Vec<_>>(), [second, second.opposite()]);
         assert!(guests.includes(second) && !guests.includes(Member::NEAR));
+    }
+
+    #[test]
+    fn who_was_without_a_processor_has_less_of_its_time_than_went_by() {
+        let of =
+            |cpu_ns| Outcome { started_ns: 100, ended_ns: 300, cpu_ns, ..Outcome::default() }.away_share();
+        // What is around the timed part counts as well.
+        assert_eq!([of(200), of(50), of(0), of(210)], [0.0, 0.75, 1.0, 0.0]);
+        assert_eq!(Outcome::default().away_share(), 0.0);
     }
 
     #[test]

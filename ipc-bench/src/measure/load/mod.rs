@@ -232,8 +232,7 @@ impl Running<'_> {
             batch: 1,
             clock_ns: Some(clock_ns),
             rounds: series.rounds.len(),
-            remeasured: series.remeasured,
-            unsettled: series.unsettled,
+            repeats: series.repeats,
             distribution: SHARES.map(|share| (share, all_ns.value_at_quantile(share))).into(),
             load: Some(load),
             ..Row::default()
