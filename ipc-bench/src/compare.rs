@@ -1,14 +1,12 @@
 //! What has changed between two runs, beyond the noise.
 //!
 //! Each measurement is judged by its ratio, to the floor or to the bare calls, since the
-//! nanoseconds of two runs are of two states of the machine. A change counts if the medians
-//! differ by more than a tenth and the quartiles of the rounds don't overlap.
+//! nanoseconds of two runs are of two states of the machine; where it has none, by what it has, and
+//! more of that is noise. A change counts if the figures differ by more than that, and the quartiles
+//! of the rounds, where there are some, don't overlap.
 
-use crate::record::{Row, Run};
-use std::{cmp::Ordering, path::Path, process::ExitCode};
-
-/// How far medians may differ and mean nothing.
-const NOISE: f64 = 0.10;
+use crate::record::{Figure, Row, Run};
+use std::{cmp::Ordering, collections::BTreeMap, path::Path, process::ExitCode};
 
 /// Compares the runs in two files: exit code 0 if nothing is worse, 1 if something is, or if the
 /// later run is not whole or something failed in it, 2 if they can't be compared.
@@ -29,16 +27,17 @@ pub(crate) fn run(old: &Path, new: &Path) -> ExitCode {
     }
 }
 
-/// A change that counts: which measurement, the ratios before and after.
+/// A change that counts: which measurement, and what of it before and after.
 #[derive(Debug, PartialEq)]
 struct Change {
     label: String,
-    old: f64,
-    new: f64,
+    old: Figure,
+    new: Figure,
 }
 
 #[derive(Debug, Default, PartialEq)]
 struct Comparison {
+    /// Figures; a measurement may have several.
     compared: usize,
     better: Vec<Change>,
     worse: Vec<Change>,
@@ -56,6 +55,9 @@ fn compare(old: &Run, new: &Run) -> Comparison {
         if !run.is_complete {
             comparison.notes.push(format!("the {name} run was interrupted"));
         }
+        comparison.notes.extend(
+            run.warnings().into_iter().map(|warning| format!("the {name} run is doubtful: {warning}")),
+        );
         let failures = run.failures.iter();
         comparison
             .notes
@@ -64,40 +66,77 @@ fn compare(old: &Run, new: &Run) -> Comparison {
     if old.head.machine != new.head.machine {
         comparison.notes.push("the machines are not the same, or not set up alike".into());
     }
-    for row in &new.rows {
-        let label = row.label();
-        let Some(before) = old.rows.iter().find(|before| before.label() == label) else {
-            comparison.missing.push(format!("only in the later run: {label}"));
-            continue;
-        };
-        let (Some((old, _)), Some((new, less_is_better))) = (before.judged(), row.judged()) else { continue };
+    let bare = new.rows.iter().filter(|row| row.figures().is_empty());
+    comparison.notes.extend(bare.map(|row| format!("nothing to compare it by: {}", row.label())));
+    let (old, new) = (figures(&old.rows), figures(&new.rows));
+    let only = |here: &Figures, there: &Figures, name: &str| -> Vec<String> {
+        let gone = here.iter().filter(|(key, _)| !there.contains_key(*key));
+        gone.map(|(key, _)| format!("only in the {name} run: {}", key.text())).collect()
+    };
+    comparison.missing = [only(&new, &old, "later"), only(&old, &new, "earlier")].concat();
+    for (key, after) in &new {
+        let Some(before) = old.get(key) else { continue };
         comparison.compared += 1;
-        let change = Change { label, old, new };
-        match (moved(before, row), less_is_better) {
-            (Some(Ordering::Less), true) | (Some(Ordering::Greater), false) => comparison.better.push(change),
-            (Some(_), _) => comparison.worse.push(change),
+        let change = || Change { label: key.label.clone(), old: before.clone(), new: after.clone() };
+        match (moved(before, after), after.less_is_better) {
+            (Some(Ordering::Less), true) | (Some(Ordering::Greater), false) => {
+                comparison.better.push(change());
+            }
+            (Some(_), _) => comparison.worse.push(change()),
             (None, _) => {}
         }
     }
-    let is_gone = |row: &&Row| new.rows.iter().all(|other| other.label() != row.label());
-    let gone = old.rows.iter().filter(is_gone);
-    comparison.missing.extend(gone.map(|row| format!("only in the earlier run: {}", row.label())));
     comparison
 }
 
-/// Where the ratio went, if it went anywhere beyond the noise.
-fn moved(old: &Row, new: &Row) -> Option<Ordering> {
-    let ((before, _), (after, _)) = (old.judged()?, new.judged()?);
-    let (low, high) = (before.min(after), before.max(after));
-    if high <= low * (1.0 + NOISE) {
+/// What tells a figure from the others of a run.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    label: String,
+    name: &'static str,
+    /// Which one of those that are called the same.
+    number: usize,
+}
+
+impl Key {
+    fn text(&self) -> String {
+        let Self { label, name, number } = self;
+        match number {
+            0 => format!("{label}: {name}"),
+            _ => format!("{label}: {name} ({})", number + 1),
+        }
+    }
+}
+
+type Figures = BTreeMap<Key, Figure>;
+
+/// All figures that measurements are judged by.
+fn figures(rows: &[Row]) -> Figures {
+    let mut figures = Figures::new();
+    for row in rows {
+        for figure in row.figures() {
+            let mut key = Key { label: row.label(), name: figure.name, number: 0 };
+            while figures.contains_key(&key) {
+                key.number += 1;
+            }
+            figures.insert(key, figure);
+        }
+    }
+    figures
+}
+
+/// Where the figure went, if it went anywhere beyond the noise.
+fn moved(old: &Figure, new: &Figure) -> Option<Ordering> {
+    let (low, high) = (old.value.min(new.value), old.value.max(new.value));
+    if high <= low * (1.0 + new.noise_share) || high - low <= new.noise_least {
         return None;
     }
     // Without a spread, nothing is known to overlap.
-    let apart = match (old.ratio_quartiles, new.ratio_quartiles) {
+    let apart = match (old.quartiles, new.quartiles) {
         (Some([old_low, old_high]), Some([new_low, new_high])) => old_high < new_low || new_high < old_low,
         _ => true,
     };
-    apart.then(|| after.total_cmp(&before))
+    apart.then(|| new.value.total_cmp(&old.value))
 }
 
 impl Comparison {
@@ -110,16 +149,16 @@ impl Comparison {
         let mut text = String::new();
         for (title, changes) in [("worse", &self.worse), ("better", &self.better)] {
             for Change { label, old, new } in changes {
-                text.push_str(&format!("{title:<8} {label}: ratio {old:.2} before, {new:.2} now\n"));
+                let (name, before, now) = (new.name, old.text(), new.text());
+                text.push_str(&format!("{title:<8} {label}: {name} {before} before, {now} now\n"));
             }
         }
         let unchanged = self.compared - self.worse.len() - self.better.len();
         text.push_str(&format!(
-            "{} compared: {} worse, {} better, {unchanged} the same within {:.0} % or their spread\n",
+            "{} figures compared: {} worse, {} better, {unchanged} the same within their noise or their spread\n",
             self.compared,
             self.worse.len(),
             self.better.len(),
-            NOISE * 100.0
         ));
         for note in self.notes.iter().chain(&self.missing) {
             text.push_str(&format!("note     {note}\n"));
@@ -131,7 +170,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::{compare, moved};
-    use crate::record::{Failure, Row, Run};
+    use crate::record::{Failure, Head, Idle, Row, Run};
     use rstest::rstest;
     use std::cmp::Ordering;
 
@@ -146,6 +185,10 @@ mod tests {
         }
     }
 
+    fn whole(rows: Vec<Row>) -> Run {
+        Run { rows, is_complete: true, ..Run::default() }
+    }
+
     #[rstest]
     #[case::the_same(1.0, 1.0, 0.0, None)]
     #[case::within_a_tenth(1.0, 1.09, 0.0, None)]
@@ -158,16 +201,13 @@ mod tests {
         #[case] spread: f64,
         #[case] expected: Option<Ordering>,
     ) {
-        assert_eq!(moved(&row("latency", old, spread), &row("latency", new, spread)), expected);
+        let figure = |ratio| row("latency", ratio, spread).figures().remove(0);
+        assert_eq!(moved(&figure(old), &figure(new)), expected);
     }
 
     #[test]
     fn less_is_better_but_for_throughput() {
-        let run = |ratio| Run {
-            rows: vec![row("latency", ratio, 0.0), row("throughput", ratio, 0.0)],
-            is_complete: true,
-            ..Run::default()
-        };
+        let run = |ratio| whole(vec![row("latency", ratio, 0.0), row("throughput", ratio, 0.0)]);
         let comparison = compare(&run(1.0), &run(2.0));
         assert_eq!(comparison.worse[0].label, "latency mq, 8 bytes");
         assert_eq!(comparison.better[0].label, "throughput mq, 8 bytes");
@@ -175,8 +215,48 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_ratio_is_compared_by_what_it_has() {
+        let idle = |cpu_ns_per_second, wakeups_per_second| {
+            let idle = Some(Idle { watched_s: 1.0, cpu_ns_per_second, wakeups_per_second });
+            whole(vec![Row { experiment: "idle".into(), transport: "mq".into(), idle, ..Row::default() }])
+        };
+        let text = compare(&idle(200_000.0, 10.0), &idle(400_000.0, 11.0)).text();
+        assert!(text.starts_with(
+            "worse    idle mq, 0 bytes: processor time a second 200.0 us before, 400.0 us now\n"
+        ));
+        assert!(text.contains("2 figures compared: 1 worse, 0 better, 1 the same"), "{text}");
+        // From nothing to next to nothing.
+        let comparison = compare(&idle(0.0, 0.0), &idle(9_000.0, 1.0));
+        assert_eq!((comparison.compared, comparison.worse.len()), (2, 0));
+    }
+
+    #[test]
+    fn of_those_that_are_called_the_same_each_is_compared_with_its_own() {
+        let run = |second| whole(vec![row("latency", 1.0, 0.0), row("latency", second, 0.0)]);
+        let comparison = compare(&run(2.0), &run(4.0));
+        assert_eq!((comparison.compared, comparison.worse.len()), (2, 1));
+        let missing = compare(&run(2.0), &whole(vec![row("latency", 1.0, 0.0)])).missing;
+        assert_eq!(missing, ["only in the earlier run: latency mq, 8 bytes: ratio (2)"]);
+    }
+
+    #[test]
+    fn what_there_is_nothing_to_compare_by_and_what_is_doubtful_is_said() {
+        let head = Head { warnings: vec!["one processor".into()], ..Head::default() };
+        let bare = Row { experiment: "latency".into(), transport: "mq".into(), ..Row::default() };
+        let run = Run { head, ..whole(vec![bare, row("open", 1.0, 0.0), row("latency", 1.0, 0.0)]) };
+        let comparison = compare(&run, &run);
+        let expected = [
+            "the earlier run is doubtful: one processor",
+            "the later run is doubtful: one processor",
+            "nothing to compare it by: latency mq, 0 bytes",
+            "nothing to compare it by: open mq, 8 bytes",
+        ];
+        assert_eq!((comparison.notes, comparison.compared), (expected.map(str::to_owned).into(), 1));
+    }
+
+    #[test]
     fn a_later_run_that_failed_in_part_or_was_cut_short_is_not_well() {
-        let whole = Run { rows: vec![row("latency", 1.0, 0.0)], is_complete: true, ..Run::default() };
+        let whole = whole(vec![row("latency", 1.0, 0.0)]);
         let failure = Failure { what: "latency mq, 8 bytes".into(), why: "the far process died".into() };
         let failed = Run { failures: vec![failure], ..whole.clone() };
         let cut = Run { is_complete: false, ..whole.clone() };
@@ -186,9 +266,8 @@ mod tests {
 
     #[test]
     fn what_one_run_lacks_and_how_it_ended_is_said() {
-        let old = Run { rows: vec![row("latency", 1.0, 0.0)], is_complete: true, ..Run::default() };
-        let comparison = compare(&old, &Run::default());
-        assert_eq!(comparison.missing, ["only in the earlier run: latency mq, 8 bytes"]);
+        let comparison = compare(&whole(vec![row("latency", 1.0, 0.0)]), &Run::default());
+        assert_eq!(comparison.missing, ["only in the earlier run: latency mq, 8 bytes: ratio"]);
         assert_eq!(comparison.notes, ["the later run was interrupted"]);
         assert_eq!((comparison.compared, comparison.is_well()), (0, false));
     }

@@ -12,11 +12,13 @@
 
 mod curve;
 mod details;
+mod figure;
 mod keeper;
 mod row;
 
 pub(crate) use curve::{Curve, Law, curves};
 pub(crate) use details::{Idle, Load, Repeats, Safety, Scale, per_second};
+pub(crate) use figure::Figure;
 pub(crate) use keeper::Keeper;
 pub(crate) use row::{Row, delay, size};
 
