@@ -38,6 +38,7 @@ use cli::{Asked, Cli, Command};
 use machine::Unfit;
 use measure::{
     experiment::{self, Extent},
+    lifetimes::Lifetimes,
     peers, selftest, survey,
 };
 use std::process::ExitCode;
@@ -51,7 +52,12 @@ fn main() -> ExitCode {
             experiment::run(&Asked::throughput(&common, &messages, &streams), unfit)
         }
         Command::Open { common } => experiment::run(&Asked::open(&common), unfit),
-        Command::Setup { common } => experiment::run(&Asked::setup(&common), unfit),
+        Command::Setup { common } => {
+            let asked = Asked::setup(&common);
+            let extent = if common.quick { Extent::Smoke } else { Extent::Full };
+            let lives = Lifetimes::of(extent).only(&asked.transports);
+            experiment::run_with(&asked, &lives, unfit)
+        }
         Command::Idle(asked) => survey::run(&asked.survey(), &asked.common, unfit),
         Command::Scale(asked) => survey::run(&asked.survey(), &asked.common, unfit),
         Command::Safety(asked) => survey::run(&asked.survey(), &asked.common, unfit),

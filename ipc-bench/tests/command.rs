@@ -167,11 +167,19 @@ fn setting_up_a_kernel_channel_is_measured_beside_the_bare_calls() {
     let output = bench(&["setup", "--quick", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
+    let (lives, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row["operation"] == "whole life");
     for transport in ["mq", "sysv", "unix"] {
         let operations: Vec<_> = rows.iter().filter(|row| row["transport"] == transport).collect();
         assert_eq!(operations.len(), 3, "{rows:?}");
         assert!(operations.iter().all(|row| row["raw_ratio"].as_f64().unwrap() > 0.0), "{rows:?}");
     }
+    for transport in ["mq", "sysv", "unix", "shm:spsc", "shm:mpmc"] {
+        let its = lives.iter().filter(|row| row["transport"] == transport);
+        let messages: Vec<_> = its.map(|row| row["life"]["messages"].as_u64().unwrap()).collect();
+        // Those with more may have been too long.
+        assert!([1, 10, 100].starts_with(&messages) && !messages.is_empty(), "{lives:?}");
+    }
+    assert!(lives.iter().all(|row| row["p50_ns"].as_f64().unwrap() > 0.0), "{lives:?}");
 }
 
 #[test]

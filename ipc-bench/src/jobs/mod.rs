@@ -6,6 +6,7 @@ mod footprint;
 mod idle;
 pub(crate) mod lane;
 pub(crate) mod latency;
+pub(crate) mod lifetime;
 pub(crate) mod load;
 pub(crate) mod newest;
 pub(crate) mod opening;

@@ -38,7 +38,7 @@ use std::{
 
 /// The channel that is opened, and the one that is made.
 const OPENED: &str = SETUP_NAMES[0];
-const MADE: &str = SETUP_NAMES[1];
+pub(super) const MADE: &str = SETUP_NAMES[1];
 
 /// The lane of one of these.
 pub(crate) type SetupLane<O> = OpeningLane<O>;

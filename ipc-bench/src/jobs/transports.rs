@@ -6,8 +6,9 @@
 use super::{
     crowd::{Board, Crowd, CrowdReceiver, CrowdSender},
     lane::{AnyLane, Lane},
+    lifetime::Lifetimes,
     newest::{GROUP, Newest, OwnValues},
-    opening::{Opening, RawFile},
+    opening::{CAPACITY_BYTES, Opening, RawFile},
     setup::{BareMq, BareSysv, BareUnix, Kept, SetupLane},
     update::Updates,
     workers::Worker,
@@ -70,6 +71,7 @@ fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
     match (spec.shape, spec.transport) {
         (Shape::Crowd { .. } | Shape::Workers { .. }, _) => Some(Board::LEN_BYTES),
         (Shape::Guests { .. }, _) => None,
+        (Shape::Lives, _) => Some(Lifetimes::<backends::Mq>::LEN_BYTES),
         (_, TransportId::CacheLine) => Some(CacheLine::LEN_BYTES),
         (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
         (_, TransportId::FixedRing | TransportId::Memcpy) => Some(FixedRing::len_bytes(spec.payload())),
@@ -88,6 +90,9 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         if let Some(lane) = setup_lane(spec, site)? {
             return Ok(lane);
         }
+    }
+    if spec.shape == Shape::Lives {
+        return lives(spec, member.side, site);
     }
     if let Shape::Workers { .. } = spec.shape {
         return Ok(Box::new(Worker::attach(spec, member, site, region(spec)?)?));
@@ -166,6 +171,28 @@ where
     ConfigOf<B>: 'static,
 {
     Ok(Box::new(SetupLane::of(Kept::new(B::transport(site), config, spec, site)?)))
+}
+
+/// A transport's channels from their making to their last message.
+fn lives(spec: &LaneSpec, side: Side, site: &Site) -> Fallible<Box<dyn AnyLane>> {
+    use backends::{Mq, ShmMpmc, ShmSpsc, Sysv, Unix};
+    match spec.transport {
+        TransportId::Mq => lives_of::<Mq>(Default::default(), spec, side, site),
+        TransportId::Sysv => lives_of::<Sysv>(Default::default(), spec, side, site),
+        TransportId::Unix => lives_of::<Unix>(Default::default(), spec, side, site),
+        TransportId::ShmSpsc => lives_of::<ShmSpsc>(ShmSpsc::kept(CAPACITY_BYTES), spec, side, site),
+        TransportId::ShmMpmc => lives_of::<ShmMpmc>(ShmMpmc::kept(CAPACITY_BYTES), spec, side, site),
+        other => Err(format!("whole lives of {other} aren't measured").into()),
+    }
+}
+
+fn lives_of<B: Backend + 'static>(
+    config: ConfigOf<B>,
+    spec: &LaneSpec,
+    side: Side,
+    site: &Site,
+) -> Fallible<Box<dyn AnyLane>> {
+    Ok(Box::new(Lifetimes::<B>::attach(config, spec, side, region(spec)?, site)?))
 }
 
 type ConfigOf<B> = <<B as Backend>::Transport as Transport>::Config;

@@ -92,7 +92,12 @@ impl Extent {
 
 /// Measures what was asked for and reports it.
 pub(crate) fn run(asked: &Asked, unfit: Unfit) -> ExitCode {
-    code(try_run(asked, unfit))
+    code(try_run(asked, None, unfit))
+}
+
+/// The same with a survey that belongs to it.
+pub(crate) fn run_with(asked: &Asked, survey: &dyn Survey, unfit: Unfit) -> ExitCode {
+    code(try_run(asked, Some(survey), unfit))
 }
 
 /// Measures all that was asked for, one experiment after the other, reports it, and keeps it in
@@ -101,20 +106,26 @@ pub(crate) fn run_all(all: &[Asked], extent: Extent, keep: PathBuf, unfit: Unfit
     code(try_run_all(all, extent, keep, unfit))
 }
 
-fn try_run(asked: &Asked, unfit: Unfit) -> Result<ExitCode, Trouble> {
+fn try_run(asked: &Asked, survey: Option<&dyn Survey>, unfit: Unfit) -> Result<ExitCode, Trouble> {
     let (blocks, left_out) = plan(asked);
-    if blocks.is_empty() {
+    let steps = survey.map_or(0, |survey| survey.steps().len());
+    if blocks.len() + steps == 0 {
         eprintln!("ipc-bench: nothing is left to measure: {}", left_out.join("; "));
         return Ok(ExitCode::from(2));
     }
     let machine = Machine::observe(unfit)?.with([asked.senders, asked.receivers]);
     let mut rig = Rig::new(machine.pinned.clone(), asked.watchdog)?;
-    let mut report = Report::begin(asked, Some(&machine), bar(blocks.len()))?;
+    let mut report = Report::begin(asked, Some(&machine), bar(blocks.len() + steps))?;
     left_out.into_iter().for_each(|why| report.note(why));
     let mut session = Session { rig: &mut rig, machine: &machine, pace: Pace::of(asked), keeper: None };
     let ended = session.measure_all(asked.experiment, &blocks, &mut report);
-    let is_well = report.end()?;
+    let bar = report.bar().clone();
+    let mut is_well = report.end()?;
     ended?;
+    if let Some(survey) = survey.filter(|_| steps > 0) {
+        is_well &= run_survey(survey, asked.json, &machine, &mut rig, None, &bar)?;
+    }
+    bar.finish_and_clear();
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -142,7 +153,7 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf, unfit: Unfit) -> Re
         ended?;
     }
     for survey in surveys {
-        is_well &= run_survey(&*survey, first.json, &machine, &mut rig, &mut keeper, &bar)?;
+        is_well &= run_survey(&*survey, first.json, &machine, &mut rig, Some(&mut keeper), &bar)?;
     }
     keeper.end().map_err(Trouble::Failed)?;
     bar.finish_and_clear();
@@ -156,7 +167,7 @@ fn run_survey(
     json: bool,
     machine: &Machine,
     rig: &mut Rig,
-    keeper: &mut Keeper,
+    mut keeper: Option<&mut Keeper>,
     bar: &ProgressBar,
 ) -> Result<bool, Trouble> {
     let heading = survey.heading();
@@ -164,9 +175,9 @@ fn run_survey(
         true => bar.suspend(|| eprintln!("{heading}")),
         false => bar.suspend(|| print(&heading))?,
     }
-    let mut session = survey::Session { rig, machine, json, bar: bar.clone(), keeper: Some(keeper) };
+    let mut session = survey::Session { rig, machine, json, bar: bar.clone(), keeper: keeper.as_deref_mut() };
     let ended = session.measure(survey);
-    if ended.is_err() {
+    if let (Err(_), Some(keeper)) = (&ended, keeper) {
         eprintln!("ipc-bench: {}", keeper.whereabouts());
     }
     ended

@@ -4,6 +4,7 @@
 pub(crate) mod experiment;
 pub(crate) mod figures;
 pub(crate) mod idle;
+pub(crate) mod lifetimes;
 pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod plan;

@@ -75,6 +75,7 @@ impl Contender {
             Job::Ping => 2 * count,
             Job::Request { in_flight } => 2 * in_flight * count,
             Job::Update => 2 * count,
+            Job::Live { messages } => messages * count,
             Job::Work(_) => self.lane.shape.sides().iter().sum::<usize>() as u64 * count,
             _ => self.lane.shape.sides()[0] as u64 * count,
         }
@@ -106,7 +107,8 @@ impl Contender {
 
     /// How many iterations are tried first: of what takes long, one.
     pub(crate) fn first_count(&self) -> u64 {
-        if self.delay_ns() < 1_000_000 { 16 } else { 1 }
+        let is_long = self.delay_ns() >= 1_000_000 || matches!(self.jobs[0], Job::Live { .. });
+        if is_long { 1 } else { 16 }
     }
 
     /// How many of what is timed are timed together.

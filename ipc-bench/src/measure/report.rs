@@ -45,6 +45,10 @@ impl Report {
         Ok(Self { json, bar, experiment, rows: Vec::new(), notes: Vec::new(), any_failed: false })
     }
 
+    pub(super) fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
+
     /// Says on a terminal what is under way.
     pub(crate) fn progress(&self, label: &str) {
         self.bar.set_message(format!("{} {label}", self.experiment.name()));

@@ -4,6 +4,7 @@
 use super::{
     experiment::{Extent, bar},
     idle::Idle,
+    lifetimes::Lifetimes,
     load::Load,
     report::print,
     safety::Safety,
@@ -52,6 +53,7 @@ type Measuring<'a> = Box<dyn Fn(&mut Rig, &Machine) -> Result<Vec<Row>, Trouble>
 /// All of them, at this extent.
 pub(crate) fn all(extent: Extent) -> Vec<Box<dyn Survey>> {
     vec![
+        Box::new(Lifetimes::of(extent)),
         Box::new(Load::of(extent)),
         Box::new(Idle::of(extent)),
         Box::new(Scale::of(extent)),

@@ -8,9 +8,7 @@ use super::{
 };
 use crate::record::Row;
 use plotters::chart::SeriesLabelPosition;
-
-/// After how many messages it is looked at.
-const MESSAGES: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
+use std::collections::BTreeMap;
 
 /// A channel's way from nothing to the last of some messages of 8 bytes.
 struct Course {
@@ -24,6 +22,24 @@ impl Course {
     fn each_ns(&self, messages: f64) -> f64 {
         (self.set_up_ns + (messages - 1.0) * self.message_ns) / messages
     }
+
+    /// Up to so many messages, and what each takes then.
+    fn line(&self, most: f64) -> Vec<(f64, f64)> {
+        const STEPS: i32 = 60;
+        let messages = (0..=STEPS).map(|step| most.powf(f64::from(step) / f64::from(STEPS)));
+        messages.map(|messages| (messages, self.each_ns(messages))).collect()
+    }
+}
+
+/// By transport, the messages of whole lives that were run, and how long these took.
+pub(super) fn lives(rows: &[Row]) -> BTreeMap<&str, BTreeMap<u64, f64>> {
+    let mut lives: BTreeMap<&str, BTreeMap<u64, f64>> = BTreeMap::new();
+    for row in rows {
+        if let (Some(life), Some(ns)) = (&row.life, row.p50_ns) {
+            lives.entry(&row.transport).or_default().insert(life.messages, ns);
+        }
+    }
+    lives
 }
 
 /// Of all transports of which both was measured. Who sleeps is compared, as all of them can.
@@ -50,22 +66,25 @@ fn courses(rows: &[Row]) -> Vec<Course> {
 
 /// What a message costs after so many of them, set-up included.
 pub(super) fn crossover(rows: &[Row]) -> Result<Option<Plot>, String> {
-    let series: Series = courses(rows)
+    let run = lives(rows);
+    let each = |(&messages, &ns): (&u64, &f64)| (messages as f64, ns / messages as f64);
+    let series: Series =
+        run.iter().map(|(name, times)| ((*name).to_owned(), times.iter().map(each).collect())).collect();
+    let most = |course: &Course| run.get(&*course.transport)?.keys().next_back().map(|&most| most as f64);
+    let calculated: Series = courses(rows)
         .iter()
-        .map(|course| {
-            (course.transport.clone(), MESSAGES.map(|messages| (messages, course.each_ns(messages))).into())
-        })
+        .filter_map(|course| Some((course.transport.clone(), course.line(most(course)?))))
         .collect();
     lines(
         "What a message costs, set-up included",
         "A channel is made, opened at both ends, and carries so many messages of 8 bytes one way, between ends that \
-         sleep: the time of all of it, for each message. Put together from what set-up took and what a message \
-         took. Where two lines cross, what one saves in messages has made up for its set-up. Both axes are \
-         logarithmic.",
+         sleep: the time of all of it, divided by the messages. Dots: run as a whole. Lines, as a check: put \
+         together from what set-up and messages took each for itself. Where one channel's dots fall below \
+         another's, what it saves in messages has made up for its set-up. Both axes are logarithmic.",
         ["messages", "time for each, ns"],
         SeriesLabelPosition::UpperRight,
         &series,
-        &Series::new(),
+        &calculated,
     )
 }
 
@@ -142,7 +161,7 @@ pub(super) fn safety(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{courses, crossover, safety, split};
-    use crate::record::{Row, Safety};
+    use crate::record::{Life, Row, Safety};
 
     fn operation(transport: &'static str, operation: &'static str, ns: f64) -> Row {
         let transport = transport.into();
@@ -171,8 +190,19 @@ mod tests {
         let [mq, spsc] = &courses(&rows)[..] else { panic!("two channels") };
         assert!(mq.each_ns(1.0) < spsc.each_ns(1.0) && mq.each_ns(1e4) > spsc.each_ns(1e4));
         assert_eq!(mq.each_ns(1.0), 30_000.0);
-        let plot = crossover(&rows).unwrap().unwrap();
-        assert_eq!(plot.svg.matches("<circle").count(), 14);
+        assert!(crossover(&rows).unwrap().is_none(), "nothing is drawn that wasn't run");
+        let life = |transport: &'static str, messages, ns| Row {
+            transport: transport.into(),
+            p50_ns: Some(ns),
+            life: Some(Life { messages, quartiles_ns: None }),
+            ..Row::default()
+        };
+        let run = [life("mq", 1, 30e3), life("mq", 100, 130e3), life("unix", 1, 90e3)];
+        let plot = crossover(&[&rows[..], &run].concat()).unwrap().unwrap();
+        assert_eq!(plot.svg.matches("<circle").count(), 3);
+        let line = mq.line(100.0);
+        assert_eq!((line[0], line.len()), ((1.0, 30_000.0), 61));
+        assert!((line[60].0 - 100.0).abs() < 1e-9, "{line:?}");
         assert!(courses(&rows[1..]).len() == 1, "nothing is made up where nothing was measured");
     }
 

@@ -9,6 +9,7 @@ mod idle;
 mod load;
 mod plots;
 mod scale;
+mod set_up;
 mod verdicts;
 
 use crate::record::{Repeats, Row, Run};

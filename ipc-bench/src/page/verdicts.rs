@@ -1,6 +1,6 @@
 //! What the figures say of what everybody says.
 
-use super::{rate, scale::hardware, time};
+use super::{rate, scale::hardware, set_up::set_up, time};
 use crate::record::{Curve, Row, curves, size};
 
 /// A claim, and what comes of it.
@@ -26,12 +26,12 @@ pub(super) fn not_measured(claim: &str) -> Verdict {
     Verdict { claim: claim.into(), says: "This wasn't measured by this run.".into(), figures: Vec::new() }
 }
 
-fn is_message_passing(row: &Row) -> bool {
+pub(super) fn is_message_passing(row: &Row) -> bool {
     MESSAGE_PASSING.contains(&&*row.transport)
 }
 
 /// The one with the least of a figure.
-fn least<'a>(
+pub(super) fn least<'a>(
     rows: impl Iterator<Item = &'a Row>,
     figure: impl Fn(&Row) -> Option<f64>,
 ) -> Option<(&'a Row, f64)> {
@@ -203,85 +203,9 @@ fn compared(ratio: f64) -> String {
     }
 }
 
-/// What comes before the first message, and when it is made up for.
-fn set_up(rows: &[Row]) -> Verdict {
-    let claim = "“Message passing is slower because the connection set-up takes time.”";
-    let operation = |model: &dyn Fn(&Row) -> bool, operation: &str| {
-        let its = rows.iter().filter(|row| row.operation.as_deref() == Some(operation) && model(row));
-        least(its, |row| row.p50_ns)
-    };
-    let shared = |row: &Row| row.experiment == "open" && row.transport.starts_with("shm:");
-    let passing = |row: &Row| row.experiment == "setup" && is_message_passing(row);
-    let whole = |model: &dyn Fn(&Row) -> bool| {
-        let (created, create_ns) = operation(model, "create")?;
-        let (_, open_ns) = operation(model, "open+send")?;
-        Some((created.transport.to_string(), create_ns, open_ns))
-    };
-    let (Some(memory), Some(kernel)) = (whole(&shared), whole(&passing)) else {
-        return not_measured(claim);
-    };
-    let described = |(name, create_ns, open_ns): &(String, f64, f64)| {
-        format!(
-            "{name}: made in {}, opened with a first message sent in {}",
-            time(*create_ns),
-            time(*open_ns)
-        )
-    };
-    let mut figures = vec![described(&memory), described(&kernel)];
-    let (memory_ns, kernel_ns) = (memory.1 + memory.2, kernel.1 + kernel.2);
-    let mut says = match kernel_ns / memory_ns {
-        ratio if ratio < 1.0 / ALIKE => format!(
-            "No, the other way round: set-up takes shared memory {:.1} times as long ({} against {}).",
-            1.0 / ratio,
-            time(memory_ns),
-            time(kernel_ns)
-        ),
-        ratio if ratio > ALIKE => format!(
-            "Its set-up does take longer: {} against {}, {ratio:.1} times.",
-            time(kernel_ns),
-            time(memory_ns)
-        ),
-        _ => format!("Set-up takes both the same: {} and {}.", time(memory_ns), time(kernel_ns)),
-    };
-    if let Some((messages, figure)) = made_up(rows, memory_ns - kernel_ns) {
-        figures.push(figure);
-        says += &match messages {
-            0.0 => " It isn't made up for by the messages.".into(),
-            _ => format!(
-                " Counting messages of 8 bytes one way as well, that is made up for after {messages:.0}."
-            ),
-        };
-    }
-    Verdict { claim: claim.into(), says, figures }
-}
-
-/// After how many messages what set-up takes more is made up for by messages that cost less; 0
-/// if never.
-fn made_up(rows: &[Row], memory_takes_more_ns: f64) -> Option<(f64, String)> {
-    let cost = |model: &dyn Fn(&Row) -> bool| {
-        let streams = rows.iter().filter(|row| {
-            let is_plain = row.batch == 1 && row.senders + row.receivers == 2 && row.message_len_bytes == 8;
-            row.experiment == "throughput" && is_plain && row.wait.as_deref() == Some("block") && model(row)
-        });
-        least(streams, |row| row.messages_per_second.map(|rate| 1e9 / rate))
-    };
-    let (memory, memory_ns) = cost(&|row: &Row| row.transport.starts_with("shm:"))?;
-    let (kernel, kernel_ns) = cost(&is_message_passing)?;
-    let figure = format!(
-        "8 bytes one way, blocking: {} {} messages/s, {} {}",
-        memory.transport,
-        rate(1e9 / memory_ns),
-        kernel.transport,
-        rate(1e9 / kernel_ns)
-    );
-    let saved_ns = kernel_ns - memory_ns;
-    let messages = memory_takes_more_ns / saved_ns;
-    Some((if messages > 0.0 { messages.ceil() } else { 0.0 }, figure))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{compared, faster, of, peers, set_up, tolerant};
+    use super::{compared, faster, of, peers, tolerant};
     use crate::record::Row;
 
     fn latency(transport: &'static str, wait: &'static str, p50_ns: f64) -> Row {
@@ -291,35 +215,6 @@ mod tests {
             wait: Some(wait.into()),
             message_len_bytes: 8,
             p50_ns: Some(p50_ns),
-            ..Row::default()
-        }
-    }
-
-    fn opening(
-        experiment: &'static str,
-        transport: &'static str,
-        operation: &'static str,
-        p50_us: f64,
-    ) -> Row {
-        Row {
-            experiment: experiment.into(),
-            transport: transport.into(),
-            operation: Some(operation.into()),
-            p50_ns: Some(p50_us * 1e3),
-            ..Row::default()
-        }
-    }
-
-    fn stream(transport: &'static str, ns: f64) -> Row {
-        Row {
-            experiment: "throughput".into(),
-            transport: transport.into(),
-            wait: Some("block".into()),
-            message_len_bytes: 8,
-            messages_per_second: Some(1e9 / ns),
-            batch: 1,
-            senders: 1,
-            receivers: 1,
             ..Row::default()
         }
     }
@@ -348,23 +243,6 @@ mod tests {
         assert!(faster(&rows).says.starts_with("No"));
         assert_eq!(compared(0.5), "message passing is 2.0 times as fast");
         assert_eq!(compared(1.05), "the same");
-    }
-
-    #[test]
-    fn set_up_is_weighed_against_the_messages() {
-        let rows = [
-            opening("open", "shm:spsc", "create", 200.0),
-            opening("open", "shm:spsc", "open+send", 50.0),
-            opening("setup", "mq", "create", 5.0),
-            opening("setup", "mq", "open+send", 5.0),
-            stream("shm:spsc", 100.0),
-            stream("mq", 900.0),
-        ];
-        let verdict = set_up(&rows);
-        assert!(verdict.says.starts_with("No, the other way round: set-up takes shared memory 25.0 times"));
-        // 240 µs more, 800 ns saved each.
-        assert!(verdict.says.ends_with("made up for after 300."), "{}", verdict.says);
-        assert_eq!(verdict.figures.len(), 3);
     }
 
     /// Without delay an operation takes 1 us; two delays more with one.

@@ -47,6 +47,14 @@ impl Load {
     }
 }
 
+/// Of channels from their making to their last message.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Life {
+    pub(crate) messages: u64,
+    /// Of the rounds.
+    pub(crate) quartiles_ns: Option<[f64; 2]>,
+}
+
 /// Of a process that waits for what doesn't come.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Idle {

@@ -94,6 +94,10 @@ impl Row {
             let wakeups = Figure::of("wake-ups", idle.wakeups_per_second, Unit::PerSecond);
             figures.push(Figure { less_is_better: true, noise_least: 2.0, ..wakeups });
         }
+        if let (Some(life), Some(ns)) = (&self.life, self.p50_ns) {
+            figures
+                .push(Figure { quartiles: life.quartiles_ns, ..Figure::of("time", ns, Unit::Nanoseconds) });
+        }
         figures.extend(self.memory.iter().flat_map(weighed));
         if let Some(load) = &self.load {
             let came = self.messages_per_second.map(|rate| Figure::of("came", rate, Unit::PerSecond));
@@ -144,7 +148,7 @@ fn weighed(memory: &Memory) -> Vec<Figure> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        record::{Idle, Load, Row, Safety, Scale},
+        record::{Idle, Life, Load, Row, Safety, Scale},
         spec::Memory,
     };
 
@@ -166,6 +170,7 @@ mod tests {
                 &["ratio", "ours over it"],
             ),
             (base.clone(), &["p50", "p99"]),
+            (Row { life: Some(Life { messages: 7, quartiles_ns: None }), ..base.clone() }, &["time"]),
             (Row { operations_per_second: rate, ..Row::default() }, &["operations"]),
             (Row { idle: Some(idle), ..Row::default() }, &["processor time a second", "wake-ups"]),
             (

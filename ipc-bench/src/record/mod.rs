@@ -17,7 +17,7 @@ mod keeper;
 mod row;
 
 pub(crate) use curve::{Curve, Law, curves};
-pub(crate) use details::{Idle, Load, Repeats, Safety, Scale, per_second};
+pub(crate) use details::{Idle, Life, Load, Repeats, Safety, Scale, per_second};
 pub(crate) use figure::Figure;
 pub(crate) use keeper::Keeper;
 pub(crate) use row::{Row, delay, size};

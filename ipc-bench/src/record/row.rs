@@ -1,6 +1,6 @@
 //! A measurement, as programs read it and as it is kept.
 
-use super::details::{Idle, Load, Repeats, Safety, Scale};
+use super::details::{Idle, Life, Load, Repeats, Safety, Scale};
 use crate::spec::{Memory, Touch};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
@@ -121,6 +121,8 @@ pub(crate) struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) load: Option<Load>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) life: Option<Life>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<Idle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
@@ -172,6 +174,9 @@ impl Row {
         }
         if let Some(workers) = self.scale.as_ref().filter(|scale| scale.are_workers) {
             label.push_str(&format!(", {} workers", workers.processes));
+        }
+        if let Some(life) = &self.life {
+            label.push_str(&format!(", {} messages", life.messages));
         }
         if let Some(load) = &self.load {
             label.push_str(&format!(", {}", load.label()));

@@ -177,6 +177,8 @@ pub(crate) enum Shape {
     Solo,
     /// The first of each side, with a channel there and another one back.
     Pair,
+    /// The same, with one channel after the other, each made by the first near process.
+    Lives,
     /// One of each side that run another program, in which they drive a peer.
     Guests {
         peer: Guest,
@@ -194,7 +196,7 @@ impl Shape {
     pub(crate) fn sides(self) -> [usize; 2] {
         match self {
             Self::Solo => [1, 0],
-            Self::Pair | Self::Guests { .. } => [1, 1],
+            Self::Pair | Self::Lives | Self::Guests { .. } => [1, 1],
             Self::Workers { near, far } => [near, far],
             Self::Crowd { senders, receivers } => [senders, receivers],
         }
@@ -287,6 +289,8 @@ pub(crate) enum Job {
     WriteWatched,
     /// Reads values as fast as it goes until the last one is there.
     Watch,
+    /// Makes a channel and sends so many messages on it; the other one opens it and receives them.
+    Live { messages: u64 },
     /// Sends so many requests at a time, and the next one whenever a reply comes.
     Request { in_flight: u64 },
     /// Replies to them.
