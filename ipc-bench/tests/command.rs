@@ -120,6 +120,8 @@ fn json_has_the_fixed_keys_for_every_transport(
     let output = bench(&[experiment, "--quick", "--json", "--size", "8,100"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let rows = rows(&output);
+    let paused = rows.iter().any(|row| row["transport"] == "floor:cache-line-paused");
+    assert_eq!(paused, experiment == "latency", "{rows:?}");
     for transport in [
         "floor:fixed-ring",
         "raw:mq",

@@ -109,6 +109,7 @@ impl Asked {
         };
         let mut all = vec![
             of(latency, channels, small),
+            spin(of(latency, &[T::CacheLinePaused], &[8])),
             spin(Self { touch: Touch::First, ..of(latency, &in_memory, large) }),
             spin(Self { touch: Touch::Copied, ..of(latency, &in_memory, large) }),
             of(throughput, channels, small),

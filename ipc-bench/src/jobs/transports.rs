@@ -72,7 +72,7 @@ fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
         (Shape::Crowd { .. } | Shape::Workers { .. }, _) => Some(Board::LEN_BYTES),
         (Shape::Guests { .. }, _) => None,
         (Shape::Lives, _) => Some(Lifetimes::<backends::Mq>::LEN_BYTES),
-        (_, TransportId::CacheLine) => Some(CacheLine::LEN_BYTES),
+        (_, TransportId::CacheLine | TransportId::CacheLinePaused) => Some(CacheLine::<false>::LEN_BYTES),
         (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
         (_, TransportId::FixedRing | TransportId::Memcpy) => Some(FixedRing::len_bytes(spec.payload())),
         (_, TransportId::ShmMutex) => Some(Updates::LEN_BYTES),
@@ -98,7 +98,12 @@ pub(crate) fn attach(spec: &LaneSpec, member: Member, site: &Site) -> Fallible<B
         return Ok(Box::new(Worker::attach(spec, member, site, region(spec)?)?));
     }
     match spec.transport {
-        TransportId::CacheLine => between_two(CacheLine::attach(region(spec)?, member.side), spec, member),
+        TransportId::CacheLine => {
+            between_two(CacheLine::<false>::attach(region(spec)?, member.side), spec, member)
+        }
+        TransportId::CacheLinePaused => {
+            between_two(CacheLine::<true>::attach(region(spec)?, member.side), spec, member)
+        }
         TransportId::Futex => between_two(Futex::attach(region(spec)?, member.side), spec, member),
         // What tells the two apart is how much of the payload is touched.
         TransportId::FixedRing | TransportId::Memcpy => {

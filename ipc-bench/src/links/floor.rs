@@ -3,7 +3,11 @@
 //!
 //! - `floor:cache-line` is the least that two processors can do: each polls a word on a
 //!   line of its own and answers on the other's. Nothing else happens, not even a pause in
-//!   the loop.
+//!   the loop: these are the fewest instructions, and the floor that figures are ratios to.
+//! - `floor:cache-line-paused` has that pause, as everything else here that polls has it: a
+//!   processor that doesn't rush ahead reading the line has less to take back when it changes
+//!   (Intel 64 and IA-32 Architectures Optimization Reference Manual, on PAUSE). Where that is
+//!   faster, the hardware allows less than the floor, and its ratio, below 1, says by how much.
 //! - `floor:futex` is the same between processes that sleep: each stores a word and wakes
 //!   the other one. It is what waking whoever is blocked costs.
 //! - `floor:fixed-ring` moves real payloads, copied in and out of 1,024 fixed slots.
@@ -18,16 +22,19 @@ use crate::{
     spec::{LaneSpec, Payload, Side, Touch},
     trouble::Fallible,
 };
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    hint,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-/// Bare ping-pong of a cache line each way. It carries the number of the message and
+/// Bare ping-pong of a cache line each way, with or without a pause after each look. It carries the number of the message and
 /// nothing else, whatever size is measured.
-pub(crate) struct CacheLine {
+pub(crate) struct CacheLine<const PAUSES: bool> {
     there: &'static AtomicU64,
     back: &'static AtomicU64,
 }
 
-impl CacheLine {
+impl<const PAUSES: bool> CacheLine<PAUSES> {
     /// The memory that it takes.
     pub(crate) const LEN_BYTES: usize = 2 * LINE_BYTES;
 
@@ -40,7 +47,7 @@ impl CacheLine {
     }
 }
 
-impl Link for CacheLine {
+impl<const PAUSES: bool> Link for CacheLine<PAUSES> {
     #[inline]
     fn send(&mut self, number: u64) -> Fallible<()> {
         // Release: pairs with the Acquire in `receive`. Free on x86, and what any real
@@ -52,7 +59,11 @@ impl Link for CacheLine {
     #[inline]
     fn receive(&mut self, number: u64) -> Fallible<()> {
         // Acquire: pairs with the Release in `send`.
-        while self.back.load(Ordering::Acquire) != number {}
+        while self.back.load(Ordering::Acquire) != number {
+            if PAUSES {
+                hint::spin_loop();
+            }
+        }
         Ok(())
     }
 }

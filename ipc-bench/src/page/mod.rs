@@ -147,9 +147,10 @@ fn html(run: &Run, verdicts: &[Verdict], pictures: &[Plot]) -> Result<String, St
     ))
 }
 
-const METHOD: [&str; 7] = [
+const METHOD: [&str; 8] = [
     "Two processes, each pinned to a processor of its own, take part in each measurement; nothing else of the benchmark runs meanwhile.",
     "Every block stands between two probes of the physical floor, a bare cache line going back and forth between the same processors. A round is in doubt, and is measured again as long as there are some to spare, if the floor moved by more than a quarter during it, if a process that polls was without its processor for more than a twentieth of the time, or if something took more than twice or less than half as long as the median of the rounds, and five times as far from it as half of them are, both by itself and by its ratio to the floor: a stall can last for a whole round and be over when the floor is probed.",
+    "The probe polls without a pause: that is the fewest instructions, and what every ratio here is to. What is measured beside it pauses after each look, and some processors hand a line over sooner to who does. So the same probe with that pause is among the round trips, as floor:cache-line-paused: where its ratio is below 1, that much below the floor is possible, and ratios to the floor are to be divided by it to be to the least that the hardware does.",
     "Ratios are taken within a round, where both sides had the machine in the same state; the median of the rounds counts, and its quartiles are the spread.",
     "Payloads are written and read, and each message is checked; a message that is missing or out of order ends the measurement.",
     "A round trip takes two channels, one there and one back: a channel has one direction in either model.",

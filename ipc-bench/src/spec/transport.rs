@@ -12,6 +12,11 @@ pub(crate) enum TransportId {
     #[value(name = "floor:cache-line")]
     #[serde(rename = "floor:cache-line")]
     CacheLine,
+    /// The same with a pause after each look, as everything else that polls makes: some processors
+    /// are faster that way
+    #[value(name = "floor:cache-line-paused")]
+    #[serde(rename = "floor:cache-line-paused")]
+    CacheLinePaused,
     /// A fixed-slot ring written for the purpose, payload copied in and out
     #[value(name = "floor:fixed-ring")]
     #[serde(rename = "floor:fixed-ring")]
@@ -134,6 +139,7 @@ pub(crate) enum Delivery {
 impl TransportId {
     pub(crate) const ALL: &'static [Self] = &[
         Self::CacheLine,
+        Self::CacheLinePaused,
         Self::FixedRing,
         Self::Futex,
         Self::Memcpy,
@@ -178,6 +184,9 @@ impl TransportId {
         };
         match self {
             Self::CacheLine => Traits { streams: false, ..plain("floor:cache-line", &[Waiting::Spin]) },
+            Self::CacheLinePaused => {
+                Traits { streams: false, ..plain("floor:cache-line-paused", &[Waiting::Spin]) }
+            }
             Self::FixedRing => plain("floor:fixed-ring", &[Waiting::Spin]),
             Self::Futex => Traits { streams: false, ..plain("floor:futex", &[Waiting::Block]) },
             Self::Memcpy => Traits { copies_only: true, ..plain("floor:memcpy", &[Waiting::Spin]) },
