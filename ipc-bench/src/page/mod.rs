@@ -75,7 +75,7 @@ fn summary(run: &Run, verdicts: &[Verdict], file: &Path) -> String {
 
 /// What the reader has to know before believing anything.
 fn cautions(run: &Run) -> Vec<String> {
-    let mut cautions = run.warnings();
+    let mut cautions: Vec<String> = run.warnings().iter().map(|warning| sentence(warning)).collect();
     if !run.is_complete {
         cautions.push("The run was interrupted: this is what was measured until then.".into());
     }
@@ -92,13 +92,25 @@ fn cautions(run: &Run) -> Vec<String> {
     cautions
 }
 
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    let stop = if text.ends_with('.') { "" } else { "." };
+    first.chain(letters).collect::<String>() + stop
+}
+
 fn html(run: &Run, verdicts: &[Verdict], pictures: &[Plot]) -> Result<String, String> {
     let mut body = String::from("<h1>What interprocess communication costs</h1>\n");
     body += &paragraph(
         "Two models: message passing, where the kernel keeps a queue, and shared memory, where \
          processes map the same pages. Measured on one machine, by ratios within the same moment.",
     );
-    body += &list("caution", &cautions(run));
+    let cautions = cautions(run);
+    if !cautions.is_empty() {
+        body += "<h2>What makes these figures doubtful</h2>\n";
+        body += &list("caution", &cautions);
+    }
     body += "<h2>Verdicts</h2>\n";
     for verdict in verdicts {
         body += &format!(
@@ -319,15 +331,15 @@ mod tests {
         run.rows = run.rows.iter().map(doubtful).collect();
         run.rows[1].stolen_share = Some(0.123);
         let page = html(&run, &[], &[]).unwrap();
-        assert!(page.contains("<li>one processor</li>\n<li>of 2 measurements: 8 share 2</li>"), "{page}");
+        assert!(page.contains("<li>One processor.</li>\n<li>Of 2 measurements: 8 share 2.</li>"), "{page}");
         assert!(
             page.contains("gave up to 12 % of the processors' time to others while 1 of 2 measurements"),
             "{page}"
         );
-        assert!(page.find("one processor") < page.find("<h2>Verdicts"));
+        assert!(page.find("One processor") < page.find("<h2>Verdicts"));
         let summary = summary(&run, &[], Path::new("x"));
         assert!(
-            summary.contains("CAUTION one processor\nCAUTION of 2 measurements: 8 share 2\n"),
+            summary.contains("CAUTION One processor.\nCAUTION Of 2 measurements: 8 share 2.\n"),
             "{summary}"
         );
     }

@@ -54,8 +54,12 @@ const SERIES_COLOURS: usize = 7;
 const INK: RGBColor = PLACEHOLDERS[7].0;
 const LINE: RGBColor = PLACEHOLDERS[8].0;
 
-/// Of a transport, the same in all pictures; of others, by where they are in theirs.
+/// Of a transport, the same in all pictures; of others, by where they are in theirs. A floor is of no
+/// transport's colour.
 fn colour(name: &str, index: usize) -> RGBColor {
+    if name.starts_with("floor:") {
+        return INK;
+    }
     let known = TRANSPORTS.iter().position(|known| *known == name);
     PLACEHOLDERS[known.unwrap_or(index) % SERIES_COLOURS].0
 }
@@ -293,8 +297,19 @@ fn themed(svg: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Series, SeriesLabelPosition, lines, of, round, tolerance};
+    use super::{
+        SERIES_COLOURS, Series, SeriesLabelPosition, TRANSPORTS, colour, lines, of, round, tolerance,
+    };
     use crate::record::Row;
+
+    #[test]
+    fn a_floor_has_the_colour_of_no_transport() {
+        for index in 0..SERIES_COLOURS {
+            assert!(
+                TRANSPORTS.iter().all(|name| colour(name, index) != colour("floor:cache-line-paused", index))
+            );
+        }
+    }
 
     #[test]
     fn a_picture_has_its_series_and_no_colour_of_its_own() {

@@ -91,7 +91,7 @@ impl Life<'_> {
         let Self { messages, memory, kernel } = self;
         let plural = if *messages == 1 { "message" } else { "messages" };
         format!(
-            "made, opened and {messages} {plural}, as a whole: {} {}, {} {}",
+            "made, opened and used for {messages} {plural}, run as a whole: {} {}, {} {}",
             memory.0,
             time(memory.1),
             kernel.0,
@@ -124,16 +124,13 @@ fn crossover(run: &[Life]) -> String {
     match behind {
         None => format!(" Run as a whole, shared memory is ahead from {} on.", messages(first.messages)),
         Some(index) if index + 1 == run.len() => {
-            format!(
-                " Run as a whole, with up to {} messages, its messages don't make up for that.",
-                last.messages
-            )
+            format!(" Run as a whole, message passing is ahead with up to {}.", messages(last.messages))
         }
         Some(index) => format!(
-            " Run as a whole, message passing is ahead with {}, shared memory with {}: its messages have made up \
-             for its set-up by then.",
+            " Run as a whole, message passing is ahead with {}, shared memory with {}: there its messages have \
+             made up for its set-up.",
             messages(run[index].messages),
-            run[index + 1].messages
+            messages(run[index + 1].messages)
         ),
     }
 }
@@ -237,14 +234,16 @@ mod tests {
         let verdict = set_up(&[parts(), run].concat());
         assert!(verdict.says.starts_with("No, the other way round: set-up takes shared memory 25.0 times"));
         assert!(
-            verdict.says.contains("message passing is ahead with 100 messages, shared memory with 1000:"),
+            verdict
+                .says
+                .contains("message passing is ahead with 100 messages, shared memory with 1000 messages:"),
             "{}",
             verdict.says
         );
         assert_eq!(verdict.figures.len(), 2 + 3 + 1);
         assert_eq!(
             verdict.figures[2],
-            "made, opened and 1 message, as a whole: shm:spsc 260.0 µs, mq 15.0 µs"
+            "made, opened and used for 1 message, run as a whole: shm:spsc 260.0 µs, mq 15.0 µs"
         );
         // 240 µs more, 800 ns saved each.
         assert!(verdict.figures[5].ends_with("made up for after 300 messages"), "{:?}", verdict.figures);
@@ -257,9 +256,9 @@ mod tests {
             says(&[(1, 1.0, 2.0), (10, 1.0, 3.0)]).ends_with("shared memory is ahead from one message on.")
         );
         let never = says(&[(1, 3.0, 2.0), (10, 4.0, 3.0)]);
-        assert!(never.ends_with("with up to 10 messages, its messages don't make up for that."), "{never}");
+        assert!(never.ends_with("message passing is ahead with up to 10 messages."), "{never}");
         let again = says(&[(1, 1.0, 2.0), (10, 4.0, 3.0), (100, 1.0, 9.0)]);
-        assert!(again.contains("ahead with 10 messages, shared memory with 100:"), "{again}");
+        assert!(again.contains("ahead with 10 messages, shared memory with 100 messages:"), "{again}");
         assert!(!says(&[]).contains("as a whole"));
     }
 }

@@ -49,7 +49,7 @@ fn faster(rows: &[Row]) -> Verdict {
         .collect();
     kinds.sort_unstable();
     kinds.dedup();
-    let (mut figures, mut ratios) = (Vec::new(), Vec::new());
+    let (mut figures, mut ratios): (Vec<String>, Vec<(f64, &str)>) = (Vec::new(), Vec::new());
     for (len_bytes, wait) in kinds {
         let alike = |row: &&Row| {
             row.experiment == "latency"
@@ -62,7 +62,7 @@ fn faster(rows: &[Row]) -> Verdict {
         let memory = least(all().filter(|row| row.transport.starts_with("shm:")), |row| row.p50_ns);
         let (Some((passing, passing_ns)), Some((memory, memory_ns))) = (passing, memory) else { continue };
         let ratio = passing_ns / memory_ns;
-        ratios.push(ratio);
+        ratios.push((ratio, wait));
         figures.push(format!(
             "{} bytes there and back, {wait}: {} {}, {} {}: {}",
             size(len_bytes),
@@ -73,19 +73,54 @@ fn faster(rows: &[Row]) -> Verdict {
             compared(ratio)
         ));
     }
-    let says = match (ratios.iter().copied().reduce(f64::min), ratios.iter().copied().reduce(f64::max)) {
-        (Some(low), Some(high)) if low > ALIKE => format!(
-            "Yes, in everything measured here: {low:.1} to {high:.0} times as fast. What decides most is how \
-             one waits, not the model."
+    let by_ratio = |one: &&(f64, &str), other: &&(f64, &str)| one.0.total_cmp(&other.0);
+    let says = match (ratios.iter().min_by(by_ratio), ratios.iter().max_by(by_ratio)) {
+        (Some(&(low, _)), Some(&(high, _))) if low > ALIKE => {
+            let waiting = waiting(rows).filter(|(ratio, ..)| *ratio > high);
+            let more = waiting.map_or(String::new(), |(ratio, awake_ns, asleep_ns)| {
+                format!(
+                    " What decides more is how one waits: with shared memory itself, {} where both poll and {} where \
+                     both sleep, {ratio:.0} times as long.",
+                    time(awake_ns),
+                    time(asleep_ns)
+                )
+            });
+            format!("Yes, in everything measured here: {}.{more}", from_to(low, high))
+        }
+        (Some(&(low, slowest)), Some(&(high, fastest))) if high > ALIKE => format!(
+            "Not always: {}, least where both wait by {slowest}, most by {fastest}.",
+            from_to(low, high)
         ),
-        (Some(low), Some(high)) if high > ALIKE => format!(
-            "Not always: from {low:.2} to {high:.0} times as fast. Where both sleep, waking the other one costs \
-             what the model saves."
-        ),
-        (Some(low), Some(high)) => format!("No: it was {low:.2} to {high:.2} times as fast."),
+        (Some(&(low, _)), Some(&(high, _))) => format!("No: it was {}.", from_to(low, high)),
         _ => "This wasn't measured by this run.".into(),
     };
     Verdict { claim: claim.into(), says, figures }
+}
+
+/// How many times as long the fastest round trip of 8 bytes in shared memory takes if both sleep, and
+/// how long either takes.
+fn waiting(rows: &[Row]) -> Option<(f64, f64, f64)> {
+    let fastest = |wait: &str| {
+        let its = rows.iter().filter(|row| {
+            row.experiment == "latency"
+                && row.transport.starts_with("shm:")
+                && row.message_len_bytes == 8
+                && row.wait.as_deref() == Some(wait)
+                && row.touched == Default::default()
+        });
+        least(its, |row| row.p50_ns).map(|(_, ns)| ns)
+    };
+    let (awake_ns, asleep_ns) = (fastest("spin")?, fastest("block")?);
+    Some((asleep_ns / awake_ns, awake_ns, asleep_ns))
+}
+
+/// From the least to the most, or one of them if they look the same.
+fn from_to(low: f64, high: f64) -> String {
+    let digits = |ratio: f64| if ratio < 10.0 { format!("{ratio:.2}") } else { format!("{ratio:.0}") };
+    match (digits(low), digits(high)) {
+        (low, high) if low == high => format!("{low} times as fast"),
+        (low, high) => format!("{low} to {high} times as fast"),
+    }
 }
 
 /// What is left when each hop takes longer: of requests and replies, so many under way at a time,
@@ -107,7 +142,14 @@ fn tolerant(rows: &[Row]) -> Verdict {
         best(&|curve| passes(curve) && curve.in_flight == Some(1)),
         best(&|curve| curve.in_flight.is_none()),
     ) else {
-        return Verdict { figures, ..not_measured(claim) };
+        let too_little = "This run hasn't measured enough of it: it takes requests by message passing, one and \
+                          several at a time, and updates under a lock, each with and without delay.";
+        let says = if rows.iter().any(|row| row.delay_ns.is_some()) {
+            too_little.into()
+        } else {
+            not_measured(claim).says
+        };
+        return Verdict { claim: claim.into(), says, figures };
     };
     let compared = format!(
         "with {} more a hop, {} do {} as many a second as updates under a lock",
@@ -234,7 +276,15 @@ mod tests {
             verdict.figures[0]
                 .ends_with("shm:spsc 20.0 µs, unix 40.0 µs: shared memory is 2.0 times as fast")
         );
-        assert!(verdict.says.starts_with("Yes"), "{}", verdict.says);
+        let expected = "Yes, in everything measured here: 2.00 times as fast. What decides more is how one waits: with \
+                        shared memory itself, 150 ns where both poll and 20.0 µs where both sleep, 133 times as \
+                        long.";
+        assert_eq!(verdict.says, expected);
+        let both = [&rows[..], &[latency("mq", "spin", 45_000.0)]].concat();
+        assert_eq!(faster(&both).says, "Yes, in everything measured here: 2.00 to 300 times as fast.");
+        let alike = [&both[..], &[latency("mq", "block", 20_000.0)]].concat();
+        let expected = "Not always: 1.00 to 300 times as fast, least where both wait by block, most by spin.";
+        assert_eq!(faster(&alike).says, expected);
     }
 
     #[test]
@@ -272,7 +322,7 @@ mod tests {
         let verdict = tolerant(&[&alone[..], &locked].concat());
         assert!(verdict.says.starts_with("No: with 1.0 ms more a hop, sysv, 1 in flight do 1.00 times"));
         for lacking in [&many[..], &[&alone[..], &many].concat(), &[&many[..], &locked].concat()] {
-            assert!(tolerant(lacking).says.contains("wasn't measured"));
+            assert!(tolerant(lacking).says.contains("hasn't measured enough"), "{}", tolerant(lacking).says);
         }
     }
 
