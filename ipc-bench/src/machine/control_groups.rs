@@ -81,7 +81,7 @@ mod tests {
     #[case::its_own(SECOND, &[("/sys/fs/cgroup/user.slice/job/cpu.max", "150000 100000")], Some(1.5))]
     #[case::of_a_group_above(
         SECOND,
-        &[("/sys/fs/cgroup/user.slice/job/cpu.max", "max 100000"), ("/sys/fs/cgroup/user.slice/cpu.max", "50000 100000")],
+        &[("/sys/fs/cgroup/user.slice/job/cpu.max", "150000 100000"), ("/sys/fs/cgroup/user.slice/cpu.max", "50000 100000")],
         Some(0.5)
     )]
     #[case::beside_the_first(SECOND, &[("/sys/fs/cgroup/unified/user.slice/job/cpu.max", "100000 100000")], Some(1.0))]
