@@ -14,7 +14,7 @@ use crate::{
         fence,
         file::{Cause, Directory, FileKind, Identity},
         fork::{Private, Window},
-        ident,
+        ident, limit,
         socket::{self, Connected, Mail},
     },
     wait::{overdue, time_left},
@@ -365,13 +365,9 @@ pub(super) fn post(ours: Greeting, our: &PostWords, theirs: Greeting, their: &Po
 /// Why other than one descriptor is in our hands; `has_lost_some`: there were more of them.
 fn wrong_number(count: usize, has_lost_some: bool) -> LinkError {
     if has_lost_some && count < socket::MOST_DESCRIPTORS {
-        return OsError::new(
-            "recvmsg",
-            std::io::Error::other(
-                "this process may have no more descriptors: raise the limit with `ulimit -n`, or close some",
-            ),
-        )
-        .into();
+        let none_left =
+            limit::reached("this process has no descriptors left", limit::DESCRIPTORS, "close some");
+        return OsError::new("recvmsg", none_left).into();
     }
     let more = if has_lost_some { "more than " } else { "" };
     LinkError::Refused(format!("it handed over {more}{count} descriptors with its greeting, not one"))

@@ -165,6 +165,6 @@ fn too_full(place: &Place, error: OsError, needed: u64) -> ChannelError {
         Directory::free_bytes(place.directory()).map_or("too little".into(), |free| format!("{free} bytes"));
     ChannelError::Limit(format!(
         "the channel needs {needed} bytes and {directory} has {free} free: ask for less capacity, remove channels, \
-         or enlarge the file system (`mount -o remount,size=… /dev/shm`)"
+         or enlarge the file system (`ipc doctor` says which and how)"
     ))
 }

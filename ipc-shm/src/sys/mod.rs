@@ -14,6 +14,7 @@
 //! - [`notice`]: a descriptor that becomes readable when a file is touched;
 //! - [`fence`]: the fence that the sleeper pays for;
 //! - [`fork`]: what a forked child must not do with its parent's endpoints;
+//! - [`limit`]: the words for reaching a limit;
 //! - [`ident`]: who and where we are.
 //!
 //! [`cpu`] asks the processor, whatever the system is.
@@ -24,7 +25,7 @@ pub(crate) mod cpu;
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{disk, fence, file, fork, futex, ident, lock, map, memfd, notice, socket};
+pub(crate) use linux::{disk, fence, file, fork, futex, ident, limit, lock, map, memfd, notice, socket};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

@@ -1,7 +1,7 @@
 //! Directories of segments, and segment files made unnamed and published whole:
 //! `open(2)` with `O_TMPFILE`, `linkat(2)`, `flock(2)`.
 
-use super::{attempt, call, errno, ident};
+use super::{attempt, call, errno, ident, limit};
 use ipc_core::OsError;
 use nix::{
     dir::Dir,
@@ -110,7 +110,7 @@ impl Directory {
     /// Opens the directory itself, never one that a symbolic link leads to.
     pub(crate) fn open(path: &Path) -> Result<Self, OsError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        call("open", || open(path, flags, Mode::empty())).map(Self)
+        call("open", || open(path, flags, Mode::empty())).map(Self).map_err(limit::explained)
     }
 
     /// What is known about the directory.
@@ -123,7 +123,7 @@ impl Directory {
     pub(crate) fn open_file(&self, name: &str, write: bool) -> Result<File, OsError> {
         let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        call("open", || openat(&self.0, name, flags, Mode::empty())).map(File::from)
+        call("open", || openat(&self.0, name, flags, Mode::empty())).map(File::from).map_err(limit::explained)
     }
 
     /// What is at this name, a symbolic link itself and not its target.
@@ -139,7 +139,7 @@ impl Directory {
     /// Sets the permission bits of what is at this name, if it is of this kind and ours.
     pub(crate) fn set_mode(&self, name: &str, kind: FileKind, mode: u32) -> Result<(), OsError> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = call("open", || openat(&self.0, name, flags, Mode::empty()))?;
+        let file = call("open", || openat(&self.0, name, flags, Mode::empty())).map_err(limit::explained)?;
         if metadata(&file)?.kind != kind {
             return Err(OsError::new("chmod", Errno::ENOENT));
         }
@@ -172,7 +172,8 @@ impl Directory {
     /// The names in the directory.
     pub(crate) fn names(&self) -> Result<Vec<String>, OsError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut dir = call("open", || Dir::openat(&self.0, ".", flags, Mode::empty()))?;
+        let mut dir =
+            call("open", || Dir::openat(&self.0, ".", flags, Mode::empty())).map_err(limit::explained)?;
         let mut names = Vec::new();
         let mut entries = dir.iter();
         while let Some(entry) = call("readdir", || entries.next().transpose())? {
@@ -186,7 +187,7 @@ impl Directory {
     pub(crate) fn lock(&self, patience: Duration) -> Result<Option<DirectoryLock>, OsError> {
         // A description of its own: this one may be shared by threads.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let own = call("open", || openat(&self.0, ".", flags, Mode::empty()))?;
+        let own = call("open", || openat(&self.0, ".", flags, Mode::empty())).map_err(limit::explained)?;
         let give_up = Instant::now() + patience;
         loop {
             match attempt("flock", || flock(&own, libc::LOCK_EX | libc::LOCK_NB)) {
@@ -211,7 +212,7 @@ impl Directory {
         match attempt("open(O_TMPFILE)", || openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
             Ok(file) => Ok(Some(Unpublished { file: file.into(), temporary: None })),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(OsError::new("open(O_TMPFILE)", errno)),
+            Err(errno) => Err(limit::explained(OsError::new("open(O_TMPFILE)", errno))),
         }
     }
 
@@ -219,7 +220,8 @@ impl Directory {
     pub(crate) fn make_temporary(&self) -> Result<Unpublished, OsError> {
         let name = format!("{TEMPORARY}{:032x}", u128::from_ne_bytes(ident::random()?));
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = call("open", || openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600)))?;
+        let file = call("open", || openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600)))
+            .map_err(limit::explained)?;
         Ok(Unpublished { file: file.into(), temporary: Some(name) })
     }
 

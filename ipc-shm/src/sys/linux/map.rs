@@ -9,17 +9,14 @@
 //! end. No part of it is inherited by a forked child. What is mapped for reading only needs a
 //! descriptor that can do no more, and a store to it faults.
 
-use super::{attempt, call, errno, fork, once};
+use super::{attempt, call, errno, fork, limit, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
 use ipc_core::OsError;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::{
     errno::Errno,
     libc,
-    sys::{
-        mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, munmap},
-        resource::{Resource, getrlimit},
-    },
+    sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, munmap},
 };
 use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull};
 
@@ -315,11 +312,12 @@ impl Pair {
 
 /// What is locked counts against a limit: each page once for each time it is mapped.
 fn too_much_to_lock(len_bytes: usize, errno: Errno) -> OsError {
-    let error = match (errno, getrlimit(Resource::RLIMIT_MEMLOCK)) {
-        (Errno::ENOMEM | Errno::EPERM | Errno::EAGAIN, Ok((limit, _))) => std::io::Error::other(format!(
-            "{len_bytes} bytes of a channel are to be kept from being swapped out, and this user may lock {limit}: \
-             raise it with `ulimit -l`, or make the channel smaller or without `unswapped`"
-        )),
+    let error = match errno {
+        Errno::ENOMEM | Errno::EPERM | Errno::EAGAIN => limit::reached(
+            format_args!("{len_bytes} bytes of a channel are to be kept from being swapped out"),
+            limit::LOCKED_MEMORY,
+            "make the channel smaller or without `unswapped`",
+        ),
         _ => errno.into(),
     };
     OsError::new("mlock", error)

@@ -5,7 +5,7 @@
 //! it by a descriptor or a new mapping, punches a hole, or adds a seal. That holds for the file,
 //! through whatever descriptor, also one that was opened anew beneath `/proc`.
 
-use super::{attempt, call};
+use super::{attempt, call, limit};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -35,7 +35,7 @@ pub(crate) fn make(len_bytes: u64) -> Result<File, OsError> {
         Err(Errno::EINVAL) => create(flags),
         answer => answer,
     };
-    let file = File::from(file.map_err(|errno| OsError::new("memfd_create", errno))?);
+    let file = File::from(file.map_err(|errno| limit::explained(OsError::new("memfd_create", errno)))?);
     super::file::allocate(&file, len_bytes)?;
     Ok(file)
 }

@@ -6,6 +6,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod ident;
+pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod memfd;

@@ -6,7 +6,10 @@
 //! that a kill could leave behind. A watch on the file is told as well when a name of it is
 //! taken away.
 
-use super::{attempt, call};
+use super::{
+    attempt, call,
+    limit::{self, Limit},
+};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -22,7 +25,6 @@ use nix::{
 };
 use std::{
     ffi::CString,
-    fs, io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::ffi::OsStringExt,
@@ -107,31 +109,25 @@ impl AsFd for Watch {
     }
 }
 
-const MAX_INSTANCES: &str = "fs.inotify.max_user_instances";
-const MAX_WATCHES: &str = "fs.inotify.max_user_watches";
-
 /// `EMFILE` means that the user has too many instances, or the process too many descriptors.
 fn too_many_instances(any: &TimerFd, errno: Errno) -> OsError {
-    let error = match errno {
-        Errno::EMFILE if any.as_fd().try_clone_to_owned().is_ok() => exhausted("instances", MAX_INSTANCES),
-        errno => errno.into(),
-    };
-    OsError::new("inotify_init1", error)
+    match errno {
+        Errno::EMFILE if any.as_fd().try_clone_to_owned().is_ok() => {
+            exhausted("inotify_init1", "instances", limit::INOTIFY_INSTANCES)
+        }
+        errno => OsError::new("inotify_init1", errno),
+    }
 }
 
 fn too_many_watches(errno: Errno) -> OsError {
-    let error = match errno {
-        Errno::ENOSPC => exhausted("watches", MAX_WATCHES),
-        errno => errno.into(),
-    };
-    OsError::new("inotify_add_watch", error)
+    match errno {
+        Errno::ENOSPC => exhausted("inotify_add_watch", "watches", limit::INOTIFY_WATCHES),
+        errno => OsError::new("inotify_add_watch", errno),
+    }
 }
 
-fn exhausted(what: &str, limit: &str) -> io::Error {
-    let path = format!("/proc/sys/{}", limit.replace('.', "/"));
-    let value = fs::read_to_string(path).map_or("unknown".into(), |value| value.trim().to_owned());
-    io::Error::other(format!(
-        "this user has too many inotify {what}, and each receiver that is polled takes one: the limit {limit} is \
-         {value}, raise it with `sysctl {limit}=…`, or poll fewer receivers"
-    ))
+fn exhausted(call: &'static str, what: &str, limit: Limit) -> OsError {
+    let what =
+        format_args!("this user has too many inotify {what}, and each receiver that is polled takes one");
+    OsError::new(call, limit::reached(what, limit, "poll fewer receivers"))
 }

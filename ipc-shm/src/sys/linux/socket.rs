@@ -8,7 +8,7 @@ use super::{
     attempt, call,
     file::{Directory, FileKind},
     fork::{Private, Window},
-    once,
+    limit, once,
 };
 use ipc_core::OsError;
 use nix::{
@@ -59,7 +59,8 @@ impl From<UnixCredentials> for Credentials {
 fn make(window: &Window) -> Result<Private, OsError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let made = call("socket", || socket(AddressFamily::Unix, SockType::SeqPacket, flags, None))
-        .map(|socket| Private::new(socket, window))?;
+        .map(|socket| Private::new(socket, window))
+        .map_err(limit::explained)?;
     call("setsockopt(SO_PASSCRED)", || setsockopt(&made, PassCred, &true))?;
     Ok(made)
 }
@@ -121,7 +122,7 @@ pub(crate) fn accept(listener: &Private, window: &Window) -> Result<Option<Priva
         }
         // Gone again before we came.
         Err(Errno::EAGAIN | Errno::ECONNABORTED) => Ok(None),
-        Err(errno) => Err(OsError::new("accept4", errno)),
+        Err(errno) => Err(limit::explained(OsError::new("accept4", errno))),
     }
 }
 
