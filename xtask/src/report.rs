@@ -13,6 +13,8 @@ pub(crate) struct Outcome {
     /// Checks that passed; a stage that can't count them is one check.
     pub(crate) passed: u32,
     pub(crate) failed: u32,
+    /// Checks that this system doesn't allow, neither passed nor failed: `name: why`.
+    pub(crate) skipped: Vec<String>,
     /// A few words for the stage's line.
     pub(crate) note: String,
     /// Shown beneath the stage's line.
@@ -38,6 +40,7 @@ impl Outcome {
             failed,
             note: note.into(),
             details: checks.concat().join("\n"),
+            ..Self::default()
         }
     }
 
@@ -70,7 +73,7 @@ impl Report {
 
     /// The summary and the closing line.
     pub(crate) fn close(&self) -> ExitCode {
-        println!("\n{}", self.summary());
+        println!("\n{}{}", self.summary(), self.skipped());
         println!("{}", closing_line(self.passed(), self.failed()));
         if self.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -81,6 +84,18 @@ impl Report {
 
     fn failed(&self) -> u32 {
         self.stages.iter().map(|(_, outcome, _)| outcome.failed).sum()
+    }
+
+    /// What nobody knows after this run, since it could not be tried here.
+    fn skipped(&self) -> String {
+        let skipped: Vec<_> = self.stages.iter().flat_map(|(_, outcome, _)| &outcome.skipped).collect();
+        match skipped.len() {
+            0 => String::new(),
+            count => format!(
+                "\n{count} skipped:\n{}\n",
+                skipped.iter().map(|what| format!("  {what}\n")).collect::<String>()
+            ),
+        }
     }
 
     fn summary(&self) -> String {
@@ -150,6 +165,16 @@ mod tests {
         report.run("many", || Outcome { passed: 40, failed: 2, ..Outcome::default() });
         assert_eq!(closing_line(report.passed(), report.failed()), "41 passed, 2 failed");
         assert_eq!(report.close(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn what_was_skipped_in_any_stage_is_counted_and_listed_with_its_reason() {
+        let mut report = Report::default();
+        assert_eq!(report.skipped(), "");
+        let skipped = |what: &str| Outcome { skipped: vec![what.into()], ..Outcome::passed("") };
+        report.run("one", || skipped("a: why"));
+        report.run("another", || skipped("b: why not"));
+        assert_eq!(report.skipped(), "\n2 skipped:\n  a: why\n  b: why not\n\n");
     }
 
     #[test]

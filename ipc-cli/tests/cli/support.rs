@@ -261,6 +261,15 @@ impl Ran {
     }
 }
 
+/// Says that the test can't be made here, or not all of it, and why: past the harness, which
+/// keeps what tests print that pass.
+pub(crate) fn skip(why: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let why = why.trim().replace('\n', " ");
+    // The harness may have begun the line.
+    writeln!(std::io::stdout().lock(), "\nskipped: {test}: {why}").unwrap();
+}
+
 /// A pipe: its reading and its writing end, neither of which another child inherits.
 pub(crate) fn pipe() -> (File, File) {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();

@@ -70,7 +70,7 @@ pub(crate) fn run(ipc: &Path) -> Outcome {
     let failed = all.clone().filter(|cell| cell.verdict.is_err()).count() as u32;
     let passed = all.count() as u32 - failed;
     let note = format!("{} backends × {} scenarios", Backend::ALL.len(), SCENARIOS.len());
-    Outcome { passed, failed, note, details: table(&rows) + &failures(&rows) }
+    Outcome { passed, failed, note, details: table(&rows) + &failures(&rows), ..Outcome::default() }
 }
 
 fn cells(ipc: &Path, scenario: &Scenario) -> Vec<Cell> {

@@ -1,6 +1,9 @@
 //! Unit, integration and documentation tests of all crates, the conformance suites among
 //! them. Each test counts by itself.
 //!
+//! A test that can't be made here counts as passed to the harness; it prints `skipped: NAME: WHY`
+//! past it, and is counted as skipped.
+//!
 //! Unit tests compute, model checkers that they are; integration tests mostly wait for the
 //! processes that they start and kill. So they run at the same time, and the longest of all,
 //! which kills at every access, beside the others.
@@ -38,20 +41,25 @@ fn evaluate(parts: &[Finished]) -> Outcome {
     let output: String = parts.iter().map(|part| part.output.as_str()).collect();
     let results: Vec<Counts> = output.lines().filter_map(Counts::parse).collect();
     let sum = |field: fn(&Counts) -> u32| results.iter().map(field).sum::<u32>();
-    let (passed, mut failed, ignored) = (sum(|c| c.passed), sum(|c| c.failed), sum(|c| c.ignored));
+    let skipped = marked(&output, "skipped: ");
+    let (ended_well, mut failed, ignored) = (sum(|c| c.passed), sum(|c| c.failed), sum(|c| c.ignored));
+    let passed = ended_well.saturating_sub(skipped.len() as u32);
     // A test program that crashed has no result line, nor has one that didn't compile.
     if parts.iter().any(|part| !part.success) && failed == 0 {
         failed = 1;
     }
-    let mut note = format!("{passed} of {} in {} programs", passed + failed, results.len());
+    let mut note = format!("{passed} of {} in {} programs", ended_well + failed, results.len());
     if ignored > 0 {
         note.push_str(&format!(", {ignored} ignored"));
+    }
+    if !skipped.is_empty() {
+        note.push_str(&format!(", {} skipped", skipped.len()));
     }
     let mut details = slowest(&output) + &figures(&output);
     if failed > 0 {
         details.push_str(&of_failed_programs(&output));
     }
-    Outcome { passed, failed, note, details }
+    Outcome { passed, failed, skipped, note, details }
 }
 
 /// The programs that took longest, if any took a second.
@@ -75,7 +83,12 @@ fn slowest(output: &str) -> String {
 
 /// What the proofs came to.
 fn figures(output: &str) -> String {
-    output.lines().filter_map(|line| line.strip_prefix("proof: ")).map(|line| format!("{line}\n")).collect()
+    marked(output, "proof: ").iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What tests say past the harness, which keeps what they print.
+fn marked(output: &str, mark: &str) -> Vec<String> {
+    output.lines().filter_map(|line| line.strip_prefix(mark)).map(str::to_owned).collect()
 }
 
 /// What one test program says at its end.
@@ -159,6 +172,16 @@ test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; fini
         assert_eq!(evaluate(&finished(true, line)).details, "");
         let proven = format!("proof: 3 of 3 points\ntest points ... ok\n{line}");
         assert_eq!(evaluate(&finished(true, &proven)).details, "3 of 3 points\n");
+    }
+
+    #[test]
+    fn what_was_skipped_has_not_passed_and_says_why() {
+        let line = "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let output = format!("test a ... ok\n\nskipped: b: it takes root\ntest b ... ok\n{line}");
+        let outcome = evaluate(&finished(true, &output));
+        assert_eq!((outcome.passed, outcome.failed), (4, 0));
+        assert_eq!(outcome.skipped, ["b: it takes root"]);
+        assert_eq!(outcome.note, "4 of 5 in 1 programs, 1 skipped");
     }
 
     #[test]
