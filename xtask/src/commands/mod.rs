@@ -99,6 +99,15 @@ pub(crate) fn dispatch(arguments: &[String]) -> ExitCode {
     }
 }
 
+/// What is wrong with these arguments, if anything is.
+pub(crate) fn misunderstood(arguments: &[String]) -> Option<String> {
+    let (name, rest) = arguments.split_first()?;
+    match COMMANDS.iter().find(|command| command.name == name) {
+        Some(command) => Given::parse(command.options, rest).err(),
+        None => Some(format!("unknown command: {name}")),
+    }
+}
+
 fn usage_error(what: &str) -> ExitCode {
     eprint!("xtask: {what}\n\n{}", usage());
     ExitCode::from(USAGE_ERROR)
@@ -119,7 +128,7 @@ fn usage() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COMMANDS, Given, dispatch, usage};
+    use super::{COMMANDS, Given, dispatch, misunderstood, usage};
     use std::process::ExitCode;
 
     fn run(arguments: &[&str]) -> ExitCode {
@@ -132,6 +141,14 @@ mod tests {
         for arguments in [&[][..], &["no-such-chore"]].into_iter().chain(wrong) {
             assert_eq!(run(arguments), ExitCode::from(2), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_told_without_running_anything() {
+        let why = |line: &str| misunderstood(&line.split(' ').map(Into::into).collect::<Vec<_>>());
+        assert_eq!(why("soak --minutes 3"), None);
+        assert_eq!(why("soak --hours 3").as_deref(), Some("unexpected argument: --hours"));
+        assert_eq!(why("no-such-chore").as_deref(), Some("unknown command: no-such-chore"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! House rules over the sources that no compiler knows. Each rule is a check.
 
-use crate::{report::Outcome, workspace};
+use crate::{commands, report::Outcome, workspace};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ pub(super) fn run() -> Outcome {
         Ok(sources) => {
             let mut problems = RULES.map(|rule| apply(rule, &sources)).to_vec();
             problems.push(match fs::read_to_string(workspace::root().join("README.md")) {
-                Ok(readme) => untrue(&readme, &sources),
+                Ok(readme) => [untrue(&readme, &sources), missing(&readme)].concat(),
                 Err(error) => vec![format!("README.md can't be read: {error}")],
             });
             Outcome::of_problems(&problems, format!("{} sources", sources.len()))
@@ -96,6 +96,25 @@ fn untrue(readme: &str, sources: &[Source]) -> Vec<String> {
     programs.chain(tests).collect()
 }
 
+/// The files that the README names or links exist, and so do the chores.
+fn missing(readme: &str) -> Vec<String> {
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let quoted = readme.split('`').skip(1).step_by(2);
+    let is_path = |word: &&str| word.contains('/') && !word.contains([' ', '\n', ':', '#', '…']);
+    let of_ours = |word: &&str| ["ipc-", "xtask/"].iter().any(|head| word.starts_with(head));
+    let files = links.filter(is_path).chain(quoted.filter(is_path).filter(of_ours));
+    let files = files.filter(|path| !workspace::root().join(path).exists());
+    let files = files.map(|path| format!("README.md names a file that doesn't exist: {path}"));
+    // Up to the end of the quotation, of the line, or what is said of it.
+    let chores = readme.split("cargo xtask ").skip(1).filter_map(|rest| rest.split(['`', '\n', '#']).next());
+    let chores = chores.filter_map(|line| {
+        let arguments: Vec<String> = line.split_whitespace().map(Into::into).collect();
+        let why = commands::misunderstood(&arguments)?;
+        Some(format!("README.md names a chore that can't be run: cargo xtask {}: {why}", line.trim_end()))
+    });
+    files.chain(chores).collect()
+}
+
 /// Some crates have promised to have no unsafe code.
 fn unsafe_allowed(source: &Source) -> Vec<(usize, String)> {
     let promised = SAFE_CRATES.iter().any(|path| source.path == Path::new(path));
@@ -107,7 +126,7 @@ fn unsafe_allowed(source: &Source) -> Vec<(usize, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rule, Source, UNFINISHED, undescribed, unfinished, unsafe_allowed, untrue};
+    use super::{Rule, Source, UNFINISHED, missing, undescribed, unfinished, unsafe_allowed, untrue};
 
     fn lines(rule: Rule, path: &str, text: &str) -> Vec<usize> {
         rule(&Source { path: path.into(), text: text.into() }).into_iter().map(|(line, _)| line).collect()
@@ -131,6 +150,23 @@ mod tests {
         let readme = "use ipc_mq::Sender;\n`a_test_that_is_really_there`, `cargo doc`, `ipc_mq`";
         assert!(untrue(readme, &sources).is_empty());
         assert_eq!(untrue("`a_test_that_was_once_there`", &sources).len(), 2);
+    }
+
+    #[test]
+    fn the_readme_names_files_and_chores_that_exist() {
+        let readme = "[a](ipc-shm/src/lib.rs), `ipc-shm/src/ring`, `/dev/shm`, `a/b`, [b](#license), `cargo xtask crash`,\n\
+                      [c](https://example.org/a), `cargo xtask fuzz --target sealed`\n```\ncargo xtask crowd  # at once\n```\n";
+        assert!(missing(readme).is_empty(), "{:?}", missing(readme));
+        for wrong in [
+            "`ipc-shm/src/no.rs`",
+            "[a](ipc-shm/src/no.rs)",
+            "![a](ipc-bench/pictures/no.svg)",
+            "`cargo xtask no`",
+            "`cargo xtask crash --no`",
+            "```\ncargo xtask no\n```",
+        ] {
+            assert_eq!(missing(wrong).len(), 1, "{wrong}");
+        }
     }
 
     #[test]
