@@ -1,12 +1,10 @@
 //! Abilities of the kernel that shared memory makes use of.
 
 use super::{Finding, sysctl};
-use crate::units::Size;
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::thread::{MembarrierQuery, membarrier_query};
 
 pub(super) fn findings() -> Vec<Finding> {
-    vec![membarrier(), memlock(), user_namespaces()]
+    vec![membarrier(), user_namespaces()]
 }
 
 fn membarrier() -> Finding {
@@ -24,16 +22,6 @@ fn membarrier() -> Finding {
         "shm: channels look again at least each millisecond while they sleep: it costs wake-ups, nothing is lost",
     )
     .short("allow membarrier(2) in the sandbox, or run Linux 4.16 or later with CONFIG_MEMBARRIER")
-}
-
-fn memlock() -> Finding {
-    const NAME: &str = "RLIMIT_MEMLOCK";
-    let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MEMLOCK) else {
-        return Finding::unknown(NAME, "what a process may lock into memory can't be told");
-    };
-    let meaning = "the toolkit locks no memory; a program that mlocks its segments needs as much";
-    let shown = if soft == RLIM_INFINITY { "unlimited".into() } else { Size(soft).to_string() };
-    Finding::fine(NAME, shown, meaning)
 }
 
 fn user_namespaces() -> Finding {

@@ -1,7 +1,9 @@
 //! What of the system the toolkit depends on: limits, mounts, abilities. Each check says
 //! what it found, whether that is fine, what it means, and what would change it.
 
+mod directory;
 mod kernel;
+mod limits;
 mod mounts;
 mod queues;
 mod sockets;
@@ -47,8 +49,15 @@ impl fmt::Display for Verdict {
 
 /// All findings, in the order in which they are shown.
 pub(crate) fn examine() -> Vec<Finding> {
-    [queues::posix(), queues::system_v(), sockets::findings(), mounts::shared_memory(), kernel::findings()]
-        .concat()
+    [
+        queues::posix(),
+        queues::system_v(),
+        sockets::findings(),
+        directory::findings(),
+        limits::findings(),
+        kernel::findings(),
+    ]
+    .concat()
 }
 
 impl Finding {

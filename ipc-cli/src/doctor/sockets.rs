@@ -4,15 +4,9 @@ use super::{Finding, at_least};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        resource::{Resource, getrlimit},
-    },
+    sys::memfd::{MFdFlags, memfd_create},
 };
 use std::fs;
-
-/// So many descriptors a program with a few channels needs.
-const ENOUGH_DESCRIPTORS: u64 = 256;
 
 pub(super) fn findings() -> Vec<Finding> {
     vec![
@@ -31,21 +25,9 @@ pub(super) fn findings() -> Vec<Finding> {
             128,
             "how many senders wait at most until a unix: receiver takes them in",
         ),
-        descriptors(),
         seals(),
         huge_pages(),
     ]
-}
-
-fn descriptors() -> Finding {
-    const NAME: &str = "RLIMIT_NOFILE";
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return Finding::unknown(NAME, "how many files a process can have open can't be told");
-    };
-    let meaning = "open files of a process: one for each mq: endpoint, two and one for each sender for a unix: \
-                   receiver; a user's long unix: messages under way count too";
-    let finding = Finding::fine(NAME, soft, meaning);
-    if soft >= ENOUGH_DESCRIPTORS { finding } else { finding.short(format!("ulimit -n {}", hard.min(1024))) }
 }
 
 /// Tried for real: a sealed file refuses to shrink.
