@@ -1,17 +1,19 @@
 //! The command line, as clap reads it.
 
 mod inspection;
+mod settings;
 
 use crate::{
-    address::{Address, InvalidAddress, Scheme},
+    address::{Address, InvalidAddress},
     exit::{Exit, Failure},
-    units::{parse_duration, parse_mode, parse_size},
+    units::parse_duration,
 };
 use clap::{
     Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 pub(crate) use inspection::{Doctor, Peek};
+pub(crate) use settings::{CreateIfMissing, Settings, Trust};
 use std::{error::Error, ffi::OsString, time::Duration};
 
 /// Channels between processes: kernel queues and shared memory.
@@ -37,6 +39,11 @@ Exit codes:
 
 Environment:
   IPC_DIR   the directory of the shm: channels, and of what finds the sysv: and unix: ones
+
+Other users:
+  shm: in a directory in IPC_DIR that all may read and enter: create it with --mode 660 --group GID;
+  the others open it with --trust-uid, the number of its owner. unix: the same, with --mode 666
+  --allow-uid UID,UID; and chmod 711 for the directory .mq in there. mq: --mode is enough.
 
 Example:
   ipc send shm:orders --create '42 apples'
@@ -74,53 +81,6 @@ pub(crate) struct Create {
     pub(crate) settings: Settings,
 }
 
-/// How a channel is made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub(crate) struct Settings {
-    /// shm: the kind of channel
-    ///
-    /// mpmc, the default: a work queue, any number of senders and receivers, each message to
-    /// one of them. spsc: one sender and one receiver at a time, the fastest. broadcast: every
-    /// subscriber sees every message. latest: the newest value. rpc: request and response (ipc
-    /// call, ipc serve).
-    #[arg(long, value_name = "KIND")]
-    pub(crate) kind: Option<String>,
-    /// shm: room for messages, in bytes, rounded up to whole pages; unix: a sender's buffer
-    /// (suffixes K, M, G, T: powers of 1,024)
-    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
-    pub(crate) capacity: Option<u64>,
-    /// mq, sysv, shm of kinds with slots: room for messages, in messages
-    #[arg(long, value_name = "N")]
-    pub(crate) depth: Option<usize>,
-    /// mq, sysv, unix, shm of kinds with slots: the longest message, in bytes (suffixes K, M, G: powers of
-    /// 1,024)
-    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
-    pub(crate) max_message: Option<u64>,
-    /// shm: what a sender does that finds no room: wait, fail, or drop-oldest (counted)
-    #[arg(long, value_name = "POLICY")]
-    pub(crate) when_full: Option<String>,
-    /// shm mpmc: how often a message is delivered before it is dropped, and counted, because its
-    /// receivers died with it (1: never again; the most, and the default, 255)
-    #[arg(long, value_name = "N")]
-    pub(crate) max_deliveries: Option<u32>,
-    /// shm, but spsc: how many can take part at once (64)
-    #[arg(long, value_name = "N")]
-    pub(crate) participants: Option<u32>,
-    /// shm broadcast: how many can publish at once (4)
-    #[arg(long, value_name = "N")]
-    pub(crate) publishers: Option<u32>,
-    /// shm: huge pages; if the system has none to give, the channel isn't made
-    #[arg(long)]
-    pub(crate) huge_pages: bool,
-    /// shm: have all pages mapped when an endpoint is made, not when each is first used
-    #[arg(long)]
-    pub(crate) prefault: bool,
-    /// Permission bits, whatever the umask (shm: needs a directory in IPC_DIR that others may
-    /// enter, and they open only channels of their own so far)
-    #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
-    pub(crate) mode: Option<u32>,
-}
-
 /// Send messages: arguments, or standard input
 ///
 /// Each MESSAGE is sent as it is. Without any, standard input is read and split as --framing
@@ -154,6 +114,8 @@ pub(crate) struct Send {
     /// is sent.
     #[arg(long)]
     pub(crate) end: bool,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     #[command(flatten)]
     pub(crate) create: CreateIfMissing,
 }
@@ -199,6 +161,8 @@ pub(crate) struct Recv {
     #[arg(long, value_name = "FRAMING", default_value = "lines")]
     pub(crate) framing: RecvFraming,
     #[command(flatten)]
+    pub(crate) trust: Trust,
+    #[command(flatten)]
     pub(crate) create: CreateIfMissing,
 }
 
@@ -222,6 +186,8 @@ pub(crate) struct Call {
     #[arg(long)]
     pub(crate) raw: bool,
     #[command(flatten)]
+    pub(crate) trust: Trust,
+    #[command(flatten)]
     pub(crate) create: CreateIfMissing,
 }
 
@@ -242,24 +208,12 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
+    pub(crate) trust: Trust,
+    #[command(flatten)]
     pub(crate) create: CreateIfMissing,
     /// The command, and its arguments
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub(crate) command: Vec<OsString>,
-}
-
-/// `--create` and the settings of what it makes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub(crate) struct CreateIfMissing {
-    /// Make the channel if it is missing; in shared memory it vanishes when the last one
-    /// leaves it empty, a mq: channel stays until it is removed
-    #[arg(long)]
-    pub(crate) create: bool,
-    #[command(
-        flatten,
-        next_help_heading = "Settings for --create (exit 5 if the channel exists with others)"
-    )]
-    pub(crate) settings: Settings,
 }
 
 /// How `send` splits its input.
@@ -309,6 +263,8 @@ pub(crate) struct Stat {
     /// An object with all keys, null where there is no such thing
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 /// Remove channels and what they hold
@@ -443,40 +399,10 @@ fn command_of(rendered: &str) -> String {
     }
 }
 
-impl Settings {
-    /// The options that were given and that `scheme` doesn't have, the first with the
-    /// reason: what it has instead.
-    pub(crate) fn foreign_to(&self, scheme: Scheme) -> Option<String> {
-        let queue = matches!(scheme, Scheme::Mq | Scheme::Sysv);
-        let (option, instead) = match self {
-            _ if scheme == Scheme::Shm => return None,
-            Self { capacity: Some(_), .. } if queue => {
-                ("--capacity", "its room is --depth messages of --max-message bytes")
-            }
-            Self { depth: Some(_), .. } if !queue => {
-                ("--depth", "its room is the socket's buffer, --capacity bytes for each sender")
-            }
-            Self { kind: Some(_), .. } => ("--kind", "leave it out"),
-            Self { when_full: Some(_), .. } => {
-                ("--when-full", "a sender waits, as long as its --timeout says")
-            }
-            Self { max_deliveries: Some(_), .. } => {
-                ("--max-deliveries", "the kernel delivers a message once")
-            }
-            Self { participants: Some(_), .. } => ("--participants", "anybody may come"),
-            Self { huge_pages: true, .. } => ("--huge-pages", "the kernel keeps its messages"),
-            Self { prefault: true, .. } => ("--prefault", "the kernel keeps its messages"),
-            Self { publishers: Some(_), .. } => ("--publishers", "anybody may send"),
-            _ => return None,
-        };
-        Some(format!("{scheme} channels have no {option}: {instead}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Args, Settings, parse};
-    use crate::{address::Scheme, exit::Exit};
+    use super::{Args, parse};
+    use crate::exit::Exit;
     use clap::CommandFactory;
     use rstest::rstest;
 
@@ -519,29 +445,5 @@ mod tests {
     #[case("ipc rm")]
     fn wrong_values_are_usage_errors_of_one_line(#[case] line: &str) {
         assert_eq!(usage_error(line).lines().count(), 1);
-    }
-
-    #[rstest]
-    #[case(Scheme::Mq, Settings { capacity: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { kind: Some("spsc".into()), ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { depth: Some(1), max_message: Some(1), mode: Some(0), ..Settings::default() }, false)]
-    #[case(Scheme::Mq, Settings { when_full: Some("fail".into()), ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { max_deliveries: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { participants: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { publishers: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { huge_pages: true, ..Settings::default() }, true)]
-    #[case(Scheme::Mq, Settings { prefault: true, ..Settings::default() }, true)]
-    #[case(Scheme::Sysv, Settings { capacity: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Sysv, Settings { depth: Some(1), max_message: Some(1), mode: Some(0), ..Settings::default() }, false)]
-    #[case(Scheme::Unix, Settings { depth: Some(1), ..Settings::default() }, true)]
-    #[case(Scheme::Unix, Settings { capacity: Some(1), max_message: Some(1), ..Settings::default() }, false)]
-    #[case(Scheme::Shm, Settings { depth: Some(1), max_message: Some(1), ..Settings::default() }, false)]
-    #[case(Scheme::Shm, Settings { capacity: Some(1), kind: Some("spsc".into()), ..Settings::default() }, false)]
-    fn options_of_the_other_scheme_are_foreign(
-        #[case] scheme: Scheme,
-        #[case] settings: Settings,
-        #[case] foreign: bool,
-    ) {
-        assert_eq!(settings.foreign_to(scheme).is_some(), foreign);
     }
 }

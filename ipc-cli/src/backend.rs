@@ -5,7 +5,7 @@ mod kernel;
 
 use crate::{
     address::{Address, Scheme},
-    args::{CreateIfMissing, Settings},
+    args::{CreateIfMissing, Settings, Trust},
     exit::{Exit, Failure},
 };
 use ipc_core::{Channel, Peek, PeekError, SendError, Sender as _, Transport, Wait};
@@ -110,6 +110,19 @@ pub(crate) fn with<J: Job>(scheme: Scheme, job: J) -> J::Output {
     }
 }
 
+/// The same with a backend that opens the channels of those who are trusted, too.
+pub(crate) fn trusting<J: Job>(address: &Address, trust: &Trust, job: J) -> Result<J::Output, Failure> {
+    if let Some(text) = trust.foreign_to(address.scheme) {
+        return Err(Failure::new(Exit::Usage, address, text));
+    }
+    let uids = trust.uids.iter().copied();
+    Ok(match address.scheme {
+        Scheme::Unix => job.run(&ipc_mq::Unix::new().trusting(uids)),
+        Scheme::Shm => job.run(&ipc_shm::Shm::new().trust(uids)),
+        Scheme::Mq | Scheme::Sysv => with(address.scheme, job),
+    })
+}
+
 /// The configuration that `settings` ask for.
 pub(crate) fn config<B: Backend>(address: &Address, settings: &Settings) -> Result<B::Config, Failure> {
     let usage = |text| Failure::new(Exit::Usage, address, text);
@@ -177,6 +190,9 @@ impl Backend for ipc_shm::Shm {
         }
         if let Some(mode) = settings.mode {
             config = config.mode(mode);
+        }
+        if let Some(gid) = settings.group {
+            config = config.group(gid);
         }
         Ok(config)
     }

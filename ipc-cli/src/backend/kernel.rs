@@ -135,6 +135,9 @@ impl Backend for ipc_mq::Unix {
         if let Some(mode) = settings.mode {
             config = config.mode(mode);
         }
+        if !settings.allow_uid.is_empty() {
+            config = config.allow_uids(settings.allow_uid.iter().copied());
+        }
         Ok(config)
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
     let address = &options.address;
     let interrupt = Interrupt::new().map_err(|error| Failure::io("standard input", &error))?;
     interrupt.on_signals().map_err(|error| Failure::io("standard input", &error))?;
-    let channel = service::open(address, &options.create)?;
+    let channel = service::open(address, &options.trust, &options.create)?;
     let mut client = channel.client().map_err(|error| Failure::channel(address, &error))?;
     let most = client.max_message_len() as u64;
     let mut call = |request: &[u8], number: usize| -> Result<Option<Ending>, Failure> {

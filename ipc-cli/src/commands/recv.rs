@@ -23,7 +23,7 @@ pub(crate) fn run(options: &args::Recv) -> Result<Ending, Failure> {
     interrupt.on_signals().map_err(of_output)?;
     let output = Stdout::new(&interrupt).map_err(of_output)?;
     output.watchable().and_then(|output| interrupt.on_closed(output)).map_err(of_output)?;
-    backend::with(options.address.scheme, Receiving { options, output, interrupt })
+    backend::trusting(&options.address, &options.trust, Receiving { options, output, interrupt })?
 }
 
 struct Receiving<'a, W> {

@@ -21,7 +21,7 @@ pub(crate) fn run(options: &args::Send) -> Result<Ending, Failure> {
     let interrupt = Interrupt::new().map_err(of_input)?;
     interrupt.on_signals().map_err(of_input)?;
     let input = Stdin::new(&interrupt).map_err(of_input)?;
-    backend::with(options.address.scheme, Sending { options, input, interrupt })
+    backend::trusting(&options.address, &options.trust, Sending { options, input, interrupt })?
 }
 
 struct Sending<'a, R> {

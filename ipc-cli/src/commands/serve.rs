@@ -19,7 +19,7 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     let of_command = |error| Failure::io(&options.command[0].to_string_lossy(), &error);
     let interrupt = Interrupt::new().map_err(of_command)?;
     interrupt.on_signals().map_err(of_command)?;
-    let channel = service::open(address, &options.create)?;
+    let channel = service::open(address, &options.trust, &options.create)?;
     let mut server = channel.server().map_err(|error| Failure::channel(address, &error))?;
     let mut left = options.count.unwrap_or(u64::MAX);
     while left > 0 {

@@ -17,7 +17,8 @@ use std::{
 
 pub(crate) fn run(options: &args::Stat) -> Result<Ending, Failure> {
     let address = &options.address;
-    let info = stat(address).map_err(|error| Failure::channel(address, &error))?;
+    let answer = backend::trusting(address, &options.trust, Stating(address))?;
+    let info = answer.map_err(|error| Failure::channel(address, &error))?;
     let description = Description::new(address, &info);
     print(&if options.json { to_json(&description) } else { description.to_text() })
 }

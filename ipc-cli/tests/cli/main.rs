@@ -10,4 +10,5 @@ mod lock;
 mod stopping;
 mod support;
 mod transfer;
+mod users;
 mod wrong_input;

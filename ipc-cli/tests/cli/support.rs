@@ -3,8 +3,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
+    fs::{self, File, Permissions},
     io::{Read, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -75,6 +76,28 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipc"));
         command.args(arguments).env("IPC_DIR", self.directory());
         command
+    }
+
+    /// The same as another user, which takes root: the program is put where all users find it, and
+    /// the directory opened to them.
+    pub(crate) fn command_as(&self, uid: u32, arguments: &[&str]) -> Command {
+        let program = self.directory().join("-program");
+        if !program.exists() {
+            // By cp(1): a child that another test forks meanwhile would inherit our open file, and
+            // what is open for writing can't be run.
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ipc")).arg(&program).status();
+            assert!(copied.unwrap().success());
+            fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            fs::set_permissions(self.directory(), Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = Command::new(program);
+        command.args(arguments).env("IPC_DIR", self.directory()).uid(uid).gid(uid);
+        command
+    }
+
+    /// Runs to the end as another user, with nothing on standard input.
+    pub(crate) fn run_as(&self, uid: u32, arguments: &[&str]) -> Ran {
+        Running::start(self.command_as(uid, arguments).stdin(Stdio::null())).finish()
     }
 
     /// Runs to the end, with nothing on standard input.
@@ -153,6 +176,10 @@ impl Running {
         Self { child, stdin, stdout, stderr }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
@@ -174,7 +201,7 @@ impl Running {
     fn wait_for_status(&self, key: &str, is_it: impl Fn(&str) -> bool) {
         let path = format!("/proc/{}/status", self.child.id());
         eventually(key, || {
-            let status = std::fs::read_to_string(&path).unwrap();
+            let status = fs::read_to_string(&path).unwrap();
             status.lines().filter_map(|line| line.strip_prefix(key)).any(|value| is_it(value.trim()))
         });
     }

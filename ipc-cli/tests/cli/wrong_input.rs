@@ -5,7 +5,6 @@ use rstest::rstest;
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -281,18 +280,9 @@ fn damage_segment(directory: &Path, damage: &str, world: &World) {
 fn what_is_not_permitted_is_7(#[values("mq", "shm")] scheme: &str, #[values("send", "recv")] command: &str) {
     let world = World::new();
     let address = world.channel(scheme);
+    let arguments = [command, &*address, "--timeout", "0"];
     let mut asked = if nix::unistd::geteuid().is_root() {
-        // Where another user finds both the program and the directory.
-        let program = world.directory().join("-program");
-        // By cp(1): a child that another test forks meanwhile would inherit our open file, and
-        // what is open for writing can't be run.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_ipc")).arg(&program).status();
-        assert!(copied.unwrap().success());
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(world.directory(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut asked = Command::new(program);
-        asked.args([command, &address, "--timeout", "0"]).env("IPC_DIR", world.directory()).uid(65534);
-        asked
+        world.command_as(65534, &arguments)
     } else {
         if let Some(name) = address.strip_prefix("shm:") {
             fs::set_permissions(world.directory().join(name), fs::Permissions::from_mode(0o000)).unwrap();
@@ -300,7 +290,7 @@ fn what_is_not_permitted_is_7(#[values("mq", "shm")] scheme: &str, #[values("sen
             world.done(&["rm", &address]);
             world.done(&["create", &address, "--depth", "4", "--max-message", "128", "--mode", "000"]);
         }
-        world.command(&[command, &address, "--timeout", "0"])
+        world.command(&arguments)
     };
     Running::start(asked.stdin(Stdio::null())).finish().assert_failed(7);
 }
