@@ -8,6 +8,7 @@ mod ends;
 mod kernel;
 mod listing;
 mod lock;
+mod read_only;
 mod stopping;
 mod support;
 mod transfer;
