@@ -81,17 +81,34 @@ fn mode(found: &fs::Metadata) -> u32 {
     found.mode() & 0o7777
 }
 
-/// What it is where none was chosen.
+/// Where none was chosen: the user's own directories, of shm: channels and of what finds the
+/// others. They are made at need, and used only if nobody else can change them.
 fn own() -> Finding {
-    Finding::fine(
-        "IPC_DIR",
-        "not set",
-        format!(
-            "channels are in user {}'s own directory, which nobody else may enter: to meet other users, set it to \
-             one that they may enter",
-            geteuid()
-        ),
-    )
+    const NAME: &str = "IPC_DIR";
+    let (uid, parent) = (geteuid().as_raw(), Path::new(SHARED_MEMORY));
+    for path in [format!("ipc-{uid}"), format!("ipc-mq-{uid}")].map(|name| parent.join(name)) {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        let shown = path.display();
+        if !found.is_dir() || found.uid() != uid {
+            let meaning = format!(
+                "{shown} is in the way, and user {}'s, so there are no channels of user {uid}'s in it",
+                found.uid()
+            );
+            return Finding::missing(NAME, meaning, format!("rm -r {shown}  or  {ANOTHER}"));
+        }
+        if mode(&found) & (OTHERS_WRITE | GROUP_WRITES) != 0 {
+            let meaning = format!(
+                "{shown} can be written by others (mode {:04o}), so no channels are looked for in it",
+                mode(&found)
+            );
+            return Finding::missing(NAME, meaning, format!("chmod 700 {shown}"));
+        }
+    }
+    let meaning = format!(
+        "channels are in user {uid}'s own directory, which nobody else may enter: to meet other users, set it to \
+         one that they may enter"
+    );
+    Finding::fine(NAME, "not set", meaning)
 }
 
 /// What the user's own directory is in; `chosen` is another one that is used instead.

@@ -68,6 +68,26 @@ fn a_poor_system_is_told_what_it_lacks_and_how_to_get_it() {
     assert_eq!(finding(&findings, "IPC_DIR")["value"], "not set");
 }
 
+/// What the user's own directory has to be for the transports to use it.
+#[test]
+fn an_own_directory_that_others_can_change_is_no_place_for_channels() {
+    let own = |made: &str| {
+        let prepare = format!("mount -t tmpfs tmpfs /dev/shm && cd /dev/shm && unset IPC_DIR && {made}");
+        examined(&World::new(), &prepare).map(|findings| finding(&findings, "IPC_DIR").clone())
+    };
+    // In namespaces of its own, a process is root.
+    for (made, command) in [
+        ("mkdir ipc-0 && chmod 770 ipc-0", "chmod 700 /dev/shm/ipc-0"),
+        ("mkdir ipc-mq-0 && chmod 777 ipc-mq-0", "chmod 700 /dev/shm/ipc-mq-0"),
+        ("ln -s /tmp ipc-0", "rm -r /dev/shm/ipc-0  or  mkdir -m 700 DIRECTORY && export IPC_DIR=DIRECTORY"),
+    ] {
+        let Some(finding) = own(made) else { return };
+        assert_eq!((&finding["verdict"], &finding["command"]), (&"missing".into(), &command.into()));
+    }
+    let Some(finding) = own("mkdir -m 700 ipc-0 ipc-mq-0") else { return };
+    assert_eq!((&finding["verdict"], &finding["value"]), (&"fine".into(), &"not set".into()));
+}
+
 /// What is found in namespaces of one's own, in which `prepare` went well; none where there are
 /// no such namespaces.
 fn examined(world: &World, prepare: &str) -> Option<Value> {
