@@ -11,6 +11,7 @@ use ipc_shm::{
 use nix::sys::signal::Signal;
 use rstest::rstest;
 use std::{
+    collections::VecDeque,
     fs::{self, OpenOptions},
     os::unix::fs::FileExt,
     thread,
@@ -39,6 +40,13 @@ fn this_binary_is_its_own_child() {
                     let is_there = request.respond(b"late").unwrap();
                     say(if is_there { "answered" } else { "discarded" });
                 }
+                told();
+            }
+            "take four" => {
+                let mut servers = [(); 4].map(|()| service.server().unwrap());
+                say("serving");
+                let _held = servers.each_mut().map(|server| server.next(Wait::timeout(PATIENCE)).unwrap());
+                say("taken");
                 told();
             }
             "request" => {
@@ -165,26 +173,38 @@ fn messages_of_every_length_are_answered_also_in_place() {
     assert!(matches!(client.collect(ticket, Wait::Never), Err(CallError::Declined)));
 }
 
+/// How long a caller may wait for the news that its server is dead: 250 ms, and a busy machine.
+const AT_THE_LATEST: Duration = Duration::from_secs(2);
+
 #[rstest]
 fn the_callers_of_a_killed_server_are_told(
     #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
 ) {
+    const CALLERS: usize = 2;
     let arena = Arena::new();
     let service = service(&arena, &small());
     for _ in 0..3 {
-        let mut server = Child::spawn("take", &[path(&arena)]);
-        let mut client = service.client().unwrap();
-        client.set_waiting(waiting);
-        let caller = thread::spawn(move || {
-            let answer = client.call(b"doomed", Wait::Forever).map(|answer| answer.to_vec());
-            (answer, Instant::now())
+        // Its servers, one for each call.
+        let mut victim = Child::spawn("take four", &[path(&arena)]);
+        victim.says("serving");
+        let callers = [(); CALLERS].map(|()| {
+            let mut client = service.client().unwrap();
+            client.set_waiting(waiting);
+            let tickets = [(); 2].map(|()| client.submit(b"doomed", Wait::Never).unwrap());
+            thread::spawn(move || {
+                let answers = tickets.map(|ticket| client.collect(ticket, Wait::Forever).map(drop));
+                (answers, Instant::now())
+            })
         });
-        server.says("doomed");
-        server.kill();
+        victim.says("taken");
+        victim.kill();
         let killed = Instant::now();
-        let (answer, told) = within(PATIENCE, move || caller.join().unwrap());
-        assert!(matches!(answer, Err(CallError::ServerDied)), "{answer:?}");
-        println!("told after {:?}", told.saturating_duration_since(killed));
+        for caller in callers {
+            let (answers, told) = within(PATIENCE, move || caller.join().unwrap());
+            assert!(answers.iter().all(|answer| matches!(answer, Err(CallError::ServerDied))), "{answers:?}");
+            let taken = told.saturating_duration_since(killed);
+            assert!(taken < AT_THE_LATEST, "told after {taken:?}");
+        }
         assert_eq!(under_way(&arena), 0);
     }
 }
@@ -296,28 +316,49 @@ fn a_request_that_is_dropped_is_declined_and_one_that_is_forgotten_is_held() {
     assert!(matches!(service.server().unwrap().next(Wait::Never), Err(RecvError::WouldBlock)));
 }
 
+/// A server goes round the places for calls, so nobody's waits for more than one of each
+/// other place's, however fast that is filled again.
 #[test]
 fn requests_are_served_in_turn_whoever_makes_most() {
+    const DEPTH: u64 = 8;
     let arena = Arena::new();
-    let service = service(&arena, &small().depth(8));
+    let service = service(&arena, &small().depth(DEPTH));
     let (mut greedy, mut polite) = (service.client().unwrap(), service.client().unwrap());
     let mut server = service.server().unwrap();
-    for _ in 0..7 {
-        let _never_collected = greedy.submit(b"more", Wait::Never).unwrap();
-    }
-    let ticket = polite.submit(b"please", Wait::Never).unwrap();
-    let mut before = 0;
-    loop {
-        let request = server.next(Wait::Never).unwrap();
-        let is_polite = *request == *b"please";
-        request.respond(b"").unwrap();
-        if is_polite {
-            break;
+    let mut more = VecDeque::new();
+    let mut most_before = 0;
+    for round in 0..100 {
+        // All places but one are the greedy one's, which one of them changes.
+        while more.len() < DEPTH as usize - 1 {
+            more.push_back(greedy.submit(b"more", Wait::Never).unwrap());
         }
-        before += 1;
+        let ticket = polite.submit(b"please", Wait::Never).unwrap();
+        let mut before = 0;
+        loop {
+            let request = server.next(Wait::Never).unwrap();
+            let is_polite = *request == *b"please";
+            request.respond(b"").unwrap();
+            if is_polite {
+                break;
+            }
+            before += 1;
+            assert!(before < DEPTH, "round {round}: {before} were served before");
+            // What was answered is asked again at once.
+            let answered = more.iter().position(|ticket| greedy.advance(ticket, Wait::Never).is_ok());
+            let answered = more.remove(answered.expect("one is answered")).unwrap();
+            greedy.collect(answered, Wait::Never).unwrap();
+            more.push_back(greedy.submit(b"more", Wait::Never).unwrap());
+        }
+        most_before = most_before.max(before);
+        polite.collect(ticket, Wait::Never).unwrap();
+        if round % 2 == 1 {
+            // Elsewhere the next time: the greedy one takes the place that was given back.
+            let moved = greedy.submit(b"more", Wait::Never).unwrap();
+            greedy.abandon(more.remove(round % more.len()).unwrap());
+            more.push_back(moved);
+        }
     }
-    assert!(before < 8, "{before} were served before");
-    assert!(polite.collect(ticket, Wait::Never).is_ok());
+    assert_eq!(most_before, DEPTH - 1, "there was always another one's turn before");
 }
 
 #[test]
