@@ -41,6 +41,7 @@ fn this_binary_is_its_own_child() {
             "quietly" => lock_quietly(&state),
             "contended" => lock_contended(&state),
             "hold" => hold(&state, &arguments[1]),
+            "ask" => ask(&state),
             other => panic!("no such child: {other}"),
         }
     });
@@ -321,7 +322,49 @@ fn a_greedy_one_starves_nobody() {
     common::prove(&format!(
         "lock fairness: acquisitions by a greedy thread while another waits: p50 {p50}, p99 {p99}, max {max}"
     ));
+    // The others have those in it that were made before it asked, while it wasn't running.
+    assert!(p50 <= MOST_PASSES, "half of the waits took more than {p50} acquisitions by another");
 }
+
+/// After so many acquisitions by others, who has asked for a lock is to have it.
+const MOST_PASSES: u64 = 256;
+
+#[test]
+fn who_has_asked_for_a_lock_has_it_reserved_in_time_and_nobody_waits_for_one_that_is_stopped() {
+    let arena = Arena::new();
+    let mutex = state(&arena).create::<Mutex<Pair>>("x", Pair::default).unwrap();
+    let guard = mutex.lock().unwrap();
+    let mut polite = Child::spawn("ask", &[arena.path().to_str().unwrap()]);
+    let asker = LOCK + 8;
+    common::eventually("it has asked", || common::read_word(&arena.file("x"), asker) != 0);
+    polite.stop();
+    drop(guard);
+    let mut passes = 1;
+    let refused = loop {
+        match mutex.try_lock() {
+            Ok(guard) => drop(guard),
+            Err(error) => break error,
+        }
+        passes += 1;
+        assert!(passes <= MOST_PASSES, "{passes} acquisitions since it asked");
+    };
+    assert!(matches!(refused, LockError::WouldBlock), "{refused:?}");
+    // It is not for ever: who waits finds that it doesn't come.
+    drop(mutex.lock_timeout(PATIENCE).unwrap());
+    polite.signal(nix::sys::signal::Signal::SIGCONT);
+    polite.says("got it");
+    polite.ends_well();
+}
+
+/// Waits for the lock.
+fn ask(state: &State) {
+    let mutex = state.open::<Mutex<Pair>>("x").unwrap();
+    drop(mutex.lock_timeout(PATIENCE).unwrap());
+    say("got it");
+}
+
+/// How long anybody may wait for what a dead one had: 5 ms, and a busy machine.
+const AT_THE_LATEST: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_dead_reader_is_taken_back_and_nobody_else() {
@@ -337,7 +380,18 @@ fn a_dead_reader_is_taken_back_and_nobody_else() {
     drop(lock.read().unwrap());
     alive.tell();
     alive.ends_well();
-    lock.write().unwrap().one = 1;
+    lock.write_timeout(PATIENCE).unwrap().one = 1;
+    // And one that dies while somebody waits for it.
+    let mut last = Child::spawn("hold", &[&path, "reader"]);
+    last.says("held");
+    let taken = thread::scope(|scope| {
+        let writer = scope.spawn(|| lock.write_timeout(PATIENCE).map(|_| Instant::now()).unwrap());
+        common::until_asleep(&arena.file("x"), LOCK + 32 - common::layout::ASLEEP);
+        last.kill();
+        let killed = Instant::now();
+        writer.join().unwrap().saturating_duration_since(killed)
+    });
+    assert!(taken < AT_THE_LATEST, "it took {taken:?}");
 }
 
 #[test]
@@ -350,7 +404,9 @@ fn permits_of_the_dead_are_free_again() {
     assert!(matches!(permits.try_acquire(), Err(LockError::WouldBlock)));
     assert_eq!(state(&arena).stat("x").unwrap().condition.unwrap(), "0 of 3 permits free");
     holder.kill();
-    let two = permits.acquire_many(2, Wait::Forever).unwrap();
+    let killed = Instant::now();
+    let two = permits.acquire_many(2, Wait::timeout(PATIENCE)).unwrap();
+    assert!(killed.elapsed() < AT_THE_LATEST, "it took {:?}", killed.elapsed());
     drop((one, two));
     assert_eq!(permits.available().unwrap(), 3);
 }
