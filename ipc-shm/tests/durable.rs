@@ -144,6 +144,47 @@ fn a_channel_in_use_needs_no_recovery() {
 }
 
 #[test]
+fn one_channel_is_recovered_and_no_other() {
+    let disk = Disk::new();
+    for other in ["x", "y"] {
+        drop(disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap());
+        let mut user = Child::spawn("use", &[disk.path()]);
+        user.says("in use");
+        user.kill();
+        if other == "x" {
+            fs::rename(disk.file(), disk.0.join("y")).unwrap();
+        }
+    }
+    for file in ["x", "y"] {
+        reboot(&disk.0.join(file));
+    }
+    let before = fs::read(disk.0.join("y")).unwrap();
+    disk.shm().recover(&name("x")).unwrap();
+    assert_eq!(fs::read(disk.0.join("y")).unwrap(), before, "not a byte changed");
+    assert!(matches!(disk.shm().open(&name("y")), Err(ChannelError::Unrecovered(_))));
+    drop(disk.shm().open(&name("x")).unwrap());
+    disk.shm().recover(&name("y")).unwrap();
+    drop(disk.shm().open(&name("y")).unwrap());
+}
+
+#[rstest]
+fn who_syncs_a_channel_that_was_removed_is_told_so(
+    #[values(Kind::Spsc, Kind::Mpmc)] kind: Kind,
+    #[values(true, false)] on_disk: bool,
+    #[values(true, false)] replaced: bool,
+) {
+    let (disk, arena) = (Disk::new(), Arena::new());
+    let (shm, file) =
+        if on_disk { (disk.shm(), disk.file()) } else { (Shm::at(arena.path()), arena.file("x")) };
+    let channel = shm.create(&name("x"), &config(kind)).unwrap();
+    channel.sync().unwrap();
+    // Nobody does that properly while it is open.
+    fs::remove_file(file).unwrap();
+    let _other = replaced.then(|| shm.create(&name("x"), &config(kind)).unwrap());
+    assert!(matches!(channel.sync(), Err(ChannelError::NotFound)));
+}
+
+#[test]
 fn a_channel_in_memory_is_gone_with_the_machine_and_bears_no_mark() {
     let arena = Arena::new();
     let shm = Shm::at(arena.path());
