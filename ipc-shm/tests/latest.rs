@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{Arena, Child, Dice, PATIENCE, eventually, fork_child, name, say, serve, told, within};
+use common::{Arena, Child, Dice, PATIENCE, eventually, fork_child, layout, name, say, serve, told, within};
 use ipc_shm::{
     Batch, BatchReceiver, Cancel, Channel, ChannelError, EndMark, Kind, Latest, LatestChannel, LatestReader,
-    Message, Receiver, RecvError, Role, SendError, Sender, Sequenced, Shm, ShmConfig, Transport, Wait,
+    Loan, Message, Receiver, RecvError, Role, SendError, Sender, Sequenced, Shm, ShmConfig, Transport, Wait,
     Waiting,
 };
 use rstest::rstest;
@@ -15,6 +15,7 @@ use std::{
     fs::{self, OpenOptions},
     hint,
     os::unix::fs::FileExt,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -261,6 +262,31 @@ fn readers_that_are_stopped_or_killed_hold_nobody_up_and_leave_their_place() {
     }
 }
 
+/// What it takes for that: a writer that is never slower than a copy.
+#[test]
+fn a_reader_that_is_overtaken_at_every_copy_is_told_so_and_goes_on() {
+    const LEN: usize = 16 << 10;
+    let arena = Arena::new();
+    let channel = channel(&arena, &small().depth(2).max_message_len(LEN as u64));
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Nothing is written to it: that is faster than what a reader does.
+                tx.loan(LEN, Wait::Never).unwrap().send().unwrap();
+            }
+        });
+        eventually("it is overtaken", || match rx.read() {
+            Ok(_) => false,
+            Err(RecvError::WouldBlock) => true,
+            Err(error) => panic!("{error:?}"),
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(rx.read().unwrap().unwrap().len(), LEN);
+}
+
 #[rstest]
 fn a_reader_that_waits_is_woken(#[values(1, 3)] readers: usize) {
     let arena = Arena::new();
@@ -269,8 +295,7 @@ fn a_reader_that_waits_is_woken(#[values(1, 3)] readers: usize) {
     for reader in &mut waiting {
         reader.says("waiting");
     }
-    let readers_asleep = 4096 + 128;
-    eventually("they sleep", || common::read_word(&arena.file("x"), readers_asleep) != 0);
+    common::until_asleep(&arena.file("x"), layout::RECEIVERS_ASLEEP - layout::ASLEEP);
     channel.sender().unwrap().send(b"good morning").unwrap();
     for mut reader in waiting {
         reader.says("good morning");

@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "no file of tests needs all of it")]
 
+pub(crate) mod kinds;
 pub(crate) mod trace;
 
 use ipc_shm::{ChannelName, Spsc};
@@ -368,6 +369,8 @@ pub(crate) mod layout {
     pub(crate) const LEDGER: u64 = 128;
     pub(crate) const RELEASED: u64 = 168;
     pub(crate) const ASLEEP: u64 = 256;
+    /// Where there are many: the flag of those who receive, look or serve.
+    pub(crate) const RECEIVERS_ASLEEP: u64 = PAGE + 128;
 }
 
 /// Reads a 64-bit word of a file.
