@@ -9,7 +9,7 @@ use common::{
 };
 use ipc_shm::{
     Channel, ChannelError, EndMark, Kind, Message, MpmcMessage, MpmcReceiver, Pollable, Receiver, RecvError,
-    Redelivered, Sender, Shm, ShmConfig, ShmReceiver, ShmSender, Transport, Wait, Waiting,
+    Redelivered, Sender, Shm, ShmConfig, ShmReceiver, ShmSender, Transport, Wait, Waiting, WhenFull,
 };
 use nix::{
     errno::Errno,
@@ -53,12 +53,15 @@ fn this_binary_is_its_own_child() {
 }
 
 /// The kinds whose receivers are polled.
-const KINDS: [Kind; 2] = [Kind::Spsc, Kind::Mpmc];
+const KINDS: [Kind; 4] = [Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest];
 
 fn small(kind: Kind) -> ShmConfig {
     let config = ShmConfig::new().kind(kind);
     match kind {
         Kind::Mpmc => config.depth(64).max_message_len(64),
+        Kind::Latest => config.max_message_len(64),
+        // Reliable, for those who want to have everything.
+        Kind::Broadcast => config.capacity_bytes(4096).when_full(WhenFull::Wait),
         _ => config.capacity_bytes(4096),
     }
 }
@@ -137,7 +140,9 @@ fn pause(dice: &mut Dice) {
 }
 
 #[rstest]
-fn a_poll_loop_gets_everything_that_is_sent_at_random_moments(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+fn a_poll_loop_gets_everything_that_is_sent_at_random_moments(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast)] kind: Kind,
+) {
     let arena = Arena::new();
     let channel = shm(&arena).create(&name("x"), &small(kind)).unwrap();
     let mut rx = channel.receiver().unwrap();
@@ -163,7 +168,7 @@ fn send_at_random_moments(shm: &Shm, messages: u64) {
 /// Each message is answered, so none can make up for a wake-up that the one before it lost;
 /// and it is waited for without the timer.
 #[rstest]
-fn no_wake_up_needs_the_timer(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+fn no_wake_up_needs_the_timer(#[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest)] kind: Kind) {
     let arena = Arena::new();
     let there = shm(&arena).create(&name("there"), &small(kind)).unwrap();
     let back = shm(&arena).create(&name("back"), &small(kind)).unwrap();
@@ -217,7 +222,8 @@ fn receivers_and_other_things_are_waited_for_by_one_epoll(#[case] trigger: Epoll
     for (number, rx) in (0..).zip(&mut receivers) {
         epoll.add(rx.descriptor().unwrap(), event(number)).unwrap();
     }
-    epoll.add(&near, event(2)).unwrap();
+    const OTHER: u64 = KINDS.len() as u64;
+    epoll.add(&near, event(OTHER)).unwrap();
     let mut dice = Dice::new(10);
     thread::scope(|scope| {
         const ROUNDS: u32 = 1000;
@@ -225,9 +231,9 @@ fn receivers_and_other_things_are_waited_for_by_one_epoll(#[case] trigger: Epoll
         scope.spawn(move || {
             for _ in 0..ROUNDS {
                 pause(&mut dice);
-                match dice.below(3) as usize {
-                    2 => far.write_all(b"x").unwrap(),
-                    which => senders[which].send(b"x").unwrap(),
+                match dice.below(OTHER + 1) {
+                    OTHER => far.write_all(b"x").unwrap(),
+                    which => senders[which as usize].send(b"x").unwrap(),
                 }
                 answers.recv_timeout(2 * PATIENCE).unwrap();
             }
@@ -244,13 +250,13 @@ fn receivers_and_other_things_are_waited_for_by_one_epoll(#[case] trigger: Epoll
             if received == ROUNDS {
                 break;
             }
-            let mut events = [EpollEvent::empty(); 3];
+            let mut events = [EpollEvent::empty(); KINDS.len() + 1];
             let count = match epoll.wait(&mut events, EpollTimeout::try_from(PATIENCE).unwrap()) {
                 Err(Errno::EINTR) => 0,
                 Ok(0) => panic!("nothing within {PATIENCE:?}"),
                 answer => answer.unwrap(),
             };
-            if events[..count].iter().any(|event| event.data() == 2) {
+            if events[..count].iter().any(|event| event.data() == OTHER) {
                 near.read_exact(&mut [0]).unwrap();
                 received += 1;
                 answered.send(()).unwrap();
@@ -308,7 +314,9 @@ fn poll_for_a_share(shm: &Shm) {
 }
 
 #[rstest]
-fn a_message_whose_sender_was_killed_before_the_touch_arrives(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+fn a_message_whose_sender_was_killed_before_the_touch_arrives(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest)] kind: Kind,
+) {
     let arena = Arena::new();
     let channel = shm(&arena).create(&name("x"), &small(kind)).unwrap();
     let mut rx = channel.receiver().unwrap();
@@ -368,11 +376,14 @@ fn die_with_a_claim(shm: &Shm) {
 }
 
 #[rstest]
-fn messages_pass_without_a_system_call_while_nobody_polls(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+fn messages_pass_without_a_system_call_while_nobody_polls(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest)] kind: Kind,
+) {
     let arena = Arena::new();
     let room = match kind {
         // Room for all of them: no sender has to wait, whoever gets the processor.
         Kind::Mpmc => ShmConfig::new().depth(2 * u64::from(MESSAGES)).max_message_len(16),
+        Kind::Latest => small(kind),
         _ => ShmConfig::new(),
     };
     let channel = shm(&arena).create(&name("x"), &room.kind(kind)).unwrap();
@@ -384,12 +395,19 @@ fn messages_pass_without_a_system_call_while_nobody_polls(#[values(Kind::Spsc, K
     sender.tell();
     assert_eq!(polled(&mut rx).unwrap(), b"first");
     sender.tell();
-    for _ in 0..MESSAGES {
+    let mut received = 0;
+    loop {
         while matches!(rx.advance(Wait::Never), Err(RecvError::WouldBlock)) {
             std::hint::spin_loop();
         }
-        assert_eq!(&*rx.held(), b"later");
+        received += 1;
+        match &*rx.held() {
+            b"last" => break,
+            message => assert_eq!(message, b"later"),
+        }
     }
+    // The newest value skips those that nobody saw in time.
+    assert!(received == MESSAGES || kind == Kind::Latest, "{received} of {MESSAGES}");
     sender.says("sent");
     sender.ends_well();
 }
@@ -404,9 +422,10 @@ fn send_without_a_system_call(shm: &Shm) {
     assert!(told());
     // What it takes to say that all is done, and to end.
     allow_only(&[libc::SYS_write, libc::SYS_exit_group]);
-    for _ in 0..MESSAGES {
+    for _ in 1..MESSAGES {
         tx.send(b"later").unwrap();
     }
+    tx.send(b"last").unwrap();
     say("sent");
     end_after(|| {});
 }
@@ -415,7 +434,7 @@ fn send_without_a_system_call(shm: &Shm) {
 #[case::removed(false)]
 #[case::removed_and_made_anew(true)]
 fn who_polls_learns_that_the_channel_was_removed(
-    #[values(Kind::Spsc, Kind::Mpmc)] kind: Kind,
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest)] kind: Kind,
     #[case] anew: bool,
 ) {
     let arena = Arena::new();
@@ -470,7 +489,9 @@ fn arming_takes_nothing(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
 }
 
 #[rstest]
-fn who_armed_may_sleep_instead_and_poll_again(#[values(Kind::Spsc, Kind::Mpmc)] kind: Kind) {
+fn who_armed_may_sleep_instead_and_poll_again(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest)] kind: Kind,
+) {
     let arena = Arena::new();
     let (mut tx, mut rx) = ends(&arena, kind);
     rx.set_waiting(Waiting::Block);
@@ -489,10 +510,12 @@ fn who_armed_may_sleep_instead_and_poll_again(#[values(Kind::Spsc, Kind::Mpmc)] 
     }
 }
 
-#[test]
-fn an_idle_poller_wakes_at_most_five_times_a_second() {
+#[rstest]
+fn an_idle_poller_wakes_at_most_five_times_a_second(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest)] kind: Kind,
+) {
     let arena = Arena::new();
-    let (_tx, mut rx) = ends(&arena, Kind::Mpmc);
+    let (_tx, mut rx) = ends(&arena, kind);
     assert!(!rx.arm().unwrap());
     // It is the time itself that is measured here.
     let started = Instant::now();
