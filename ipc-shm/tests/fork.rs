@@ -3,13 +3,18 @@
 
 mod common;
 
-use common::{Arena, Child, PATIENCE, end_after, fork, fork_child, name, say, serve, told, within};
+use common::{
+    Arena, Child, PATIENCE, end_after, fork, fork_child,
+    kinds::{Ends, make},
+    name, say, serve, told, within,
+};
 use ipc_shm::{
-    Batch, BatchReceiver, Channel, ChannelError, EndMark, Loan, Message, Receiver, RecvError, Role,
-    SendError, Sender, ShmConfig, Spsc, Transport, Wait,
+    Batch, BatchReceiver, Channel, ChannelError, EndMark, Kind, Loan, Message, Receiver, RecvError, Role,
+    SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait,
 };
 use rstest::rstest;
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +29,7 @@ fn this_binary_is_its_own_child() {
         let shm = Spsc::at(&arguments[0]);
         match role {
             "fork while holding" => fork_while_holding(&shm, &arguments[1]),
+            "fork with both ends" => fork_with_both_ends(Path::new(&arguments[0])),
             "use what was the parent's" => use_what_was_the_parents(&shm),
             "drop what was lent" => drop_what_was_lent(&shm),
             "fork in one thread, attach in another" => fork_while_others_attach(&shm),
@@ -154,6 +160,52 @@ fn fork_while_holding(shm: &Spsc, role: &str) {
         unsafe { nix::libc::sleep(60) };
     });
     say(&orphan.0.to_string());
+    told();
+}
+
+#[rstest]
+fn whatever_the_kind_a_child_can_not_use_what_was_its_parents_and_keeps_nobody_alive(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest, Kind::Rpc)] kind: Kind,
+) {
+    let arena = Arena::new();
+    let shm = Shm::at(arena.path());
+    make(arena.path(), &ShmConfig::new().kind(kind)).unwrap();
+    let mut parent = Child::spawn("fork with both ends", &[arena.path().to_str().unwrap()]);
+    let orphan: i32 = parent.line().parse().unwrap();
+    let alive = || {
+        let participants = shm.stat(&name("x")).unwrap().participants;
+        participants.into_iter().filter(|one| one.alive).count()
+    };
+    parent.tell();
+    parent.says("goes on");
+    assert_eq!(alive(), 2);
+    assert!(matches!(shm.remove(&name("x")), Err(ChannelError::Busy { .. })));
+    parent.kill();
+    // SAFETY: signal 0 only asks whether the process is there.
+    assert_eq!(unsafe { nix::libc::kill(orphan, 0) }, 0, "the child lives on");
+    assert_eq!(alive(), 0, "its parent is dead, and it is nobody");
+    Ends::open(arena.path()).expect("their roles are free at once").pass(b"anew");
+    shm.remove(&name("x")).expect("nobody has it open, the orphan least of all");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(orphan), nix::sys::signal::SIGKILL).unwrap();
+}
+
+fn fork_with_both_ends(directory: &Path) {
+    let mut ends = Ends::open(directory).unwrap();
+    ends.pass(b"before");
+    let Some(child) = fork() else {
+        end_after(|| {
+            ends.assert_forked();
+            say(&std::process::id().to_string());
+            // Lives on until it is killed, and would for a while if that failed.
+            // SAFETY: sleeps; the alarm of the parent isn't inherited, this ends by itself.
+            unsafe { nix::libc::sleep(60) };
+        })
+    };
+    let _ends_with_us = child;
+    assert!(told());
+    // Nothing of the child's attempts reached it.
+    ends.pass(b"after");
+    say("goes on");
     told();
 }
 
