@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{Arena, Child, Dice, PATIENCE, eventually, mode_of, name, say, serve, told, within};
+use common::{Arena, Child, Dice, eventually, mode_of, name, say, serve, told};
 use ipc_shm::{
-    Channel, ChannelError, Kind, Lifetime, Receiver, RecvError, Role, SendError, Sender, Shm, ShmConfig,
-    Spsc, Transport, Waiting,
+    Channel, ChannelError, Collected, Kind, Lifetime, Receiver, RecvError, Role, SendError, Sender, Shm,
+    ShmConfig, Spsc, Transport,
 };
 use rstest::rstest;
 use std::{
@@ -29,11 +29,12 @@ fn this_binary_is_its_own_child() {
         match role {
             "create under a umask" => create_under_a_umask(&shm, &arguments[1]),
             "create and remove for ever" => create_and_remove_for_ever(&shm),
-            "open, make and remove" => open_make_and_remove(&shm, &arguments[0], &arguments[1]),
+            "open, make, remove and collect" => {
+                open_make_remove_and_collect(&shm, &arguments[0], &arguments[1])
+            }
             "come and dislike it" => come_and_dislike_it(&shm),
             "hold" => hold(&shm, &arguments[1]),
             "attach without address space" => attach_without_address_space(&shm),
-            "use until killed" => use_until_killed(&shm, arguments[1].parse().unwrap()),
             other => panic!("no such child: {other}"),
         }
     });
@@ -265,9 +266,10 @@ fn long_run(short: Duration) -> Duration {
 #[rstest]
 #[case::kept("kept")]
 #[case::transient("transient")]
-fn no_live_channel_is_ever_unlinked_by_those_who_open_make_and_remove(#[case] lifetime: &str) {
+fn no_live_channel_is_ever_unlinked_by_those_who_open_make_remove_and_collect(#[case] lifetime: &str) {
     let arena = Arena::new();
-    let spawn = || Child::spawn("open, make and remove", &[arena.path().to_str().unwrap(), lifetime]);
+    let spawn =
+        || Child::spawn("open, make, remove and collect", &[arena.path().to_str().unwrap(), lifetime]);
     let mut players: Vec<_> = (0..4).map(|_| spawn()).collect();
     let until = Instant::now() + long_run(Duration::from_millis(1500));
     players.iter_mut().for_each(|player| player.says("playing"));
@@ -293,7 +295,7 @@ fn no_live_channel_is_ever_unlinked_by_those_who_open_make_and_remove(#[case] li
     assert_eq!(arena.entries(), [""; 0]);
 }
 
-fn open_make_and_remove(shm: &Spsc, directory: &str, lifetime: &str) {
+fn open_make_remove_and_collect(shm: &Spsc, directory: &str, lifetime: &str) {
     let lifetime = if lifetime == "kept" { Lifetime::Kept } else { Lifetime::Transient };
     let config = one_page().lifetime(lifetime);
     let stop = Arc::new(AtomicBool::new(false));
@@ -308,10 +310,21 @@ fn open_make_and_remove(shm: &Spsc, directory: &str, lifetime: &str) {
     let mut dice = Dice::new(u64::from(std::process::id()));
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..50 {
-            let opened = match dice.below(4) {
+            let opened = match dice.below(5) {
                 0 => shm.create(&name("x"), &config),
                 1 => shm.open_or_create(&name("x"), &config),
                 2 => shm.open(&name("x")),
+                3 => {
+                    for (_, verdict) in shm.gc().unwrap() {
+                        match verdict {
+                            // Kept ones aren't its business; the others may be gone meanwhile.
+                            Ok(Collected::Kept) => assert_eq!(lifetime, Lifetime::Kept),
+                            Ok(_) | Err(ChannelError::NotFound) => {}
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                    continue;
+                }
                 _ => match shm.remove(&name("x")) {
                     Ok(()) | Err(ChannelError::NotFound | ChannelError::Busy { .. }) => continue,
                     Err(error) => panic!("{error:?}"),
@@ -495,105 +508,6 @@ fn a_channel_that_is_only_open_is_not_removed_either() {
     ));
     drop(channel);
     arena.shm().remove(&name("x")).unwrap();
-}
-
-#[rstest]
-fn who_waits_on_a_channel_that_was_removed_by_hand_is_told_so(
-    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
-    #[values(true, false)] replaced: bool,
-) {
-    let arena = Arena::new();
-    let channel = arena.shm().create(&name("x"), &one_page()).unwrap();
-    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
-    tx.set_waiting(waiting);
-    rx.set_waiting(waiting);
-    drop(rx.try_recv());
-    fs::remove_file(arena.file("x")).unwrap();
-    let _other = replaced.then(|| arena.shm().create(&name("x"), &one_page()).unwrap());
-    let (tx, answer) = within(PATIENCE, move || {
-        let answer = rx.recv().map(drop);
-        (tx, answer)
-    });
-    assert!(matches!(answer, Err(RecvError::Closed)), "{answer:?}");
-    let answer = within(PATIENCE, move || {
-        let mut tx = tx;
-        tx.try_send(&[0; 4080]).unwrap();
-        tx.send(b"no room")
-    });
-    assert!(matches!(answer, Err(SendError::Closed)), "{answer:?}");
-    assert!(matches!(channel.sender(), Err(ChannelError::NotFound)), "the old one has no name any more");
-}
-
-#[test]
-fn killed_and_restarted_users_leave_only_kept_channels_behind() {
-    let arena = Arena::new();
-    let path = arena.path().to_str().unwrap();
-    drop(arena.shm().create(&name("kept"), &one_page()).unwrap());
-    let rounds: u64 = env::var("IPC_SHM_ROUNDS").map_or(120, |rounds| rounds.parse().unwrap());
-    let mut dice = Dice::new(3);
-    let mut users: Vec<Option<Child>> = (0..3).map(|_| None).collect();
-    for round in 0..rounds {
-        let user = &mut users[round as usize % 3];
-        if let Some(mut user) = user.take() {
-            user.says("at it");
-            user.kill();
-        }
-        *user = Some(Child::spawn("use until killed", &[path, &dice.below(1 << 32).to_string()]));
-    }
-    drop(users);
-    // The roles are free at once, and what is left in the rings is whole.
-    for channel in ["kept", "transient"] {
-        let opened = arena.shm().open_or_create(&name(channel), &one_page().transient()).unwrap();
-        let (_tx, mut rx) = (opened.sender().unwrap(), opened.receiver().unwrap());
-        loop {
-            match rx.try_recv() {
-                Ok(message) => assert!(message.iter().all(|byte| *byte == message.len() as u8)),
-                Err(RecvError::WouldBlock) => break,
-                Err(error) => panic!("{channel}: {error:?}"),
-            }
-        }
-    }
-    assert_eq!(arena.entries(), ["kept"]);
-}
-
-fn use_until_killed(shm: &Spsc, seed: u64) {
-    let mut dice = Dice::new(seed);
-    say("at it");
-    loop {
-        let which = if dice.below(2) == 0 { "kept" } else { "transient" };
-        let channel = match shm.open_or_create(&name(which), &one_page().transient()) {
-            Ok(channel) => channel,
-            Err(error) => panic!("{error:?}"),
-        };
-        let rounds = 1 + dice.below(100);
-        if dice.below(2) == 0 {
-            let mut tx = match channel.sender() {
-                Ok(tx) => tx,
-                Err(ChannelError::Busy { role: Role::Sender, .. }) => continue,
-                Err(error) => panic!("{error:?}"),
-            };
-            for _ in 0..rounds {
-                let len = dice.below(256) as usize;
-                match tx.try_send(&vec![len as u8; len]) {
-                    Ok(()) | Err(SendError::WouldBlock) => {}
-                    Err(error) => panic!("{error:?}"),
-                }
-            }
-        } else {
-            let mut rx = match channel.receiver() {
-                Ok(rx) => rx,
-                Err(ChannelError::Busy { role: Role::Receiver, .. }) => continue,
-                Err(error) => panic!("{error:?}"),
-            };
-            for _ in 0..rounds {
-                match rx.try_recv() {
-                    Ok(message) => assert!(message.iter().all(|byte| *byte == message.len() as u8)),
-                    Err(RecvError::WouldBlock) => {}
-                    Err(error) => panic!("{error:?}"),
-                }
-            }
-        }
-    }
 }
 
 #[test]
