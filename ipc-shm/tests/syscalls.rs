@@ -3,11 +3,14 @@
 
 mod common;
 
-use common::{Arena, Child, allow_only, end_after, name, say, serve, told};
-use ipc_shm::{Channel, Loan, Message, Receiver, RecvError, Sender, Spsc, Transport, Wait, Waiting};
+use common::{Arena, Child, allow_only, end_after, kinds::make, name, say, serve, told};
+use ipc_shm::{
+    Channel, Client, Kind, Loan, Message, Receiver, RecvError, Request, Rpc, Sender, Server, Shm, ShmConfig,
+    ShmReceiver, Spsc, Transport, Wait, Waiting,
+};
 use nix::libc;
 use rstest::rstest;
-use std::os::unix::process::ExitStatusExt;
+use std::{os::unix::process::ExitStatusExt, path::Path};
 
 const MESSAGES: u32 = 10_000;
 
@@ -18,6 +21,11 @@ fn this_binary_is_its_own_child() {
         match role {
             "send" => send(&shm, arguments[1].parse().unwrap()),
             "receive" => receive(&shm),
+            "send of any kind" => send_of_any_kind(Path::new(&arguments[0])),
+            "receive of any kind" => receive_of_any_kind(Path::new(&arguments[0])),
+            "call" => call(Path::new(&arguments[0])),
+            "sleep" => sleep(Path::new(&arguments[0])),
+            "answer" => answer(Path::new(&arguments[0])),
             other => panic!("no such child: {other}"),
         }
     });
@@ -89,6 +97,122 @@ fn receive(shm: &Spsc) {
     end_after(|| {});
 }
 
+/// What it takes to be told that it is one's turn, and to say that it is over.
+const TURNS: &[libc::c_long] = &[libc::SYS_read, libc::SYS_write, libc::SYS_exit_group];
+const TURN: u64 = 2000;
+
+/// In turns, so that whoever asks finds what it asks for: who finds nothing for long looks for
+/// the dead. Nobody announces that it sleeps, as those who are awake don't.
+#[rstest]
+fn whatever_the_kind_messages_pass_without_a_system_call(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest, Kind::Rpc)] kind: Kind,
+) {
+    let arena = Arena::new();
+    let path = arena.path().to_str().unwrap();
+    let config = ShmConfig::new().kind(kind);
+    let config = match kind {
+        Kind::Mpmc | Kind::Rpc => config.depth(TURN).max_message_len(64),
+        _ => config,
+    };
+    make(arena.path(), &config).unwrap();
+    let roles =
+        if kind == Kind::Rpc { ["answer", "call"] } else { ["receive of any kind", "send of any kind"] };
+    let mut children = roles.map(|role| Child::spawn(role, &[path]));
+    children.iter_mut().for_each(|child| child.says("ready"));
+    for _ in 0..5 {
+        let [receiver, sender] = &mut children;
+        sender.tell();
+        sender.says("sent");
+        receiver.tell();
+        receiver.says("received");
+        if kind == Kind::Rpc {
+            sender.tell();
+            sender.says("collected");
+        }
+    }
+    for child in &mut children {
+        child.tell();
+        child.says("done");
+        assert!(child.ended().success());
+    }
+}
+
+/// Takes turns until it is told that there are no more, which takes some of them.
+fn in_turns(mut turn: impl FnMut(u64)) {
+    say("ready");
+    for number in 0..5 {
+        assert!(told());
+        if number == 0 {
+            allow_only(TURNS);
+        }
+        turn(number);
+    }
+    assert!(told());
+    say("done");
+    end_after(|| {});
+}
+
+fn send_of_any_kind(directory: &Path) {
+    let mut tx = Shm::at(directory).open(&name("x")).unwrap().sender().unwrap();
+    in_turns(|_| {
+        for number in 0..TURN {
+            if number % 2 == 0 {
+                tx.send(&number.to_ne_bytes()).unwrap();
+            } else {
+                let mut loan = tx.loan(8, Wait::Never).unwrap();
+                loan.copy_from_slice(&number.to_ne_bytes());
+                loan.send().unwrap();
+            }
+        }
+        say("sent");
+    });
+}
+
+fn receive_of_any_kind(directory: &Path) {
+    let mut rx = Shm::at(directory).open(&name("x")).unwrap().receiver().unwrap();
+    in_turns(|_| {
+        // Of the newest value there is the last one, as often as one likes.
+        let is_latest = matches!(rx, ShmReceiver::Latest(_));
+        for number in 0..TURN {
+            let expected = if is_latest { TURN - 1 } else { number };
+            if let ShmReceiver::Latest(rx) = &mut rx {
+                assert_eq!(*rx.read().unwrap().unwrap(), expected.to_ne_bytes());
+                continue;
+            }
+            assert_eq!(*rx.recv().unwrap(), expected.to_ne_bytes());
+        }
+        assert!(rx.try_recv().is_err());
+        say("received");
+    });
+}
+
+fn call(directory: &Path) {
+    let mut client = Rpc::at(directory).open(&name("x")).unwrap().client().unwrap();
+    let mut tickets = Vec::with_capacity(TURN as usize);
+    in_turns(|_| {
+        tickets.extend((0..TURN).map(|number| client.submit(&number.to_ne_bytes(), Wait::Never).unwrap()));
+        say("sent");
+        assert!(told());
+        for (number, ticket) in (0..TURN).zip(tickets.drain(..)) {
+            assert_eq!(*client.collect(ticket, Wait::Forever).unwrap(), number.to_ne_bytes());
+        }
+        say("collected");
+    });
+}
+
+fn answer(directory: &Path) {
+    let mut server = Rpc::at(directory).open(&name("x")).unwrap().server().unwrap();
+    in_turns(|_| {
+        for _ in 0..TURN {
+            let request = server.next(Wait::Forever).unwrap();
+            let mut number = [0; 8];
+            number.copy_from_slice(&request);
+            assert!(request.respond(&number).unwrap());
+        }
+        say("received");
+    });
+}
+
 #[test]
 fn the_watch_kept_on_system_calls_would_notice_one() {
     let arena = Arena::new();
@@ -106,4 +230,36 @@ fn the_watch_kept_on_system_calls_would_notice_one() {
         sender.tell();
         assert_eq!(sender.ended().signal(), Some(libc::SIGSYS));
     });
+}
+
+/// And of each kind: whoever sleeps has to be woken.
+#[rstest]
+fn the_watch_would_notice_one_whatever_the_kind(
+    #[values(Kind::Mpmc, Kind::Broadcast, Kind::Latest, Kind::Rpc)] kind: Kind,
+) {
+    let arena = Arena::new();
+    let path = arena.path().to_str().unwrap();
+    make(arena.path(), &ShmConfig::new().kind(kind)).unwrap();
+    let mut sleeper = Child::spawn("sleep", &[path]);
+    sleeper.says("ready");
+    let mut sender = Child::spawn(if kind == Kind::Rpc { "call" } else { "send of any kind" }, &[path]);
+    sender.says("ready");
+    common::until_asleep(&arena.file("x"), common::layout::RECEIVERS_ASLEEP - common::layout::ASLEEP);
+    sender.tell();
+    assert_eq!(sender.ended().signal(), Some(libc::SIGSYS));
+}
+
+/// Receives, or serves, one.
+fn sleep(directory: &Path) {
+    if let Ok(service) = Rpc::at(directory).open(&name("x")) {
+        let mut server = service.server().unwrap();
+        server.set_waiting(Waiting::Block);
+        say("ready");
+        server.next(Wait::Forever).map(drop).unwrap();
+    } else {
+        let mut rx = Shm::at(directory).open(&name("x")).unwrap().receiver().unwrap();
+        rx.set_waiting(Waiting::Block);
+        say("ready");
+        rx.recv().map(drop).unwrap();
+    }
 }
