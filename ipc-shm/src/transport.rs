@@ -309,6 +309,10 @@ macro_rules! namespace {
 
         /// The channels in this directory, which must exist. A relative path is taken from
         /// the working directory of now, wherever the process goes later.
+        ///
+        /// Whoever may write to a directory can rename and remove what is in it, unless it has
+        /// the sticky bit. One that others may write to is refused where it hasn't, unless it
+        /// belongs to us, to root or to somebody who is trusted.
         pub fn at(directory: impl Into<PathBuf>) -> Self {
             Namespace::at(directory.into()).into()
         }

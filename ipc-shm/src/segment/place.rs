@@ -27,8 +27,9 @@ impl Home {
     pub(crate) fn open(&self) -> Result<Option<Directory>, ChannelError> {
         match Directory::open(&self.path) {
             Ok(directory) => {
-                if self.private {
-                    self.check_private(&directory)?;
+                match self.private {
+                    true => self.check_private(&directory)?,
+                    false => self.check_shared(&directory)?,
                 }
                 Ok(Some(directory))
             }
@@ -64,6 +65,25 @@ impl Home {
             )));
         }
         Ok(())
+    }
+
+    /// Where anybody may write and names aren't their owners' alone, anybody can take our
+    /// channels' names away, or exchange them. That is up to whose directory it is: us, the
+    /// administrator, or somebody who is trusted.
+    fn check_shared(&self, directory: &Directory) -> Result<(), ChannelError> {
+        const STICKY: u32 = 0o1000;
+        let found = directory.metadata()?;
+        if found.mode & 0o022 == 0 || found.mode & STICKY != 0 || found.uid == 0 || self.trusts(found.uid) {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(ChannelError::NotPermitted(format!(
+            "{path} belongs to user {}, we are user {}, and others can rename and remove what is in it (mode {:03o}): \
+             trust that user, have it do `chmod +t {path}`, or set IPC_DIR to a directory of yours",
+            found.uid,
+            ident::euid(),
+            found.mode
+        )))
     }
 
     fn refusal(&self, error: OsError) -> ChannelError {
