@@ -17,7 +17,7 @@ use std::{
     os::unix::fs::FileExt,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const MOST: usize = 1000;
@@ -272,7 +272,9 @@ fn a_reader_that_is_overtaken_at_every_copy_is_told_so_and_goes_on() {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+            // Not for ever, should the reader fail.
+            let give_up = Instant::now() + 2 * PATIENCE;
+            while !stop.load(Ordering::Relaxed) && Instant::now() < give_up {
                 // Nothing is written to it: that is faster than what a reader does.
                 tx.loan(LEN, Wait::Never).unwrap().send().unwrap();
             }

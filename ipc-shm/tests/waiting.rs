@@ -9,8 +9,8 @@ use common::{
     layout, name, say, serve, told, until_asleep, within,
 };
 use ipc_shm::{
-    CallError, Cancel, Channel, ChannelError, Client, Kind, Receiver, RecvError, Role, SendError, Sender,
-    ShmConfig, ShmSender, Spsc, SpscReceiver, SpscSender, Transport, Wait, Waiting, WhenFull,
+    Cancel, Channel, ChannelError, Kind, Receiver, RecvError, Role, SendError, Sender, ShmConfig, Spsc,
+    SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use nix::{libc, sys::signal::Signal};
 use rstest::rstest;
@@ -342,82 +342,6 @@ fn a_wait_is_cancelled_promptly_whenever_it_is_cancelled(
             assert_eq!(&*rx.try_recv().unwrap(), b"x");
         }
     }
-}
-
-extern "C" fn ignore(_: libc::c_int) {}
-
-#[rstest]
-fn a_storm_of_signals_neither_cuts_a_wait_short_nor_prolongs_it(
-    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest, Kind::Rpc)] kind: Kind,
-    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
-) {
-    let arena = Arena::new();
-    let config = ShmConfig::new().kind(kind);
-    let config = match kind {
-        Kind::Latest => config,
-        Kind::Rpc => config.depth(1),
-        // Where it is full, senders wait.
-        _ => config.capacity_bytes(4096).when_full(WhenFull::Wait),
-    };
-    make(arena.path(), &config).unwrap();
-    let mut ends = Ends::open(arena.path()).unwrap();
-    ends.set_waiting(waiting);
-    let action = nix::sys::signal::SigAction::new(
-        nix::sys::signal::SigHandler::Handler(ignore),
-        nix::sys::signal::SaFlags::empty(),
-        nix::sys::signal::SigSet::empty(),
-    );
-    // SAFETY: the handler does nothing, and nobody else here uses the signal.
-    unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.unwrap();
-    // SAFETY: asks for our own id.
-    let waiter = unsafe { libc::pthread_self() };
-    let (over, storms) = (AtomicBool::new(false), AtomicU64::new(0));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                // SAFETY: the waiting thread outlives the scope.
-                unsafe { libc::pthread_kill(waiter, libc::SIGUSR1) };
-                storms.fetch_add(1, Ordering::Relaxed);
-                thread::sleep(Duration::from_micros(200));
-            }
-        });
-        // Said when all is over, so that the storm has an end also if it wasn't as it should be.
-        let answers = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waits_of(&mut ends)));
-        over.store(true, Ordering::Relaxed);
-        for (what, is_timed_out, taken) in answers.unwrap() {
-            assert!(is_timed_out, "{what}");
-            assert!(taken >= TIMEOUT && taken < TIMEOUT + Duration::from_secs(1), "{what}: {taken:?}");
-        }
-    });
-    assert!(storms.load(Ordering::Relaxed) > 100);
-}
-
-const TIMEOUT: Duration = Duration::from_millis(300);
-
-/// All that can be waited for in vain: whether it timed out, and when.
-fn waits_of(ends: &mut Ends) -> Vec<(&'static str, bool, Duration)> {
-    let mut answers = Vec::new();
-    let mut note = |what, wait: &mut dyn FnMut(Wait<'_>) -> bool| {
-        let started = Instant::now();
-        let is_timed_out = wait(Wait::timeout(TIMEOUT));
-        answers.push((what, is_timed_out, started.elapsed()));
-    };
-    note("something to receive", &mut |wait| matches!(ends.await_nothing(wait), RecvError::TimedOut));
-    match ends {
-        Ends::Queue(ShmSender::Latest(_), _) => {}
-        Ends::Queue(tx, _) => {
-            while tx.try_send(&[0; 64]).is_ok() {}
-            note("room", &mut |wait| matches!(tx.send_wait(&[0; 64], wait), Err(SendError::TimedOut)));
-        }
-        Ends::Service(client, _) => {
-            let answered = |answer| matches!(answer, Err(CallError::TimedOut));
-            note("an answer", &mut |wait| answered(client.call(b"", wait).map(drop)));
-            let ticket = client.submit(b"", Wait::Never).unwrap();
-            note("room", &mut |wait| answered(client.submit(b"", wait).map(drop)));
-            client.abandon(ticket);
-        }
-    }
-    answers
 }
 
 #[rstest]
