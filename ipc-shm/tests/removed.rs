@@ -99,8 +99,7 @@ fn what_is_sent_under_load_is_received_whenever_the_name_is_taken_away(
         Ok(())
     };
     let received = thread::scope(|scope| {
-        let receiving: Vec<_> =
-            receivers.iter_mut().map(|rx| scope.spawn(|| count(rx, Wait::Forever))).collect();
+        let receiving: Vec<_> = receivers.iter_mut().map(|rx| scope.spawn(|| count(rx, true))).collect();
         let sending: Vec<_> = senders.iter_mut().map(|tx| scope.spawn(|| by_senders(tx))).collect();
         until(ENOUGH);
         fs::remove_file(arena.file("x")).unwrap();
@@ -114,18 +113,18 @@ fn what_is_sent_under_load_is_received_whenever_the_name_is_taken_away(
         receiving.into_iter().map(|receiver| receiver.join().unwrap()).sum::<u64>()
     });
     // Who had to wait for another one's message may have been told early.
-    let rest = receivers.iter_mut().map(|rx| count(rx, Wait::Never)).sum::<u64>();
+    let rest = receivers.iter_mut().map(|rx| count(rx, false)).sum::<u64>();
     let copies = if kind == Kind::Broadcast { pairs } else { 1 };
     assert_eq!(received + rest, copies * sent.load(Ordering::Relaxed));
     let other = Shm::at(arena.path()).stat(&name("x")).unwrap();
     assert_eq!(other.queued_messages.unwrap_or(0), 0, "the new one of that name has nothing of it");
 }
 
-/// Receives to the end, which is that the channel is closed, or that there is nothing now.
-fn count(rx: &mut ShmReceiver, wait: Wait<'_>) -> u64 {
+/// Receives until the channel is closed, or until there is nothing now.
+fn count(rx: &mut ShmReceiver, waits: bool) -> u64 {
     let mut count = 0;
     loop {
-        match rx.receive(wait) {
+        match rx.receive(if waits { Wait::timeout(PATIENCE) } else { Wait::Never }) {
             Ok(message) => assert_eq!(&*message, &[7; 32]),
             Err(RecvError::Closed | RecvError::WouldBlock) => return count,
             Err(error) => panic!("{error:?}"),
