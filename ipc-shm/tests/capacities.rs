@@ -132,7 +132,11 @@ const PIECE: usize = 3 * (GIB as usize / 2);
 fn positions_and_offsets_beyond_four_gibibytes_are_right() {
     let arena = Arena::new();
     if room_bytes(&arena) < 2 * LARGE {
-        println!("skipped: it takes {} GiB of free memory in {}", 2 * LARGE / GIB, arena.path().display());
+        common::skip(&format!(
+            "it takes {} GiB of free memory in {}",
+            2 * LARGE / GIB,
+            arena.path().display()
+        ));
         return;
     }
     let slots = |kind| of(kind).depth(5).max_message_len(GIB - 64);

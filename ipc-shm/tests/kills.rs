@@ -418,7 +418,7 @@ fn a_sweeper_killed_anywhere_leaves_the_sweeping_to_the_next_one() {
 #[test]
 fn without_proc_a_channel_is_made_all_the_same() {
     if !common::is_root() {
-        println!("skipped: only root can take /proc away");
+        common::skip("only root can take /proc away");
         return;
     }
     let arena = Arena::new();

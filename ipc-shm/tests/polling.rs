@@ -609,7 +609,8 @@ fn poll_without_descriptors(shm: &Shm) {
     for left in 0..3 {
         setrlimit(Resource::RLIMIT_NOFILE, free + left, 1024).unwrap();
         let RecvError::Os(refused) = rx.arm().unwrap_err() else { panic!("another error") };
-        assert_eq!(refused.error.raw_os_error(), Some(libc::EMFILE), "{left} left: {refused}");
+        let text = refused.to_string();
+        assert!(text.contains("RLIMIT_NOFILE") && text.contains(&(free + left).to_string()), "{text}");
     }
     tx.send(b"one").unwrap();
     assert_eq!(&*rx.try_recv().unwrap(), b"one", "it receives as before");

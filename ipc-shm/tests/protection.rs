@@ -192,7 +192,7 @@ fn observe_as_another(directory: &Path, uid: u32) {
 #[test]
 fn another_user_who_may_read_observes_and_does_no_more() {
     if !is_root() {
-        println!("skipped: only root can act as two users");
+        common::skip("only root can act as two users");
         return;
     }
     let uid = 100_000 + std::process::id();
@@ -699,7 +699,7 @@ fn from_another_namespace() -> String {
     nix::unistd::read(&reader, &mut is_done).unwrap();
     if is_done[0] == 0 {
         child.ended();
-        println!("skipped: this system makes no user namespaces for us");
+        common::skip("this system makes no user namespaces for us");
         return "not tried: no user namespaces here".into();
     }
     let error = listener.accept(soon()).unwrap_err();

@@ -471,7 +471,7 @@ fn who_is_not_on_the_list_is_refused_by_name() {
 #[test]
 fn another_user_is_refused_and_one_on_the_list_is_not() {
     if !is_root() {
-        println!("skipped: only root can act as two users");
+        common::skip("only root can act as two users");
         return;
     }
     let uid = 100_000 + std::process::id();

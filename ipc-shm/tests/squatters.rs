@@ -241,7 +241,7 @@ fn nobody() -> u32 {
 
 fn skip_unless_root() -> bool {
     if !is_root() {
-        println!("skipped: only root can act as two users");
+        common::skip("only root can act as two users");
     }
     !is_root()
 }

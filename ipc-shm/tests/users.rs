@@ -27,7 +27,7 @@ fn common_group() -> u32 {
 
 fn skip_unless_root() -> bool {
     if !is_root() {
-        println!("skipped: only root can act as two users");
+        common::skip("only root can act as two users");
     }
     !is_root()
 }

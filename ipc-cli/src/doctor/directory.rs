@@ -54,8 +54,11 @@ fn directory(path: &Path) -> Finding {
     }
     let finding = |meaning: &str| Finding::fine(NAME, &value, meaning);
     if mode(&found) & (OTHERS_WRITE | STICKY) == OTHERS_WRITE {
-        let meaning =
-            "anybody may take channels away in it, also those in use, and put others in their places";
+        let meaning = if is_ours_or_roots(&found) {
+            "anybody may take channels away in it, also those in use, and put others in their places"
+        } else {
+            "anybody may take channels away in it, and its owner isn't trusted by itself: it is refused"
+        };
         return finding(meaning).short(format!("chmod +t {shown}"));
     }
     // A read-only file system is the next finding's.
@@ -66,7 +69,7 @@ fn directory(path: &Path) -> Finding {
     if mode(&found) & (GROUP_WRITES | STICKY) == GROUP_WRITES {
         return finding("its owner and its group may take away any channel in it: those are to be trusted");
     }
-    if ![geteuid().as_raw(), ROOT].contains(&found.uid()) {
+    if !is_ours_or_roots(&found) {
         return finding("its owner may take away any channel in it, and decides who may come in");
     }
     finding("channels are looked for here instead of in the user's own directory: all who meet set it alike")
@@ -76,6 +79,10 @@ const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITES: u32 = 0o020;
 const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
+
+fn is_ours_or_roots(found: &fs::Metadata) -> bool {
+    [geteuid().as_raw(), ROOT].contains(&found.uid())
+}
 
 fn mode(found: &fs::Metadata) -> u32 {
     found.mode() & 0o7777

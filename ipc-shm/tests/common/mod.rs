@@ -159,6 +159,13 @@ pub(crate) fn prove(text: &str) {
     writeln!(out, "\nproof: {text}").unwrap();
 }
 
+/// Says that the test can't be made here, and why, past the harness: it is counted apart.
+pub(crate) fn skip(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nskipped: {test}: {why}").unwrap();
+}
+
 /// In a child: waits for the parent's next line; false when there are no more.
 pub(crate) fn told() -> bool {
     let mut line = String::new();

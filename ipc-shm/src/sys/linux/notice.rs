@@ -66,9 +66,11 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches the file that is there now. One that is gone is never touched.
     pub(crate) fn new(spot: &Spot) -> Result<Self, OsError> {
-        let epoll = call("epoll_create1", || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))?;
+        let epoll = call("epoll_create1", || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))
+            .map_err(limit::explained)?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let timer = call("timerfd_create", || TimerFd::new(ClockId::CLOCK_MONOTONIC, flags))?;
+        let timer = call("timerfd_create", || TimerFd::new(ClockId::CLOCK_MONOTONIC, flags))
+            .map_err(limit::explained)?;
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let inotify = attempt("inotify_init1", || Inotify::init(flags))
             .map_err(|errno| too_many_instances(&timer, errno))?;
@@ -115,7 +117,7 @@ fn too_many_instances(any: &TimerFd, errno: Errno) -> OsError {
         Errno::EMFILE if any.as_fd().try_clone_to_owned().is_ok() => {
             exhausted("inotify_init1", "instances", limit::INOTIFY_INSTANCES)
         }
-        errno => OsError::new("inotify_init1", errno),
+        errno => limit::explained(OsError::new("inotify_init1", errno)),
     }
 }
 
