@@ -5,7 +5,7 @@
 //! that a killed child's report is complete up to the kill. Its standard input ends when
 //! the parent is gone, and then it goes too.
 
-use super::{Fixture, Stage, stage::unless_busy};
+use super::{Fixture, Stage, Surroundings, stage::unless_busy};
 use crate::{Channel, ChannelName, Transport};
 use std::{
     env,
@@ -23,7 +23,7 @@ const ORPHANED: i32 = 3;
 const NO_SUCH_PART: u8 = 4;
 
 /// What a child process can be asked to do.
-pub(super) struct Part<F: Fixture> {
+pub(super) struct Part<F: Surroundings> {
     pub(super) name: &'static str,
     pub(super) play: fn(&Stage<F>, &Cue),
 }
@@ -57,7 +57,7 @@ pub(super) fn part_asked_for() -> Option<String> {
 }
 
 /// Plays a part to its end.
-pub(super) fn play<F: Fixture>(stage: &Stage<F>, parts: &[Part<F>], name: &str) -> ExitCode {
+pub(super) fn play<F: Surroundings>(stage: &Stage<F>, parts: &[Part<F>], name: &str) -> ExitCode {
     let Some(part) = parts.iter().find(|part| part.name == name) else {
         eprintln!("{PART}={name}: there is no such part");
         return ExitCode::from(NO_SUCH_PART);
@@ -88,7 +88,7 @@ pub(super) fn wait_to_be_killed() -> ! {
     }
 }
 
-impl<F: Fixture> Stage<F> {
+impl<F: Surroundings> Stage<F> {
     /// Starts a child that plays `part`.
     #[track_caller]
     pub(super) fn start(&self, part: &'static str, arguments: &[&dyn Display]) -> Child {
@@ -112,7 +112,9 @@ impl<F: Fixture> Stage<F> {
         let input = process.stdin.take();
         Child { part, process, input, lines, patience: self.patience() }
     }
+}
 
+impl<F: Fixture> Stage<F> {
     /// In a child: the sender's role, which a dead process may have had a moment ago.
     #[track_caller]
     pub(super) fn sender_of(&self, name: &ChannelName) -> super::SenderOf<F> {

@@ -1,7 +1,7 @@
 //! Runs cases: each on a thread of its own, so that one that hangs is a failure and not
 //! the end of the run.
 
-use super::{Case, Fixture, Stage};
+use super::{Case, Stage, Surroundings};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{
     any::Any,
@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// Runs the cases that the command line asks for.
-pub(super) fn run<F: Fixture>(fixture: Arc<F>, cases: Vec<Case<F>>) -> ExitCode {
+pub(super) fn run<F: Surroundings>(fixture: Arc<F>, cases: Vec<Case<F>>) -> ExitCode {
     let arguments = Arguments::from_args();
     hide_panics_on_purpose();
     let trials = cases.into_iter().map(|case| {
@@ -36,7 +36,7 @@ pub(super) fn run<F: Fixture>(fixture: Arc<F>, cases: Vec<Case<F>>) -> ExitCode 
 }
 
 /// Runs one case: why it failed, if it did.
-pub(super) fn verdict<F: Fixture>(fixture: Arc<F>, case: &Case<F>) -> Result<(), String> {
+pub(super) fn verdict<F: Surroundings>(fixture: Arc<F>, case: &Case<F>) -> Result<(), String> {
     let limit = fixture.patience() * WAITS_PER_CASE;
     let (done, outcome) = mpsc::channel();
     let run = case.run;

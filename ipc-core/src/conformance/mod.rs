@@ -180,11 +180,14 @@ impl<F: Fixture> Suite<F> {
     /// Plays a part if this process is a child, else runs the cases that the command line
     /// asks for.
     pub fn run(self) -> ExitCode {
-        let Self { fixture, cases, parts } = self;
-        match child::part_asked_for() {
-            Some(part) => child::play(&Stage::new(fixture), &parts, &part),
-            None => harness::run(fixture, cases),
-        }
+        run(self.fixture, self.cases, &self.parts)
+    }
+}
+
+fn run<F: Surroundings>(fixture: Arc<F>, cases: Vec<Case<F>>, parts: &[Part<F>]) -> ExitCode {
+    match child::part_asked_for() {
+        Some(part) => child::play(&Stage::new(fixture), parts, &part),
+        None => harness::run(fixture, cases),
     }
 }
 
@@ -360,8 +363,24 @@ macro_rules! conformance_main {
     };
 }
 
+/// What a stage, the harness and the children need of a fixture, whatever it makes.
+trait Surroundings: Send + Sync + 'static {
+    fn environment(&self) -> Vec<(String, String)>;
+    fn patience(&self) -> Duration;
+}
+
+impl<F: Fixture> Surroundings for F {
+    fn environment(&self) -> Vec<(String, String)> {
+        Fixture::environment(self)
+    }
+
+    fn patience(&self) -> Duration {
+        Fixture::patience(self)
+    }
+}
+
 /// One test.
-struct Case<F: Fixture> {
+struct Case<F: Surroundings> {
     /// What it shows, as a sentence.
     name: &'static str,
     /// Panics where the transport doesn't.

@@ -309,7 +309,7 @@ pub(super) fn expect_from_each<F: Fixture>(
 }
 
 /// Short ones, those around powers of two, and the longest.
-fn interesting_lengths(max: usize) -> BTreeSet<usize> {
+pub(super) fn interesting_lengths(max: usize) -> BTreeSet<usize> {
     let powers = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|&power| power <= max);
     let around = powers.flat_map(|power| [power - 1, power, power + 1]);
     (0..=72).chain(around).chain([max - 1, max]).filter(|&len| len <= max).collect()

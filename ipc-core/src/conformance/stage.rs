@@ -1,7 +1,7 @@
 //! What a case works with: channels of its own that vanish with it, and sending and
 //! receiving that can't hang.
 
-use super::{ChannelOf, Fixture, ReceiverOf, SenderOf, payload::Stamp};
+use super::{ChannelOf, Fixture, ReceiverOf, SenderOf, Surroundings, payload::Stamp};
 use crate::{
     Capabilities, Channel, ChannelError, ChannelName, Receiver, RecvError, SendError, Sender, Transport, Wait,
 };
@@ -26,19 +26,30 @@ pub(super) const BRIEF: Duration = Duration::from_millis(30);
 const FULL_AT_LATEST: u64 = 1_000_000;
 
 /// Where a case is played.
-pub(super) struct Stage<F: Fixture> {
+pub(super) struct Stage<F: Surroundings> {
     fixture: Arc<F>,
 }
 
-impl<F: Fixture> Stage<F> {
+impl<F: Surroundings> Stage<F> {
     pub(super) fn new(fixture: Arc<F>) -> Self {
         Self { fixture }
     }
 
-    pub(super) fn fixture(&self) -> &F {
+    pub(super) fn fixture(&self) -> &Arc<F> {
         &self.fixture
     }
 
+    pub(super) fn patience(&self) -> Duration {
+        self.fixture.patience()
+    }
+
+    /// Waits long enough.
+    pub(super) fn patiently(&self) -> Wait<'static> {
+        Wait::timeout(self.patience())
+    }
+}
+
+impl<F: Fixture> Stage<F> {
     pub(super) fn transport(&self) -> F::Transport {
         self.fixture.transport()
     }
@@ -65,15 +76,6 @@ impl<F: Fixture> Stage<F> {
     pub(super) fn to_be_made(&self) -> Made<F> {
         let (name, transport) = (unused_name(), self.transport());
         Made { name, transport, channel: OnceLock::new(), patience: self.patience() }
-    }
-
-    pub(super) fn patience(&self) -> Duration {
-        self.fixture.patience()
-    }
-
-    /// Waits long enough.
-    pub(super) fn patiently(&self) -> Wait<'static> {
-        Wait::timeout(self.patience())
     }
 
     #[track_caller]
@@ -186,13 +188,21 @@ impl<F: Fixture> Made<F> {
 impl<F: Fixture> Drop for Made<F> {
     fn drop(&mut self) {
         self.close();
-        // A killed child's locks may take the kernel a moment.
-        let removed = unless_busy(self.patience, || self.transport.remove(&self.name));
-        match removed {
-            Ok(()) | Err(ChannelError::NotFound) => {}
-            Err(_) if thread::panicking() => {}
-            Err(error) => panic!("the channel {} is left behind: {error}", self.name),
-        }
+        leave_nothing(&self.name, self.patience, || self.transport.remove(&self.name));
+    }
+}
+
+/// Removes what a case made, unless somebody did so before.
+pub(super) fn leave_nothing(
+    name: &ChannelName,
+    patience: Duration,
+    remove: impl Fn() -> Result<(), ChannelError>,
+) {
+    // A killed child's locks may take the kernel a moment.
+    match unless_busy(patience, remove) {
+        Ok(()) | Err(ChannelError::NotFound) => {}
+        Err(_) if thread::panicking() => {}
+        Err(error) => panic!("the channel {name} is left behind: {error}"),
     }
 }
 

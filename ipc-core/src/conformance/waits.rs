@@ -1,7 +1,7 @@
 //! Waiting: as long as asked, not shorter, and never past a cancellation.
 
 use super::{
-    Capabilities, Case, Fixture, ReceiverOf, SenderOf, cases,
+    Capabilities, Case, Fixture, ReceiverOf, SenderOf, Surroundings, cases,
     payload::Stamp,
     stage::{BRIEF, LEN, Stage, assert_empty},
 };
@@ -274,7 +274,7 @@ fn waits_for_a_message_and_for_room<'c, F: Fixture>(
 
 /// What `action` answers; `cancel` is cancelled meanwhile, and it must answer soon after.
 #[track_caller]
-pub(super) fn cancelled_after<F: Fixture, T: Send>(
+pub(super) fn cancelled_after<F: Surroundings, T: Send>(
     stage: &Stage<F>,
     moment: Duration,
     cancel: &Cancel,
@@ -303,13 +303,13 @@ pub(super) fn not_before<T>(timeout: Duration, action: impl FnOnce() -> T) -> T 
 /// What began at `start` took far less than a missed wake-up costs: all the patience there
 /// is.
 #[track_caller]
-pub(super) fn assert_prompt<F: Fixture>(stage: &Stage<F>, start: Instant) {
+pub(super) fn assert_prompt<F: Surroundings>(stage: &Stage<F>, start: Instant) {
     let (elapsed, limit) = (start.elapsed(), stage.patience() / 10);
     assert!(elapsed < limit, "it took {elapsed:?}");
 }
 
 /// The last instant that the clock can tell, to within a second or so.
-fn farthest_instant() -> Instant {
+pub(super) fn farthest_instant() -> Instant {
     let now = Instant::now();
     let mut ahead = Duration::ZERO;
     for bit in (0..64).rev() {

@@ -12,7 +12,7 @@ mod faulty;
 #[cfg(unix)]
 mod letters;
 
-use super::{Case, Fixture, Suite, harness};
+use super::{Case, Fixture, Suite, Surroundings, harness};
 use crate::{
     Capabilities,
     local::{Local, LocalConfig},
@@ -411,7 +411,7 @@ fn passed<F: Fixture>(suite: &Suite<F>, names: &[&str], fault: &impl Debug) -> V
     passed_of(&suite.fixture, &suite.cases, names, fault)
 }
 
-fn passed_of<F: Fixture>(
+fn passed_of<F: Surroundings>(
     fixture: &Arc<F>,
     cases: &[Case<F>],
     names: &[&str],
