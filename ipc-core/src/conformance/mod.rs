@@ -50,6 +50,16 @@
 //! | `pollable` | [`Pollable`], on Unix |
 //! | `pollable_end_mark` | both of them together |
 //!
+//! # Services
+//!
+//! What has clients and servers instead of senders and receivers has a suite of its own,
+//! instantiated in the same way; all of its cases are for every service:
+//!
+//! | `main` | fixture | tests |
+//! |---|---|---|
+//! | [`conformance_main!`](crate::conformance_main) | [`Fixture`] | [`Transport`], sub-traits by name |
+//! | [`service_conformance_main!`](crate::service_conformance_main) | [`ServiceFixture`] | [`Client`](crate::Client), [`Server`](crate::Server), [`Request`](crate::Request) |
+//!
 //! # Broadcasts, losses, newest values
 //!
 //! Where each message goes to every receiver, a receiver gets what is sent after it was
@@ -91,6 +101,7 @@ mod processes;
 mod redelivered;
 mod selective;
 mod sequenced;
+mod services;
 mod stage;
 mod subtraits;
 mod waits;
@@ -102,6 +113,7 @@ use crate::{
 #[cfg(unix)]
 use crate::{DescriptorReceiver, DescriptorSender, PeerCredentials, Pollable};
 use child::Part;
+pub use services::{ServiceFixture, ServiceSuite};
 use stage::Stage;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
