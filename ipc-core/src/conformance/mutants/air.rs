@@ -4,6 +4,7 @@
 //! Each receiver has a queue of its own and a sender puts its message into each, under one
 //! lock; a queue of shared messages is one that all receivers have.
 
+use super::until;
 #[cfg(unix)]
 use crate::local::bell::{Bell, Ringer};
 use crate::{
@@ -15,7 +16,6 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::{Deref, DerefMut},
     sync::{Arc, Condvar, Mutex, MutexGuard},
-    time::{Duration, Instant},
 };
 
 /// What kind of channel it is.
@@ -319,22 +319,10 @@ impl Shared {
         wait: Wait<'_>,
         mut attempt: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, Unready> {
-        let mut state = self.state();
-        loop {
-            if let Some(answer) = attempt(&mut state) {
-                return Ok(answer);
-            }
-            match wait {
-                _ if state.removed => return Err(Unready::Closed),
-                Wait::Never => return Err(Unready::WouldBlock),
-                _ if wait.is_cancelled() => return Err(Unready::Cancelled),
-                _ if wait.deadline().is_some_and(|until| until <= Instant::now()) => {
-                    return Err(Unready::TimedOut);
-                }
-                // A cancellation rings no bell here, so that it is looked for.
-                _ => state = self.changed.wait_timeout(state, Duration::from_millis(1)).expect("no panic").0,
-            }
-        }
+        until(&self.state, &self.changed, wait, |state| match attempt(state) {
+            None if state.removed => Err(Unready::Closed),
+            answer => Ok(answer),
+        })
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) enum Fault {
     // Waiting.
     NeverWaitsABit,
     TimesOutEarly,
+    TimesOutLate,
     GivesUpFirst,
     OverflowsWait,
     SleepsThrough,
@@ -98,7 +99,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// The wait that is waited instead.
-    fn distort(self, wait: Wait<'_>) -> Wait<'_> {
+    pub(super) fn distort(self, wait: Wait<'_>) -> Wait<'_> {
         static CANCELLED: Cancel = Cancel::new();
         let century = Duration::from_secs(100 * 365 * 86_400);
         let now = Instant::now();
@@ -106,6 +107,7 @@ impl Fault {
             (Self::NeverWaitsABit, Wait::Never, _) => Wait::timeout(Duration::from_millis(1)),
             (_, Wait::Never, _) => Wait::Never,
             (Self::TimesOutEarly, _, Some(until)) => Wait::Until(now + (until - now) / 2),
+            (Self::TimesOutLate, _, Some(until)) => Wait::Until(until + Duration::from_millis(200)),
             (Self::OverflowsWait, _, until) if until.is_none_or(|until| until > now + century) => {
                 Wait::Until(now)
             }
@@ -122,7 +124,7 @@ impl Fault {
         }
     }
 
-    fn gives_up(self, wait: Wait<'_>) -> bool {
+    pub(super) fn gives_up(self, wait: Wait<'_>) -> bool {
         self == Self::GivesUpFirst && wait.deadline().is_some_and(|until| until <= Instant::now())
     }
 }

@@ -6,21 +6,29 @@
 //! case is there at least once.
 
 mod air;
+mod at_the_desk;
 #[cfg(unix)]
 mod by_name;
+mod desk;
 mod faulty;
 #[cfg(unix)]
 mod letters;
 
 use super::{Case, Fixture, Suite, Surroundings, harness};
 use crate::{
-    Capabilities,
+    Capabilities, Unready, Wait,
     local::{Local, LocalConfig},
 };
 use air::{Air, AirConfig, Flaw, Kind};
 use faulty::{Fault, Faulty};
 use rstest::rstest;
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Each fault, and cases that fail for it.
 const CAUGHT: &[(Fault, &[&str])] = &[
@@ -387,6 +395,30 @@ impl Fixture for OnAir {
 
     fn patience(&self) -> Duration {
         self.patience
+    }
+}
+
+/// Waits until `attempt` answers, whatever it answers.
+fn until<S, T>(
+    state: &Mutex<S>,
+    changed: &Condvar,
+    wait: Wait<'_>,
+    mut attempt: impl FnMut(&mut S) -> Result<Option<T>, Unready>,
+) -> Result<T, Unready> {
+    let mut state = state.lock().expect("no panic under it");
+    loop {
+        if let Some(answer) = attempt(&mut state)? {
+            return Ok(answer);
+        }
+        match wait {
+            Wait::Never => return Err(Unready::WouldBlock),
+            _ if wait.is_cancelled() => return Err(Unready::Cancelled),
+            _ if wait.deadline().is_some_and(|until| until <= Instant::now()) => {
+                return Err(Unready::TimedOut);
+            }
+            // A cancellation rings no bell here, so that it is looked for.
+            _ => state = changed.wait_timeout(state, Duration::from_millis(1)).expect("no panic").0,
+        }
     }
 }
 
