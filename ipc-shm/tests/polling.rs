@@ -8,8 +8,9 @@ use common::{
     Arena, Child, Dice, PATIENCE, allow_only, end_after, forbid, fork, name, refuse_flag, say, serve, told,
 };
 use ipc_shm::{
-    Channel, ChannelError, EndMark, Kind, Message, MpmcMessage, MpmcReceiver, Pollable, Receiver, RecvError,
-    Redelivered, Sender, Shm, ShmConfig, ShmReceiver, ShmSender, Transport, Wait, Waiting, WhenFull,
+    Channel, ChannelError, Client, EndMark, Kind, Message, MpmcMessage, MpmcReceiver, Pollable, Receiver,
+    RecvError, Redelivered, Request, Rpc, Sender, Server, Shm, ShmConfig, ShmReceiver, ShmSender, Transport,
+    Wait, Waiting, WhenFull,
 };
 use nix::{
     errno::Errno,
@@ -621,4 +622,28 @@ fn poll_without_descriptors(shm: &Shm) {
     assert!(matches!(channel.receiver(), Err(ChannelError::Busy { .. })));
     drop(rx);
     assert_eq!(fs::File::open("/dev/null").unwrap().as_raw_fd() as u64, free, "all were closed");
+}
+
+#[test]
+fn a_server_is_waited_for_as_receivers_are() {
+    let arena = Arena::new();
+    let config = ShmConfig::new().depth(4).max_message_len(64);
+    let service = Rpc::at(arena.path()).create(&name("x"), &config).unwrap();
+    let (mut client, mut server) = (service.client().unwrap(), service.server().unwrap());
+    for round in 0..3_u8 {
+        assert!(!server.arm().unwrap(), "nothing is asked");
+        assert!(!is_readable(without_timer(server.descriptor().unwrap()), Duration::ZERO));
+        let ticket = client.submit(&[round], Wait::Never).unwrap();
+        until_readable(without_timer(server.descriptor().unwrap()));
+        server.next(Wait::Never).unwrap().respond(&[round, round]).unwrap();
+        assert_eq!(*client.collect(ticket, Wait::timeout(PATIENCE)).unwrap(), [round, round]);
+    }
+    // What is there already is held, and nobody else's.
+    let ticket = client.submit(b"early", Wait::Never).unwrap();
+    assert!(server.arm().unwrap());
+    let mut other = service.server().unwrap();
+    assert!(matches!(other.advance(Wait::Never), Err(RecvError::WouldBlock)));
+    assert!(!other.arm().unwrap());
+    server.next(Wait::Never).unwrap().respond(b"yes").unwrap();
+    assert_eq!(*client.collect(ticket, Wait::timeout(PATIENCE)).unwrap(), *b"yes");
 }

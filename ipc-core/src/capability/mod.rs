@@ -190,15 +190,15 @@ pub trait Redelivered: Receiver {
     fn attempts_of(message: &Self::Message<'_>) -> u32;
 }
 
-/// Receivers to be waited for together with other things, by `poll(2)`, `epoll(7)` or an
-/// asynchronous runtime.
+/// Receivers, and servers, to be waited for together with other things, by `poll(2)`,
+/// `epoll(7)` or an asynchronous runtime.
 ///
 /// ```
-/// use ipc_core::{Pollable, RecvError, Wait};
+/// use ipc_core::{Pollable, Receiver, RecvError, Wait};
 /// use std::{error::Error, io, os::fd::BorrowedFd};
 ///
 /// /// `poll` waits until this descriptor is readable, or another one.
-/// fn serve<R: Pollable>(
+/// fn serve<R: Receiver + Pollable>(
 ///     rx: &mut R,
 ///     handle: impl Fn(&[u8]),
 ///     poll: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
@@ -217,7 +217,7 @@ pub trait Redelivered: Receiver {
 /// }
 /// ```
 #[cfg(unix)]
-pub trait Pollable: Receiver {
+pub trait Pollable {
     /// The descriptor to wait on. It is made at the first call, stays the same one and lives
     /// as long as the endpoint. Wait until it is readable, at a level or at an edge; don't
     /// read from it.
@@ -237,7 +237,7 @@ pub trait Pollable: Receiver {
     ///
     /// # Errors
     ///
-    /// As [`Receiver::advance`], and if the descriptor can't be made. There is nothing to
+    /// As [`Receiver::advance`], or [`Server::advance`](crate::Server::advance), and if the descriptor can't be made. There is nothing to
     /// wait for then.
     fn arm(&mut self) -> Result<bool, RecvError>;
 }

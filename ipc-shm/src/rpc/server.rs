@@ -12,8 +12,8 @@ use crate::{
     segment::Attachment,
     wait::{Awaited, Bed, Waiter, Waiting},
 };
-use ipc_core::{ChannelError, RecvError, Request, SendError, Server, Wait};
-use std::{ops::Deref, ptr::NonNull, slice};
+use ipc_core::{ChannelError, OsError, Pollable, RecvError, Request, SendError, Server, Wait};
+use std::{ops::Deref, os::fd::BorrowedFd, ptr::NonNull, slice};
 
 /// An answering end of a service in shared memory.
 ///
@@ -103,6 +103,26 @@ impl Awaited for Next<'_> {
     }
 }
 
+/// The same, held once it is there.
+struct Taking<'a> {
+    next: Next<'a>,
+    taken: &'a mut Option<Taken>,
+}
+
+impl Awaited for Taking<'_> {
+    type Answer = ();
+    type Error = RecvError;
+
+    fn poll(&mut self) -> Result<Option<()>, RecvError> {
+        *self.taken = self.next.poll()?;
+        Ok(self.taken.map(drop))
+    }
+
+    fn look_around(&mut self) -> Result<(), RecvError> {
+        self.next.look_around()
+    }
+}
+
 impl Server for RpcServer {
     type Request<'a> = RpcRequest<'a>;
 
@@ -130,6 +150,24 @@ impl Server for RpcServer {
         assert!(self.attachment.is_ours(), "held() in a forked child");
         let taken = self.taken.expect("held() without a successful advance()");
         RpcRequest { server: self, taken }
+    }
+}
+
+impl Pollable for RpcServer {
+    fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        self.waiter.descriptor(&self.attachment)
+    }
+
+    /// A request that is found is taken, and held for the next [`advance`](Server::advance).
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        if !self.attachment.is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.taken.is_some() {
+            return Ok(true);
+        }
+        let next = Next { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
+        self.waiter.arm(&self.attachment, Taking { next, taken: &mut self.taken })
     }
 }
 
