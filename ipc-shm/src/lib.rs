@@ -88,8 +88,8 @@
 //! What is beyond sending and receiving is traits: [`BatchSender`] and [`BatchReceiver`] move
 //! many messages with one commit and one wake-up, [`Sequenced`] and [`Redelivered`] make loss
 //! and repetition visible, [`EndMark`] ends a stream, [`Pollable`] lends a descriptor for
-//! `poll(2)` and `epoll(7)`, [`Client`] and [`Server`] are calls. Every receiver is pollable, and
-//! every server; not those who only look on, and sealed ends: nobody else reads that they wait.
+//! `poll(2)` and `epoll(7)`, [`Client`] and [`Server`] are calls. Receivers and servers of named
+//! channels are pollable; observers and sealed ends aren't.
 //!
 //! State that is shared rather than sent is in [`sync`].
 //!
