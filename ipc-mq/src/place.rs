@@ -15,6 +15,7 @@
 
 use crate::{
     flock::{Locked, holder},
+    limit,
     wait::uninterrupted,
 };
 use ipc_core::{ChannelError, ChannelName, OsError};
@@ -305,7 +306,7 @@ impl<D: AsFd> Folder<D> {
     /// All names of channels behind this prefix, sorted.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<ChannelName>, ChannelError> {
         let descriptor = uninterrupted(|| openat(&self.descriptor, ".", DIRECTORY, Mode::empty()))
-            .map_err(|errno| OsError::new("openat", errno))?;
+            .map_err(|errno| limit::explained("openat", errno))?;
         let mut directory = entries(descriptor)?;
         let mut names = Vec::new();
         for entry in directory.iter() {
@@ -380,6 +381,9 @@ pub(crate) fn entries(descriptor: OwnedFd) -> Result<Dir, OsError> {
 
 /// Why a directory or a file can't be used.
 fn refusal(call: &'static str, path: &Path, errno: Errno) -> ChannelError {
+    if let Some(text) = limit::no_descriptors(errno) {
+        return ChannelError::Limit(text);
+    }
     let path = path.display();
     match errno {
         Errno::ENOENT => ChannelError::InvalidConfig(format!(
@@ -394,11 +398,6 @@ fn refusal(call: &'static str, path: &Path, errno: Errno) -> ChannelError {
         Errno::ENOSPC | Errno::EDQUOT => ChannelError::Limit(format!(
             "the file system of {path} is full: make room, or enlarge it (`ipc doctor` says which and how)"
         )),
-        Errno::EMFILE => ChannelError::Limit(
-            "this process has as many files open as RLIMIT_NOFILE allows: \
-             close some or raise it with `ulimit -n`"
-                .into(),
-        ),
         Errno::EOPNOTSUPP => ChannelError::Unsupported(format!(
             "the file system of {path} has no unnamed files: set IPC_DIR to a directory on another one"
         )),

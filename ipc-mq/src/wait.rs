@@ -6,6 +6,7 @@
 //! faster. What is left is worked out from the monotonic clock each time, so that neither a
 //! signal nor a step of the wall clock shortens or prolongs the wait.
 
+use crate::limit;
 use ipc_core::{OsError, Unready, Wait};
 use nix::{
     errno::Errno,
@@ -231,7 +232,7 @@ struct Bell {
 impl Bell {
     fn new(pid: u32) -> Result<Self, OsError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let eventfd = EventFd::from_flags(flags).map_err(|errno| OsError::new("eventfd", errno))?;
+        let eventfd = EventFd::from_flags(flags).map_err(|errno| limit::explained("eventfd", errno))?;
         Ok(Self { eventfd, pid })
     }
 

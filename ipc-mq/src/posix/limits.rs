@@ -2,9 +2,10 @@
 //! limit, its value, what was asked for, and what raises it.
 
 use super::sys::{self, Geometry};
+use crate::limit;
 use ipc_core::{ChannelError, OsError};
 use nix::errno::Errno;
-use std::{fs, io, mem::size_of};
+use std::{fs, mem::size_of};
 
 /// No queue is deeper, whoever makes it (`HARD_MSGMAX`).
 const HARD_DEPTH_MAX: usize = 65_536;
@@ -57,7 +58,7 @@ pub(crate) fn explain_create(errno: Errno, asked: Geometry) -> ChannelError {
         )),
         Errno::ENOSPC => ChannelError::Limit(too_many_queues()),
         // The kernel has one error for two limits.
-        Errno::EMFILE if !out_of_descriptors() => ChannelError::Limit(too_many_bytes(asked)),
+        Errno::EMFILE if !limit::is_out_of_descriptors() => ChannelError::Limit(too_many_bytes(asked)),
         Errno::EACCES | Errno::EPERM => {
             ChannelError::NotPermitted("this process may not make queues here".into())
         }
@@ -67,17 +68,11 @@ pub(crate) fn explain_create(errno: Errno, asked: Geometry) -> ChannelError {
 
 /// Why a queue could not be opened, where that has nothing to do with its settings.
 pub(crate) fn explain_any(call: &'static str, errno: Errno) -> ChannelError {
+    if let Some(text) = limit::no_descriptors(errno) {
+        return ChannelError::Limit(text);
+    }
     match errno {
         Errno::ENOENT => ChannelError::NotFound,
-        Errno::EMFILE => ChannelError::Limit(
-            "this process has as many files open as RLIMIT_NOFILE allows: \
-             close some or raise it with `ulimit -n`"
-                .into(),
-        ),
-        Errno::ENFILE => ChannelError::Limit(
-            "this system has as many files open as fs.file-max allows: raise it with `sysctl fs.file-max=N`"
-                .into(),
-        ),
         Errno::ENOMEM => ChannelError::Limit(
             "the kernel has no memory left for the queue: ask for less or free some".into(),
         ),
@@ -148,12 +143,6 @@ fn queue_bytes(geometry: Geometry) -> u64 {
     let bookkeeping =
         depth.saturating_mul(MESSAGE_BYTES).saturating_add(depth.min(PRIORITIES) * PRIORITY_BYTES);
     payload.saturating_add(bookkeeping) as u64
-}
-
-/// Whether this process can't open anything at all.
-fn out_of_descriptors() -> bool {
-    let error = fs::File::open("/").err();
-    error.is_some_and(|error: io::Error| error.raw_os_error() == Some(Errno::EMFILE as i32))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! `nix` has these calls too, but leaves `mq_open` without its last two arguments when a
 //! queue is to be created with the kernel's defaults, and doesn't close descriptors.
 
-use crate::wait::uninterrupted;
+use crate::{limit, wait::uninterrupted};
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -235,7 +235,7 @@ pub(crate) fn mounted_queues(path: &Path) -> Result<Option<OwnedFd>, OsError> {
     let directory = match uninterrupted(|| open(path, DIRECTORY, Mode::empty())) {
         Ok(directory) => directory,
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => return Ok(None),
-        Err(errno) => return Err(OsError::new("open", errno)),
+        Err(errno) => return Err(limit::explained("open", errno)),
     };
     let kind = fstatfs(&directory).map_err(|errno| OsError::new("fstatfs", errno))?.filesystem_type();
     Ok((kind == MQUEUE).then_some(directory))
@@ -245,7 +245,7 @@ pub(crate) fn mounted_queues(path: &Path) -> Result<Option<OwnedFd>, OsError> {
 /// process's mount table and goes with its descriptor, `fsopen(2)`, `fsconfig(2)` and
 /// `fsmount(2)`. Takes CAP_SYS_ADMIN.
 pub(crate) fn detached_queues() -> Result<OwnedFd, OsError> {
-    let os = |call| move |errno: Errno| OsError::new(call, errno);
+    let os = |call| move |errno| limit::explained(call, errno);
     let context = uninterrupted(|| fsopen(c"mqueue")).map_err(os("fsopen"))?;
     uninterrupted(|| fsconfig_create(&context)).map_err(os("fsconfig"))?;
     let mount = fsmount(&context).map_err(os("fsmount"))?;

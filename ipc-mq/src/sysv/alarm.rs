@@ -2,6 +2,7 @@
 //! transport's documentation for why.
 
 use super::sys::{self, Handler, Timer};
+use crate::limit;
 use ipc_core::{ChannelError, OsError, Unready, Wait};
 use nix::errno::Errno;
 use std::{
@@ -99,7 +100,7 @@ impl Alarm {
             if let Some(alarm) = alarm.as_ref().filter(|alarm| alarm.pid == pid) {
                 return Ok(Arc::clone(alarm));
             }
-            let timer = Timer::for_this_thread().map_err(|errno| OsError::new("timer_create", errno))?;
+            let timer = Timer::for_this_thread().map_err(no_timer)?;
             let state = Mutex::new(State { timer, waiting: false });
             Ok(Arc::clone(alarm.insert(Arc::new(Self { pid, state }))))
         })
@@ -169,6 +170,20 @@ impl Drop for Watch<'_> {
         if self.blocked {
             let _ = sys::block_alarm(true);
         }
+    }
+}
+
+/// A timer has room for its signal from the beginning.
+fn no_timer(errno: Errno) -> OsError {
+    let call = "timer_create";
+    match errno {
+        Errno::EAGAIN => limit::failure(
+            call,
+            "this user has as many signals under way as it may, and who waits with a deadline or a cancellation takes one",
+            limit::QUEUED_SIGNALS,
+            "wait without either",
+        ),
+        errno => OsError::new(call, errno),
     }
 }
 

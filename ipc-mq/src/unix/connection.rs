@@ -4,7 +4,10 @@ use super::{
     channel::Found,
     packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE},
 };
-use crate::wait::{Waiter, uninterrupted};
+use crate::{
+    limit::{self, Limit},
+    wait::{Waiter, uninterrupted},
+};
 use ipc_core::{OsError, SendError, Unready, Wait};
 use nix::{
     errno::Errno,
@@ -65,7 +68,7 @@ impl Connection {
     fn try_open(found: &Found) -> Result<Option<Self>, OsError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-            .map_err(|errno| OsError::new("socket", errno))?;
+            .map_err(|errno| limit::explained("socket", errno))?;
         if found.settings.buffer_bytes > 0 {
             // The kernel doubles the figure, for its bookkeeping.
             let half = (found.settings.buffer_bytes / 2).min(i32::MAX as usize);
@@ -200,8 +203,8 @@ impl Failure {
 
 /// Tells when a receiver comes, or the channel goes.
 fn arrivals(found: &Found) -> Result<Inotify, OsError> {
-    let arrivals = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-        .map_err(|errno| OsError::new("inotify_init1", errno))?;
+    let arrivals =
+        Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(too_many_instances)?;
     for (path, events) in [
         (found.folder.path(), AddWatchFlags::IN_MOVED_TO),
         (&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF),
@@ -209,10 +212,35 @@ fn arrivals(found: &Found) -> Result<Inotify, OsError> {
         match arrivals.add_watch(path, events) {
             // Gone already: the first look says so.
             Ok(_) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(OsError::new("inotify_add_watch", errno)),
+            Err(errno) => return Err(too_many_watches(errno)),
         }
     }
     Ok(arrivals)
+}
+
+/// `EMFILE` means that the user has too many instances, or the process too many descriptors.
+fn too_many_instances(errno: Errno) -> OsError {
+    let call = "inotify_init1";
+    match errno {
+        Errno::EMFILE if !limit::is_out_of_descriptors() => {
+            exhausted(call, "instances", limit::INOTIFY_INSTANCES)
+        }
+        errno => limit::explained(call, errno),
+    }
+}
+
+fn too_many_watches(errno: Errno) -> OsError {
+    let call = "inotify_add_watch";
+    match errno {
+        Errno::ENOSPC => exhausted(call, "watches", limit::INOTIFY_WATCHES),
+        errno => OsError::new(call, errno),
+    }
+}
+
+fn exhausted(call: &'static str, kind: &str, limit: Limit) -> OsError {
+    let what =
+        format!("this user has too many inotify {kind}, and each sender that waits for a receiver takes one");
+    limit::failure(call, &what, limit, "start the receiver first")
 }
 
 fn block(socket: &OwnedFd) -> Result<(), Errno> {

@@ -14,7 +14,7 @@ use super::{
     transport::lock_role,
     turn::Turn,
 };
-use crate::{flock::Locked, wait};
+use crate::{flock::Locked, limit, wait};
 use ipc_core::{ChannelError, Credentials, OsError};
 use nix::{
     errno::Errno,
@@ -81,8 +81,10 @@ impl Listener {
         let os = |call| move |errno: Errno| OsError::new(call, errno);
         let (name, new) = (settings.socket_name(), settings.new_socket_name());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(os("socket"))?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+            .map_err(|errno| limit::explained("socket", errno))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(|errno| limit::explained("epoll_create1", errno))?;
         // The new socket takes the name when it listens, or a sender could come too early and
         // wait for ever.
         let address = found.address(&new)?;
@@ -274,7 +276,7 @@ impl Listener {
                 self.close_the_door()?;
                 return Ok(false);
             }
-            Err(errno) => return Err(OsError::new("accept4", errno)),
+            Err(errno) => return Err(limit::explained("accept4", errno)),
         };
         match self.admit(&socket) {
             Ok(Some((index, credentials))) => {

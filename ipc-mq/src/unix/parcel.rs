@@ -2,6 +2,7 @@
 //! that the receiver can read it in place without trusting anybody.
 
 use super::memory::{self, Pages};
+use crate::limit;
 use ipc_core::OsError;
 use nix::{
     errno::Errno,
@@ -26,7 +27,7 @@ impl Sealed {
     /// A copy of `message`, by `write`: it fills new pages without clearing them first, which is
     /// faster than to map and fault them in. Long ones go into huge pages where there are any.
     pub(crate) fn copy_of(message: &[u8]) -> Result<Self, OsError> {
-        let mut file = File::from(create().map_err(|errno| OsError::new("memfd_create", errno))?);
+        let mut file = File::from(create().map_err(|errno| limit::explained("memfd_create", errno))?);
         memory::ask_for_huge_pages(file.as_fd(), message.len())?;
         file.write_all(message).map_err(|error| OsError::new("write", error))?;
         memory::seal(file.as_fd()).map_err(|errno| OsError::new("fcntl", errno))?;

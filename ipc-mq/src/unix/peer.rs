@@ -7,6 +7,7 @@ use super::{
     store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
+use crate::limit;
 use ipc_core::{Credentials, OsError};
 use nix::errno::Errno;
 use std::{
@@ -137,9 +138,8 @@ fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError
 /// A message's descriptors were lost because this process may have no more of them.
 #[cold]
 fn out_of_descriptors() -> OsError {
-    let advice = "a message's descriptors are lost, since this process may have no more of them: raise the \
-                  limit with `ulimit -n`, or close some";
-    OsError::new("recvmsg", std::io::Error::other(advice))
+    let what = "a message's descriptors are lost, since this process may have no more of them";
+    limit::failure("recvmsg", what, limit::DESCRIPTORS, "close some")
 }
 
 /// A packet that is one of ours.

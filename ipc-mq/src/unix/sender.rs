@@ -6,7 +6,10 @@ use super::{
     packet::{HEADER_LEN, Header, Kind, MAX_DESCRIPTORS},
     parcel::Sealed,
 };
-use crate::wait::{Patience, Waiter, is_ready};
+use crate::{
+    limit,
+    wait::{Patience, Waiter, is_ready},
+};
 use ipc_core::{
     DescriptorSender, Loan, OsError, Rejected, SendError, Sender, TooManyDescriptors, Unready, Wait,
 };
@@ -198,13 +201,10 @@ fn transmit(
 /// The words for the limits that a packet can meet.
 fn explain(Failure { call, errno }: Failure) -> OsError {
     match errno {
-        Errno::ETOOMANYREFS => OsError::new(
-            call,
-            std::io::Error::other(
-                "this user has as many descriptors under way as RLIMIT_NOFILE allows: \
-                 let the receiver catch up, or raise it with `ulimit -n` (`ipc doctor` explains the limit)",
-            ),
-        ),
+        Errno::ETOOMANYREFS => {
+            let what = "this user has as many descriptors under way as one process may have";
+            limit::failure(call, what, limit::DESCRIPTORS, "let the receiver catch up")
+        }
         other => OsError::new(call, other),
     }
 }

@@ -18,6 +18,7 @@ use nix::{
 };
 use std::{
     env, fs,
+    io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
     process::Command,
     sync::{
@@ -86,15 +87,54 @@ impl TestQueue {
 /// Runs `body` in a process of its own, since user, umask and limits belong to the process:
 /// the test called `test` starts itself anew, alone.
 pub(crate) fn alone(test: &str, body: impl FnOnce()) {
+    let refused = alone_by(Command::new(env::current_exe().unwrap()), test, body);
+    assert_eq!(refused, None);
+}
+
+/// The same as root of a user namespace and a mount namespace of its own; skipped where there are
+/// none to be had.
+pub(crate) fn alone_in_namespaces(test: &str, body: impl FnOnce()) {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount"]).arg(env::current_exe().unwrap());
+    if let Some(why) = alone_by(command, test, body) {
+        skip(&format!("no user namespaces here: {}", why.lines().next().unwrap_or_default()));
+    }
+}
+
+/// What `command` says if it doesn't come so far as to run the test.
+fn alone_by(mut command: Command, test: &str, body: impl FnOnce()) -> Option<String> {
     const ALONE: &str = "IPC_MQ_TEST_ALONE";
     if env::var_os(ALONE).is_some() {
-        return body();
+        body();
+        return None;
     }
-    let mut child = Command::new(env::current_exe().unwrap());
-    let output = child.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let output = match command.args(["--exact", test, "--nocapture"]).env(ALONE, "1").output() {
+        Ok(output) => output,
+        Err(error) => return Some(error.to_string()),
+    };
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if !said.contains("running 1 test") {
+        return Some(said.into_owned());
+    }
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     print!("{said}");
+    said.lines().filter_map(|line| line.strip_prefix(SKIPPED)).for_each(say_skipped);
+    None
+}
+
+/// What stands before the name of a test that can't be made here, and why.
+const SKIPPED: &str = "skipped: ";
+
+/// Says that the test can't be made here, or not all of it, and why.
+pub(crate) fn skip(why: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    say_skipped(&format!("{test}: {}", why.trim().replace('\n', " ")));
+}
+
+/// Past the harness, which keeps what tests print that pass.
+fn say_skipped(what: &str) {
+    // The harness may have begun the line.
+    writeln!(std::io::stdout().lock(), "\n{SKIPPED}{what}").unwrap();
 }
 
 /// While it lives, the process has no privileges. Only for processes of one's own.
