@@ -7,7 +7,7 @@ mod common;
 use common::{
     alone,
     faults::{fail, known, mark},
-    fresh_name,
+    fresh_name, skip,
 };
 use ipc_core::Wait;
 use ipc_mq::{
@@ -129,7 +129,7 @@ impl World {
     /// For a process of its own. `None` where there are no namespaces to be had.
     fn new() -> Option<Self> {
         if unshare(CloneFlags::CLONE_NEWIPC).is_err() {
-            println!("not tested: it takes an IPC namespace of one's own");
+            skip("it takes an IPC namespace of one's own");
             return None;
         }
         let directory = std::env::temp_dir().join(fresh_name().as_str());

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Removed, fresh_name, small};
+use common::{Removed, fresh_name, skip, small};
 use ipc_mq::{
     Channel, Mq, MqReceiver, PriorityReceiver, PrioritySender, Receiver, Sender, Sysv, SysvConfig, Transport,
     TypeSender, Wait,
@@ -95,7 +95,7 @@ fn foreigner(language: &str) -> Option<(Command, PathBuf)> {
     fs::create_dir(&place).unwrap();
     let tool = if language == "c" { "cc" } else { "python3" };
     if Command::new(tool).arg("--version").output().is_err() {
-        println!("not tested: there is no {tool}");
+        skip(&format!("there is no {tool}"));
         fs::remove_dir_all(place).unwrap();
         return None;
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{DEPTH, MAX_LEN, OrdinaryUser, Removed, TestQueue, alone, fresh_name, small};
+use common::{DEPTH, MAX_LEN, OrdinaryUser, Removed, TestQueue, alone, fresh_name, skip, small};
 use ipc_mq::{
     Channel, ChannelError, Mq, MqConfig, PrioritySender, Receiver, RecvError, Sender, Transport, Wait,
 };
@@ -235,7 +235,7 @@ fn the_list_is_complete_and_sorted() {
 fn without_a_mount_or_privileges_the_list_says_what_to_do() {
     alone("without_a_mount_or_privileges_the_list_says_what_to_do", || {
         if privately(hide_mount_point).is_none() {
-            return;
+            return skip("it takes a mount namespace of one's own");
         }
         let _ordinary = OrdinaryUser::new();
         let answer = Mq::new().list();
@@ -248,7 +248,7 @@ fn without_a_mount_or_privileges_the_list_says_what_to_do() {
 fn where_the_queues_are_mounted_everybody_lists_them_and_sees_their_path() {
     alone("where_the_queues_are_mounted_everybody_lists_them_and_sees_their_path", || {
         if privately(mount_queues).is_none() {
-            return;
+            return skip("it takes a mount namespace of one's own");
         }
         let _ordinary = OrdinaryUser::new();
         let queue = TestQueue::small();
@@ -262,7 +262,7 @@ fn where_the_queues_are_mounted_everybody_lists_them_and_sees_their_path() {
 fn a_path_in_another_namespace_is_not_taken_for_the_queues() {
     alone("a_path_in_another_namespace_is_not_taken_for_the_queues", || {
         if privately(mount_queues).is_none() {
-            return;
+            return skip("it takes a mount namespace of one's own");
         }
         let outside = TestQueue::small();
         assert!(Mq::new().stat(&outside.name.0).unwrap().path.is_some());
@@ -361,7 +361,7 @@ fn a_strangers_queue_is_neither_opened_nor_removed() {
     alone("a_strangers_queue_is_neither_opened_nor_removed", || {
         let queue = TestQueue::small();
         if !geteuid().is_root() {
-            return; // Only root can be two users.
+            return skip("it takes root to be somebody else");
         }
         let _ordinary = OrdinaryUser::new();
         let refusals = [
@@ -380,7 +380,7 @@ fn a_strangers_queue_is_neither_opened_nor_removed() {
 fn a_refusal_says_whose_the_queue_is_where_that_can_be_seen() {
     alone("a_refusal_says_whose_the_queue_is_where_that_can_be_seen", || {
         if privately(mount_queues).is_none() {
-            return;
+            return skip("it takes a mount namespace of one's own");
         }
         let queue = TestQueue::small();
         let _ordinary = OrdinaryUser::new();

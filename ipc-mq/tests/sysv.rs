@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    OrdinaryUser, alone, await_child, fresh_name, in_child, start_child, wait_until_process_sleeps_in,
+    OrdinaryUser, alone, await_child, fresh_name, in_child, skip, start_child, wait_until_process_sleeps_in,
 };
 use ipc_mq::{
     ByPriority, Cancel, Channel, ChannelError, ChannelName, Peek, PeekError, PrioritySender, Receiver,
@@ -244,7 +244,7 @@ fn messages_of_other_programs_are_received_whatever_their_length_and_type() {
     let mut copy = Vec::new();
     match rx.peek(0, &mut copy) {
         Ok(found) => assert!(found && copy == [5; 4 * MAX_LEN]),
-        Err(PeekError::Unsupported(_)) => println!("not tested: this kernel copies no messages"),
+        Err(PeekError::Unsupported(_)) => skip("this kernel copies no messages"),
         Err(error) => panic!("{error}"),
     }
     let message = rx.try_recv().unwrap();
@@ -296,7 +296,7 @@ fn a_name_whose_queue_is_gone_is_free() {
 #[test]
 fn somebody_elses_queue_under_a_key_of_ours_is_not_taken_for_ours() {
     if !geteuid().is_root() {
-        return println!("not tested: it takes root to be somebody else");
+        return skip("it takes root to be somebody else");
     }
     alone("somebody_elses_queue_under_a_key_of_ours_is_not_taken_for_ours", || {
         let queue = Queue::new();
@@ -315,7 +315,7 @@ fn somebody_elses_queue_under_a_key_of_ours_is_not_taken_for_ours() {
 #[test]
 fn a_strangers_queue_is_neither_used_nor_removed() {
     if !geteuid().is_root() {
-        return println!("not tested: it takes root to be somebody else");
+        return skip("it takes root to be somebody else");
     }
     alone("a_strangers_queue_is_neither_used_nor_removed", || {
         let queue = Queue::new();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{NOBODY, OrdinaryUser, alone, fresh_name, killed_after};
+use common::{NOBODY, OrdinaryUser, alone, fresh_name, killed_after, skip};
 use ipc_mq::{Channel, ChannelError, ChannelName, Receiver, SendError, Sender, Sysv, SysvConfig, Transport};
 use nix::{
     errno::Errno,
@@ -67,7 +67,7 @@ fn make_as_others(key: u32, mode: libc::c_int) -> i32 {
 fn is_apart() -> bool {
     let apart = unshare(CloneFlags::CLONE_NEWIPC).is_ok();
     if !apart {
-        println!("not tested: it takes an IPC namespace of one's own");
+        skip("it takes an IPC namespace of one's own");
     }
     apart
 }
@@ -154,7 +154,7 @@ fn a_half_made_queue_is_removed_with_its_name() {
 #[test]
 fn a_strangers_private_queue_under_a_key_of_ours_is_not_taken_for_ours() {
     if !geteuid().is_root() {
-        return println!("not tested: it takes root to be somebody else");
+        return skip("it takes root to be somebody else");
     }
     alone("a_strangers_private_queue_under_a_key_of_ours_is_not_taken_for_ours", || {
         let (_place, name) = (Place::of_ordinary_user(), fresh_name());

@@ -4,7 +4,7 @@
 mod common;
 
 use common::sockets::{MAX_LEN, Place, name, open_descriptors};
-use common::{OrdinaryUser, alone, await_child, start_child};
+use common::{OrdinaryUser, alone, await_child, skip, start_child};
 use ipc_mq::{
     Channel, ChannelError, ChannelName, DescriptorReceiver, DescriptorSender, Loan, PeerCredentials,
     Receiver, RecvError, SendError, Sender, Transport, UnixConfig, UnixReceiver, Wait,
@@ -378,7 +378,7 @@ fn a_removed_channel_ends_the_wait_for_a_receiver() {
 #[test]
 fn others_are_let_in_by_the_list_and_by_nothing_else() {
     if !geteuid().is_root() {
-        return println!("not tested: it takes root to be somebody else");
+        return skip("it takes root to be somebody else");
     }
     alone("others_are_let_in_by_the_list_and_by_nothing_else", || {
         let place = Place::new();

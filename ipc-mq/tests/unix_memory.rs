@@ -7,6 +7,7 @@ mod common;
 use common::{
     alone,
     faults::{fail, mark},
+    skip,
     sockets::{Place, name},
 };
 use ipc_mq::{
@@ -115,7 +116,7 @@ fn a_message_of_many_mebibytes_is_in_huge_pages_where_there_are_any() {
         assert!(*message == bytes[..len]);
         let huge = in_huge_pages(message.as_ptr());
         if huge == 0 && !system_gives_huge_pages() {
-            return println!("not tested: this system gives no huge pages now");
+            return skip("this system gives no huge pages now");
         }
         assert_eq!(huge, len >> 21 << 21, "of {len}");
     }
@@ -204,7 +205,7 @@ fn a_descriptor_that_can_not_be_closed_holds_up_nobody() {
 fn a_descriptor_of_another_user_holds_up_nobody_either() {
     use common::{NOBODY, OrdinaryUser};
     if !nix::unistd::geteuid().is_root() {
-        return println!("not tested: it takes root to be somebody else");
+        return skip("it takes root to be somebody else");
     }
     alone("a_descriptor_of_another_user_holds_up_nobody_either", || {
         let place = Place::new();
