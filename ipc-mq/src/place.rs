@@ -2,7 +2,8 @@
 //!
 //! It is `/dev/shm/ipc-mq-UID` (in the system's temporary directory where there is no
 //! `/dev/shm`), or `.mq` in the directory that `IPC_DIR` names: no channel's name begins with
-//! a dot, so nothing else is called so. It is made with mode 0700, and used only if it is a
+//! a dot, so nothing else is called so. There others may write to the directory around it only if
+//! that has the sticky bit, or is ours, root's or a trusted user's. It is made with mode 0700, and used only if it is a
 //! directory itself, belongs to its user and can't be written by others. It is opened and
 //! checked each time, since it may be another one by then: one directory, in which
 //! `sysv:orders` and `unix:orders` lie side by side, so that there is one to open.
@@ -24,7 +25,7 @@ use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat},
     sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
-    unistd::{UnlinkatFlags, close, geteuid, linkat, symlinkat, unlinkat},
+    unistd::{AccessFlags, UnlinkatFlags, close, faccessat, geteuid, linkat, symlinkat, unlinkat},
 };
 use std::{
     env,
@@ -45,6 +46,8 @@ const LONGEST_FILE: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     path: Arc<Path>,
+    /// In a directory that somebody chose, and others may write to.
+    is_in_chosen: bool,
     /// Users besides this one whose directories and files are believed.
     trusted_uids: Arc<[u32]>,
 }
@@ -52,15 +55,15 @@ pub(crate) struct Home {
 impl Home {
     /// This user's own.
     pub(crate) fn of_user() -> Self {
-        Self::at(match env::var_os("IPC_DIR").filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path).join(".mq"),
-            None => default_parent().join(format!("ipc-mq-{}", geteuid())),
-        })
+        match env::var_os("IPC_DIR").filter(|path| !path.is_empty()) {
+            Some(path) => Self { is_in_chosen: true, ..Self::at(PathBuf::from(path).join(".mq")) },
+            None => Self::at(default_parent().join(format!("ipc-mq-{}", geteuid()))),
+        }
     }
 
     /// A directory that was chosen.
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path: path.into(), trusted_uids: Arc::default() }
+        Self { path: path.into(), is_in_chosen: false, trusted_uids: Arc::default() }
     }
 
     /// The same, where these users' files are believed too.
@@ -122,13 +125,18 @@ impl Home {
 
     #[cold]
     fn make(&self) -> Result<(), ChannelError> {
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        let parent = parent_of(&self.path);
         // Where it leads is the system's affair, a symbolic link included.
         let flags = DIRECTORY.difference(OFlag::O_NOFOLLOW) | OFlag::O_PATH;
-        let parent = uninterrupted(|| open(parent, flags, Mode::empty()))
-            .map_err(|errno| refusal("open", parent, errno))?;
+        let opened = uninterrupted(|| open(parent, flags, Mode::empty())).map_err(|errno| match errno {
+            Errno::ENOENT => missing(parent),
+            other => refusal("open", parent, other),
+        })?;
+        if self.is_in_chosen {
+            self.check_parent(&status(&opened)?)?;
+        }
         let name = self.path.file_name().ok_or_else(|| refusal("mkdirat", &self.path, Errno::ENOENT))?;
-        match mkdirat(parent, name, Mode::S_IRWXU) {
+        match mkdirat(opened, name, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(refusal("mkdirat", &self.path, errno)),
         }
@@ -156,7 +164,28 @@ impl Home {
                 found.st_mode & 0o777
             )));
         }
+        if self.is_in_chosen {
+            let parent = fstatat(&directory, "..", AtFlags::empty());
+            self.check_parent(&parent.map_err(|errno| OsError::new("fstatat", errno))?)?;
+        }
         Ok(Some((directory, uid)))
+    }
+
+    /// Where anybody may write and names aren't their owners' alone, anybody can take our
+    /// directory's name away. That is up to whose directory it is: us, the administrator, or
+    /// somebody who is trusted.
+    fn check_parent(&self, found: &FileStat) -> Result<(), ChannelError> {
+        let (owner, uid) = (found.st_uid, geteuid().as_raw());
+        let is_safe = found.st_mode & 0o022 == 0 || found.st_mode & Mode::S_ISVTX.bits() != 0;
+        if is_safe || owner == 0 || owner == uid || self.trusted_uids.contains(&owner) {
+            return Ok(());
+        }
+        let path = parent_of(&self.path).display();
+        Err(ChannelError::NotPermitted(format!(
+            "{path} belongs to user {owner}, we are user {uid}, and others can rename and remove what is in it \
+             (mode {:03o}): trust that user, have it do `chmod +t {path}`, or set IPC_DIR to a directory of yours",
+            found.st_mode & 0o7777
+        )))
     }
 }
 
@@ -256,7 +285,8 @@ impl<D: AsFd> Folder<D> {
     pub(crate) fn publish(&self, name: &str, text: &str, mode: u32) -> Result<OpenFile, ChannelError> {
         let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let unnamed = uninterrupted(|| openat(&self.descriptor, ".", flags, Mode::from_bits_truncate(mode)));
-        let mut file = File::from(unnamed.map_err(|errno| refusal("openat", self.path(), errno))?);
+        let mut file =
+            File::from(unnamed.map_err(|errno| refusal("openat", &self.path().join(name), errno))?);
         let mut status = status(&file)?;
         if status.st_mode & 0o7777 != mode {
             // The umask took from it.
@@ -320,6 +350,12 @@ impl<D: AsFd> Folder<D> {
 }
 
 impl LockedFolder {
+    /// Refuses where the name can't be taken away.
+    pub(crate) fn check_removable(&self, name: &str) -> Result<(), ChannelError> {
+        faccessat(self, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS)
+            .map_err(|errno| refusal("faccessat", &self.path().join(name), errno))
+    }
+
     /// Takes a channel's name away, if it is there.
     pub(crate) fn unlink(&self, name: &str) -> Result<(), ChannelError> {
         self.unlink_own(name)
@@ -379,22 +415,32 @@ pub(crate) fn entries(descriptor: OwnedFd) -> Result<Dir, OsError> {
     })
 }
 
+/// In which directory it is.
+fn parent_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// The directory that a path is to be in isn't there.
+fn missing(directory: &Path) -> ChannelError {
+    let path = directory.display();
+    ChannelError::InvalidConfig(format!(
+        "the directory {path} doesn't exist: make it with `mkdir -m 700 {path}`, or unset IPC_DIR"
+    ))
+}
+
 /// Why a directory or a file can't be used.
-fn refusal(call: &'static str, path: &Path, errno: Errno) -> ChannelError {
+pub(crate) fn refusal(call: &'static str, path: &Path, errno: Errno) -> ChannelError {
     if let Some(text) = limit::no_descriptors(errno) {
         return ChannelError::Limit(text);
     }
-    let path = path.display();
+    let (path, directory) = (path.display(), parent_of(path));
     match errno {
-        Errno::ENOENT => ChannelError::InvalidConfig(format!(
-            "the directory of {path} doesn't exist: make it with `mkdir -m 700`, or unset IPC_DIR"
-        )),
+        Errno::ENOENT => missing(directory),
         Errno::ENOTDIR | Errno::ELOOP => ChannelError::NotPermitted(format!(
             "{path} is in the way, and not what it should be: remove it or set IPC_DIR to a directory of yours"
         )),
-        Errno::EACCES | Errno::EPERM | Errno::EROFS => {
-            ChannelError::NotPermitted(format!("{path}: {}", errno.desc()))
-        }
+        Errno::EACCES | Errno::EPERM => ChannelError::NotPermitted(format!("{path}: {}", errno.desc())),
+        Errno::EROFS => ChannelError::NotPermitted(format!("{}: {}", directory.display(), errno.desc())),
         Errno::ENOSPC | Errno::EDQUOT => ChannelError::Limit(format!(
             "the file system of {path} is full: make room, or enlarge it (`ipc doctor` says which and how)"
         )),

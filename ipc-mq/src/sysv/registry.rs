@@ -129,10 +129,14 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// Removes the queue and its name.
+    /// Removes the queue and its name, or neither.
     pub(crate) fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
         let folder = self.home.lock()?.ok_or(ChannelError::NotFound)?;
-        let found = match self.state(&folder, name) {
+        let state = self.state(&folder, name);
+        if matches!(state, Ok(Some(_))) {
+            folder.check_removable(&entry(name))?;
+        }
+        let found = match state {
             Ok(Some(State::Made(queue, _))) => remove(queue).map(|()| true)?,
             Ok(Some(State::HalfMade(queue))) => remove(queue).map(|()| false)?,
             Ok(Some(State::Missing)) => false,

@@ -14,7 +14,7 @@ use super::{
     transport::lock_role,
     turn::Turn,
 };
-use crate::{flock::Locked, limit, wait};
+use crate::{flock::Locked, limit, place::refusal, wait};
 use ipc_core::{ChannelError, Credentials, OsError};
 use nix::{
     errno::Errno,
@@ -88,20 +88,23 @@ impl Listener {
         // The new socket takes the name when it listens, or a sender could come too early and
         // wait for ever.
         let address = found.address(&new)?;
-        if let Err(errno) = bind(socket.as_raw_fd(), &address) {
-            if errno != Errno::EADDRINUSE {
-                return Err(os("bind")(errno).into());
-            }
+        let bound = match bind(socket.as_raw_fd(), &address) {
             // We have the role, so what is there is a dead receiver's.
-            folder.unlink_own(&new)?;
-            bind(socket.as_raw_fd(), &address).map_err(os("bind"))?;
-        }
+            Err(Errno::EADDRINUSE) => {
+                folder.unlink_own(&new)?;
+                bind(socket.as_raw_fd(), &address)
+            }
+            answer => answer,
+        };
+        let path = &folder.path().join(&new);
+        let refused = |call| move |errno| refusal(call, path, errno);
+        bound.map_err(refused("bind"))?;
         let listening = || {
             let mode = Mode::from_bits_truncate(found.file.status.st_mode & 0o666);
             fchmodat(folder, &*new, mode, FchmodatFlags::FollowSymlink).map_err(os("fchmodat"))?;
             listen(&socket, Backlog::MAXALLOWABLE).map_err(os("listen"))?;
             epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, LISTENING)).map_err(os("epoll_ctl"))?;
-            renameat(folder, &*new, folder, &*name).map_err(os("renameat"))
+            renameat(folder, &*new, folder, &*name).map_err(refused("renameat"))
         };
         listening().inspect_err(|_| {
             // Nobody would listen there.

@@ -141,6 +141,7 @@ pub(crate) fn known(call: libc::c_long) -> Known {
         libc::SYS_epoll_ctl => named(&["epoll_ctl"]),
         libc::SYS_epoll_wait | libc::SYS_epoll_pwait => interruptible(&["epoll_wait"]),
         libc::SYS_eventfd2 => named(&["eventfd"]),
+        libc::SYS_faccessat | libc::SYS_faccessat2 => named(&["faccessat"]),
         libc::SYS_fchmod => named(&["fchmod"]),
         libc::SYS_fchmodat => named(&["fchmodat"]),
         libc::SYS_fcntl => named(&["fcntl", "fdopendir"]),

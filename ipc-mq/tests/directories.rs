@@ -1,0 +1,229 @@
+//! The directory that names and sockets are kept in: missing, read-only, full, or open to others.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{OrdinaryUser, alone, alone_in_namespaces, fresh_name, skip};
+use ipc_mq::{
+    Channel, ChannelError, ChannelName, Receiver, Sender, Sysv, SysvConfig, Transport, Unix, UnixConfig,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::stat::{Mode, umask},
+    unistd::{Uid, chown, geteuid},
+};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+/// A directory in `IPC_DIR` that goes with its test, for a process of its own.
+struct Chosen(PathBuf);
+
+impl Chosen {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(fresh_name().as_str());
+        fs::create_dir(&path).unwrap();
+        // SAFETY: this process has one test and nobody else who reads its environment.
+        unsafe { std::env::set_var("IPC_DIR", &path) };
+        Self(path)
+    }
+
+    fn set_mode(&self, mode: u32) {
+        fs::set_permissions(&self.0, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn give_to(&self, uid: u32) {
+        chown(&self.0, Some(Uid::from_raw(uid)), None).unwrap();
+    }
+
+    /// Mounts a file system on it, in a namespace of one's own, or changes that.
+    fn mount(&self, flags: MsFlags, options: &str) {
+        mount(Some("none"), &self.0, Some("tmpfs"), flags, Some(options)).unwrap();
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn name() -> ChannelName {
+    ChannelName::new("x").unwrap()
+}
+
+/// What puts something into the directory, and then what takes something away.
+fn changes() -> Vec<Result<(), ChannelError>> {
+    let (sysv, unix, other) = (Sysv::new(), Unix::new(), ChannelName::new("y").unwrap());
+    vec![
+        sysv.create(&other, &SysvConfig::new()).map(drop),
+        sysv.open_or_create(&other, &SysvConfig::new()).map(drop),
+        unix.create(&other, &UnixConfig::new()).map(drop),
+        unix.open_or_create(&other, &UnixConfig::new()).map(drop),
+        unix.open(&name()).and_then(|channel| channel.receiver()).map(drop),
+        unix.remove(&name()),
+        sysv.remove(&name()),
+    ]
+}
+
+/// Both channels are there.
+fn look() {
+    let (sysv, unix) = (Sysv::new(), Unix::new());
+    assert_eq!((sysv.list().unwrap(), unix.list().unwrap()), (vec![name()], vec![name()]));
+    let channel = sysv.open(&name()).unwrap();
+    channel.sender().unwrap().send(b"through").unwrap();
+    assert_eq!(&*channel.receiver().unwrap().recv().unwrap(), b"through");
+    unix.open(&name()).unwrap();
+    unix.stat(&name()).unwrap();
+}
+
+fn make_channels() {
+    Sysv::new().create(&name(), &SysvConfig::new()).unwrap();
+    Unix::new().create(&name(), &UnixConfig::new()).unwrap();
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    alone("a_missing_directory_is_named", || {
+        let chosen = Chosen::new();
+        let missing = chosen.0.join("missing");
+        // SAFETY: this process has one test and nobody else who reads its environment.
+        unsafe { std::env::set_var("IPC_DIR", &missing) };
+        let path = missing.display();
+        let expected = format!(
+            "the directory {path} doesn't exist: make it with `mkdir -m 700 {path}`, or unset IPC_DIR"
+        );
+        let answers = [
+            Sysv::new().create(&name(), &SysvConfig::new()).map(drop),
+            Unix::new().create(&name(), &UnixConfig::new()).map(drop),
+        ];
+        for answer in answers {
+            let Err(ChannelError::InvalidConfig(text)) = answer else { panic!("{answer:?}") };
+            assert_eq!(text, expected);
+        }
+        // It may go while it is in use.
+        // SAFETY: as above.
+        unsafe { std::env::set_var("IPC_DIR", &chosen.0) };
+        let channel = Unix::new().create(&name(), &UnixConfig::new()).unwrap();
+        let kept = chosen.0.join(".mq");
+        fs::remove_dir_all(&kept).unwrap();
+        assert!(matches!(channel.receiver(), Err(ChannelError::NotFound)));
+    });
+}
+
+#[test]
+fn a_read_only_directory_is_named_by_whatever_changes_it_and_is_looked_at() {
+    let test = "a_read_only_directory_is_named_by_whatever_changes_it_and_is_looked_at";
+    alone_in_namespaces(test, || {
+        let chosen = Chosen::new();
+        chosen.mount(MsFlags::empty(), "mode=700");
+        make_channels();
+        chosen.mount(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, "");
+        let expected = format!("{}: Read-only file system", chosen.0.join(".mq").display());
+        for (index, answer) in changes().into_iter().enumerate() {
+            let Err(ChannelError::NotPermitted(text)) = answer else { panic!("{index}: {answer:?}") };
+            assert_eq!(text, expected, "{index}");
+        }
+        look();
+        chosen.mount(MsFlags::MS_REMOUNT, "");
+        Sysv::new().remove(&name()).unwrap();
+    });
+}
+
+#[test]
+fn a_read_only_directory_in_which_there_is_nothing_is_named() {
+    alone_in_namespaces("a_read_only_directory_in_which_there_is_nothing_is_named", || {
+        let chosen = Chosen::new();
+        chosen.mount(MsFlags::MS_RDONLY, "mode=700");
+        let answer = Sysv::new().create(&name(), &SysvConfig::new());
+        let Err(ChannelError::NotPermitted(text)) = answer else { panic!("{answer:?}") };
+        assert_eq!(text, format!("{}: Read-only file system", chosen.0.display()));
+    });
+}
+
+/// Full of files: there is no place for one more.
+#[test]
+fn a_full_file_system_is_named_by_whatever_takes_room() {
+    alone_in_namespaces("a_full_file_system_is_named_by_whatever_takes_room", || {
+        let chosen = Chosen::new();
+        chosen.mount(MsFlags::empty(), "mode=700,nr_inodes=40");
+        make_channels();
+        let fillers = (0..).map(|number| chosen.0.join(format!("filler-{number}")));
+        assert!(fillers.take_while(|path| fs::File::create(path).is_ok()).count() > 10);
+        let is_of_the_directory = |text: &str| {
+            text.starts_with(&format!("the file system of {}/.mq/", chosen.0.display()))
+                && text.ends_with("is full: make room, or enlarge it (`ipc doctor` says which and how)")
+        };
+        look();
+        let mut changes = changes();
+        for answer in changes.drain(..5) {
+            let Err(ChannelError::Limit(text)) = answer else { panic!("{answer:?}") };
+            assert!(is_of_the_directory(&text), "{text}");
+        }
+        // What takes away needs no room, and nothing was half made.
+        changes.into_iter().for_each(|change| change.unwrap());
+        assert_eq!(fs::read_dir(chosen.0.join(".mq")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_directory_in_which_others_can_take_names_away_is_refused() {
+    if !geteuid().is_root() {
+        return skip("it takes root to be two users");
+    }
+    alone("a_directory_in_which_others_can_take_names_away_is_refused", || {
+        umask(Mode::empty());
+        let chosen = Chosen::new();
+        let somebody = 100_000 + std::process::id();
+        let make = || -> Vec<Result<(), ChannelError>> {
+            vec![
+                Sysv::new().open_or_create(&name(), &SysvConfig::new()).map(drop),
+                Unix::new().open_or_create(&name(), &UnixConfig::new()).map(drop),
+            ]
+        };
+        let trusting = || Unix::new().trusting([somebody]).open_or_create(&name(), &UnixConfig::new());
+        let expected = |mode: u32| {
+            let path = chosen.0.display();
+            format!(
+                "{path} belongs to user {somebody}, we are user 0, and others can rename and remove what is in it \
+                 (mode {mode:03o}): trust that user, have it do `chmod +t {path}`, \
+                 or set IPC_DIR to a directory of yours"
+            )
+        };
+        // Before anything is in it, and then.
+        for is_made in [false, true] {
+            chosen.give_to(somebody);
+            for mode in [0o777, 0o770, 0o707] {
+                chosen.set_mode(mode);
+                let mut refused = make();
+                if is_made {
+                    refused.push(Unix::new().open(&name()).map(drop));
+                    refused.push(Sysv::new().list().map(drop));
+                    refused.push(Unix::new().remove(&name()));
+                }
+                for answer in refused {
+                    let Err(ChannelError::NotPermitted(text)) = answer else {
+                        panic!("{mode:o}: {answer:?}")
+                    };
+                    assert_eq!(text, expected(mode));
+                }
+                assert_eq!(chosen.0.join(".mq").exists(), is_made, "nothing is made there");
+            }
+            if is_made {
+                trusting().unwrap();
+                for mode in [0o1777, 0o755] {
+                    chosen.set_mode(mode);
+                    make().into_iter().for_each(|answer| answer.unwrap());
+                }
+            }
+            // It is the owner's affair, if that is us, and everybody's where it is root.
+            chosen.set_mode(0o777);
+            chosen.give_to(0);
+            make().into_iter().for_each(|answer| answer.unwrap());
+        }
+        Sysv::new().remove(&name()).unwrap();
+        fs::remove_dir_all(chosen.0.join(".mq")).unwrap();
+        let ordinary = OrdinaryUser::new();
+        make().into_iter().for_each(|answer| answer.unwrap());
+        Sysv::new().remove(&name()).unwrap();
+        drop(ordinary);
+    });
+}
