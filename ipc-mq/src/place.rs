@@ -2,11 +2,12 @@
 //!
 //! It is `/dev/shm/ipc-mq-UID` (in the system's temporary directory where there is no
 //! `/dev/shm`), or `.mq` in the directory that `IPC_DIR` names: no channel's name begins with
-//! a dot, so nothing else is called so. There others may write to the directory around it only if
-//! that has the sticky bit, or is ours, root's or a trusted user's. It is made with mode 0700, and used only if it is a
-//! directory itself, belongs to its user and can't be written by others. It is opened and
-//! checked each time, since it may be another one by then: one directory, in which
-//! `sysv:orders` and `unix:orders` lie side by side, so that there is one to open.
+//! a dot, so nothing else is called so. It is made with mode 0700, and used only if it is a
+//! directory itself, belongs to its user and can't be written by others; to the one that
+//! `IPC_DIR` names others may write if it has the sticky bit, or is ours, root's or a trusted
+//! user's. It is opened and checked each time, since it may be another one by then: one
+//! directory, in which `sysv:orders` and `unix:orders` lie side by side, so that there is one
+//! to open.
 //!
 //! What is only to be read is the text of a symbolic link that leads nowhere: made whole by
 //! one call (`symlink(2)`), read by another. What has a mode or is locked is a file: it is

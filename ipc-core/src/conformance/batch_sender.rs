@@ -9,7 +9,7 @@ use super::{
     payload::{Stamp, mix},
     processes::{BATCH, assert_killed_senders_lose_nothing},
     stage::{BRIEF, DEPTH, LEN, Stage, assert_empty},
-    waits::{MOMENTS, assert_prompt, cancelled_after, not_before},
+    waits::{MOMENTS, assert_prompt, brief_wait, cancelled_after},
 };
 use crate::{Batch, BatchReceiver, BatchSender, Cancel, RecvError, SendError, Sender, Wait};
 use std::{
@@ -288,7 +288,7 @@ where
     let batch: Vec<_> = stamps(0, count..count + 2).map(|stamp| stamp.message(LEN)).collect();
     let refused = tx.send_batch(&batch, Wait::Never);
     assert!(matches!(refused, Err(SendError::WouldBlock)), "{refused:?}");
-    let refused = not_before(BRIEF, || tx.send_batch(&batch, Wait::timeout(BRIEF)));
+    let refused = brief_wait(stage, || tx.send_batch(&batch, Wait::timeout(BRIEF)));
     assert!(matches!(refused, Err(SendError::TimedOut)), "{refused:?}");
     let cancel = Cancel::new();
     let wait = stage.patiently().or_cancel(&cancel);

@@ -65,6 +65,14 @@ const CAUGHT: &[(Fault, &[&str])] = &[
         ],
     ),
     (
+        Fault::TimesOutLate,
+        &[
+            "recv_timeout_ends_on_an_empty_channel_and_not_early",
+            "send_timeout_ends_on_a_full_channel_and_not_early",
+            "a_wait_that_was_not_cancelled_is_a_wait_like_others",
+        ],
+    ),
+    (
         Fault::GivesUpFirst,
         &[
             "a_timeout_of_zero_still_delivers_what_is_there",
