@@ -27,6 +27,8 @@ use std::{
 
 const MAX_LEN: usize = 128;
 const BRIEF: Duration = Duration::from_millis(40);
+/// Longer than any machine is late.
+const LONG: Duration = Duration::from_secs(10);
 
 /// A queue that goes with its test.
 struct Queue {
@@ -97,12 +99,12 @@ fn a_wait_ends_on_time_under_a_storm_of_signals_and_loses_nothing() {
         for _ in 0..3 {
             let start = Instant::now();
             assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)));
-            assert!(start.elapsed() >= BRIEF);
+            assert!((BRIEF..LONG).contains(&start.elapsed()), "{:?}", start.elapsed());
         }
         while tx.try_send(&[1; MAX_LEN]).is_ok() {}
         let start = Instant::now();
         assert!(matches!(tx.send_timeout(&[2; MAX_LEN], BRIEF), Err(SendError::TimedOut)));
-        assert!(start.elapsed() >= BRIEF);
+        assert!((BRIEF..LONG).contains(&start.elapsed()), "{:?}", start.elapsed());
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     for _ in 0..4 {
@@ -378,28 +380,4 @@ fn each_limit_exceeded_by_one_is_named_with_its_value() {
         drop(other);
         fs::remove_dir_all(place).unwrap();
     });
-}
-
-#[test]
-fn racing_creators_and_removers_leave_nothing_and_see_no_error() {
-    let name = fresh_name();
-    let before = Sysv::new().all_queues().unwrap().len();
-    thread::scope(|threads| {
-        for _ in 0..4 {
-            threads.spawn(|| {
-                for _ in 0..50 {
-                    let config = SysvConfig::new().depth(2).max_message_len(64);
-                    Sysv::new().open_or_create(&name, &config).unwrap();
-                    match Sysv::new().remove(&name) {
-                        Ok(()) | Err(ChannelError::NotFound) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            });
-        }
-    });
-    assert!(matches!(Sysv::new().open(&name), Err(ChannelError::NotFound)));
-    let ours = |queues: Vec<ipc_mq::SysvQueue>| queues.len();
-    // Other tests have queues too, fewer than this one would have left.
-    assert!(ours(Sysv::new().all_queues().unwrap()) < before + 50);
 }

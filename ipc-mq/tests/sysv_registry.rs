@@ -17,7 +17,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    ptr,
+    ptr, thread,
 };
 
 /// A directory of names that goes with its test, for a process of its own.
@@ -215,6 +215,56 @@ fn a_limit_that_was_lowered_is_not_taken_for_a_queue_that_is_gone() {
         assert_eq!(&*rx.try_recv().unwrap(), &[3; 63]);
         sysv.remove(&name).unwrap();
         assert!(matches!(tx.try_send(&[4; 64]), Err(SendError::Closed)));
+    });
+}
+
+/// However the steps of one fall between those of others.
+#[test]
+fn racing_creators_and_removers_leave_nothing_and_see_no_error() {
+    alone("racing_creators_and_removers_leave_nothing_and_see_no_error", || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        // A namespace is a thread's; those that are started later have it too.
+        thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..50 {
+                        sysv.open_or_create(&name, &small()).unwrap();
+                        match sysv.remove(&name) {
+                            Ok(()) | Err(ChannelError::NotFound) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(matches!(sysv.open(&name), Err(ChannelError::NotFound)));
+        assert_eq!((place.entries(), sysv.all_queues().unwrap()), (0, vec![]));
+    });
+}
+
+#[test]
+fn a_queue_more_than_there_can_be_is_refused_and_leaves_no_name() {
+    alone("a_queue_more_than_there_can_be_is_refused_and_leaves_no_name", || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        fs::write("/proc/sys/kernel/msgmni", "1").unwrap();
+        sysv.create(&name, &small()).unwrap();
+        for config in [small(), SysvConfig::new()] {
+            let Err(ChannelError::Limit(text)) = sysv.create(&fresh_name(), &config) else {
+                panic!("it was made")
+            };
+            let expected = "the system has its kernel.msgmni queues, which is 1: remove some (`ipc ls --all` shows \
+                            them) or raise it with `sysctl kernel.msgmni=2` (see `ipc doctor`)";
+            assert_eq!(text, expected);
+            assert_eq!((place.entries(), sysv.list().unwrap()), (1, vec![name.clone()]));
+        }
+        sysv.remove(&name).unwrap();
+        sysv.create(&fresh_name(), &small()).unwrap();
     });
 }
 

@@ -32,6 +32,7 @@ use std::{
 const SLEEPS: &[libc::c_long] = &[libc::SYS_ppoll, libc::SYS_mq_timedreceive, libc::SYS_mq_timedsend];
 
 const SHORT: Duration = Duration::from_millis(60);
+/// Longer than any machine is late.
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
@@ -170,7 +171,7 @@ fn a_cancellable_wait_keeps_its_deadline() {
     let start = Instant::now();
     let answer = rx.advance(Wait::timeout(SHORT).or_cancel(&cancel));
     assert!(matches!(answer, Err(RecvError::TimedOut)));
-    assert!(start.elapsed() >= SHORT);
+    assert!((SHORT..LONG).contains(&start.elapsed()), "{:?}", start.elapsed());
 }
 
 #[test]
