@@ -16,8 +16,13 @@ use nix::{
     errno::Errno,
     libc,
     sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask},
+    unistd::Pid,
 };
-use std::time::{Duration, Instant};
+use rstest::rstest;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 const BRIEF: Duration = Duration::from_millis(30);
 /// Longer than any machine is late.
@@ -132,6 +137,41 @@ fn an_unlinked_queue_lives_on_for_those_who_have_it() {
     assert_eq!(&*rx.try_recv().unwrap(), b"before");
     assert_eq!(&*rx.try_recv().unwrap(), b"after");
     assert!(matches!(successor.receiver().unwrap().try_recv(), Err(RecvError::WouldBlock)));
+}
+
+/// mq_unlink: nobody who waits is told. It waits on, through a successor that is sent to under the
+/// same name, until somebody who has the queue too sends, or makes room.
+#[rstest]
+#[case::for_ever(Wait::Forever)]
+#[case::by_a_deadline(Wait::timeout(60 * LONG))]
+fn who_waits_in_an_unlinked_queue_waits_on_without_notice(#[case] wait: Wait<'static>) {
+    let sleeps = &[libc::SYS_mq_timedreceive, libc::SYS_mq_timedsend, libc::SYS_ppoll];
+    let (empty, full) = (TestQueue::small(), TestQueue::small());
+    let ((mut tx, mut rx), (mut full_tx, mut full_rx)) = (empty.pair(), full.pair());
+    while full_tx.try_send(b"fills").is_ok() {}
+    let receiver = start_child(|| assert_eq!(&*rx.receive(wait).unwrap(), b"to the old one"));
+    let sender = start_child(|| full_tx.send_wait(b"at last", wait).unwrap());
+    for (queue, waiter) in [(&empty, receiver), (&full, sender)] {
+        wait_until_process_sleeps_in(waiter, sleeps);
+        let counts_as_asleep = sleep_count(waiter);
+        Mq::new().remove(&queue.name.0).unwrap();
+        let successor = Mq::new().create(&queue.name.0, &small()).unwrap();
+        successor.sender().unwrap().send(b"to the new one").unwrap();
+        drop(successor.receiver().unwrap().recv().unwrap());
+        wait_until_process_sleeps_in(waiter, sleeps);
+        assert_eq!(sleep_count(waiter), counts_as_asleep, "it was woken");
+    }
+    tx.send(b"to the old one").unwrap();
+    await_child(receiver);
+    drop(full_rx.recv().unwrap());
+    await_child(sender);
+}
+
+/// How often a process of one thread went to sleep.
+fn sleep_count(process: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    count.trim().parse().unwrap()
 }
 
 /// mq_close: a process's queues are closed when it ends, and what it sent stays.

@@ -80,6 +80,23 @@ fn who_waits_in_a_queue_that_is_removed_is_told() {
 }
 
 #[test]
+fn who_waits_for_room_in_a_queue_that_is_removed_is_told() {
+    for with_deadline in [false, true] {
+        let queue = Queue::new();
+        let wait = if with_deadline { Wait::timeout(Duration::from_secs(60)) } else { Wait::Forever };
+        let mut tx = queue.channel.sender().unwrap();
+        while tx.try_send(&[1; MAX_LEN]).is_ok() {}
+        let sender = start_child(|| {
+            let error = tx.send_wait(&[2; MAX_LEN], wait).unwrap_err();
+            assert!(matches!(error, SendError::Closed), "{error:?}");
+        });
+        wait_until_process_sleeps_in(sender, &[libc::SYS_msgsnd]);
+        Sysv::new().remove(&queue.name).unwrap();
+        await_child(sender);
+    }
+}
+
+#[test]
 fn a_wait_ends_on_time_under_a_storm_of_signals_and_loses_nothing() {
     extern "C" fn ignore(_: libc::c_int) {}
     // SAFETY: the handler does nothing.

@@ -2,7 +2,11 @@
 
 mod common;
 
-use common::{MAX_LEN, TestQueue, alone, spawn_watched, wait_until_asleep_in};
+use common::{
+    MAX_LEN, TestQueue, alone,
+    signals::{under_signals, wait_for_signals},
+    spawn_watched, wait_until_asleep_in,
+};
 use ipc_mq::{
     BatchReceiver, Cancel, Channel, Loan, MqReceiver, MqSender, Receiver, RecvError, Rejected, SendError,
     Sender, Wait,
@@ -11,17 +15,12 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        pthread::{pthread_kill, pthread_self},
-        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
-    },
 };
 use rstest::rstest;
 use std::{
     os::fd::AsFd,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -348,50 +347,6 @@ fn impatiently(start: usize, mut attempt: impl FnMut(Wait<'_>) -> Option<()>) {
         if attempt(wait).is_some() {
             return;
         }
-    }
-}
-
-static SIGNALS: AtomicUsize = AtomicUsize::new(0);
-
-/// Runs `body` in a thread that gets a signal, whose handler restarts nothing, again and
-/// again. Returns how many there were.
-fn under_signals(body: impl FnOnce() + Send + 'static) -> usize {
-    extern "C" fn count(_: libc::c_int) {
-        SIGNALS.fetch_add(1, Ordering::Relaxed);
-    }
-    let action = SigAction::new(SigHandler::Handler(count), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing but a relaxed addition.
-    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
-
-    let done = Arc::new(AtomicBool::new(false));
-    let (send_thread, thread) = mpsc::channel();
-    let (leave, may_leave) = mpsc::channel::<()>();
-    let victim = thread::spawn({
-        let done = Arc::clone(&done);
-        move || {
-            send_thread.send(pthread_self()).unwrap();
-            body();
-            done.store(true, Ordering::Release);
-            // A thread that is gone must not be sent a signal.
-            let _ = may_leave.recv();
-        }
-    });
-    let target = thread.recv().unwrap();
-    while !done.load(Ordering::Acquire) && !victim.is_finished() {
-        pthread_kill(target, Signal::SIGUSR1).unwrap();
-        // The pace of the storm: the victim has to get to sleep in between.
-        thread::sleep(Duration::from_micros(200));
-    }
-    drop(leave);
-    victim.join().unwrap();
-    SIGNALS.load(Ordering::Relaxed)
-}
-
-/// Waits until so many more signals were handled.
-fn wait_for_signals(count: usize) {
-    let enough = SIGNALS.load(Ordering::Relaxed) + count;
-    while SIGNALS.load(Ordering::Relaxed) < enough {
-        thread::yield_now();
     }
 }
 

@@ -4,6 +4,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod faults;
+pub(crate) mod signals;
 pub(crate) mod sockets;
 
 use ipc_mq::{Channel, ChannelName, Mq, MqChannel, MqConfig, MqReceiver, MqSender, Transport};
