@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     limit::{self, Limit},
-    wait::{Waiter, uninterrupted},
+    wait::{Waiter, Watched, uninterrupted},
 };
 use ipc_core::{OsError, SendError, Unready, Wait};
 use nix::{
@@ -19,12 +19,15 @@ use nix::{
             sendmsg, setsockopt, socket,
             sockopt::{PeerCredentials, SndBuf},
         },
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
 use std::{
     io::IoSlice,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
 };
 
 /// A connection that stands, as far as is known.
@@ -39,33 +42,43 @@ pub(crate) struct Connection {
     announced: AtomicBool,
 }
 
+/// What a sender finds that comes.
+enum Door {
+    Open(Connection),
+    Nobody,
+    Crowded,
+}
+
 /// No socket's buffer is so small that this goes as a parcel, in bytes.
 const SHORT: usize = 256;
 
 impl Connection {
     /// Connects, and waits for a receiver if there is none.
     pub(crate) fn open(found: &Found, waiter: &mut Waiter, wait: Wait<'_>) -> Result<Self, SendError> {
-        if let Some(connection) = Self::try_open(found)? {
+        if let Door::Open(connection) = Self::try_open(found)? {
             return Ok(connection);
         }
         if matches!(wait, Wait::Never) {
             return Err(if found.exists()? { SendError::WouldBlock } else { SendError::Closed });
         }
-        let arrivals = arrivals(found)?;
-        waiter
-            .until(arrivals.as_fd(), PollFlags::POLLIN, wait, |_| {
-                // Before the look, so that what happens after it wakes us.
-                while arrivals.read_events().is_ok_and(|events| !events.is_empty()) {}
-                if !found.exists()? {
-                    return Err(Unready::Closed);
-                }
-                Self::try_open(found).map_err(Unready::from)
-            })
-            .map_err(SendError::from)
+        let mut news = News::of(found)?;
+        let attempt = |news: &mut News, _| {
+            // Before the look, so that what happens after it wakes us.
+            news.forget();
+            if !found.exists()? {
+                return Err(Unready::Closed);
+            }
+            match Self::try_open(found)? {
+                Door::Open(connection) => Ok(Some(connection)),
+                Door::Nobody => Ok(None),
+                Door::Crowded => news.come_soon().map(|()| None).map_err(Unready::from),
+            }
+        };
+        waiter.until_of(&mut news, PollFlags::POLLIN, wait, attempt).map_err(SendError::from)
     }
 
-    /// Connects if there is a receiver.
-    fn try_open(found: &Found) -> Result<Option<Self>, OsError> {
+    /// Connects if there is a receiver, and a place at its door.
+    fn try_open(found: &Found) -> Result<Door, OsError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
             .map_err(|errno| limit::explained("socket", errno))?;
@@ -78,16 +91,9 @@ impl Connection {
         match uninterrupted(|| connect(socket.as_raw_fd(), &address)) {
             Ok(()) => {}
             // Nobody has come yet; who was there is dead; or it isn't settled which.
-            Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ECONNRESET) => return Ok(None),
-            Err(Errno::EAGAIN) => {
-                return Err(OsError::new(
-                    "connect",
-                    std::io::Error::other(
-                        "as many senders wait to be taken in as net.core.somaxconn allows: \
-                     the receiver doesn't receive (`ipc doctor` explains the limit)",
-                    ),
-                ));
-            }
+            Err(Errno::ENOENT | Errno::ECONNREFUSED | Errno::ECONNRESET) => return Ok(Door::Nobody),
+            // As many wait to be taken in as `net.core.somaxconn` allows.
+            Err(Errno::EAGAIN) => return Ok(Door::Crowded),
             Err(errno) => return Err(OsError::new("connect", errno)),
         }
         let receiver =
@@ -99,7 +105,7 @@ impl Connection {
             ));
         }
         let (blocks, announced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Some(Self { socket, longest_inline: None, blocks, announced }))
+        Ok(Door::Open(Self { socket, longest_inline: None, blocks, announced }))
     }
 
     /// Whether a message of this length goes in a packet.
@@ -202,6 +208,47 @@ impl Failure {
 }
 
 /// Tells when a receiver comes, or the channel goes.
+struct News {
+    arrivals: Inotify,
+    /// Of a place at the door nobody tells, so one looks again when this rings.
+    bell: Option<TimerFd>,
+}
+
+/// How long to leave a crowd alone.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl News {
+    fn of(found: &Found) -> Result<Self, OsError> {
+        Ok(Self { arrivals: arrivals(found)?, bell: None })
+    }
+
+    /// It is looked at what there is now.
+    fn forget(&mut self) {
+        while self.arrivals.read_events().is_ok_and(|events| !events.is_empty()) {}
+        self.bell = None;
+    }
+
+    fn come_soon(&mut self) -> Result<(), OsError> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let bell = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
+            .map_err(|errno| limit::explained("timerfd_create", errno))?;
+        bell.set(Expiration::OneShot(TimeSpec::from_duration(PAUSE)), TimerSetTimeFlags::empty())
+            .map_err(|errno| OsError::new("timerfd_settime", errno))?;
+        self.bell = Some(bell);
+        Ok(())
+    }
+}
+
+impl Watched for News {
+    fn watched(&self) -> BorrowedFd<'_> {
+        self.arrivals.as_fd()
+    }
+
+    fn watched_besides(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(TimerFd::as_fd)
+    }
+}
+
 fn arrivals(found: &Found) -> Result<Inotify, OsError> {
     let arrivals =
         Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(too_many_instances)?;

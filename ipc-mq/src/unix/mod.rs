@@ -21,8 +21,10 @@
 //! A connection that broke is told once, [`PeerDied`](ipc_core::SendError::PeerDied): what
 //! the dead receiver had not received is lost. The next call connects to its successor.
 //!
-//! Up to 1,024 senders are connected at a time (fewer where the process runs out of
-//! descriptors); those who come then wait until one goes.
+//! Up to 1,024 senders are taken in at a time (fewer where the process runs out of
+//! descriptors); those who come then wait at the door until one goes, connected, with what
+//! they have sent. There is room for `net.core.somaxconn` of them; to others the channel is full:
+//! they wait as their `Wait` says, and look again each hundredth of a second.
 //!
 //! # Packets
 //!

@@ -1,0 +1,130 @@
+//! More senders than a receiver takes in: they wait at its door, and in front of that.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{alone, alone_in_namespaces, skip, sockets::Place, spawn_watched, wait_until_asleep_in};
+use ipc_mq::{Cancel, Channel, Receiver, RecvError, SendError, Sender, Transport, UnixSender, Wait};
+use nix::{
+    libc,
+    sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+const SHORT: Duration = Duration::from_millis(60);
+/// Longer than any machine is late.
+const LONG: Duration = Duration::from_secs(60);
+/// So many are taken in.
+const MOST_SENDERS: usize = 1024;
+
+/// Nobody was let in yet, and all are.
+#[test]
+fn a_crowd_at_the_door_gets_in() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    let mut crowd: Vec<UnixSender> = (0..200).map(|_| channel.sender().unwrap()).collect();
+    crowd.iter_mut().for_each(|tx| tx.try_send(b"in").unwrap());
+    for _ in &crowd {
+        assert_eq!(&*rx.recv().unwrap(), b"in");
+    }
+    assert_eq!(rx.peers().count(), 200);
+}
+
+#[test]
+fn who_is_one_too_many_is_heard_when_another_goes() {
+    alone("who_is_one_too_many_is_heard_when_another_goes", || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        if hard < 3 * MOST_SENDERS as u64 {
+            return skip(&format!("it takes more descriptors than {hard}"));
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let mut inside: Vec<UnixSender> = (0..MOST_SENDERS)
+            .map(|_| {
+                let mut tx = channel.sender().unwrap();
+                tx.send(b"in").unwrap();
+                assert_eq!(&*rx.recv().unwrap(), b"in");
+                tx
+            })
+            .collect();
+        let mut outside = [channel.sender().unwrap(), channel.sender().unwrap()];
+        outside.iter_mut().for_each(|tx| tx.try_send(b"at the door").unwrap());
+        assert!(matches!(rx.advance(Wait::timeout(SHORT)), Err(RecvError::TimedOut)));
+        assert_eq!(rx.peers().count(), MOST_SENDERS);
+        for tx in &mut outside {
+            inside[0].send(b"still heard").unwrap();
+            assert_eq!(&*rx.recv().unwrap(), b"still heard");
+            drop(inside.pop());
+            assert_eq!(&*rx.recv().unwrap(), b"at the door");
+            assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+            tx.send(b"in").unwrap();
+            assert_eq!(rx.peers().count(), MOST_SENDERS);
+            if matches!(rx.try_recv().as_deref(), Ok(b"in")) {
+                continue;
+            }
+            panic!("the one that was let in isn't heard");
+        }
+    });
+}
+
+/// In a network namespace of one's own, since the limit is everybody's.
+#[test]
+fn who_finds_no_place_at_the_door_waits_as_if_the_channel_were_full() {
+    alone_in_namespaces("who_finds_no_place_at_the_door_waits_as_if_the_channel_were_full", || {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            return skip("it takes a network namespace of one's own");
+        }
+        fs::write("/proc/sys/net/core/somaxconn", "2").unwrap();
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let mut at_the_door = Vec::new();
+        let mut tx = loop {
+            let mut tx = channel.sender().unwrap();
+            match tx.try_send(b"at the door") {
+                Ok(()) => at_the_door.push(tx),
+                Err(SendError::WouldBlock) => break tx,
+                Err(error) => panic!("{error}"),
+            }
+            assert!(at_the_door.len() < 10, "the limit is lower");
+        };
+        let start = Instant::now();
+        assert!(matches!(tx.send_timeout(b"too late", SHORT), Err(SendError::TimedOut)));
+        assert!((SHORT..LONG).contains(&start.elapsed()), "{:?}", start.elapsed());
+        let cancel = Cancel::new();
+        thread::scope(|threads| {
+            let sender = threads.spawn(|| tx.send_wait(b"cancelled", Wait::Forever.or_cancel(&cancel)));
+            thread::sleep(SHORT);
+            cancel.cancel();
+            assert!(matches!(sender.join().unwrap(), Err(SendError::Cancelled)));
+        });
+        for wait in [Wait::Forever, Wait::timeout(LONG)] {
+            let (id, sender) = spawn_watched(move || {
+                tx.send_wait(b"patient", wait).unwrap();
+                tx
+            });
+            wait_until_asleep_in(id, &[libc::SYS_ppoll]);
+            for _ in &at_the_door {
+                assert_eq!(&*rx.recv().unwrap(), b"at the door");
+            }
+            assert_eq!(&*rx.recv().unwrap(), b"patient");
+            drop(sender.join().unwrap());
+            // A crowd again.
+            at_the_door = at_the_door.iter().map(|_| channel.sender().unwrap()).collect();
+            at_the_door.iter_mut().for_each(|tx| tx.try_send(b"at the door").unwrap());
+            tx = channel.sender().unwrap();
+            assert!(matches!(tx.try_send(b"too many"), Err(SendError::WouldBlock)));
+        }
+        // Nobody lets it in any more, nor ever will.
+        drop(rx);
+        place.transport().remove(channel.name()).unwrap();
+        assert!(matches!(tx.send_wait(b"x", Wait::Forever), Err(SendError::Closed)));
+    });
+}
