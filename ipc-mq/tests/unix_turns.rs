@@ -183,13 +183,18 @@ fn is_readable(watched: &OwnedFd) -> bool {
     poll(&mut descriptors, PollTimeout::ZERO).unwrap() == 1
 }
 
-#[test]
-fn a_sender_that_was_alone_and_goes_makes_room_for_the_next() {
+/// The next one comes while it is alone, or was there before and had nothing to say for long.
+#[rstest]
+fn a_sender_that_was_alone_and_goes_makes_room_for_the_next(#[values(false, true)] was_there: bool) {
     let place = Place::new();
     let channel = place.transport().create(&name(), &UnixConfig::new()).unwrap();
     let mut rx = channel.receiver().unwrap();
     for round in 0..5_u8 {
         let (mut first, mut second) = (channel.sender().unwrap(), channel.sender().unwrap());
+        for tx in [&mut first, &mut second].into_iter().take(if was_there { 2 } else { 1 }) {
+            tx.send(b"hello").unwrap();
+            assert_eq!(&*rx.recv().unwrap(), b"hello");
+        }
         for _ in 0..2 * TURN {
             first.send(&[round]).unwrap();
             assert_eq!(&*rx.recv().unwrap(), [round]);
