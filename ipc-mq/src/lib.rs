@@ -83,6 +83,7 @@
 #![cfg(target_os = "linux")]
 
 mod flock;
+mod fork;
 mod limit;
 mod place;
 mod posix;

@@ -219,9 +219,9 @@ fn a_user_with_too_many_descriptors_under_way_is_told_the_limit_and_its_value() 
         let place = Place::new();
         let channel = place.channel();
         let _rx = channel.receiver().unwrap();
-        let mut tx = channel.sender().unwrap();
-        tx.send(b"connects").unwrap();
         in_child(|| {
+            let mut tx = channel.sender().unwrap();
+            tx.send(b"connects").unwrap();
             // One that nobody else is, and whose descriptors nobody else sends; root is bound by no such limit.
             let nobody_else = Uid::from_raw(3_100_000_000 + std::process::id());
             if geteuid().is_root() {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{
-    alone, calls_of,
+    alone, calls_of_prepared,
     sockets::{Place, name},
     spawn_watched, wait_until_asleep_in,
 };
@@ -54,23 +54,34 @@ fn ends(place: &Place) -> (UnixChannel, UnixSender, UnixReceiver) {
 fn a_message_takes_one_call_at_each_end(#[case] wait: Wait<'static>, #[values(0, 3)] others: usize) {
     let test = thread::current().name().unwrap().to_owned();
     alone(&test, || {
-        let place = Place::new();
-        let (channel, mut tx, mut rx) = ends(&place);
-        let mut silent: Vec<UnixSender> = (0..others).map(|_| channel.sender().unwrap()).collect();
-        for other in &mut silent {
-            other.send(b"hello").unwrap();
-            assert_eq!(&*rx.recv().unwrap(), b"hello");
-        }
-        let sent = calls_of(|| {
+        let met = |place: &Place| {
+            let (channel, tx, mut rx) = ends(place);
+            let mut silent: Vec<UnixSender> = (0..others).map(|_| channel.sender().unwrap()).collect();
+            for other in &mut silent {
+                other.send(b"hello").unwrap();
+                assert_eq!(&*rx.recv().unwrap(), b"hello");
+            }
+            (tx, rx, silent)
+        };
+        let send = |tx: &mut UnixSender| {
             for _ in 0..MESSAGES / 2 {
                 tx.send_wait(b"8 bytes!", wait).unwrap();
                 let mut loan = tx.loan(8, wait).unwrap();
                 loan.fill(1);
                 loan.commit(wait).map_err(|rejected| rejected.error).unwrap();
             }
-        });
+        };
+        let (first, second) = (Place::new(), Place::new());
+        let sent = calls_of_prepared(|| met(&first), |(tx, ..)| send(tx));
         assert_eq!(counted(&sent), (MESSAGES, 0), "{sent:?}");
-        let received = calls_of(|| (0..MESSAGES).for_each(|_| drop(rx.receive(wait).unwrap())));
+        let filled = || {
+            let (mut tx, rx, silent) = met(&second);
+            send(&mut tx);
+            (tx, rx, silent)
+        };
+        let received = calls_of_prepared(filled, |(_, rx, _)| {
+            (0..MESSAGES).for_each(|_| drop(rx.receive(wait).unwrap()));
+        });
         let (transfers, looks) = counted(&received);
         assert_eq!(transfers, MESSAGES, "{received:?}");
         // In the beginning it isn't known that they come one right behind the other; and the others
@@ -83,8 +94,10 @@ fn a_message_takes_one_call_at_each_end(#[case] wait: Wait<'static>, #[values(0,
 fn who_polls_in_vain_looks_at_one_sender_and_at_all_others_together() {
     alone("who_polls_in_vain_looks_at_one_sender_and_at_all_others_together", || {
         let place = Place::new();
-        let (_channel, _tx, mut rx) = ends(&place);
-        let looks = calls_of(|| (0..MESSAGES).for_each(|_| assert!(rx.try_recv().is_err())));
+        let looks = calls_of_prepared(
+            || ends(&place),
+            |(_, _, rx)| (0..MESSAGES).for_each(|_| assert!(rx.try_recv().is_err())),
+        );
         assert_eq!(looks.len(), 2 * MESSAGES, "{looks:?}");
     });
 }

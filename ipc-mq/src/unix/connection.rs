@@ -5,6 +5,7 @@ use super::{
     packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE},
 };
 use crate::{
+    fork::Private,
     limit::{self, Limit},
     wait::{Waiter, Watched, uninterrupted},
 };
@@ -33,7 +34,7 @@ use std::{
 /// A connection that stands, as far as is known.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: OwnedFd,
+    socket: Private<OwnedFd>,
     /// Longer messages go as parcels. Not asked for before there is one that may be too long.
     longest_inline: Option<usize>,
     /// Whether a send may wait in the kernel. Not before one had to wait.
@@ -80,8 +81,9 @@ impl Connection {
     /// Connects if there is a receiver, and a place at its door.
     fn try_open(found: &Found) -> Result<Door, OsError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-            .map_err(|errno| limit::explained("socket", errno))?;
+        let make = || socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
+        let socket =
+            Private::make(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
         if found.settings.buffer_bytes > 0 {
             // The kernel doubles the figure, for its bookkeeping.
             let half = (found.settings.buffer_bytes / 2).min(i32::MAX as usize);
@@ -290,7 +292,7 @@ fn exhausted(call: &'static str, kind: &str, limit: Limit) -> OsError {
     limit::failure(call, &what, limit, "start the receiver first")
 }
 
-fn block(socket: &OwnedFd) -> Result<(), Errno> {
+fn block(socket: &impl AsFd) -> Result<(), Errno> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
 }

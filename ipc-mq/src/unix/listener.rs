@@ -14,7 +14,7 @@ use super::{
     transport::lock_role,
     turn::Turn,
 };
-use crate::{flock::Locked, limit, place::refusal, wait};
+use crate::{flock::Locked, fork::Private, limit, place::refusal, wait};
 use ipc_core::{ChannelError, Credentials, OsError};
 use nix::{
     errno::Errno,
@@ -41,15 +41,15 @@ const LISTENING: u64 = u64::MAX;
 /// All sockets of a receiver.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    epoll: Epoll,
-    socket: OwnedFd,
+    epoll: Private<Epoll>,
+    socket: Private<OwnedFd>,
     /// Whether the listening socket is watched: not while there are as many senders as can
     /// be.
     watched: bool,
     senders: Vec<Option<Peer>>,
     connected: usize,
     /// Who came, but couldn't be taken in yet for want of memory.
-    at_the_door: Option<OwnedFd>,
+    at_the_door: Option<Private<OwnedFd>>,
     /// Whose messages are taken.
     turn: Option<Turn>,
     /// The sender that isn't watched together with the others.
@@ -61,7 +61,7 @@ pub(crate) struct Listener {
     uid: u32,
     max_message_len: usize,
     /// The role, held as long as this lives.
-    _role: Locked<File>,
+    role: Private<Locked<File>>,
 }
 
 /// What a look at the sockets found.
@@ -77,13 +77,16 @@ impl Listener {
     /// Takes the receiver's role, and begins to listen.
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
         let (folder, settings) = (&found.folder, &found.settings);
-        let role = lock_role(folder, &found.name, &found.file)?;
+        let lock = || lock_role(folder, &found.name, &found.file);
+        let role = Private::make(lock, |lock| lock.as_fd().as_raw_fd())?;
         let os = |call| move |errno: Errno| OsError::new(call, errno);
         let (name, new) = (settings.socket_name(), settings.new_socket_name());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
-            .map_err(|errno| limit::explained("socket", errno))?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+        let make = || socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
+        let socket =
+            Private::make(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
+        let make = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+        let epoll = Private::make(make, |epoll| epoll.0.as_raw_fd())
             .map_err(|errno| limit::explained("epoll_create1", errno))?;
         // The new socket takes the name when it listens, or a sender could come too early and
         // wait for ever.
@@ -123,8 +126,14 @@ impl Listener {
             allowed_uids: settings.allowed_uids.clone(),
             uid: folder.uid(),
             max_message_len: settings.max_message_len,
-            _role: role,
+            role,
         })
+    }
+
+    /// Whether this process is the one that opened it.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.role.is_ours()
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -270,7 +279,8 @@ impl Listener {
             self.close_the_door()?;
             return Ok(false);
         }
-        let socket = match self.at_the_door.take().map_or_else(|| sys::accept(self.socket.as_fd()), Ok) {
+        let accept = || Private::make(|| sys::accept(self.socket.as_fd()), OwnedFd::as_raw_fd);
+        let socket = match self.at_the_door.take().map_or_else(accept, Ok) {
             Ok(socket) => socket,
             Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::EINTR | Errno::ECONNABORTED) => return Ok(true),
@@ -298,7 +308,7 @@ impl Listener {
     }
 
     /// A place for the one who came, and who it is, if it is allowed.
-    fn admit(&mut self, socket: &OwnedFd) -> Result<Option<(usize, Credentials)>, OsError> {
+    fn admit(&mut self, socket: &Private<OwnedFd>) -> Result<Option<(usize, Credentials)>, OsError> {
         let found = getsockopt(socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
         let credentials = Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
         if !self.allowed_uids.contains(&credentials.uid) {

@@ -7,7 +7,7 @@ use super::{
     store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
-use crate::limit;
+use crate::{fork::Private, limit};
 use ipc_core::{Credentials, OsError};
 use nix::errno::Errno;
 use std::{
@@ -19,7 +19,7 @@ use std::{
 /// A sender that was taken in.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    socket: OwnedFd,
+    socket: Private<OwnedFd>,
     credentials: Credentials,
     /// Its next packet passes descriptors.
     announced: bool,
@@ -41,7 +41,7 @@ pub(crate) enum Read {
 
 impl Peer {
     /// Whose user isn't `uid` is a stranger.
-    pub(crate) fn new(socket: OwnedFd, credentials: Credentials, uid: u32) -> Self {
+    pub(crate) fn new(socket: Private<OwnedFd>, credentials: Credentials, uid: u32) -> Self {
         let is_stranger = credentials.uid != uid;
         Self { socket, credentials, announced: false, is_stranger, said_farewell: false, unmapped: None }
     }

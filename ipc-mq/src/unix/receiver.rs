@@ -24,8 +24,8 @@ use std::{
 /// it is dropped, or its process dies, what its senders had sent is gone with the
 /// connections, and they are told.
 ///
-/// After a `fork` only one of the two processes may use it, and the role is free when both
-/// are gone or have dropped it.
+/// After a `fork` it is the parent's, and goes with it: the child is told
+/// [`Forked`](RecvError::Forked).
 #[derive(Debug)]
 pub struct UnixReceiver {
     listener: Listener,
@@ -88,6 +88,9 @@ impl Receiver for UnixReceiver {
     type Message<'a> = UnixMessage<'a>;
 
     fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        if !self.listener.is_ours() {
+            return Err(RecvError::Forked);
+        }
         if self.held.is_empty() { self.pull(wait) } else { Ok(()) }
     }
 
@@ -120,11 +123,17 @@ impl BatchReceiver for UnixReceiver {
 /// something or a new one is at the door.
 impl Pollable for UnixReceiver {
     fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
+        if !self.listener.is_ours() {
+            return Err(OsError::new("epoll_create1", std::io::Error::other(RecvError::Forked)));
+        }
         self.listener.watch_all()?;
         Ok(self.listener.descriptor())
     }
 
     fn arm(&mut self) -> Result<bool, RecvError> {
+        if !self.listener.is_ours() {
+            return Err(RecvError::Forked);
+        }
         if !self.held.is_empty() {
             return Ok(true);
         }

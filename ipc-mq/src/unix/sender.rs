@@ -7,7 +7,7 @@ use super::{
     parcel::Sealed,
 };
 use crate::{
-    limit,
+    fork, limit,
     wait::{Patience, Waiter, is_ready},
 };
 use ipc_core::{
@@ -17,7 +17,6 @@ use nix::{errno::Errno, poll::PollFlags};
 use std::{
     ops::{Deref, DerefMut},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    process,
     sync::Arc,
 };
 
@@ -27,7 +26,8 @@ use std::{
 /// A message of more than 64 KiB is copied once, into sealed memory that the receiver reads in
 /// place.
 ///
-/// After a `fork` only one of the two processes may use it.
+/// After a `fork` it is the parent's, and goes with it: the child is told
+/// [`Forked`](SendError::Forked).
 ///
 /// It has no priorities; so this doesn't compile:
 ///
@@ -46,7 +46,7 @@ pub struct UnixSender {
     reserved_len: usize,
     attached: Vec<OwnedFd>,
     waiter: Waiter,
-    pid: u32,
+    generation: u32,
 }
 
 impl UnixSender {
@@ -58,7 +58,7 @@ impl UnixSender {
             reserved_len: 0,
             attached: Vec::new(),
             waiter: Waiter::default(),
-            pid: process::id(),
+            generation: fork::begin(),
         }
     }
 
@@ -69,7 +69,12 @@ impl UnixSender {
         }
     }
 
-    fn check_len(&self, len: usize) -> Result<(), SendError> {
+    /// Whether a message of this length can be sent from here at all.
+    #[inline]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        if self.generation != fork::generation() {
+            return Err(SendError::Forked);
+        }
         let max = self.found.settings.max_message_len;
         if len > max { Err(SendError::TooLong { len, max }) } else { Ok(()) }
     }
@@ -218,7 +223,7 @@ impl Sender for UnixSender {
 
     /// Never waits: it is the commit that needs a receiver and room.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
-        self.check_len(len)?;
+        self.check(len)?;
         self.make_room(len);
         self.reserved_len = len;
         Ok(())
@@ -230,7 +235,7 @@ impl Sender for UnixSender {
 
     /// From the caller's memory; short ones are copied behind their header.
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
-        self.check_len(message.len())?;
+        self.check(message.len())?;
         self.reserved_len = 0;
         let is_short = message.len() <= LONGEST_COPIED;
         if is_short {
@@ -263,7 +268,7 @@ impl DescriptorSender for UnixSender {
 impl Drop for UnixSender {
     fn drop(&mut self) {
         // The copy in a child process has no say.
-        if self.pid == process::id() {
+        if self.generation == fork::generation() {
             if let Some(connection) = &self.connection {
                 connection.farewell();
             }
@@ -283,6 +288,9 @@ impl Loan for UnixLoan<'_> {
     }
 
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
+        if let Err(error) = self.sender.check(self.sender.reserved_len) {
+            return Err(Rejected { loan: self, error });
+        }
         let UnixSender { found, connection, waiter, attached, space, reserved_len, .. } = &mut *self.sender;
         match (Way { found, connection, waiter, attached })
             .send(Source::Framed(&mut space[..HEADER_LEN + *reserved_len]), wait)

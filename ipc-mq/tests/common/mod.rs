@@ -221,6 +221,11 @@ pub(crate) fn killed_after(steps: usize, body: impl FnOnce()) -> bool {
 /// The numbers of the system calls that `body` makes in a process of its own. Those about memory
 /// don't count, nor those by which the standard library checks descriptors in debug builds.
 pub(crate) fn calls_of(body: impl FnOnce()) -> Vec<String> {
+    calls_of_prepared(|| {}, |()| body())
+}
+
+/// The same, with what is made there before, which doesn't count.
+pub(crate) fn calls_of_prepared<P>(prepare: impl FnOnce() -> P, body: impl FnOnce(&mut P)) -> Vec<String> {
     const ASIDE: [libc::c_long; 6] = [
         libc::SYS_brk,
         libc::SYS_mmap,
@@ -230,9 +235,10 @@ pub(crate) fn calls_of(body: impl FnOnce()) -> Vec<String> {
         libc::SYS_fcntl,
     ];
     let child = stopped_after(0, || {
+        let mut prepared = prepare();
         // Nobody else calls this; it stands at both ends of what is counted.
         getsid(None).unwrap();
-        body();
+        body(&mut prepared);
         getsid(None).unwrap();
     });
     let (child, mut calls) = (child.unwrap(), Vec::new());
