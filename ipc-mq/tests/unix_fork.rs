@@ -156,6 +156,15 @@ fn the_death_of_a_sender_is_noticed_though_its_child_lives() {
     assert!(matches!(rx.recv_timeout(Duration::from_secs(60)), Err(RecvError::PeerDied)));
 }
 
+/// Says that it is over, even if a panic says so.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Whatever another thread does when it forks: a child has none of what is being made.
 #[test]
 fn no_child_has_a_descriptor_that_another_thread_makes_at_the_moment() {
@@ -172,6 +181,7 @@ fn no_child_has_a_descriptor_that_another_thread_makes_at_the_moment() {
                     assert_eq!(&*rx.recv().unwrap(), b"in");
                 }
             });
+            let _end = End(&over);
             for _ in 0..300 {
                 in_child(|| {
                     let sockets = fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
@@ -181,7 +191,6 @@ fn no_child_has_a_descriptor_that_another_thread_makes_at_the_moment() {
                     assert_eq!(sockets.count(), 0);
                 });
             }
-            over.store(true, Ordering::Relaxed);
         });
         assert_eq!(open_descriptors(), most);
     });

@@ -29,6 +29,19 @@ pub(crate) fn fail(nth: usize, errno: Errno, body: impl FnOnce()) -> Failed {
     }
 }
 
+/// Runs `body` in a process of its own, which must go well, and looks at each call that it makes
+/// before it is made. Other threads of it aren't looked at.
+pub(crate) fn trace(body: impl FnOnce(), mut look: impl FnMut(Pid, Call)) {
+    let mut tracee = Tracee { pid: stopped_after(0, body).unwrap(), entered: None };
+    loop {
+        match tracee.next() {
+            Stop::End { well } => return assert!(well),
+            Stop::Entry(call) => look(tracee.pid, call),
+            Stop::Exit => {}
+        }
+    }
+}
+
 /// What became of the process.
 pub(crate) struct Failed {
     /// The number of the call; `None` if there weren't so many.
@@ -54,9 +67,9 @@ enum Stop {
 }
 
 #[derive(Clone, Copy)]
-struct Call {
-    number: libc::c_long,
-    arguments: [u64; 5],
+pub(crate) struct Call {
+    pub(crate) number: libc::c_long,
+    pub(crate) arguments: [u64; 5],
 }
 
 impl Call {
