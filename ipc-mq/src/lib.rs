@@ -85,6 +85,8 @@
 mod flock;
 mod fork;
 mod limit;
+#[cfg(doctest)]
+mod missing;
 mod place;
 mod posix;
 mod random;
