@@ -78,8 +78,9 @@
 //! The kernel bounds the depth (`fs.mqueue.msg_max`), the message length
 //! (`fs.mqueue.msgsize_max`), the number of queues (`fs.mqueue.queues_max`) and, by
 //! `RLIMIT_MSGQUEUE`, the bytes in all queues of a user: nine of the default size fit. System V
-//! has `kernel.msgmax`, `kernel.msgmnb` and `kernel.msgmni`. Whoever reaches one is told which
-//! ([`ChannelError::Limit`]), and what raises it; `ipc doctor` shows them all.
+//! has `kernel.msgmax`, `kernel.msgmnb` and `kernel.msgmni`, and a wait that ends by itself takes one
+//! of the signals that `RLIMIT_SIGPENDING` counts. Whoever reaches one is told which
+//! ([`ChannelError::Limit`]), its value, and what raises it; `ipc doctor` shows them all.
 #![cfg(target_os = "linux")]
 
 mod flock;

@@ -21,7 +21,7 @@ use rstest::rstest;
 use std::{
     os::fd::{AsFd, OwnedFd},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// As many as fit a socket, and more than a turn.
@@ -161,6 +161,11 @@ fn who_sleeps_is_woken_by_all(#[case] deadline: bool, #[case] cancellable: bool)
         });
         wait_until_asleep_in(id, &[libc::SYS_ppoll, libc::SYS_epoll_wait, libc::SYS_epoll_pwait]);
         senders[index].send(b"wake up").unwrap();
+        let sent = Instant::now();
+        while !receiver.is_finished() {
+            assert!(sent.elapsed() < Duration::from_secs(60), "nobody woke it for sender {index}");
+            thread::sleep(Duration::from_millis(1));
+        }
         rx = receiver.join().unwrap();
     }
 }
