@@ -294,7 +294,7 @@ pub(super) fn cancelled_after<F: Surroundings, T: Send>(
 /// What `action` answers, which waits for [`BRIEF`]: not before, nor ages after that. Machines
 /// may be loaded; whoever misses the end of its wait sleeps for longer than there is patience.
 #[track_caller]
-pub(super) fn brief_wait<F: Fixture, T>(stage: &Stage<F>, action: impl FnOnce() -> T) -> T {
+pub(super) fn brief_wait<F: Surroundings, T>(stage: &Stage<F>, action: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let answer = action();
     let (elapsed, limit) = (start.elapsed(), stage.patience() / 2);

@@ -1,13 +1,14 @@
 //! Calls that are given up: who didn't take the request never sees it, who did learns that
 //! nobody wants the answer, and nothing of it stays behind.
 
-use super::{ServiceFixture, ServiceStage, Services, assert_idle, assert_told, shown, waits::in_time};
+use super::{ServiceFixture, ServiceStage, Services, assert_idle, assert_told, shown};
 use crate::{
     CallError, Cancel, Client, Server, Wait,
     conformance::{
         Case, cases,
         payload::Stamp,
         stage::{BRIEF, DEPTH, LEN},
+        waits::brief_wait,
     },
 };
 
@@ -53,7 +54,7 @@ fn a_call_that_gives_up_is_over<F: ServiceFixture>(stage: &ServiceStage<F>) {
     let places = stage.free_places(&mut client);
     let request = Stamp::new(0, 0).message(LEN);
     for _ in 0..3 {
-        let waited = in_time(stage, || shown(client.call(&request, Wait::timeout(BRIEF))));
+        let waited = brief_wait(stage, || shown(client.call(&request, Wait::timeout(BRIEF))));
         assert_told!(waited, CallError::TimedOut);
         assert_idle(&mut server);
     }

@@ -7,7 +7,7 @@ use crate::{
         Case, cases,
         payload::Stamp,
         stage::{BRIEF, LEN},
-        waits::{MOMENTS, assert_prompt, cancelled_after, farthest_instant, not_before},
+        waits::{MOMENTS, assert_prompt, brief_wait, cancelled_after, farthest_instant},
     },
 };
 use std::{
@@ -46,7 +46,7 @@ fn a_wait_for_an_answer_ends_in_time_and_the_call_goes_on<F: ServiceFixture>(sta
         }
         for _ in 0..3 {
             assert_told!(client.advance(&ticket, Wait::Never), CallError::WouldBlock);
-            let waited = in_time(stage, || client.advance(&ticket, Wait::timeout(BRIEF)));
+            let waited = brief_wait(stage, || client.advance(&ticket, Wait::timeout(BRIEF)));
             assert_told!(waited, CallError::TimedOut);
         }
     }
@@ -157,9 +157,9 @@ fn without_room_a_call_is_refused_in_time_and_nothing_requested<F: ServiceFixtur
     let mut other = service.client();
     for client in [&mut client, &mut other] {
         assert_told!(client.submit(&[9; LEN], Wait::Never), CallError::WouldBlock);
-        let waited = in_time(stage, || client.submit(&[9; LEN], Wait::timeout(BRIEF)));
+        let waited = brief_wait(stage, || client.submit(&[9; LEN], Wait::timeout(BRIEF)));
         assert_told!(waited, CallError::TimedOut);
-        let waited = in_time(stage, || shown(client.call(&[9; LEN], Wait::timeout(BRIEF))));
+        let waited = brief_wait(stage, || shown(client.call(&[9; LEN], Wait::timeout(BRIEF))));
         assert_told!(waited, CallError::TimedOut);
     }
     for _ in &tickets {
@@ -248,7 +248,7 @@ fn a_wait_for_a_request_ends_in_time<F: ServiceFixture>(stage: &ServiceStage<F>)
     let (mut client, mut server) = service.ends();
     for _ in 0..3 {
         assert_idle(&mut server);
-        let waited = in_time(stage, || server.advance(Wait::timeout(BRIEF)));
+        let waited = brief_wait(stage, || server.advance(Wait::timeout(BRIEF)));
         assert_told!(waited, RecvError::TimedOut);
     }
     let ticket = stage.submit(&mut client, Stamp::new(0, 0));
@@ -320,15 +320,6 @@ fn the_longest_waits_for_a_request_do_not_overflow<F: ServiceFixture>(stage: &Se
         stage.serve_one(&mut server);
         stage.collect(&mut client, ticket, Stamp::new(0, 0));
     }
-}
-
-/// What `action` answers, which must happen after [`BRIEF`] and soon then.
-#[track_caller]
-pub(super) fn in_time<F: ServiceFixture, T>(stage: &ServiceStage<F>, action: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let answer = not_before(BRIEF, action);
-    assert_prompt(stage, start + BRIEF);
-    answer
 }
 
 /// Waits that end at once, where there is anything to wait for.
