@@ -8,7 +8,7 @@ use ipc_mq::{
     Channel, ChannelError, ChannelName, Receiver, Sender, Sysv, SysvConfig, Transport, Unix, UnixConfig,
 };
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{Mode, umask},
     unistd::{Uid, chown, geteuid},
 };
@@ -42,6 +42,8 @@ impl Chosen {
 
 impl Drop for Chosen {
     fn drop(&mut self) {
+        // What nobody has mounted can't be unmounted.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir_all(&self.0);
     }
 }
