@@ -81,8 +81,8 @@ pub(crate) fn floor_moved(before: f64, after: f64) -> bool {
     high > low * (1.0 + FLOOR_MAY_MOVE)
 }
 
-/// Which ones are far from the others: by more than [`FAR`] times what values differ from the median
-/// by, of which the median, and by more than a factor of [`MANIFOLD`]. Symmetrical, so that leaving
+/// Which ones are far from the others: by more than `FAR` times what values differ from the median
+/// by, of which the median, and by more than a factor of `MANIFOLD`. Symmetrical, so that leaving
 /// them out favours nobody. (F. R. Hampel, *The Influence Curve and Its Role in Robust Estimation*,
 /// 1974.)
 pub(crate) fn out_of_line(values: &[f64]) -> Vec<bool> {

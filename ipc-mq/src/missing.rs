@@ -7,19 +7,17 @@ macro_rules! capabilities {
     ($($capability:ident of { $($has:literal)+ } not of { $($lacks:literal)+ })+) => {$(
         $(
             #[doc = concat!(
-                "```no_run\n",
-                "fn ask(_: impl ipc_mq::", stringify!($capability), ") {}\n",
-                "fn endpoint() -> ipc_mq::", $has, " { unimplemented!() }\n",
-                "ask(endpoint());\n",
+                "```\n",
+                "fn ask<E: ipc_mq::", stringify!($capability), ">() {}\n",
+                "ask::<ipc_mq::", $has, ">();\n",
                 "```\n"
             )]
         )+
         $(
             #[doc = concat!(
                 "```compile_fail,E0277\n",
-                "fn ask(_: impl ipc_mq::", stringify!($capability), ") {}\n",
-                "fn endpoint() -> ipc_mq::", $lacks, " { unimplemented!() }\n",
-                "ask(endpoint());\n",
+                "fn ask<E: ipc_mq::", stringify!($capability), ">() {}\n",
+                "ask::<ipc_mq::", $lacks, ">();\n",
                 "```\n"
             )]
         )+
