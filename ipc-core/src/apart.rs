@@ -9,7 +9,8 @@ use std::{
     os::fd::OwnedFd,
     process,
     sync::{
-        Mutex,
+        Mutex, MutexGuard, TryLockError,
+        atomic::{AtomicU32, Ordering},
         mpsc::{self, SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
@@ -38,13 +39,39 @@ impl Closer {
     }
 }
 
+/// This process's, locked; none in a forked child that has it locked for ever, by a thread that
+/// isn't there.
+fn closer() -> Option<MutexGuard<'static, Option<Closer>>> {
+    static CLOSER: Mutex<Option<Closer>> = Mutex::new(None);
+    /// The process that locked it last.
+    static LOCKED_BY: AtomicU32 = AtomicU32::new(0);
+    /// Until whoever has just locked it has written that down.
+    const TRIES: u32 = 1000;
+    let mut tries = 0;
+    loop {
+        match CLOSER.try_lock() {
+            Ok(closer) => {
+                LOCKED_BY.store(process::id(), Ordering::Relaxed);
+                return Some(closer);
+            }
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if LOCKED_BY.load(Ordering::Relaxed) != process::id() {
+            tries += 1;
+            if tries > TRIES {
+                return None;
+            }
+        }
+        thread::yield_now();
+    }
+}
+
 /// Closes, on a thread apart, a descriptor that a peer gave and that may stand for anything. What
 /// the thread can't take, since it is held up with 1,024 others, stays open: there is nobody who
 /// could wait for it.
 pub fn close_apart(descriptor: OwnedFd) {
-    static CLOSER: Mutex<Option<Closer>> = Mutex::new(None);
-    // No wait for this either: in a forked child it may be locked for ever.
-    let Ok(mut closer) = CLOSER.try_lock() else { return mem::forget(descriptor) };
+    let Some(mut closer) = closer() else { return mem::forget(descriptor) };
     // A forked child has the parent's, and no such thread.
     if closer.as_ref().is_some_and(|closer| closer.pid != process::id()) {
         mem::forget(closer.take());
@@ -71,36 +98,33 @@ pub fn close_apart(descriptor: OwnedFd) {
 #[cfg(test)]
 mod tests {
     use super::close_apart;
-    use std::{
-        fs::File,
-        io::Read,
-        os::{fd::OwnedFd, unix::net::UnixStream},
-        sync::mpsc,
-        thread,
-    };
+    use std::{io::Read, os::unix::net::UnixStream, sync::mpsc, thread, time::Duration};
 
     #[test]
     fn what_is_closed_apart_is_closed() {
         for _ in 0..100 {
             let (ours, mut other_end) = UnixStream::pair().unwrap();
+            other_end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             close_apart(ours.into());
             assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
         }
     }
 
     #[test]
-    fn threads_that_close_at_once_hold_up_nobody() {
+    fn what_threads_close_at_once_is_closed_and_nobody_held_up() {
         let (done, all_done) = mpsc::channel();
         for _ in 0..8 {
             let done = done.clone();
             thread::spawn(move || {
                 for _ in 0..50 {
-                    close_apart(OwnedFd::from(File::open("/dev/null").unwrap()));
+                    let (ours, mut other_end) = UnixStream::pair().unwrap();
+                    other_end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                    close_apart(ours.into());
+                    done.send(other_end.read(&mut [0]).unwrap()).unwrap();
                 }
-                done.send(()).unwrap();
             });
         }
         drop(done);
-        assert_eq!(all_done.iter().count(), 8);
+        assert_eq!(all_done.iter().collect::<Vec<_>>(), [0; 8 * 50]);
     }
 }
