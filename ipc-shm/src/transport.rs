@@ -7,7 +7,7 @@ use crate::{
     latest::{self, LatestReader, LatestWriter},
     mpmc::{MpmcReceiver, MpmcSender},
     observer::{BroadcastObserver, LatestObserver},
-    segment::{self, Anchored, Collected, Home, Onlooker, Opened, Place, RECEIVER, SENDER, Seat},
+    segment::{self, Anchored, Collected, Home, Onlooker, Opened, Place, RECEIVER, SENDER, Seat, spawning},
     spsc::{SpscReceiver, SpscSender},
     sys::{file, fork::Window, ident},
 };
@@ -124,7 +124,8 @@ impl Namespace {
     }
 
     pub(crate) fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
-        segment::remove(&self.place(name), &Window::open())
+        let place = self.place(name);
+        spawning::while_in_use(|| segment::remove(&place, &Window::open()))
     }
 
     pub(crate) fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
@@ -165,7 +166,8 @@ impl Namespace {
     }
 
     pub(crate) fn recover(&self, name: &ChannelName) -> Result<(), ChannelError> {
-        segment::recover(&self.place(name), &Window::open())
+        let place = self.place(name);
+        spawning::while_in_use(|| segment::recover(&place, &Window::open()))
     }
 
     pub(crate) fn place(&self, name: &ChannelName) -> Place {

@@ -9,12 +9,13 @@ use common::{
     name, say, serve, told, within,
 };
 use ipc_shm::{
-    Batch, BatchReceiver, Channel, ChannelError, EndMark, Kind, Loan, Message, Receiver, RecvError, Role,
-    SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait,
+    Batch, BatchReceiver, Channel, ChannelError, ChannelName, EndMark, Kind, Loan, Message, Receiver,
+    RecvError, Role, SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait,
 };
 use rstest::rstest;
 use std::{
     path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,7 +33,8 @@ fn this_binary_is_its_own_child() {
             "fork with both ends" => fork_with_both_ends(Path::new(&arguments[0])),
             "use what was the parent's" => use_what_was_the_parents(&shm),
             "drop what was lent" => drop_what_was_lent(&shm),
-            "fork in one thread, attach in another" => fork_while_others_attach(&shm),
+            "fork in one thread, attach in another" => make_children_while_others_attach(&shm, fork_a_user),
+            "spawn in one thread, attach in another" => make_children_while_others_attach(&shm, spawn),
             other => panic!("no such child: {other}"),
         }
     });
@@ -233,15 +235,30 @@ fn a_child_may_open_endpoints_of_its_own() {
     drop(channel.sender().expect("the child is gone"));
 }
 
-#[test]
-fn threads_that_fork_and_threads_that_attach_do_not_lock_each_other_out() {
+#[rstest]
+#[case("fork in one thread, attach in another")]
+// By `posix_spawn`, which runs no handlers.
+#[case("spawn in one thread, attach in another")]
+fn threads_that_make_children_and_threads_that_attach_do_not_lock_each_other_out(#[case] role: &str) {
     let arena = Arena::new();
-    let mut child = Child::spawn("fork in one thread, attach in another", &[arena.path().to_str().unwrap()]);
+    let mut child = Child::spawn(role, &[arena.path().to_str().unwrap()]);
     child.says("no role was kept by a child");
     child.ends_well();
 }
 
-fn fork_while_others_attach(shm: &Spsc) {
+fn fork_a_user(shm: &Spsc, own: &ChannelName) {
+    fork_child(|| {
+        let tx = shm.create(own, &small().transient()).unwrap().sender().unwrap();
+        drop(tx);
+    })
+    .ends_well();
+}
+
+fn spawn(_shm: &Spsc, _own: &ChannelName) {
+    assert!(Command::new("true").status().unwrap().success());
+}
+
+fn make_children_while_others_attach(shm: &Spsc, make_child: fn(&Spsc, &ChannelName)) {
     let stop = Arc::new(AtomicBool::new(false));
     let attachers: Vec<_> = (0..3)
         .map(|number| {
@@ -264,17 +281,13 @@ fn fork_while_others_attach(shm: &Spsc) {
             })
         })
         .collect();
-    let forkers: Vec<_> = (0..2)
+    let parents: Vec<_> = (0..2)
         .map(|number| {
             let (shm, stop) = (shm.clone(), Arc::clone(&stop));
             thread::spawn(move || {
                 let own = name(&format!("y{number}"));
                 while !stop.load(Ordering::Relaxed) {
-                    fork_child(|| {
-                        let tx = shm.create(&own, &small().transient()).unwrap().sender().unwrap();
-                        drop(tx);
-                    })
-                    .ends_well();
+                    make_child(&shm, &own);
                 }
             })
         })
@@ -285,7 +298,7 @@ fn fork_while_others_attach(shm: &Spsc) {
     }
     stop.store(true, Ordering::Relaxed);
     let rounds = within(PATIENCE, move || {
-        forkers.into_iter().for_each(|thread| thread.join().unwrap());
+        parents.into_iter().for_each(|thread| thread.join().unwrap());
         attachers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
     });
     assert!(rounds > 0);

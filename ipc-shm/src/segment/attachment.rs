@@ -5,7 +5,7 @@ use super::{
     Entry, FenceMode, Header, Layout, Place, Reach, byte_of, durable,
     file::{FileMemory, Opened, taken},
     layout::role_code,
-    open, remove,
+    open, remove, spawning,
 };
 use crate::{
     kind::Lifetime,
@@ -27,8 +27,6 @@ use std::{
         Arc,
         atomic::{self, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
 };
 
 /// A channel that is open without a role: present, so that it isn't taken away.
@@ -65,16 +63,18 @@ impl Anchored {
         if self.generation != fork::generation() {
             return Err(ChannelError::Forked);
         }
-        let window = Window::open();
-        let opened = open::open(&self.place, &window)?;
-        if opened.header.instance != self.header.instance {
-            // Removed meanwhile, and made anew by somebody else.
-            return Err(ChannelError::NotFound);
-        }
-        if opened.header != self.header {
-            return Err(ChannelError::Corrupt("its first page changed while it was in use".into()));
-        }
-        Attachment::new(self.place.clone(), opened, role, seat, &window)
+        spawning::while_taken(|| {
+            let window = Window::open();
+            let opened = open::open(&self.place, &window)?;
+            if opened.header.instance != self.header.instance {
+                // Removed meanwhile, and made anew by somebody else.
+                return Err(ChannelError::NotFound);
+            }
+            if opened.header != self.header {
+                return Err(ChannelError::Corrupt("its first page changed while it was in use".into()));
+            }
+            Attachment::new(self.place.clone(), opened, role, seat, &window)
+        })
     }
 }
 
@@ -110,10 +110,7 @@ pub(crate) enum Seat {
     Within(u32, u32),
 }
 
-/// Locks the byte of a seat that nobody else keeps, and returns its id. A process that is
-/// just being spawned has its parent's descriptors, and so their locks, for the moment until
-/// its `exec`: that is waited for, so that a seat that was given up or whose holder died is
-/// free.
+/// Locks the byte of a seat that nobody else keeps, and returns its id.
 fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelError> {
     let layout = opened.header.layout();
     let (first, last) = match seat {
@@ -122,22 +119,15 @@ fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelErro
         Seat::Within(first, last) => (first, last),
     };
     let memory = FileMemory(&opened.file);
-    let give_up = Instant::now() + SPAWNING;
-    loop {
-        // Those that were left in good order first, so that the trace of a dead one is kept
-        // for those who look, and its repair to those who wait for it.
-        for orderly in [true, false] {
-            for id in first..=last {
-                let is_orderly = memory.load(layout.entry(id).pid(), Ordering::Relaxed) == 0;
-                if is_orderly == orderly && lock::try_lock(&opened.file, byte_of(id), Mode::Exclusive)? {
-                    return Ok(id);
-                }
+    // Those that were left in good order first, so that the trace of a dead one is kept for
+    // those who look, and its repair to those who wait for it.
+    for orderly in [true, false] {
+        for id in first..=last {
+            let is_orderly = memory.load(layout.entry(id).pid(), Ordering::Relaxed) == 0;
+            if is_orderly == orderly && lock::try_lock(&opened.file, byte_of(id), Mode::Exclusive)? {
+                return Ok(id);
             }
         }
-        if Instant::now() >= give_up {
-            break;
-        }
-        thread::sleep(SPAWNING / 20);
     }
     match seat {
         Seat::Only(id) => Err(taken(opened, id, role)),
@@ -147,9 +137,6 @@ fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelErro
         ))),
     }
 }
-
-/// How long a spawned process may take from `fork` to `exec`.
-const SPAWNING: Duration = Duration::from_millis(4);
 
 /// An endpoint's part in a segment: the byte of its id and the presence byte are locked by a
 /// description of its own, which only the mapping refers to.

@@ -21,6 +21,7 @@ mod onlooker;
 mod open;
 mod place;
 mod remove;
+pub(crate) mod spawning;
 
 pub(crate) use attachment::{Anchored, Attachment, Seat};
 pub use collected::Collected;

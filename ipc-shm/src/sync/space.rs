@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::{ShmConfig, State as Spec},
     kind::{Kind, Lifetime},
-    segment::{self, Attachment, Onlooker, Opened, Seat},
+    segment::{self, Attachment, Onlooker, Opened, Seat, spawning},
     sys::{fork::Window, ident},
     transport::{Namespace, Verdict, namespace},
 };
@@ -146,14 +146,15 @@ impl State {
 
     fn find<P: Primitive>(&self, name: &ChannelName) -> Result<Arc<Handle>, ChannelError> {
         let place = self.namespace.place(name);
-        let window = Window::open();
-        let opened = segment::open(&place, &window)?;
-        if let Err(error) = check::<P>(&opened) {
-            segment::turn_away(&place, opened, &window);
-            return Err(error);
-        }
-        let attachment = Attachment::new(place, opened, Role::User, Seat::Any, &window)?;
-        drop(window);
+        let attachment = spawning::while_taken(|| {
+            let window = Window::open();
+            let opened = segment::open(&place, &window)?;
+            if let Err(error) = check::<P>(&opened) {
+                segment::turn_away(&place, opened, &window);
+                return Err(error);
+            }
+            Attachment::new(place.clone(), opened, Role::User, Seat::Any, &window)
+        })?;
         Handle::new(attachment)
     }
 

@@ -1,0 +1,45 @@
+//! What a process that is just being spawned keeps for a moment.
+//!
+//! `posix_spawn(3)` and `vfork(2)` run no handlers that would keep it out of a
+//! [`Window`](crate::sys::fork::Window). If the child is made while another thread attaches, it
+//! has that thread's descriptor, and so its locks, until its `exec`: a seat that was given up,
+//! or whose holder died, seems to be taken, and a channel that nobody uses to be in use. So
+//! both are refused only when they are so for a while. Between attempts no window is open and
+//! no lock is held: other threads may fork, and other processes change names.
+
+use ipc_core::ChannelError;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a seat may seem to be taken: those who wait for a role to become free ask again
+/// and again, and want to be told soon.
+const SEAT: Duration = Duration::from_millis(20);
+
+/// How long a channel may seem to be in use.
+const CHANNEL: Duration = Duration::from_millis(100);
+
+/// Tries until a seat is free.
+pub(crate) fn while_taken<T>(attempt: impl FnMut() -> Result<T, ChannelError>) -> Result<T, ChannelError> {
+    patiently(SEAT, attempt, |error| matches!(error, ChannelError::Busy { .. } | ChannelError::Limit(_)))
+}
+
+/// Tries until nobody has the channel open.
+pub(crate) fn while_in_use<T>(attempt: impl FnMut() -> Result<T, ChannelError>) -> Result<T, ChannelError> {
+    patiently(CHANNEL, attempt, |error| matches!(error, ChannelError::Busy { .. }))
+}
+
+fn patiently<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<T, ChannelError>,
+    may_pass: impl Fn(&ChannelError) -> bool,
+) -> Result<T, ChannelError> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(error) if may_pass(&error) && Instant::now() < give_up => thread::sleep(patience / 50),
+            answer => return answer,
+        }
+    }
+}
