@@ -25,6 +25,7 @@ use std::{
     ops::{AddAssign, Range},
     os::unix::fs::FileExt,
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -223,19 +224,19 @@ fn note(file: &mut File, case: &str) {
 /// Has children do the damage: at `most` places of the channel each time, or everywhere, each
 /// child in a part of it.
 fn everywhere(damage: Damage, kind: Kind, most: Option<usize>) {
-    let mut tally = Tally::default();
+    let mut parts = Vec::new();
     let mut len_bytes = 0;
-    for (number, (variant, config)) in variants(kind).iter().enumerate() {
+    for (number, (variant, config)) in variants(kind).into_iter().enumerate() {
         let arena = Arena::new();
-        let len = Stage::new(arena.path(), config).image(State::Fresh).len() as u64;
-        drop(arena);
+        let len = Stage::new(arena.path(), &config).image(State::Fresh).len() as u64;
         len_bytes += len;
         let part_len = if most.is_some() { len } else { 128 * damage.len_bytes() as u64 };
-        for start in (0..len).step_by(part_len as usize) {
-            let part = start..len.min(start + part_len);
-            tally += in_a_child(damage, (kind, number, variant), part, most.unwrap_or(EVERYWHERE));
-        }
+        let starts = (0..len).step_by(part_len as usize);
+        parts.extend(starts.map(|start| (number, variant.clone(), start..len.min(start + part_len))));
     }
+    let tally = by_workers(&parts, |(number, variant, part)| {
+        in_a_child(damage, (kind, *number, variant), part.clone(), most.unwrap_or(EVERYWHERE))
+    });
     assert!(tally.corrupt > 0 && tally.corrupt < tally.changes, "{tally:?}");
     prove(&format!(
         "hostile {}: {kind}: {len_bytes} bytes, in {} states, at {} times: {} of {} tried, {} changes: {} found corrupt, {} served",
@@ -248,6 +249,29 @@ fn everywhere(damage: Damage, kind: Kind, most: Option<usize>) {
         tally.corrupt,
         tally.changes - tally.corrupt
     ));
+}
+
+/// What came of all parts: a worker takes the next one when it is done with one. A long run
+/// has a worker for each processor; by default the kinds are side by side already.
+fn by_workers<T: Sync>(parts: &[T], work: impl Fn(&T) -> Tally + Sync) -> Tally {
+    let workers = if is_long_run() { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let next = AtomicUsize::new(0);
+    let take = || parts.get(next.fetch_add(1, Ordering::Relaxed));
+    let one_by_one = || {
+        let mut tally = Tally::default();
+        while let Some(part) = take() {
+            tally += work(part);
+        }
+        tally
+    };
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(one_by_one)).collect();
+        for worker in workers {
+            tally += worker.join().expect("a part failed, see above");
+        }
+    });
+    tally
 }
 
 /// More places than a part has.
