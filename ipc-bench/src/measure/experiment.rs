@@ -1,10 +1,11 @@
 //! An experiment from the plan to the report: each block's rounds, and what they amount to.
 
 use super::{
-    figures::{Figures, Run},
+    figures::Figures,
     plan::{Block, Contender, plan},
     report::{Report, print},
     rounds::{Course, Series, interleave},
+    run::Run,
     survey::{self, Survey},
 };
 use crate::{

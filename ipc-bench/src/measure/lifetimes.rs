@@ -3,8 +3,8 @@
 
 use super::{
     experiment::{Extent, Pace, measure_together},
-    figures::Run,
     plan::Contender,
+    run::Run,
     survey::{Step, Survey},
     table::Table,
 };

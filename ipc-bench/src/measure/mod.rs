@@ -10,6 +10,7 @@ pub(crate) mod peers;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod rounds;
+pub(crate) mod run;
 pub(crate) mod safety;
 pub(crate) mod scale;
 pub(crate) mod selftest;

@@ -6,10 +6,11 @@
 
 use super::{
     experiment::{Pace, bar, measure_together},
-    figures::{Figures, Run},
+    figures::Figures,
     plan::{Block, Contender},
     report::print,
     rounds::{Round, Series},
+    run::Run,
     table::{Table, decimals, ratio},
 };
 use crate::{

@@ -6,10 +6,10 @@
 
 use super::{
     experiment::{Extent, Pace, measure_together},
-    figures::Run,
     plan::Contender,
     report::micros,
     rounds::Series,
+    run::Run,
     survey::{Step, Survey},
     table::{Table, decimals},
 };

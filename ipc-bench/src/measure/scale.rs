@@ -4,9 +4,10 @@
 
 use super::{
     experiment::{Extent, Pace, measure_together},
-    figures::{Figures, Run},
+    figures::Figures,
     plan::{Against, Block, Contender},
     rounds::Series,
+    run::Run,
     survey::{Step, Survey, by_itself},
     table::{Table, decimals, ratio},
 };
@@ -322,9 +323,9 @@ mod tests {
     use crate::{
         measure::{
             experiment::Extent,
-            figures::Run,
             plan::Contender,
             rounds::{Round, Series},
+            run::Run,
             survey::Survey,
         },
         record::{Repeats, Row, Scale as ScaleRow},

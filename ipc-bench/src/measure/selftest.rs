@@ -12,10 +12,10 @@
 
 use super::{
     experiment::{Pace, Running, measure_together, tagged},
-    figures::Run,
     plan::Contender,
     report::print,
     rounds::{Course, Round, Series, interleave},
+    run::Run,
     table::Table,
 };
 use crate::{
