@@ -4,8 +4,10 @@
 //! nanoseconds of two runs are of two states of the machine; where it has none, by what it has, and
 //! more of that is noise. A change counts if the figures differ by more than that, and the quartiles
 //! of the rounds, where there are some, don't overlap.
+//!
+//! Besides, it says of the ratios that both runs claim to be stable whether they are.
 
-use crate::record::{Figure, Row, Run};
+use crate::record::{CLOSE, Figure, Row, Run, are_close};
 use std::{cmp::Ordering, collections::BTreeMap, path::Path, process::ExitCode};
 
 /// Compares the runs in two files: exit code 0 if nothing is worse, 1 if something is, or if the
@@ -41,6 +43,10 @@ struct Comparison {
     compared: usize,
     better: Vec<Change>,
     worse: Vec<Change>,
+    /// Ratios of which both runs claim that they hold: how many are close to each other, and which
+    /// aren't.
+    held: usize,
+    not_held: Vec<String>,
     /// What only one of the runs has.
     missing: Vec<String>,
     /// Whether the later run came to its end, and nothing failed in it.
@@ -68,8 +74,9 @@ fn compare(old: &Run, new: &Run) -> Comparison {
     }
     let bare = new.rows.iter().filter(|row| row.figures().is_empty());
     comparison.notes.extend(bare.map(|row| format!("nothing to compare it by: {}", row.label())));
+    comparison.hold(&steady(&old.rows), &steady(&new.rows));
     let (old, new) = (figures(&old.rows), figures(&new.rows));
-    let only = |here: &Figures, there: &Figures, name: &str| -> Vec<String> {
+    let only = |here: &Keyed<Figure>, there: &Keyed<Figure>, name: &str| -> Vec<String> {
         let gone = here.iter().filter(|(key, _)| !there.contains_key(*key));
         gone.map(|(key, _)| format!("only in the {name} run: {}", key.text())).collect()
     };
@@ -108,21 +115,30 @@ impl Key {
     }
 }
 
-type Figures = BTreeMap<Key, Figure>;
+type Keyed<T> = BTreeMap<Key, T>;
 
 /// All figures that measurements are judged by.
-fn figures(rows: &[Row]) -> Figures {
-    let mut figures = Figures::new();
+fn figures(rows: &[Row]) -> Keyed<Figure> {
+    keyed(rows, |row| row.figures().into_iter().map(|figure| (figure.name, figure)).collect())
+}
+
+/// All ratios of which the run claims that they hold.
+fn steady(rows: &[Row]) -> Keyed<f64> {
+    keyed(rows, |row| row.steady().into_iter().map(|steady| (steady.over, steady.ratio)).collect())
+}
+
+fn keyed<T>(rows: &[Row], of: impl Fn(&Row) -> Vec<(&'static str, T)>) -> Keyed<T> {
+    let mut all = Keyed::new();
     for row in rows {
-        for figure in row.figures() {
-            let mut key = Key { label: row.label(), name: figure.name, number: 0 };
-            while figures.contains_key(&key) {
+        for (name, figure) in of(row) {
+            let mut key = Key { label: row.label(), name, number: 0 };
+            while all.contains_key(&key) {
                 key.number += 1;
             }
-            figures.insert(key, figure);
+            all.insert(key, figure);
         }
     }
-    figures
+    all
 }
 
 /// Where the figure went, if it went anywhere beyond the noise.
@@ -140,6 +156,19 @@ fn moved(old: &Figure, new: &Figure) -> Option<Ordering> {
 }
 
 impl Comparison {
+    /// Looks whether what both runs claim is so.
+    fn hold(&mut self, old: &Keyed<f64>, new: &Keyed<f64>) {
+        for (key, &after) in new {
+            match old.get(key) {
+                Some(&before) if are_close(before, after) => self.held += 1,
+                Some(before) => self
+                    .not_held
+                    .push(format!("{}: over {} {before:.2} before, {after:.2} now", key.label, key.name)),
+                None => {}
+            }
+        }
+    }
+
     /// Nothing is worse, and nothing is unknown that could be.
     fn is_well(&self) -> bool {
         self.worse.is_empty() && self.is_whole
@@ -160,6 +189,15 @@ impl Comparison {
             self.worse.len(),
             self.better.len(),
         ));
+        if self.held + self.not_held.len() > 0 {
+            let both = self.held + self.not_held.len();
+            text.push_str(&format!(
+                "{both} ratios that both runs claim to be stable: {} of them within {:.0} % of each other\n",
+                self.held,
+                CLOSE * 100.0
+            ));
+        }
+        self.not_held.iter().for_each(|one| text.push_str(&format!("moved    {one}\n")));
         for note in self.notes.iter().chain(&self.missing) {
             text.push_str(&format!("note     {note}\n"));
         }
@@ -262,6 +300,24 @@ mod tests {
         let cut = Run { is_complete: false, ..whole.clone() };
         assert!(compare(&whole, &whole).is_well() && compare(&failed, &whole).is_well());
         assert!(!compare(&whole, &failed).is_well() && !compare(&whole, &cut).is_well());
+    }
+
+    #[test]
+    fn what_both_runs_claim_to_be_stable_is_held_to_it() {
+        let claims = |transport: &'static str, ratio: f64| Row {
+            transport: transport.into(),
+            rounds: 5,
+            raw_ratio: Some(ratio),
+            raw_quartiles: Some([ratio, ratio]),
+            ..row("latency", 1.0, 0.0)
+        };
+        let old = whole(vec![claims("mq", 1.0), claims("sysv", 1.0), row("open", 1.0, 0.0)]);
+        let new = whole(vec![claims("mq", 1.05), claims("sysv", 0.9), claims("unix", 1.0)]);
+        let text = compare(&old, &new).text();
+        let expected = "2 ratios that both runs claim to be stable: 1 of them within 10 % of each other\n\
+                        moved    latency sysv, 8 bytes: over the bare calls 1.00 before, 0.90 now\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(!compare(&new, &whole(vec![row("latency", 1.0, 0.0)])).text().contains("stable"));
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Figures<'_> {
             wait: None,
             operation: self.block.subject.operation().map(Into::into),
             capacity_bytes: Some(CAPACITY_BYTES),
-            ratio_quartiles: self.quartiles_against(Against::Raw, |run| run.p50_ns),
+            ratio_quartiles: row.raw_quartiles,
             // It is of the whole run, what isn't timed included.
             cpu_ns_per_message: None,
             ..row
@@ -153,12 +153,13 @@ impl Figures<'_> {
         let messages_per_second = self.median_of(|round| round.measured[0].messages_per_second());
         let row = self.ratios(row, Run::messages_per_second);
         let floor_ratio = row.memcpy_ratio.or(row.fixed_ring_ratio);
-        let quartiles = |against| self.quartiles_against(against, Run::messages_per_second);
         let row = Row {
             messages_per_second,
             bytes_per_second: messages_per_second.map(|rate| rate * row.message_len_bytes as f64),
             floor_ratio,
-            ratio_quartiles: quartiles(Against::Memcpy).or_else(|| quartiles(Against::FixedRing)),
+            ratio_quartiles: row
+                .memcpy_quartiles
+                .or_else(|| self.quartiles_against(Against::FixedRing, Run::messages_per_second)),
             ..row
         };
         self.among_several(row)
@@ -194,6 +195,8 @@ impl Figures<'_> {
             raw_ratio: self.against(Against::Raw, figure),
             futex_ratio: self.against(Against::Futex, figure),
             memcpy_ratio: self.against(Against::Memcpy, figure).or_else(|| itself(TransportId::Memcpy)),
+            raw_quartiles: self.quartiles_against(Against::Raw, figure),
+            memcpy_quartiles: self.quartiles_against(Against::Memcpy, figure),
             alone_ratio: self.against(Against::Alone, figure),
             ..row
         }

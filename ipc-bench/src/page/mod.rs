@@ -1,8 +1,8 @@
 //! The page of a run: one file with everything in it, no script, readable on paper and on a
 //! phone, light and dark. What it says in words follows from the figures beside it.
 //!
-//! `verdicts` draws the conclusions, `plots` the pictures (of load in
-//! `load`), this file puts them together.
+//! `verdicts` draws the conclusions, `steady` says which ratios hold, `plots` makes the pictures (of
+//! load in `load`), this file puts them together.
 
 mod costs;
 mod idle;
@@ -10,6 +10,7 @@ mod load;
 mod plots;
 mod scale;
 mod set_up;
+mod steady;
 mod verdicts;
 
 use crate::record::{Repeats, Row, Run};
@@ -67,6 +68,7 @@ fn summary(run: &Run, verdicts: &[Verdict], file: &Path) -> String {
         text.push_str(&format!("{}\n    {}\n", verdict.claim, verdict.says));
         verdict.figures.iter().for_each(|figure| text.push_str(&format!("    - {figure}\n")));
     }
+    text += &steady::summary(&run.rows);
     for caution in cautions(run) {
         text.push_str(&format!("CAUTION {caution}\n"));
     }
@@ -116,11 +118,12 @@ fn html(run: &Run, verdicts: &[Verdict], pictures: &[Plot]) -> Result<String, St
         body += &format!(
             "<section><h3>{}</h3>\n<p class=\"verdict\">{}</p>\n",
             escape(&verdict.claim),
-            escape(&verdict.says)
+            prose(&verdict.says)
         );
         body += &list("figures", &verdict.figures);
         body += "</section>\n";
     }
+    body += &steady::section(&run.rows);
     for Plot { title, explains, svg } in pictures {
         body += &format!(
             "<figure><figcaption><h2>{}</h2>{}</figcaption>\n{svg}</figure>\n",
@@ -203,15 +206,28 @@ fn grid(head: &[&str], lines: impl Iterator<Item = Vec<Option<String>>>) -> Stri
 }
 
 fn paragraph(text: &str) -> String {
-    format!("<p>{}</p>\n", escape(text))
+    format!("<p>{}</p>\n", prose(text))
 }
 
 fn list(class: &str, items: &[String]) -> String {
     if items.is_empty() {
         return String::new();
     }
-    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
+    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", prose(item))).collect();
     format!("<ul class=\"{class}\">\n{items}</ul>\n")
+}
+
+/// Text in HTML, with what stands between backticks as code.
+fn prose(text: &str) -> String {
+    let mut html = String::new();
+    let mut parts = text.split('`');
+    while let Some(plain) = parts.next() {
+        html += &escape(plain);
+        if let Some(code) = parts.next() {
+            html += &format!("<code>{}</code>", escape(code));
+        }
+    }
+    html
 }
 
 /// Text that is nothing but text in HTML.
@@ -263,7 +279,7 @@ fn date(unix_s: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLOURS, date, escape, html, pictures, rate, summary, time, verdicts};
+    use super::{COLOURS, date, escape, html, pictures, prose, rate, summary, time, verdicts};
     use crate::record::{Failure, Row, Run};
     use rstest::rstest;
     use std::path::Path;
@@ -321,6 +337,11 @@ mod tests {
         assert!(page.contains("was interrupted"));
         assert!(summary(&run, &[], Path::new("x")).contains("CAUTION Failed: <b>mq</b>"));
         assert_eq!(escape("a<b"), "a&lt;b");
+    }
+
+    #[test]
+    fn what_is_to_be_typed_is_code() {
+        assert_eq!(prose("run `a --b` & `c`"), "run <code>a --b</code> &amp; <code>c</code>");
     }
 
     #[test]

@@ -15,12 +15,14 @@ mod details;
 mod figure;
 mod keeper;
 mod row;
+mod steady;
 
 pub(crate) use curve::{Curve, Law, curves};
 pub(crate) use details::{Idle, Life, Load, Repeats, Safety, Scale, per_second};
 pub(crate) use figure::Figure;
 pub(crate) use keeper::Keeper;
 pub(crate) use row::{Row, delay, size};
+pub(crate) use steady::{CLOSE, Steady, are_close};
 
 use crate::machine::MUCH_STOLEN;
 use serde::{Deserialize, Serialize};

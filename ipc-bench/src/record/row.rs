@@ -115,6 +115,9 @@ pub(crate) struct Row {
     /// The quartiles, over the rounds, of the ratio that the figure is judged by: to the floor,
     /// or to the bare calls where that is no measure.
     pub(crate) ratio_quartiles: Option<[f64; 2]>,
+    /// The same of `raw_ratio` and of `memcpy_ratio`.
+    pub(crate) raw_quartiles: Option<[f64; 2]>,
+    pub(crate) memcpy_quartiles: Option<[f64; 2]>,
     /// What was timed one by one: shares of it, and the nanoseconds that so many took at most.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) distribution: Vec<(f64, u64)>,
