@@ -221,9 +221,11 @@ impl<'a> HalfWord<'a> {
         hooks::access("fetch_or", || self.0.fetch_or(bits, order))
     }
 
+    /// Puts what `change` makes of the word in its place, and returns what it was.
     #[cfg_attr(feature = "crash-points", track_caller)]
-    pub(crate) fn fetch_and(self, bits: u32, order: Ordering) -> u32 {
-        hooks::access("fetch_and", || self.0.fetch_and(bits, order))
+    pub(crate) fn fetch_update(self, order: Ordering, change: impl Fn(u32) -> u32) -> u32 {
+        let made = || self.0.fetch_update(order, Ordering::Relaxed, |word| Some(change(word)));
+        hooks::access("fetch_update", || made().unwrap_or_else(|word| word))
     }
 }
 

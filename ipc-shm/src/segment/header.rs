@@ -18,7 +18,7 @@ pub(crate) const HEADER_LEN_BYTES: usize = 256;
 const MAGIC: [u8; 8] = *b"ipc-shm\n";
 const BYTE_ORDER: u32 = 0x0102_0304;
 /// Programs of different major versions don't share segments.
-const ABI_MAJOR: u16 = 2;
+const ABI_MAJOR: u16 = 3;
 /// Later minor versions add what earlier ones may ignore.
 const ABI_MINOR: u16 = 0;
 
@@ -308,6 +308,6 @@ mod tests {
         let mut bytes = header().to_bytes();
         bytes[16] = 9;
         let error = Header::parse(&bytes, 5 * PAGE, PAGE).unwrap_err().to_string();
-        assert!(error.contains("ABI version is 9") && error.contains("expects 2"), "{error}");
+        assert!(error.contains("ABI version is 9") && error.contains("expects 3"), "{error}");
     }
 }

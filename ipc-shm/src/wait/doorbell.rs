@@ -64,7 +64,7 @@ impl Doorbell {
         // Whoever rings takes the bit away first. So it was somebody else; perhaps the name
         // was taken away.
         let is_strange = was_touched && mine.load() & flag::POLLED != 0;
-        let is_heard = announce(attachment, &words, &mine, flag::POLLED);
+        let is_heard = announce(attachment, &words, &mine, flag::POLLED).is_heard;
         if awaited.poll()?.is_some() {
             return Ok(true);
         }

@@ -4,9 +4,10 @@
 //! sleeper, poller                       waker
 //!   poller: forget the touches so far     change the ring
 //!   flag |= ASLEEP or POLLED              light fence
-//!   heavy fence                           flag = 0; what was it?
+//!   heavy fence                           take all bits and count; which were there?
 //!   look at the ring; changed?            ASLEEP: wake all
-//!   sleep while flag is as it was,        POLLED: touch
+//!   sleep while flag is as it was         POLLED: touch
+//!     when we had added our bit,
 //!     or poll for a touch
 //! ```
 //!
@@ -15,6 +16,10 @@
 //! order to the compiler. The flag's bits are no counts, which the killed would leave wrong;
 //! the waker looks first, and takes them back all at once, so that one of several wakes.
 //! Those who share a flag add their bits and don't take away each other's.
+//!
+//! Whoever takes bits counts that in the flag, above them. Without this a sleeper couldn't
+//! tell that its bit was taken, and it overlooked, if another one has added it again before
+//! it sleeps. The count comes round after 2^30 times, too many for who is between two lines.
 
 use std::time::Duration;
 
@@ -24,15 +29,28 @@ pub(super) const AWAKE: u32 = 0;
 pub(super) const ASLEEP: u32 = 1;
 /// Somebody polls for a touch or is about to.
 pub(super) const POLLED: u32 = 2;
+/// All bits; what is above them counts.
+const BITS: u32 = ASLEEP | POLLED;
+
+/// Which bits are there.
+#[inline]
+pub(super) fn bits(flag: u32) -> u32 {
+    flag & BITS
+}
+
+/// What becomes of the flag when bits are taken away.
+pub(super) fn without(flag: u32, bits: u32) -> u32 {
+    (flag & !(bits & BITS)).wrapping_add(BITS + 1)
+}
 
 /// A flag in shared memory and the means to wait for a change of it.
 pub(super) trait Flag {
     /// Loads the flag, in no particular order.
     fn load(&self) -> u32;
-    /// Adds bits to the flag, before any fence that follows.
-    fn add(&self, bits: u32);
-    /// Takes bits away and returns what the flag was, in one total order with the
-    /// cancellation of a wait.
+    /// Adds bits to the flag, before any fence that follows, and returns what it is then.
+    fn add(&self, bits: u32) -> u32;
+    /// Takes bits away, counts it, and returns which bits there were, in one total order with
+    /// the cancellation of a wait.
     fn take(&self, bits: u32) -> u32;
     /// Orders the waker's change of the ring before its look at the flag.
     fn light_fence(&self);
@@ -51,13 +69,13 @@ pub(super) trait Flag {
 #[inline]
 pub(super) fn is_rung_for(flag: &impl Flag) -> bool {
     flag.light_fence();
-    flag.load() != AWAKE
+    bits(flag.load()) != AWAKE
 }
 
 /// The second half: wakes whoever waits or is about to.
 pub(super) fn wake(flag: &impl Flag) {
-    let waiting = flag.take(u32::MAX);
-    if waiting & !POLLED != 0 {
+    let waiting = flag.take(BITS);
+    if waiting & ASLEEP != 0 {
         flag.wake_all();
     }
     if waiting & POLLED != 0 {
@@ -73,20 +91,25 @@ pub(super) fn interrupt(flag: &impl Flag) {
     }
 }
 
-/// The waiting side's part before its last look at the ring: `bit` says how it waits. False
-/// if the waker may overlook it.
-pub(super) fn announce(flag: &impl Flag, bit: u32) -> bool {
-    flag.add(bit);
-    flag.heavy_fence()
+/// What the waiting side is told when it announces itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Announced {
+    /// The flag then.
+    seen: u32,
+    /// Whether every waker will notice.
+    pub(super) is_heard: bool,
+}
+
+/// The waiting side's part before its last look at the ring: `bit` says how it waits.
+pub(super) fn announce(flag: &impl Flag, bit: u32) -> Announced {
+    let seen = flag.add(bit);
+    Announced { seen, is_heard: flag.heavy_fence() }
 }
 
 /// The sleeper's part after its last look at the ring. False if nobody woke it.
-pub(super) fn sleep(flag: &impl Flag, time: Duration) -> bool {
-    let seen = flag.load();
-    if seen & ASLEEP != 0 {
-        flag.sleep(seen, time);
-    }
-    flag.load() & ASLEEP == 0
+pub(super) fn sleep(flag: &impl Flag, Announced { seen, .. }: Announced, time: Duration) -> bool {
+    flag.sleep(seen, time);
+    flag.load() & !BITS != seen & !BITS
 }
 
 /// The sleeper's part when it doesn't sleep after all. Only where nobody else sleeps on the
@@ -101,10 +124,12 @@ mod model {
     //! lost wake-up is a deadlock, which the checker finds; both fences are real ones, as
     //! the heavy one makes them.
 
-    use super::{ASLEEP, Flag, POLLED, announce, interrupt, is_rung_for, sleep, wake, withdraw};
+    use super::{
+        ASLEEP, BITS, Flag, POLLED, announce, interrupt, is_rung_for, sleep, wake, withdraw, without,
+    };
     use loom::{
         sync::{
-            Condvar, Mutex, Notify,
+            Condvar, Mutex,
             atomic::{AtomicBool, AtomicU32, AtomicU64, fence},
         },
         thread,
@@ -130,6 +155,8 @@ mod model {
         AddingBits,
         /// What is taken back is everything.
         TakingBits,
+        /// Nobody can tell that bits were taken.
+        Counting,
         /// Touches are forgotten after the last look.
         ForgettingFirst,
         WakingAll,
@@ -148,7 +175,7 @@ mod model {
     #[derive(Clone, Copy, Debug, Default)]
     struct Cast {
         messages: u64,
-        sleeper: bool,
+        sleepers: usize,
         pollers: usize,
         /// Somebody announces this and is killed.
         victim: Option<u32>,
@@ -185,6 +212,28 @@ mod model {
         }
     }
 
+    /// Where a futex's sleepers are. Unlike a notification, a wake-up before a sleep is forgotten.
+    #[derive(Default)]
+    struct Bell {
+        lock: Mutex<()>,
+        rung: Condvar,
+    }
+
+    impl Bell {
+        /// Compares and falls asleep, with no wake-up in between.
+        fn sleep(&self, is_as_it_was: impl FnOnce() -> bool) {
+            let lock = self.lock.lock().unwrap();
+            if is_as_it_was() {
+                drop(self.rung.wait(lock).unwrap());
+            }
+        }
+
+        fn wake_all(&self) {
+            let _lock = self.lock.lock().unwrap();
+            self.rung.notify_all();
+        }
+    }
+
     struct Modelled {
         flag: AtomicU32,
         /// Every access to the flag stores to this: `loom` overlooks schedules where a thread
@@ -193,7 +242,7 @@ mod model {
         /// The ring: how many messages were sent.
         sent: AtomicU64,
         cancelled: AtomicBool,
-        bell: Notify,
+        bell: Bell,
         watches: Vec<Watch>,
         without: Without,
     }
@@ -203,18 +252,25 @@ mod model {
             self.flag().load(Ordering::Relaxed)
         }
 
-        fn add(&self, bits: u32) {
+        fn add(&self, bits: u32) -> u32 {
             match self.without {
-                Without::AddingBits => self.flag().store(bits, Ordering::SeqCst),
-                _ => {
-                    self.flag().fetch_or(bits, Ordering::SeqCst);
+                Without::AddingBits => {
+                    self.flag().store(bits, Ordering::SeqCst);
+                    bits
                 }
+                _ => self.flag().fetch_or(bits, Ordering::SeqCst) | bits,
             }
         }
 
         fn take(&self, bits: u32) -> u32 {
-            let kept = if self.without == Without::TakingBits { 0 } else { !bits };
-            self.flag().fetch_and(kept, Ordering::SeqCst)
+            let taken = |flag| match self.without {
+                Without::TakingBits => without(flag, BITS),
+                Without::Counting => flag & !bits,
+                _ => without(flag, bits),
+            };
+            let change = |flag| Some(taken(flag));
+            let flag = self.flag().fetch_update(Ordering::SeqCst, Ordering::Relaxed, change);
+            super::bits(flag.unwrap_or_else(|flag| flag))
         }
 
         fn light_fence(&self) {
@@ -230,16 +286,13 @@ mod model {
             true
         }
 
-        /// As a futex: a wake-up between comparing and falling asleep isn't lost.
         fn sleep(&self, seen: u32, _time: Duration) {
-            if self.load() == seen {
-                self.bell.wait();
-            }
+            self.bell.sleep(|| self.load() == seen);
         }
 
         fn wake_all(&self) {
             if self.without != Without::WakingAll {
-                self.bell.notify();
+                self.bell.wake_all();
             }
         }
 
@@ -271,26 +324,29 @@ mod model {
                 None => return,
                 Some(Killed::Swap) => {}
                 Some(Killed::WakeUp) => {
-                    self.take(u32::MAX);
+                    self.take(BITS);
                 }
                 Some(Killed::Touch) => {
-                    self.take(u32::MAX);
+                    self.take(BITS);
                     self.wake_all();
                 }
             }
-            self.bell.notify();
+            self.bell.wake_all();
             self.watches.iter().for_each(Watch::touch);
         }
     }
 
-    fn receive_asleep(shared: &Modelled, messages: u64) {
+    /// Who is alone takes its announcement back.
+    fn receive_asleep(shared: &Modelled, messages: u64, is_alone: bool) {
         while !shared.is_over(messages) {
-            announce(shared, ASLEEP);
+            let announced = announce(shared, ASLEEP);
             if shared.without != Without::LastLook && shared.is_over(messages) {
-                withdraw(shared);
+                if is_alone {
+                    withdraw(shared);
+                }
                 break;
             }
-            sleep(shared, Duration::MAX);
+            sleep(shared, announced, Duration::MAX);
         }
     }
 
@@ -323,7 +379,7 @@ mod model {
                 touched: AtomicU32::new(0),
                 sent: AtomicU64::new(0),
                 cancelled: AtomicBool::new(false),
-                bell: Notify::new(),
+                bell: Bell::default(),
                 watches: (0..cast.pollers).map(|_| Watch::default()).collect(),
                 without,
             });
@@ -352,14 +408,17 @@ mod model {
         for number in 0..cast.pollers {
             start(Box::new(move |shared| receive_polling(shared, number, cast.messages)));
         }
-        if cast.sleeper && cast.messages > 0 {
-            start(Box::new(move |shared| receive_asleep(shared, cast.messages)));
+        let is_alone = cast.sleepers == 1 && cast.victim != Some(ASLEEP);
+        if cast.messages > 0 {
+            for _ in 0..cast.sleepers {
+                start(Box::new(move |shared| receive_asleep(shared, cast.messages, is_alone)));
+            }
         }
         for number in 1..=cast.messages {
             shared.send(number, cast.killed.filter(|_| number == 1));
         }
         if cast.messages == 0 {
-            receive_asleep(shared, 1);
+            receive_asleep(shared, 1, is_alone);
         }
         for other in others {
             other.join().expect("no panic");
@@ -368,14 +427,15 @@ mod model {
 
     const SLEEPER: Cast = Cast {
         messages: 1,
-        sleeper: true,
+        sleepers: 1,
         pollers: 0,
         victim: None,
         killed: None,
         cancelled: false,
-        switches: None,
+        switches: Some(3),
     };
-    const POLLER: Cast = Cast { sleeper: false, pollers: 1, ..SLEEPER };
+    const POLLER: Cast = Cast { sleepers: 0, pollers: 1, ..SLEEPER };
+    const SLEEPERS: Cast = Cast { sleepers: 2, switches: Some(3), ..SLEEPER };
     const BOTH: Cast = Cast { pollers: 1, switches: Some(3), ..SLEEPER };
     const POLLERS: Cast = Cast { pollers: 2, switches: Some(3), ..POLLER };
     const CANCELLED: Cast = Cast { messages: 0, cancelled: true, ..SLEEPER };
@@ -384,6 +444,8 @@ mod model {
     #[rstest]
     #[case::a_sleeper(SLEEPER)]
     #[case::a_sleeper_twice(Cast { messages: 2, switches: Some(4), ..SLEEPER })]
+    #[case::two_sleepers(SLEEPERS)]
+    #[case::two_sleepers_twice(Cast { messages: 2, switches: Some(2), ..SLEEPERS })]
     #[case::a_poller(POLLER)]
     #[case::a_poller_twice(Cast { messages: 2, ..POLLER })]
     #[case::both_on_one_flag(BOTH)]
@@ -407,6 +469,12 @@ mod model {
     }
 
     #[rstest]
+    fn one_of_several_who_is_killed_holds_up_nobody(#[values(ASLEEP, POLLED)] bit: u32) {
+        let runs = explore(Without::Nothing, Cast { victim: Some(bit), switches: Some(2), ..SLEEPERS });
+        report("one of several who is killed holds up nobody", runs);
+    }
+
+    #[rstest]
     fn after_a_killed_waker_the_next_one_wakes(
         #[values(SLEEPER, POLLER, BOTH)] cast: Cast,
         #[values(Killed::Swap, Killed::WakeUp, Killed::Touch)] killed: Killed,
@@ -426,6 +494,8 @@ mod model {
     #[case::a_sleepers_light_fence(Without::LightFence, SLEEPER)]
     #[case::a_sleepers_heavy_fence(Without::HeavyFence, SLEEPER)]
     #[case::a_sleepers_last_look(Without::LastLook, SLEEPER)]
+    #[case::counting(Without::Counting, SLEEPERS)]
+    #[case::counting_beside_one_who_is_killed(Without::Counting, Cast { victim: Some(ASLEEP), ..SLEEPER })]
     #[case::waking(Without::WakingAll, SLEEPER)]
     #[case::waking_beside_a_poller(Without::WakingAll, BOTH)]
     #[case::a_pollers_light_fence(Without::LightFence, POLLER)]

@@ -15,7 +15,7 @@ use crate::{
 };
 use crossbeam_utils::Backoff;
 use doorbell::Doorbell;
-use flag::Flag;
+use flag::{Announced, Flag};
 use ipc_core::{Cancel, OsError, Unready, Wait};
 use parking_lot::Mutex;
 use std::{
@@ -87,14 +87,14 @@ impl Flag for SegmentFlag<'_> {
         self.word.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bits: u32) {
-        self.word.fetch_or(bits, Ordering::SeqCst);
+    fn add(&self, bits: u32) -> u32 {
+        self.word.fetch_or(bits, Ordering::SeqCst) | bits
     }
 
     fn take(&self, bits: u32) -> u32 {
         // SeqCst: a cancellation was stored before; either we see the flag here, or its
         // owner, who announced itself later, sees the cancellation.
-        self.word.fetch_and(!bits, Ordering::SeqCst)
+        flag::bits(self.word.fetch_update(Ordering::SeqCst, |flag| flag::without(flag, bits)))
     }
 
     #[inline]
@@ -338,7 +338,7 @@ impl Waiter {
         let _armed = wait.cancel().map(|cancel| arm(&mut self.alarm, &self.bell, &words, cancel));
         let mut looked_around = Instant::now();
         loop {
-            let is_heard = announce(attachment, &words, &mine, flag::ASLEEP);
+            let announced = announce(attachment, &words, &mine, flag::ASLEEP);
             let answer = awaited.poll();
             if !matches!(answer, Ok(None)) {
                 withdraw();
@@ -348,11 +348,11 @@ impl Waiter {
                 withdraw();
                 return Err(unready.into());
             }
-            let bound = longest_sleep(is_heard, awaited.is_obstructed());
+            let bound = longest_sleep(announced.is_heard, awaited.is_obstructed());
             let time = time_left(wait).map_or(bound, |left| left.min(bound));
             // Nobody woke us: a good time to look around. And so it is when we are woken all the
             // time for nothing.
-            if looked_around.elapsed() >= bound || !flag::sleep(&mine, time) {
+            if looked_around.elapsed() >= bound || !flag::sleep(&mine, announced, time) {
                 looked_around = Instant::now();
                 if !attachment.is_named() {
                     return awaited.poll()?.ok_or(Unready::Closed.into());
@@ -383,13 +383,15 @@ fn longest_sleep(is_heard: bool, is_obstructed: bool) -> Duration {
     }
 }
 
-/// Says how we wait. False if a peer may overlook it.
-fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>, bit: u32) -> bool {
+/// Says how we wait, and is told whether every peer notices.
+fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>, bit: u32) -> Announced {
     // Reach is looked at after the fence: a peer that came without hearing it, and fenced
     // when it came, has seen the flag, or is seen here.
     let layout = attachment.layout();
     let hears = |id| words.load(layout.entry(id).reach(), Ordering::Relaxed) == Reach::Reached as u64;
-    flag::announce(mine, bit) && (mine.fences == FenceMode::Full || layout.ids().all(hears))
+    let mut announced = flag::announce(mine, bit);
+    announced.is_heard &= mine.fences == FenceMode::Full || layout.ids().all(hears);
+    announced
 }
 
 /// Has a cancellation ring `bell`, until the guard is dropped.
