@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     alone,
-    faults::{fail, mark},
+    faults::{Call, fail, mark, trace},
     skip,
     sockets::{Place, name},
 };
@@ -17,10 +17,14 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, SealFlag, fcntl},
     libc,
-    sys::socket::{
-        AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-        accept, bind, connect, listen, recvmsg, sendmsg, setsockopt, socket, sockopt::Linger,
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        socket::{
+            AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+            UnixAddr, accept, bind, connect, listen, recvmsg, sendmsg, setsockopt, socket, sockopt::Linger,
+        },
     },
+    unistd::Pid,
 };
 use std::{
     fs,
@@ -122,6 +126,55 @@ fn a_message_of_many_mebibytes_is_in_huge_pages_where_there_are_any() {
     }
 }
 
+/// Memory of a kind that the kernel refuses to map, so that a try leaves nothing where it was
+/// made: what another thread has put there since is not to go with it.
+#[test]
+fn a_message_that_can_not_be_mapped_unmaps_nothing_of_others() {
+    const LEN: usize = 1 << 34;
+    alone("a_message_that_can_not_be_mapped_unmaps_nothing_of_others", || {
+        let Ok(memory) = memfd_create(c"test", MFdFlags::MFD_HUGETLB | MFdFlags::MFD_ALLOW_SEALING) else {
+            return skip("this system has no file system of huge pages");
+        };
+        nix::unistd::ftruncate(&memory, LEN as i64).unwrap();
+        let against_change = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(against_change)).unwrap();
+        let receive = || {
+            let place = Place::new();
+            let config = UnixConfig::new().max_message_len(LEN);
+            let channel = place.transport().create(&name(), &config).unwrap();
+            let mut rx = channel.receiver().unwrap();
+            let stranger = stranger(&channel.socket_path());
+            send(&stranger, 3, &[]);
+            send_header(&stranger, 1, LEN as u64, &[memory.as_raw_fd()]);
+            assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+            assert_eq!(rx.peers().count(), 0);
+        };
+        let mut tries = 0;
+        trace(receive, |process, Call { number, arguments: [start, len, ..] }| match number {
+            libc::SYS_mmap if len == LEN as u64 => tries += 1,
+            libc::SYS_munmap => assert!(is_mapped(process, start, len), "{start:x} is nobody's, of {len:x}"),
+            _ => {}
+        });
+        assert!(tries > 0, "nobody tried to map it");
+    });
+}
+
+/// Whether all of these addresses are in use.
+fn is_mapped(process: Pid, start: u64, len: u64) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let ranges = maps.lines().map(|line| {
+        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
+        [from, to].map(|address| u64::from_str_radix(address, 16).unwrap())
+    });
+    let mut reached = start;
+    for [from, to] in ranges {
+        if from <= reached && reached < to {
+            reached = to;
+        }
+    }
+    reached >= start + len
+}
+
 /// How many bytes of the mapping at this address are in huge pages.
 fn in_huge_pages(address: *const u8) -> usize {
     let maps = fs::read_to_string("/proc/self/smaps").unwrap();
@@ -131,7 +184,7 @@ fn in_huge_pages(address: *const u8) -> usize {
 }
 
 fn system_gives_huge_pages() -> bool {
-    use nix::sys::{memfd::*, mman::*};
+    use nix::sys::mman::*;
     const HUGE: usize = 2 << 20;
     let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
     nix::unistd::ftruncate(&memory, 2 * HUGE as i64).unwrap();
@@ -239,7 +292,12 @@ fn stranger(path: &std::path::Path) -> OwnedFd {
 
 /// A packet of this kind without a message.
 fn send(socket: &OwnedFd, kind: u32, descriptors: &[i32]) {
-    let header = [&b"ipc\x01"[..], &kind.to_le_bytes(), &0_u64.to_le_bytes()].concat();
+    send_header(socket, kind, 0, descriptors);
+}
+
+/// A packet of this kind that says that there are so many bytes.
+fn send_header(socket: &OwnedFd, kind: u32, len: u64, descriptors: &[i32]) {
+    let header = [&b"ipc\x01"[..], &kind.to_le_bytes(), &len.to_le_bytes()].concat();
     let rights = [ControlMessage::ScmRights(descriptors)];
     let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
     sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(&header)], control, MsgFlags::empty(), None)

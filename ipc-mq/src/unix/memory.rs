@@ -71,8 +71,6 @@ pub(crate) fn ask_for_huge_pages(memfd: BorrowedFd<'_>, len: usize) -> Result<()
 pub(crate) struct Pages {
     start: NonNull<u8>,
     len: usize,
-    /// All addresses that were taken for them.
-    _taken: Addresses,
 }
 
 // SAFETY: the pages are memory of the process's, owned by this value alone.
@@ -94,31 +92,19 @@ impl Pages {
         }
     }
 
-    /// Long ones where a huge page can be mapped as one.
+    /// Long ones where a huge page can be mapped as one, if there is room.
     fn map(memfd: BorrowedFd<'_>, len: NonZeroUsize, protection: libc::c_int) -> Result<Self, Errno> {
         let (len, number) = (len.get(), memfd.as_raw_fd());
-        if len < LEAST_IN_HUGE_PAGES {
-            // SAFETY: a new mapping, wherever the kernel has room for it.
-            let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, number, 0) };
-            let taken = Addresses::of(start, len)?;
-            return Ok(Self { start: taken.start, len, _taken: taken });
-        }
-        let room = len.checked_add(HUGE_PAGE_LEN).ok_or(Errno::ENOMEM)?;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping, wherever the kernel has room for it; nobody may access it.
-        let start = unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
-        let taken = Addresses::of(start, room)?;
-        let aside = taken.start.as_ptr().align_offset(HUGE_PAGE_LEN);
-        // SAFETY: less than a huge page's length from the beginning, and there is one more of room.
-        let aligned = unsafe { taken.start.add(aside) };
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        // SAFETY: takes the place of addresses that are ours alone and hold nothing.
-        let start = unsafe { libc::mmap(aligned.as_ptr().cast(), len, protection, flags, number, 0) };
+        let wish = if len < LEAST_IN_HUGE_PAGES { ptr::null_mut() } else { room_for_huge_pages(len) };
+        // SAFETY: a new mapping. An address is a wish: where something is by then, the kernel takes
+        // another one. (With `MAP_FIXED` a mapping that fails leaves a hole where our own was, which
+        // another thread's may be in before we know.)
+        let start = unsafe { libc::mmap(wish, len, protection, libc::MAP_SHARED, number, 0) };
         if start == libc::MAP_FAILED {
-            Err(Errno::last())
-        } else {
-            Ok(Self { start: aligned, len, _taken: taken })
+            return Err(Errno::last());
         }
+        let start = NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Self { start, len })
     }
 
     /// `madvise` with advice that changes no byte.
@@ -134,27 +120,24 @@ impl Pages {
     }
 }
 
-/// Addresses that are ours, unmapped on drop.
-#[derive(Debug)]
-struct Addresses {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-impl Addresses {
-    /// What `mmap` answered.
-    fn of(start: *mut libc::c_void, len: usize) -> Result<Self, Errno> {
-        if start == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        let start = NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
-        Ok(Self { start, len })
-    }
-}
-
-impl Drop for Addresses {
+impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: these addresses are ours, and nobody borrows from there any more.
+        // SAFETY: a mapping of ours, and nobody borrows from there any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
+}
+
+/// Where a huge page can begin and nothing is now, for so many bytes; it isn't kept free. Null if
+/// there is no such place.
+fn room_for_huge_pages(len: usize) -> *mut libc::c_void {
+    let Some(room) = len.checked_add(HUGE_PAGE_LEN) else { return ptr::null_mut() };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, wherever the kernel has room for it; nobody may access it.
+    let start = unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return ptr::null_mut();
+    }
+    // SAFETY: the mapping just made, which nobody else knows of.
+    unsafe { libc::munmap(start, room) };
+    start.map_addr(|address| address.next_multiple_of(HUGE_PAGE_LEN))
 }
