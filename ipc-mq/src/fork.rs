@@ -137,6 +137,18 @@ impl<D> Private<D> {
         })
     }
 
+    /// What has the descriptor, which forked children will have as well from now on; `None` in a
+    /// child.
+    pub(crate) fn publish(self) -> Option<D> {
+        let mut this = ManuallyDrop::new(self);
+        if !this.is_ours() {
+            return None;
+        }
+        PRIVATE.with(|numbers| numbers.retain(|&other| other != this.number));
+        // SAFETY: taken once, since `this` is neither used nor dropped after that.
+        Some(unsafe { ManuallyDrop::take(&mut this.owner) })
+    }
+
     /// Whether this process is the one that has the descriptor.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
@@ -163,6 +175,7 @@ impl<D> Drop for Private<D> {
         if !self.is_ours() {
             return;
         }
+        // What takes long to close is published before: a fork waits for it, and all others.
         PRIVATE.with(|numbers| {
             numbers.retain(|&other| other != self.number);
             // SAFETY: dropped here only, and `self` isn't used afterwards.

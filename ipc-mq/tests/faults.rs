@@ -24,7 +24,8 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What fails a call: memory, descriptors or permission are missing, or a signal comes.
@@ -168,6 +169,11 @@ impl World {
                         assert_eq!(act(&mut prepared), Ok(()), "the next try of: {what}");
                     }
                     check(prepared);
+                    // Some are closed on a thread apart.
+                    let start = Instant::now();
+                    while names_in(Path::new("/proc/self/fd")) != descriptors && start.elapsed() < PATIENCE {
+                        thread::yield_now();
+                    }
                     assert_eq!(names_in(Path::new("/proc/self/fd")), descriptors, "after {what}");
                     let answer = answer.err().unwrap_or(Answer::Well).to_text();
                     File::from(writer.try_clone().unwrap()).write_all(answer.as_bytes()).unwrap();

@@ -11,7 +11,8 @@ use common::{
     sockets::{Place, name},
 };
 use ipc_mq::{
-    Channel, DescriptorSender, Receiver, RecvError, Sender, Transport, UnixConfig, UnixReceiver, Wait,
+    Channel, DescriptorSender, Receiver, RecvError, Sender, Transport, UnixChannel, UnixConfig, UnixReceiver,
+    Wait,
 };
 use nix::{
     errno::Errno,
@@ -21,16 +22,19 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         socket::{
             AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-            UnixAddr, accept, bind, connect, listen, recvmsg, sendmsg, setsockopt, socket, sockopt::Linger,
+            UnixAddr, accept, bind, connect, listen, recv, recvmsg, sendmsg, setsockopt, socket,
+            sockopt::Linger,
         },
     },
     unistd::Pid,
 };
+use rstest::rstest;
 use std::{
     fs,
     io::{IoSlice, IoSliceMut, Write},
     net::{TcpListener, TcpStream},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
     sync::mpsc,
     thread,
     time::Duration,
@@ -48,12 +52,9 @@ fn a_long_message_is_no_program() {
     let channel = place.channel();
     let mut tx = channel.sender().unwrap();
     // Somebody else in the receiver's place, who sees what comes.
-    let listener = seqpacket();
-    bind(listener.as_raw_fd(), &UnixAddr::new(&channel.socket_path()).unwrap()).unwrap();
-    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    let listener = listening_at(&channel.socket_path());
     tx.send(&[7; LONG]).unwrap();
-    // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
-    let peer = unsafe { OwnedFd::from_raw_fd(accept(listener.as_raw_fd()).unwrap()) };
+    let peer = accepted(&listener);
     let memory = loop {
         let (mut bytes, mut control) = ([0; 64], nix::cmsg_space!([i32; 1]));
         let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -253,6 +254,104 @@ fn a_descriptor_that_can_not_be_closed_holds_up_nobody() {
     unhindered(move || drop(rx));
 }
 
+/// It is in the queue of a socket that is closed before anybody takes it from there.
+#[rstest]
+#[case::behind_garbage("case_1_behind_garbage", |_, mut rx: UnixReceiver, stranger| {
+    send(&stranger, 9, &[]);
+    send_lingering(&stranger, 9);
+    unhindered(move || {
+        assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+        assert_eq!(rx.peers().count(), 0);
+        await_end(stranger);
+    });
+})]
+#[case::behind_packets_without_bytes("case_2_behind_packets_without_bytes", |_, mut rx: UnixReceiver, stranger| {
+    (0..3).for_each(|_| send_packet(&stranger, &[], &[]));
+    send_lingering(&stranger, 0);
+    unhindered(move || {
+        assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+        await_end(stranger);
+    });
+})]
+#[case::before_the_receiver_goes("case_3_before_the_receiver_goes", |_, mut rx: UnixReceiver, stranger| {
+    send(&stranger, 0, &[]);
+    assert_eq!(&*rx.recv().unwrap(), b"");
+    send_lingering(&stranger, 0);
+    unhindered(move || {
+        drop(rx);
+        await_end(stranger);
+    });
+})]
+#[case::at_the_door("case_4_at_the_door", |channel: UnixChannel, mut rx: UnixReceiver, _| {
+    assert!(rx.try_recv().is_err());
+    let strangers = [(); 3].map(|()| stranger(&channel.socket_path()));
+    strangers.iter().for_each(|stranger| send_lingering(stranger, 0));
+    unhindered(move || {
+        drop(rx);
+        strangers.into_iter().for_each(await_end);
+    });
+})]
+#[case::from_a_user_who_is_not_allowed("case_5_from_a_user_who_is_not_allowed", |channel: UnixChannel, mut rx: UnixReceiver, _| {
+    assert!(rx.try_recv().is_err());
+    let other = common::OrdinaryUser::new();
+    let stranger = stranger(&channel.socket_path());
+    drop(other);
+    send_lingering(&stranger, 0);
+    unhindered(move || {
+        assert!(rx.try_recv().is_err());
+        await_end(stranger);
+    });
+})]
+#[case::to_a_sender("case_6_to_a_sender", |channel: UnixChannel, rx, _| {
+    let mut tx = channel.sender().unwrap();
+    drop(rx);
+    // Somebody else in the receiver's place.
+    let listener = listening_at(&channel.socket_path());
+    tx.send(b"hello").unwrap();
+    let peer = accepted(&listener);
+    send_lingering(&peer, 0);
+    unhindered(move || drop(tx));
+})]
+fn what_nobody_received_holds_up_nobody(
+    #[case] test: &str,
+    #[case] act: fn(UnixChannel, UnixReceiver, OwnedFd),
+) {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("it takes root to be somebody else");
+    }
+    // Alone, so that only this is closed apart.
+    alone(&format!("what_nobody_received_holds_up_nobody::{test}"), || {
+        let place = Place::new();
+        let config = UnixConfig::new().mode(0o666);
+        let channel = place.transport().create(&name(), &config).unwrap();
+        let permissions = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        fs::set_permissions(&place.0, permissions).unwrap();
+        let rx = channel.receiver().unwrap();
+        let stranger = stranger(&channel.socket_path());
+        act(channel, rx, stranger);
+        // Nor does it a fork, or who opens a channel.
+        unhindered(move || {
+            common::in_child(|| {});
+            drop(place.transport().open(&name()).unwrap().receiver().unwrap());
+        });
+    });
+}
+
+/// Sends a descriptor that can't be closed, and keeps none of it but the other end, for good.
+fn send_lingering(socket: &OwnedFd, kind: u32) {
+    let (stream, never_reads) = lingering();
+    send(socket, kind, &[stream.as_raw_fd()]);
+    std::mem::forget(never_reads);
+}
+
+/// Waits until the other end has hung up.
+fn await_end(socket: OwnedFd) {
+    let answer = recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty());
+    assert!(matches!(answer, Ok(0) | Err(Errno::ECONNRESET)), "{answer:?}");
+    // There is nobody to send to either.
+    assert!(nix::sys::socket::send(socket.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL).is_err());
+}
+
 /// Of whom everything may be expected: it doesn't announce them.
 #[test]
 fn a_descriptor_of_another_user_holds_up_nobody_either() {
@@ -284,7 +383,21 @@ fn seqpacket() -> OwnedFd {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap()
 }
 
-fn stranger(path: &std::path::Path) -> OwnedFd {
+/// Takes the place of who listened there.
+fn listening_at(path: &Path) -> OwnedFd {
+    let listener = seqpacket();
+    let _ = fs::remove_file(path);
+    bind(listener.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    listener
+}
+
+fn accepted(listener: &OwnedFd) -> OwnedFd {
+    // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(accept(listener.as_raw_fd()).unwrap()) }
+}
+
+fn stranger(path: &Path) -> OwnedFd {
     let socket = seqpacket();
     connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
     socket
@@ -298,8 +411,12 @@ fn send(socket: &OwnedFd, kind: u32, descriptors: &[i32]) {
 /// A packet of this kind that says that there are so many bytes.
 fn send_header(socket: &OwnedFd, kind: u32, len: u64, descriptors: &[i32]) {
     let header = [&b"ipc\x01"[..], &kind.to_le_bytes(), &len.to_le_bytes()].concat();
+    send_packet(socket, &header, descriptors);
+}
+
+fn send_packet(socket: &OwnedFd, bytes: &[u8], descriptors: &[i32]) {
     let rights = [ControlMessage::ScmRights(descriptors)];
     let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
-    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(&header)], control, MsgFlags::empty(), None)
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), None)
         .unwrap();
 }

@@ -2,6 +2,7 @@
 
 use super::{
     channel::Found,
+    line::Line,
     packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE},
 };
 use crate::{
@@ -34,7 +35,7 @@ use std::{
 /// A connection that stands, as far as is known.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: Private<OwnedFd>,
+    socket: Line,
     /// Longer messages go as parcels. Not asked for before there is one that may be too long.
     longest_inline: Option<usize>,
     /// Whether a send may wait in the kernel. Not before one had to wait.
@@ -98,6 +99,7 @@ impl Connection {
             Err(Errno::EAGAIN) => return Ok(Door::Crowded),
             Err(errno) => return Err(OsError::new("connect", errno)),
         }
+        let socket = Line::new(socket);
         let receiver =
             getsockopt(&socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
         if !found.folder.trusts(receiver.uid()) {
@@ -128,7 +130,7 @@ impl Connection {
     /// Sends a packet whose header and message stand one behind the other. `None` is "not now".
     #[inline]
     pub(crate) fn send_framed(&self, packet: &[u8], may_wait: bool) -> Result<Option<()>, Failure> {
-        self.insist("send", may_wait, |flags| send(self.socket.as_raw_fd(), packet, flags).map(drop))
+        self.insist("send", may_wait, |flags| send(self.socket.as_fd().as_raw_fd(), packet, flags).map(drop))
     }
 
     /// Sends a packet, and descriptors with it, which are announced before. `None` is "not now".
@@ -150,7 +152,7 @@ impl Connection {
         let parts = [IoSlice::new(&header), IoSlice::new(message)];
         let rights = [ControlMessage::ScmRights(descriptors)];
         let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
-        let socket = self.socket.as_raw_fd();
+        let socket = self.socket.as_fd().as_raw_fd();
         self.insist("sendmsg", may_wait, |flags| {
             sendmsg::<UnixAddr>(socket, &parts, control, flags, None).map(drop)
         })

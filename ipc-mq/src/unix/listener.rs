@@ -8,9 +8,9 @@
 
 use super::{
     channel::Found,
+    line::{Door, Line},
     peer::{Peer, Read},
     store::Held,
-    sys,
     transport::lock_role,
     turn::Turn,
 };
@@ -42,14 +42,14 @@ const LISTENING: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Listener {
     epoll: Private<Epoll>,
-    socket: Private<OwnedFd>,
+    socket: Door,
     /// Whether the listening socket is watched: not while there are as many senders as can
     /// be.
     watched: bool,
     senders: Vec<Option<Peer>>,
     connected: usize,
     /// Who came, but couldn't be taken in yet for want of memory.
-    at_the_door: Option<Private<OwnedFd>>,
+    at_the_door: Option<Line>,
     /// Whose messages are taken.
     turn: Option<Turn>,
     /// The sender that isn't watched together with the others.
@@ -85,17 +85,18 @@ impl Listener {
         let make = || socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
         let socket =
             Private::make(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
+        let socket = Door::new(socket);
         let make = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
         let epoll = Private::make(make, |epoll| epoll.0.as_raw_fd())
             .map_err(|errno| limit::explained("epoll_create1", errno))?;
         // The new socket takes the name when it listens, or a sender could come too early and
         // wait for ever.
         let address = found.address(&new)?;
-        let bound = match bind(socket.as_raw_fd(), &address) {
+        let bound = match bind(socket.as_fd().as_raw_fd(), &address) {
             // We have the role, so what is there is a dead receiver's.
             Err(Errno::EADDRINUSE) => {
                 folder.unlink_own(&new)?;
-                bind(socket.as_raw_fd(), &address)
+                bind(socket.as_fd().as_raw_fd(), &address)
             }
             answer => answer,
         };
@@ -279,8 +280,7 @@ impl Listener {
             self.close_the_door()?;
             return Ok(false);
         }
-        let accept = || Private::make(|| sys::accept(self.socket.as_fd()), OwnedFd::as_raw_fd);
-        let socket = match self.at_the_door.take().map_or_else(accept, Ok) {
+        let socket = match self.at_the_door.take().map_or_else(|| self.socket.accept(), Ok) {
             Ok(socket) => socket,
             Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::EINTR | Errno::ECONNABORTED) => return Ok(true),
@@ -308,7 +308,7 @@ impl Listener {
     }
 
     /// A place for the one who came, and who it is, if it is allowed.
-    fn admit(&mut self, socket: &Private<OwnedFd>) -> Result<Option<(usize, Credentials)>, OsError> {
+    fn admit(&mut self, socket: &Line) -> Result<Option<(usize, Credentials)>, OsError> {
         let found = getsockopt(socket, PeerCredentials).map_err(|errno| OsError::new("getsockopt", errno))?;
         let credentials = Credentials { pid: found.pid().unsigned_abs(), uid: found.uid(), gid: found.gid() };
         if !self.allowed_uids.contains(&credentials.uid) {

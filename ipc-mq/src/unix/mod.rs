@@ -56,6 +56,7 @@
 mod channel;
 mod config;
 mod connection;
+mod line;
 mod listener;
 mod memory;
 mod packet;

@@ -2,24 +2,25 @@
 //! What comes from there is believed in nothing.
 
 use super::{
+    line::Line,
     packet::{HEADER_LEN, Header, Kind, MAX_DESCRIPTORS},
     parcel,
     store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
-use crate::{fork::Private, limit};
+use crate::limit;
 use ipc_core::{Credentials, OsError};
 use nix::errno::Errno;
 use std::{
     mem,
     num::NonZeroUsize,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 /// A sender that was taken in.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    socket: Private<OwnedFd>,
+    socket: Line,
     credentials: Credentials,
     /// Its next packet passes descriptors.
     announced: bool,
@@ -41,7 +42,7 @@ pub(crate) enum Read {
 
 impl Peer {
     /// Whose user isn't `uid` is a stranger.
-    pub(crate) fn new(socket: Private<OwnedFd>, credentials: Credentials, uid: u32) -> Self {
+    pub(crate) fn new(socket: Line, credentials: Credentials, uid: u32) -> Self {
         let is_stranger = credentials.uid != uid;
         Self { socket, credentials, announced: false, is_stranger, said_farewell: false, unmapped: None }
     }

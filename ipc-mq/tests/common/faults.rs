@@ -80,7 +80,8 @@ impl Call {
     fn fails_with(self, errno: Errno) -> bool {
         let ([_, second, third, fourth, fifth], memory) = (self.arguments, errno == Errno::ENOMEM);
         match self.number {
-            libc::SYS_brk | libc::SYS_munmap | libc::SYS_mremap | libc::SYS_close => false,
+            libc::SYS_brk | libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_mremap => false,
+            libc::SYS_close => false,
             libc::SYS_getpid | libc::SYS_gettid | libc::SYS_geteuid | libc::SYS_getegid => false,
             libc::SYS_restart_syscall | libc::SYS_rt_sigreturn => false,
             libc::SYS_mmap => memory && fifth as libc::c_int != -1,
@@ -196,6 +197,7 @@ pub(crate) fn known(call: libc::c_long) -> Known {
         libc::SYS_sendto => interruptible(&["send"]),
         libc::SYS_sendmsg => interruptible(&["sendmsg"]),
         libc::SYS_setsockopt => named(&["setsockopt"]),
+        libc::SYS_shutdown => named(&["shutdown"]),
         libc::SYS_socket => named(&["socket"]),
         libc::SYS_statfs | libc::SYS_fstatfs => named(&["fstatfs"]),
         libc::SYS_statx => named(&["statx"]),

@@ -226,10 +226,11 @@ pub(crate) fn calls_of(body: impl FnOnce()) -> Vec<String> {
 
 /// The same, with what is made there before, which doesn't count.
 pub(crate) fn calls_of_prepared<P>(prepare: impl FnOnce() -> P, body: impl FnOnce(&mut P)) -> Vec<String> {
-    const ASIDE: [libc::c_long; 6] = [
+    const ASIDE: [libc::c_long; 7] = [
         libc::SYS_brk,
         libc::SYS_mmap,
         libc::SYS_munmap,
+        libc::SYS_mprotect,
         libc::SYS_mremap,
         libc::SYS_madvise,
         libc::SYS_fcntl,
