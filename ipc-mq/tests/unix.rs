@@ -6,8 +6,9 @@ mod common;
 use common::sockets::{MAX_LEN, Place, name, open_descriptors};
 use common::{OrdinaryUser, alone, await_child, skip, start_child};
 use ipc_mq::{
-    Channel, ChannelError, ChannelName, DescriptorReceiver, DescriptorSender, Loan, PeerCredentials,
-    Receiver, RecvError, SendError, Sender, Transport, UnixConfig, UnixReceiver, Wait,
+    Batch, BatchReceiver, Channel, ChannelError, ChannelName, DescriptorReceiver, DescriptorSender, Loan,
+    PeerCredentials, Pollable, Receiver, RecvError, SendError, Sender, Transport, UnixConfig, UnixReceiver,
+    Wait,
 };
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
@@ -349,6 +350,33 @@ fn a_sender_that_dies_is_told_once_and_one_that_leaves_is_not() {
     await_child(dies);
 }
 
+/// Whoever takes messages together is told behind them, by whatever it calls next.
+#[rstest]
+#[case::by_a_batch(|rx: &mut UnixReceiver| rx.advance_batch(8, Wait::Never).map(drop))]
+#[case::by_a_message(|rx: &mut UnixReceiver| rx.advance(Wait::timeout(BRIEF)))]
+#[case::by_whoever_watches_it(|rx: &mut UnixReceiver| rx.arm().map(drop))]
+fn a_death_behind_a_batch_is_told_once(#[case] next: fn(&mut UnixReceiver) -> Result<(), RecvError>) {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    rx.report_deaths(true);
+    await_child(start_child(|| {
+        let mut tx = channel.sender().unwrap();
+        tx.send(b"I die").unwrap();
+        tx.send(b"now").unwrap();
+        // No farewell: the child's end runs no destructors.
+        std::mem::forget(tx);
+    }));
+    // Not before all of them are released.
+    for (held, released) in [(2, 0), (2, 1), (1, 0), (1, 1)] {
+        assert_eq!(rx.advance_batch(8, Wait::Forever).unwrap(), held);
+        rx.held_batch().release(released);
+    }
+    assert!(matches!(next(&mut rx), Err(RecvError::PeerDied)));
+    assert!(matches!(rx.advance_batch(8, Wait::Never), Err(RecvError::WouldBlock)));
+    assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)));
+}
+
 #[test]
 fn a_sender_that_fills_its_buffer_holds_up_no_other() {
     let place = Place::new();
@@ -468,5 +496,17 @@ fn a_process_that_may_have_no_more_descriptors_says_so_and_blames_nobody() {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
         assert_eq!(&*rx.recv().unwrap(), b"without");
         assert_eq!(rx.peers().count(), 1);
+        // The same behind the first message of a batch.
+        tx.send(b"first").unwrap();
+        tx.attach(File::open("/dev/null").unwrap().into()).unwrap();
+        tx.send(b"with a descriptor").unwrap();
+        tx.send(b"without").unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        assert_eq!(rx.advance_batch(8, Wait::Forever).unwrap(), 1);
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        rx.held_batch().release_all();
+        let error = rx.advance_batch(8, Wait::Forever).map(drop).unwrap_err();
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        assert_eq!(&*rx.recv().unwrap(), b"without");
     });
 }

@@ -32,13 +32,15 @@ pub struct UnixReceiver {
     held: Held,
     waiter: Waiter,
     reports_deaths: bool,
+    /// What ended a batch, told when nothing is held: it may not come again.
+    behind_batch: Option<RecvError>,
 }
 
 impl UnixReceiver {
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
         let listener = Listener::open(found)?;
         let held = Held::with_prefix(HEADER_LEN, found.settings.max_message_len.min(LONGEST_INLINE));
-        Ok(Self { listener, held, waiter: Waiter::default(), reports_deaths: false })
+        Ok(Self { listener, held, waiter: Waiter::default(), reports_deaths: false, behind_batch: None })
     }
 
     /// Whether [`advance`](Receiver::advance) is to say
@@ -57,7 +59,10 @@ impl UnixReceiver {
     /// Takes one more message, in addition to those held.
     #[inline]
     fn pull(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let Self { listener, held, waiter, reports_deaths } = self;
+        let Self { listener, held, waiter, reports_deaths, behind_batch } = self;
+        if let Some(error) = behind_batch.take() {
+            return Err(error);
+        }
         // Given away for the wait: an attempt may have to change it.
         let attempt = |listener: &mut Listener, patience| {
             loop {
@@ -105,10 +110,12 @@ impl BatchReceiver for UnixReceiver {
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
         self.advance(wait)?;
-        while self.held.len() < max_messages {
-            // An error now would hide what is held; if it lasts, the next call meets it.
-            if self.pull(Wait::Never).is_err() {
-                break;
+        while self.held.len() < max_messages && self.behind_batch.is_none() {
+            match self.pull(Wait::Never) {
+                Ok(()) => {}
+                Err(RecvError::WouldBlock) => break,
+                // It would hide what is held.
+                Err(error) => self.behind_batch = Some(error),
             }
         }
         Ok(self.held.len())
