@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     alone,
-    faults::{Call, fail, mark, trace},
+    faults::{Call, fail, fail_each, mark, trace},
     skip,
     sockets::{Place, name},
 };
@@ -102,6 +102,32 @@ fn where_a_program_can_not_be_ruled_out_long_messages_go_all_the_same() {
                 Some(_) => {}
                 None => panic!("no memory was made"),
             }
+        }
+    });
+}
+
+/// Linux before 6.7 maps nothing shared that is sealed against writing, though it be for reading.
+#[test]
+fn where_sealed_memory_can_not_be_mapped_shared_long_messages_go_all_the_same() {
+    alone("where_sealed_memory_can_not_be_mapped_shared_long_messages_go_all_the_same", || {
+        let is_shared_mapping = |Call { number, arguments: [_, _, _, flags, descriptor] }| {
+            let is_shared = flags as libc::c_int & libc::MAP_SHARED != 0;
+            number == libc::SYS_mmap && is_shared && descriptor as libc::c_int != -1
+        };
+        for len in [LONG, 16 << 20] {
+            let receive = || {
+                let place = Place::new();
+                let channel = place.transport().create(&name(), &UnixConfig::new()).unwrap();
+                let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+                let bytes: Vec<u8> = (0..len).map(|index| (index / 4096 + index) as u8).collect();
+                tx.send(&bytes).unwrap();
+                mark();
+                rx.advance(Wait::Never).unwrap();
+                mark();
+                assert!(*rx.held() == bytes[..]);
+            };
+            // How many there are is as it pleases.
+            fail_each(Errno::EPERM, is_shared_mapping, receive);
         }
     });
 }

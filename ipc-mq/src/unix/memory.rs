@@ -59,7 +59,7 @@ pub(crate) fn ask_for_huge_pages(memfd: BorrowedFd<'_>, len: usize) -> Result<()
     for start in (0..file_len).step_by(HUGE_PAGE_LEN).take(whole_len.get() / HUGE_PAGE_LEN) {
         pwrite(memfd, &[0], start).map_err(|errno| OsError::new("pwrite", errno))?;
     }
-    let pages = Pages::map(memfd, whole_len, libc::PROT_READ);
+    let pages = Pages::map(memfd, whole_len, libc::MAP_SHARED);
     if pages.and_then(|pages| pages.advise(libc::MADV_COLLAPSE)).is_err() {
         MESSAGES_TO_GO.store(ASKED_AGAIN_AFTER, Relaxed);
     }
@@ -82,7 +82,9 @@ unsafe impl Sync for Pages {}
 impl Pages {
     /// Maps a `memfd` that is [`SEALED`] and has this length: who sent it can't change it.
     pub(crate) fn sealed(memfd: &impl AsFd, len: NonZeroUsize) -> Result<Self, Errno> {
-        let pages = Self::map(memfd.as_fd(), len, libc::PROT_READ)?;
+        // Linux before 6.7 maps nothing shared that is sealed against writing, though it be for
+        // reading only; and sealed pages are the same for all either way.
+        let pages = Self::map(memfd.as_fd(), len, libc::MAP_PRIVATE)?;
         // Each page is there from now on, or it is known now that one isn't: a file may have
         // holes, and to find at an access that there is no memory for one is a SIGBUS.
         match pages.advise(libc::MADV_POPULATE_READ) {
@@ -92,14 +94,14 @@ impl Pages {
         }
     }
 
-    /// Long ones where a huge page can be mapped as one, if there is room.
-    fn map(memfd: BorrowedFd<'_>, len: NonZeroUsize, protection: libc::c_int) -> Result<Self, Errno> {
+    /// For reading; long ones where a huge page can be mapped as one, if there is room.
+    fn map(memfd: BorrowedFd<'_>, len: NonZeroUsize, sharing: libc::c_int) -> Result<Self, Errno> {
         let (len, number) = (len.get(), memfd.as_raw_fd());
         let wish = if len < LEAST_IN_HUGE_PAGES { ptr::null_mut() } else { room_for_huge_pages(len) };
         // SAFETY: a new mapping. An address is a wish: where something is by then, the kernel takes
         // another one. (With `MAP_FIXED` a mapping that fails leaves a hole where our own was, which
         // another thread's may be in before we know.)
-        let start = unsafe { libc::mmap(wish, len, protection, libc::MAP_SHARED, number, 0) };
+        let start = unsafe { libc::mmap(wish, len, libc::PROT_READ, sharing, number, 0) };
         if start == libc::MAP_FAILED {
             return Err(Errno::last());
         }

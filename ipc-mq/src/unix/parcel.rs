@@ -42,10 +42,10 @@ impl AsFd for Sealed {
 }
 
 /// Maps what a peer sent as a message of this length, if it is one. A want of memory is no fault
-/// of the peer's, and an error.
+/// of the peer's, and an error; so is what this process may not do.
 pub(crate) fn open(descriptor: &impl AsFd, len: NonZeroUsize) -> Result<Option<Pages>, OsError> {
     let or_none = |call, errno| match errno {
-        Errno::ENOMEM => Err(OsError::new(call, errno)),
+        Errno::ENOMEM | Errno::EAGAIN | Errno::EPERM => Err(OsError::new(call, errno)),
         _ => Ok(None),
     };
     // The seals first: a size that can't change any more is worth looking at.

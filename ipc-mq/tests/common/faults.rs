@@ -42,6 +42,27 @@ pub(crate) fn trace(body: impl FnOnce(), mut look: impl FnMut(Pid, Call)) {
     }
 }
 
+/// Runs `body` in a process of its own, which must go well, where each of these calls between two
+/// of [`mark`](self::mark) fails. How many there were.
+pub(crate) fn fail_each(errno: Errno, fails: impl Fn(Call) -> bool, body: impl FnOnce()) -> usize {
+    let mut tracee = Tracee { pid: stopped_after(0, body).unwrap(), entered: None };
+    let (mut marks, mut failed) = (0, 0);
+    loop {
+        match tracee.next() {
+            Stop::End { well } => {
+                assert!(well && marks == 2);
+                return failed;
+            }
+            Stop::Entry(call) if call.number == libc::SYS_getsid => marks += 1,
+            Stop::Entry(call) if marks == 1 && fails(call) => {
+                tracee.refuse(errno);
+                failed += 1;
+            }
+            Stop::Entry(_) | Stop::Exit => {}
+        }
+    }
+}
+
 /// What became of the process.
 pub(crate) struct Failed {
     /// The number of the call; `None` if there weren't so many.
