@@ -6,12 +6,23 @@ mod common;
 use common::{alone, alone_in_namespaces, skip, sockets::Place, spawn_watched, wait_until_asleep_in};
 use ipc_mq::{Cancel, Channel, Receiver, RecvError, SendError, Sender, Transport, UnixSender, Wait};
 use nix::{
+    errno::Errno,
     libc,
     sched::{CloneFlags, unshare},
-    sys::resource::{Resource, getrlimit, setrlimit},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{
+            AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, recv, send, shutdown,
+            socket,
+        },
+    },
 };
+use rstest::rstest;
 use std::{
-    fs, thread,
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -72,6 +83,49 @@ fn who_is_one_too_many_is_heard_when_another_goes() {
             panic!("the one that was let in isn't heard");
         }
     });
+}
+
+/// There may be no end of them. In a network namespace of one's own, since how many can be at the
+/// door is everybody's limit.
+#[rstest]
+#[case::and_die("case_1_and_die", |stranger: &OwnedFd| {
+    shutdown(stranger.as_raw_fd(), Shutdown::Write).unwrap();
+})]
+#[case::and_send_garbage("case_2_and_send_garbage", |stranger: &OwnedFd| {
+    send(stranger.as_raw_fd(), b"garbage", MsgFlags::empty()).unwrap();
+})]
+fn those_who_come_hold_up_no_try(#[case] test: &str, #[case] go: fn(&OwnedFd)) {
+    alone_in_namespaces(&format!("those_who_come_hold_up_no_try::{test}"), || {
+        const CAME: usize = 3 * MOST_SENDERS;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        if hard < 2 * CAME as u64 || unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            return skip("it takes a network namespace of one's own, and many descriptors");
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        fs::write("/proc/sys/net/core/somaxconn", (CAME + 1).to_string()).unwrap();
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let strangers: Vec<OwnedFd> = (0..CAME).map(|_| connect_to(&channel.socket_path())).collect();
+        strangers.iter().for_each(go);
+        let mut tx = channel.sender().unwrap();
+        tx.try_send(b"behind them").unwrap();
+        assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+        let closed = strangers.iter().filter(|stranger| {
+            !matches!(recv(stranger.as_raw_fd(), &mut [0], MsgFlags::empty()), Err(Errno::EAGAIN))
+        });
+        let closed = closed.count();
+        assert!((MOST_SENDERS..=2 * MOST_SENDERS).contains(&closed), "{closed} came and went in one try");
+        assert_eq!(&*rx.recv_timeout(LONG).unwrap(), b"behind them");
+    });
+}
+
+/// Somebody who has said nothing yet.
+fn connect_to(path: &Path) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    socket
 }
 
 /// In a network namespace of one's own, since the limit is everybody's.

@@ -35,6 +35,9 @@ use std::{
 
 /// So many senders at a time; others wait to be taken in.
 const MOST_SENDERS: usize = 1024;
+/// So many are taken in, and go, in one try: of those who only come and go there may be no end.
+/// A crowd that comes at once, and all of whom leave, is less.
+const MOST_STEPS: usize = 2 * MOST_SENDERS;
 /// What stands for the listening socket among the events.
 const LISTENING: u64 = u64::MAX;
 
@@ -56,6 +59,8 @@ pub(crate) struct Listener {
     favourite: Option<usize>,
     /// There is none from now on, since somebody else watches what the receiver does.
     all_watched: bool,
+    /// Whether deaths are events.
+    pub(crate) reports_deaths: bool,
     allowed_uids: Vec<u32>,
     /// Our own user.
     uid: u32,
@@ -124,6 +129,7 @@ impl Listener {
             turn: None,
             favourite: None,
             all_watched: false,
+            reports_deaths: false,
             allowed_uids: settings.allowed_uids.clone(),
             uid: folder.uid(),
             max_message_len: settings.max_message_len,
@@ -159,7 +165,7 @@ impl Listener {
 
     /// Takes one message into `held`, waiting for one if that is wanted. `None` is "not now".
     pub(crate) fn next(&mut self, held: &mut Held, may_wait: bool) -> Result<Option<Event>, OsError> {
-        loop {
+        for _ in 0..MOST_STEPS {
             let mut tried = false;
             if let Some(index) = self.probable(may_wait) {
                 tried = true;
@@ -168,7 +174,7 @@ impl Listener {
                     Read::Nothing => {}
                     Read::Gone { death } => {
                         self.forget(index)?;
-                        if death {
+                        if death && self.reports_deaths {
                             return Ok(Some(Event::Death));
                         }
                     }
@@ -183,9 +189,10 @@ impl Listener {
                 Some(LISTENING) => drop(self.take_in()?),
                 // One at a time: the kernel turns its list round, so that all get theirs.
                 Some(index) => self.give_turn(index as usize)?,
-                None => return Ok(None),
+                None => break,
             }
         }
+        Ok(None)
     }
 
     /// The sender whose turn it is, if it is worth a try before it is asked who has something.

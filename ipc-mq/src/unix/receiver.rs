@@ -31,7 +31,6 @@ pub struct UnixReceiver {
     listener: Listener,
     held: Held,
     waiter: Waiter,
-    reports_deaths: bool,
     /// What ended a batch, told when nothing is held: it may not come again.
     behind_batch: Option<RecvError>,
 }
@@ -40,7 +39,7 @@ impl UnixReceiver {
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
         let listener = Listener::open(found)?;
         let held = Held::with_prefix(HEADER_LEN, found.settings.max_message_len.min(LONGEST_INLINE));
-        Ok(Self { listener, held, waiter: Waiter::default(), reports_deaths: false, behind_batch: None })
+        Ok(Self { listener, held, waiter: Waiter::default(), behind_batch: None })
     }
 
     /// Whether [`advance`](Receiver::advance) is to say
@@ -48,7 +47,7 @@ impl UnixReceiver {
     /// once for each, behind its last message. Off to begin with: the others go on. A sender
     /// that is dropped says farewell, unless its channel is full at that moment.
     pub fn report_deaths(&mut self, report: bool) {
-        self.reports_deaths = report;
+        self.listener.reports_deaths = report;
     }
 
     /// Who is connected now, as far as it was taken in: receiving does that.
@@ -59,19 +58,12 @@ impl UnixReceiver {
     /// Takes one more message, in addition to those held.
     #[inline]
     fn pull(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let Self { listener, held, waiter, reports_deaths, behind_batch } = self;
+        let Self { listener, held, waiter, behind_batch } = self;
         if let Some(error) = behind_batch.take() {
             return Err(error);
         }
         // Given away for the wait: an attempt may have to change it.
-        let attempt = |listener: &mut Listener, patience| {
-            loop {
-                match listener.next(held, patience == Patience::Endless)? {
-                    Some(Event::Death) if !*reports_deaths => {}
-                    answer => return Ok::<_, OsError>(answer),
-                }
-            }
-        };
+        let attempt = |listener: &mut Listener, patience| listener.next(held, patience == Patience::Endless);
         match waiter.until_of(listener, PollFlags::POLLIN, wait, attempt)? {
             Event::Message => Ok(()),
             Event::Death => Err(RecvError::PeerDied),
