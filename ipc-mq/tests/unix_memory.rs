@@ -20,6 +20,7 @@ use nix::{
     libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
+        resource::{Resource, getrlimit, setrlimit},
         socket::{
             AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
             UnixAddr, accept, bind, connect, listen, recv, recvmsg, sendmsg, setsockopt, socket,
@@ -183,6 +184,90 @@ fn a_message_that_can_not_be_mapped_unmaps_nothing_of_others() {
             _ => {}
         });
         assert!(tries > 0, "nobody tried to map it");
+    });
+}
+
+/// It was the only one with messages, or one of several.
+#[rstest]
+#[case::alone("case_1_alone", false)]
+#[case::one_of_several("case_2_one_of_several", true)]
+fn a_message_that_there_is_no_room_for_holds_up_no_other(#[case] test: &str, #[case] was_there: bool) {
+    const LEN: usize = 1 << 34;
+    alone(&format!("a_message_that_there_is_no_room_for_holds_up_no_other::{test}"), || {
+        let place = Place::new();
+        let channel = place.transport().create(&name(), &UnixConfig::new().max_message_len(LEN)).unwrap();
+        let (mut other, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+        if was_there {
+            other.send(b"hello").unwrap();
+            assert_eq!(&*rx.recv().unwrap(), b"hello");
+        }
+        let stranger = stranger(&channel.socket_path());
+        send(&stranger, 0, &[]);
+        assert_eq!(&*rx.recv().unwrap(), b"");
+        // It has nothing in it, and needs no memory before it is mapped.
+        let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        nix::unistd::ftruncate(&memory, LEN as i64).unwrap();
+        let against_change = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(against_change)).unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+        setrlimit(Resource::RLIMIT_AS, LEN as u64 / 2, hard).unwrap();
+        send(&stranger, 3, &[]);
+        send_header(&stranger, 1, LEN as u64, &[memory.as_raw_fd()]);
+        send(&stranger, 0, &[]);
+        for wait in [Wait::Never, Wait::timeout(A_LONG_TIME), Wait::Forever] {
+            let error = rx.advance(wait).unwrap_err().to_string();
+            assert!(error.contains("mmap"), "{error}");
+            // In between it is tried again, and again when it has more.
+            other.send(b"hello").unwrap();
+            let answer = [(); 3].map(|()| rx.receive(wait).map(drop));
+            assert_eq!(answer.iter().filter(|answer| answer.is_ok()).count(), 1, "{answer:?}");
+        }
+        // It isn't tried for ever. What is lost is said, and what comes behind it is heard.
+        let mut tries = 0;
+        let lost = loop {
+            let error = rx.advance(Wait::Forever).unwrap_err().to_string();
+            if error.contains("lost") {
+                break error;
+            }
+            tries += 1;
+            assert!(tries < 100, "{error}");
+        };
+        assert!(lost.contains(&LEN.to_string()), "{lost}");
+        assert_eq!(&*rx.recv().unwrap(), b"");
+        assert!(matches!(rx.recv_timeout(Duration::from_millis(10)), Err(RecvError::TimedOut)));
+        assert_eq!(rx.peers().count(), 2);
+    });
+}
+
+#[test]
+fn a_message_that_there_was_no_room_for_waits_for_no_more_than_a_turn_of_another() {
+    const LEN: usize = 64 << 20;
+    const TURN: usize = 64;
+    alone("a_message_that_there_was_no_room_for_waits_for_no_more_than_a_turn_of_another", || {
+        let place = Place::new();
+        let channel = place.transport().create(&name(), &UnixConfig::new()).unwrap();
+        let (mut greedy, mut tx) = (channel.sender().unwrap(), channel.sender().unwrap());
+        let mut rx = channel.receiver().unwrap();
+        for tx in [&mut greedy, &mut tx] {
+            tx.send(b"hello").unwrap();
+            assert_eq!(&*rx.recv().unwrap(), b"hello");
+        }
+        tx.send(&vec![7; LEN]).unwrap();
+        let pages = fs::read_to_string("/proc/self/statm").unwrap();
+        let used = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096;
+        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+        setrlimit(Resource::RLIMIT_AS, used + LEN as u64 / 2, hard).unwrap();
+        assert!(matches!(rx.try_recv(), Err(RecvError::Os(_))));
+        setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
+        let mut before = 0;
+        loop {
+            while greedy.try_send(b"greedy").is_ok() {}
+            if rx.recv().unwrap().len() == LEN {
+                break;
+            }
+            before += 1;
+            assert!(before <= TURN, "it waits for {before}");
+        }
     });
 }
 

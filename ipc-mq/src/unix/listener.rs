@@ -29,6 +29,7 @@ use nix::{
     },
 };
 use std::{
+    collections::VecDeque,
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -53,6 +54,8 @@ pub(crate) struct Listener {
     connected: usize,
     /// Who came, but couldn't be taken in yet for want of memory.
     at_the_door: Option<Line>,
+    /// Whose message couldn't be taken yet for want of something.
+    put_off: VecDeque<usize>,
     /// Whose messages are taken.
     turn: Option<Turn>,
     /// The sender that isn't watched together with the others.
@@ -126,6 +129,7 @@ impl Listener {
             senders: Vec::new(),
             connected: 0,
             at_the_door: None,
+            put_off: VecDeque::new(),
             turn: None,
             favourite: None,
             all_watched: false,
@@ -181,18 +185,37 @@ impl Listener {
                 }
             }
             // Where nobody is in, who comes next is at the door.
-            if (self.connected == 0 || self.at_the_door.is_some()) && self.take_in()? {
+            if self.connected == 0 && self.take_in()? {
                 continue;
             }
-            let event = self.ready(may_wait, tried)?;
+            // Somebody has had a turn since it was put off.
+            if self.turn.is_some() && !self.nothing_is_put_off() {
+                self.take_up()?;
+                continue;
+            }
+            let event = self.ready(may_wait && self.nothing_is_put_off(), tried)?;
             match event.map(|event| self.next_after_turn(event)).transpose()? {
                 Some(LISTENING) => drop(self.take_in()?),
                 // One at a time: the kernel turns its list round, so that all get theirs.
                 Some(index) => self.give_turn(index as usize)?,
-                None => break,
+                None if self.nothing_is_put_off() => break,
+                None => self.take_up()?,
             }
         }
         Ok(None)
+    }
+
+    fn nothing_is_put_off(&self) -> bool {
+        self.put_off.is_empty() && self.at_the_door.is_none()
+    }
+
+    /// Tries again what was put off, one thing at a time.
+    #[cold]
+    fn take_up(&mut self) -> Result<(), OsError> {
+        match self.put_off.pop_front() {
+            Some(index) => self.give_turn(index),
+            None => self.take_in().map(drop),
+        }
     }
 
     /// The sender whose turn it is, if it is worth a try before it is asked who has something.
@@ -307,8 +330,9 @@ impl Listener {
             }
             Ok(None) => Ok(true),
             Err(error) => {
-                // What it has sent is not to be lost.
+                // What it has sent is not to be lost; the others come first.
                 self.at_the_door = Some(socket);
+                self.turn = None;
                 Err(error)
             }
         }
@@ -346,6 +370,7 @@ impl Listener {
     #[cold]
     fn forget(&mut self, index: usize) -> Result<(), OsError> {
         self.turn = None;
+        self.put_off.retain(|&other| other != index);
         if let Some(peer) = self.senders[index].take() {
             if self.favourite == Some(index) {
                 self.favourite = None;
@@ -371,15 +396,21 @@ impl Listener {
             return Ok(Read::Nothing);
         };
         let read = peer.read(held, self.max_message_len);
-        if let Some(turn) = &mut self.turn {
-            match &read {
-                Ok(Read::Message) => turn.took_one(),
-                Ok(Read::Nothing) => turn.found_nothing(),
-                Ok(Read::Gone { .. }) => {}
-                // The next call tries it again.
-                Err(_) => turn.go_on(),
-            }
+        match (&read, &mut self.turn) {
+            (Ok(Read::Message), Some(turn)) => turn.took_one(),
+            (Ok(Read::Nothing), Some(turn)) => turn.found_nothing(),
+            (Err(_), _) => self.put_off(index),
+            _ => {}
         }
         read
+    }
+
+    /// The others have theirs before it is tried again.
+    #[cold]
+    fn put_off(&mut self, index: usize) {
+        self.turn = None;
+        if !self.put_off.contains(&index) {
+            self.put_off.push_back(index);
+        }
     }
 }

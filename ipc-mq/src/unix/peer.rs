@@ -12,10 +12,14 @@ use crate::limit;
 use ipc_core::{Credentials, OsError};
 use nix::errno::Errno;
 use std::{
-    mem,
+    io, mem,
     num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd},
 };
+
+/// So often a message that there is no memory for is tried. A peer can send what there will never
+/// be memory for, and who waits is to sleep again.
+const MOST_TRIES: u32 = 16;
 
 /// A sender that was taken in.
 #[derive(Debug)]
@@ -117,7 +121,8 @@ impl Peer {
 
 /// Takes a message in its pages. What isn't a message ends the connection.
 #[cold]
-fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError> {
+fn map(peer: &mut Peer, mut parcel: Parcel, held: &mut Held) -> Result<Read, OsError> {
+    parcel.tries += 1;
     match parcel::open(&parcel.memfd, parcel.len) {
         Ok(Some(pages)) => {
             let Parcel { memfd, descriptors, .. } = parcel;
@@ -128,8 +133,8 @@ fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError
             Ok(Read::Message)
         }
         Ok(None) => Ok(Read::Gone { death: false }),
+        Err(error) if parcel.tries == MOST_TRIES => Err(lost(&error, parcel.len)),
         Err(error) => {
-            // The next call tries again.
             peer.unmapped = Some(parcel);
             Err(error)
         }
@@ -141,6 +146,15 @@ fn map(peer: &mut Peer, parcel: Parcel, held: &mut Held) -> Result<Read, OsError
 fn out_of_descriptors() -> OsError {
     let what = "a message's descriptors are lost, since this process may have no more of them";
     limit::failure("recvmsg", what, limit::DESCRIPTORS, "close some")
+}
+
+/// A message is lost because this process couldn't map it, again and again. It is no fault of the
+/// sender's, who stays.
+#[cold]
+fn lost(error: &OsError, len: NonZeroUsize) -> OsError {
+    let why = &error.error;
+    let what = format!("a message of {len} bytes is lost, since {MOST_TRIES} tries to map it failed: {why}");
+    OsError::new(error.call, io::Error::other(what))
 }
 
 /// A packet that is one of ours.
@@ -157,6 +171,8 @@ struct Parcel {
     memfd: Passed,
     len: NonZeroUsize,
     descriptors: Vec<Passed>,
+    /// How often it was tried to map it.
+    tries: u32,
 }
 
 /// The length of the message, if the packet is nothing but a message and its header.
@@ -182,7 +198,7 @@ fn unpack(received: Received, space: &[u8], max_message_len: usize) -> Option<Un
         Kind::Inline if len == inline_len => Some(Unpacked::Message { inline_len, descriptors }),
         Kind::Parcel if inline_len == 0 && !descriptors.is_empty() => {
             let (len, memfd) = (NonZeroUsize::new(len)?, descriptors.remove(0));
-            Some(Unpacked::Parcel(Parcel { memfd, len, descriptors }))
+            Some(Unpacked::Parcel(Parcel { memfd, len, descriptors, tries: 0 }))
         }
         Kind::Farewell if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Farewell),
         Kind::Announcement if inline_len == 0 && descriptors.is_empty() => Some(Unpacked::Announcement),
