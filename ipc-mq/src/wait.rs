@@ -70,6 +70,11 @@ pub(crate) trait Watched {
     fn watched_besides(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// After so long it is to be looked again, whatever this says.
+    fn longest_sleep(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Watched for BorrowedFd<'_> {
@@ -134,6 +139,7 @@ impl Waiter {
                 return Err(Unready::Cancelled);
             }
             let sleep = remaining(wait.deadline()).ok_or(Unready::TimedOut)?;
+            let sleep = watched.longest_sleep().map_or(sleep, |longest| longest.min(sleep));
             doze(watched, readiness, bell, sleep)?;
             if let Some(answer) = attempt(watched, Patience::None).map_err(Into::into)? {
                 return Ok(answer);

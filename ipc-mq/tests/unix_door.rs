@@ -85,6 +85,59 @@ fn who_is_one_too_many_is_heard_when_another_goes() {
     });
 }
 
+/// Nobody leaves, so that nobody makes room.
+#[rstest]
+#[case::a_try("case_1_a_try", Wait::Never)]
+#[case::a_deadline("case_2_a_deadline", Wait::timeout(LONG))]
+#[case::for_ever("case_3_for_ever", Wait::Forever)]
+fn who_comes_when_there_are_no_descriptors_is_heard_when_there_are(
+    #[case] test: &str,
+    #[case] wait: Wait<'static>,
+) {
+    let test = format!("who_comes_when_there_are_no_descriptors_is_heard_when_there_are::{test}");
+    alone(&test, || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let [mut inside, mut outside] = [channel.sender().unwrap(), channel.sender().unwrap()];
+        inside.send(b"in").unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"in");
+        outside.send(b"at the door").unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        assert_eq!(&*rx.receive(wait).unwrap(), b"at the door");
+        // And who comes later.
+        let mut later = channel.sender().unwrap();
+        later.send(b"later").unwrap();
+        assert_eq!(&*rx.receive(wait).unwrap(), b"later");
+        assert_eq!(rx.peers().count(), 3);
+    });
+}
+
+/// It sleeps when the descriptors come back.
+#[test]
+fn who_sleeps_takes_in_who_came_when_there_were_no_descriptors() {
+    alone("who_sleeps_takes_in_who_came_when_there_were_no_descriptors", || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        let [mut inside, mut outside] = [channel.sender().unwrap(), channel.sender().unwrap()];
+        inside.send(b"in").unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"in");
+        outside.send(b"at the door").unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        thread::scope(|threads| {
+            let receiver = threads.spawn(|| rx.recv_timeout(LONG).map(|message| message.to_vec()));
+            thread::sleep(SHORT);
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+            assert_eq!(receiver.join().unwrap().unwrap(), b"at the door");
+        });
+    });
+}
+
 /// There may be no end of them. In a network namespace of one's own, since how many can be at the
 /// door is everybody's limit.
 #[rstest]

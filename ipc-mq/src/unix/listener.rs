@@ -32,6 +32,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 /// So many senders at a time; others wait to be taken in.
@@ -39,6 +40,8 @@ const MOST_SENDERS: usize = 1024;
 /// So many are taken in, and go, in one try: of those who only come and go there may be no end.
 /// A crowd that comes at once, and all of whom leave, is less.
 const MOST_STEPS: usize = 2 * MOST_SENDERS;
+/// After so long it is looked again whether there is a descriptor for who is at the door.
+const PAUSE: Duration = Duration::from_millis(10);
 /// What stands for the listening socket among the events.
 const LISTENING: u64 = u64::MAX;
 
@@ -48,7 +51,7 @@ pub(crate) struct Listener {
     epoll: Private<Epoll>,
     socket: Door,
     /// Whether the listening socket is watched: not while there are as many senders as can
-    /// be.
+    /// be, or no descriptor for another one.
     watched: bool,
     senders: Vec<Option<Peer>>,
     connected: usize,
@@ -177,15 +180,16 @@ impl Listener {
                     Read::Message => return Ok(Some(Event::Message)),
                     Read::Nothing => {}
                     Read::Gone { death } => {
-                        self.forget(index)?;
+                        self.forget(index);
                         if death && self.reports_deaths {
                             return Ok(Some(Event::Death));
                         }
                     }
                 }
             }
-            // Where nobody is in, who comes next is at the door.
-            if self.connected == 0 && self.take_in()? {
+            // Where nobody is in, who comes next is at the door; and while nobody watches it, nobody
+            // else tells of who is.
+            if (self.connected == 0 || self.is_shut_for_want()) && self.take_in()? {
                 continue;
             }
             // Somebody has had a turn since it was put off.
@@ -193,7 +197,8 @@ impl Listener {
                 self.take_up()?;
                 continue;
             }
-            let event = self.ready(may_wait && self.nothing_is_put_off(), tried)?;
+            let may_wait = may_wait && self.nothing_is_put_off() && !self.is_shut_for_want();
+            let event = self.ready(may_wait, tried)?;
             match event.map(|event| self.next_after_turn(event)).transpose()? {
                 Some(LISTENING) => drop(self.take_in()?),
                 // One at a time: the kernel turns its list round, so that all get theirs.
@@ -310,12 +315,16 @@ impl Listener {
             self.close_the_door()?;
             return Ok(false);
         }
-        let socket = match self.at_the_door.take().map_or_else(|| self.socket.accept(), Ok) {
+        let answer = self.at_the_door.take().map_or_else(|| self.socket.accept(), Ok);
+        if matches!(answer, Ok(_) | Err(Errno::EAGAIN)) {
+            self.open_the_door();
+        }
+        let socket = match answer {
             Ok(socket) => socket,
             Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::EINTR | Errno::ECONNABORTED) => return Ok(true),
-            // Those inside go on; when one goes there is a descriptor for another.
-            Err(Errno::EMFILE | Errno::ENFILE) if self.connected > 0 => {
+            // Those inside go on. From time to time it is looked whether there is a descriptor again.
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) if self.connected > 0 => {
                 self.close_the_door()?;
                 return Ok(false);
             }
@@ -359,16 +368,34 @@ impl Listener {
         Ok(Some((index, credentials)))
     }
 
-    /// Nobody else is taken in until one goes.
+    /// Nobody tells of those who come now.
     fn close_the_door(&mut self) -> Result<(), OsError> {
-        self.epoll.delete(&self.socket).map_err(|errno| OsError::new("epoll_ctl", errno))?;
-        self.watched = false;
+        if self.watched {
+            self.epoll.delete(&self.socket).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+            self.watched = false;
+        }
         Ok(())
     }
 
-    /// Closes a sender's connection, and lets another one in.
+    /// The contrary; where it fails it is shut for want.
+    fn open_the_door(&mut self) {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENING);
+        self.watched = self.watched || self.epoll.add(&self.socket, event).is_ok();
+    }
+
+    /// Whether there would be a place for who is at the door.
+    fn is_shut_for_want(&self) -> bool {
+        !self.watched && self.connected < MOST_SENDERS
+    }
+
+    /// How long to sleep at most: nobody tells when there are descriptors again.
+    pub(crate) fn longest_sleep(&self) -> Option<Duration> {
+        self.is_shut_for_want().then_some(PAUSE)
+    }
+
+    /// Closes a sender's connection, so that there is a place for another one.
     #[cold]
-    fn forget(&mut self, index: usize) -> Result<(), OsError> {
+    fn forget(&mut self, index: usize) {
         self.turn = None;
         self.put_off.retain(|&other| other != index);
         if let Some(peer) = self.senders[index].take() {
@@ -381,12 +408,6 @@ impl Listener {
             }
             self.connected -= 1;
         }
-        if !self.watched {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENING);
-            self.epoll.add(&self.socket, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
-            self.watched = true;
-        }
-        Ok(())
     }
 
     /// Looks at one sender's socket. What isn't a packet of ours ends the connection.

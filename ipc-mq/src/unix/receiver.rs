@@ -16,6 +16,7 @@ use nix::poll::PollFlags;
 use std::{
     ops::Deref,
     os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 /// The receiving end of a channel.
@@ -78,6 +79,10 @@ impl crate::wait::Watched for Listener {
 
     fn watched_besides(&self) -> Option<BorrowedFd<'_>> {
         self.favourite()
+    }
+
+    fn longest_sleep(&self) -> Option<Duration> {
+        self.longest_sleep()
     }
 }
 
