@@ -376,7 +376,7 @@ fn a_descriptor_that_can_not_be_closed_holds_up_nobody() {
         await_end(stranger);
     });
 })]
-#[case::behind_packets_without_bytes("case_2_behind_packets_without_bytes", |_, mut rx: UnixReceiver, stranger| {
+#[case::behind_no_bytes("case_2_behind_no_bytes", |_, mut rx: UnixReceiver, stranger| {
     (0..3).for_each(|_| send_packet(&stranger, &[], &[]));
     send_lingering(&stranger, 0);
     unhindered(move || {
@@ -402,7 +402,11 @@ fn a_descriptor_that_can_not_be_closed_holds_up_nobody() {
         strangers.into_iter().for_each(await_end);
     });
 })]
-#[case::from_a_user_who_is_not_allowed("case_5_from_a_user_who_is_not_allowed", |channel: UnixChannel, mut rx: UnixReceiver, _| {
+#[case::of_another_user("case_5_of_another_user", |channel: UnixChannel, mut rx: UnixReceiver, _| {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("it takes root to be somebody else");
+    }
+    // Who isn't allowed.
     assert!(rx.try_recv().is_err());
     let other = common::OrdinaryUser::new();
     let stranger = stranger(&channel.socket_path());
@@ -427,9 +431,6 @@ fn what_nobody_received_holds_up_nobody(
     #[case] test: &str,
     #[case] act: fn(UnixChannel, UnixReceiver, OwnedFd),
 ) {
-    if !nix::unistd::geteuid().is_root() {
-        return skip("it takes root to be somebody else");
-    }
     // Alone, so that only this is closed apart.
     alone(&format!("what_nobody_received_holds_up_nobody::{test}"), || {
         let place = Place::new();

@@ -84,7 +84,8 @@ fn end(socket: Private<OwnedFd>, is_empty: impl FnOnce(&Private<OwnedFd>) -> boo
     if shutdown(socket.as_raw_fd(), Shutdown::Both).is_ok() && is_empty(&socket) {
         drop(socket);
     } else if let Some(socket) = socket.publish() {
-        // A child that is forked before it is closed has a copy, which keeps no connection open.
+        // A child that is forked before it is closed has a copy. That keeps no connection open, but
+        // what is in the queue, until the child ends or executes a program.
         close_apart(socket);
     }
 }
