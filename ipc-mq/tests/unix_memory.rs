@@ -365,6 +365,41 @@ fn a_descriptor_that_can_not_be_closed_holds_up_nobody() {
     unhindered(move || drop(rx));
 }
 
+/// The first one who is in is watched by itself, several are watched together.
+#[test]
+fn who_can_not_be_taken_in_holds_up_nobody_who_is() {
+    alone("who_can_not_be_taken_in_holds_up_nobody_who_is", || {
+        for insiders in [1, 2] {
+            let receive = || {
+                let place = Place::new();
+                let channel = place.channel();
+                let mut rx = channel.receiver().unwrap();
+                let mut inside: Vec<_> = (0..insiders).map(|_| channel.sender().unwrap()).collect();
+                for tx in &mut inside {
+                    tx.send(b"in").unwrap();
+                    assert_eq!(&*rx.recv().unwrap(), b"in");
+                }
+                let mut outside = channel.sender().unwrap();
+                outside.send(b"at the door").unwrap();
+                mark();
+                assert!(matches!(rx.try_recv(), Err(RecvError::Os(_))));
+                for tx in &mut inside {
+                    for _ in 0..3 {
+                        tx.send(b"still in").unwrap();
+                        let answer = [(); 2].map(|()| rx.try_recv().map(|message| message.to_vec()));
+                        assert!(answer.iter().flatten().eq([b"still in"]), "{answer:?}");
+                    }
+                }
+                mark();
+                assert_eq!(&*rx.recv().unwrap(), b"at the door");
+            };
+            // As with more than `fs.epoll.max_user_watches`.
+            let failed = fail_each(Errno::ENOSPC, |call| call.number == libc::SYS_epoll_ctl, receive);
+            assert!(failed > 1, "it was tried {failed} times");
+        }
+    });
+}
+
 /// It is in the queue of a socket that is closed before anybody takes it from there.
 #[rstest]
 #[case::behind_garbage("case_1_behind_garbage", |_, mut rx: UnixReceiver, stranger| {

@@ -280,7 +280,9 @@ impl Listener {
                 }
             }
             _ => {
-                self.watch_favourite()?;
+                if self.favourite != Some(index) {
+                    self.watch_favourite()?;
+                }
                 self.turn = Some(Turn::new(index));
             }
         }
