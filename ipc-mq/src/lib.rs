@@ -58,7 +58,8 @@
 //!   system. Nothing cleans up by itself.
 //! - A wait ends on time. Deadlines are measured by the monotonic clock; a step of the wall
 //!   clock or a storm of signals neither shortens nor prolongs them.
-//! - An error of a send means that nothing was sent; of a receive, that nothing was taken.
+//! - An error of a send means that nothing was sent; of a receive, that nothing was taken, or it
+//!   says that a message is lost, and why.
 //! - Once sending or receiving is under way, no memory is allocated per message (but for
 //!   descriptors that go along, and `unix:` messages above 64 KiB, which are memory).
 //!

@@ -22,8 +22,8 @@
 //! the dead receiver had not received is lost. The next call connects to its successor.
 //!
 //! Up to 1,024 senders are taken in at a time (fewer where the process runs out of
-//! descriptors); those who come then wait at the door until one goes, connected, with what
-//! they have sent. There is room for `net.core.somaxconn` of them; to others the channel is full:
+//! descriptors); those who come then wait at the door until one goes, or there are descriptors
+//! again, connected, with what they have sent. There is room for `net.core.somaxconn` of them; to others the channel is full:
 //! they wait as their `Wait` says, and look again each hundredth of a second.
 //!
 //! # Packets
@@ -32,14 +32,16 @@
 //! stands behind them. A longer one is put into a sealed `memfd`, and the packet passes its
 //! descriptor: its bytes are copied once, by the sender. A receiver maps it only if it is sealed
 //! against writing, shrinking and growing and has the promised length. Whoever sends anything
-//! else loses the connection, and nothing else happens.
+//! else loses the connection, and nothing else happens. A message that there is no memory for is
+//! tried 16 times, others having their turns in between; then it is lost, and the error says so.
 //!
 //! Room for descriptors makes each receive a tenth slower, so a sender announces, in a packet of
 //! its own, that the next one passes some. Those that weren't announced the kernel closes as it
 //! hands over the packet, in the receiver's call, which a file of a peer's own making could hold
 //! up. So that is for senders of the receiver's own user: from others each packet is received with
 //! room for all that it could pass. What arrives and nobody takes is closed on a thread apart,
-//! memory excepted: it may stand for anything.
+//! memory excepted: it may stand for anything. Nor is a socket closed in place that has received
+//! what nobody took: it is shut down, which its peer sees at once, and closed there.
 //!
 //! # Turns
 //!
@@ -47,7 +49,7 @@
 //! reads on from one sender for at most 64 messages, or until it has none; then it looks at the
 //! others and at the door, with one call more, and whoever has something gets the next turn. So
 //! a sender waits for at most 64 messages of each other one, and "would block" means that nobody
-//! has anything. To say that takes two calls, and to sleep and be woken two more than a message
+//! has anything (or that a crowd of 2,048 came and went at this try). To say that takes two calls, and to sleep and be woken two more than a message
 //! that is there.
 //!
 //! [`NotFound`]: ipc_core::ChannelError::NotFound
