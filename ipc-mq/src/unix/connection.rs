@@ -124,7 +124,9 @@ impl Connection {
             return Ok(known);
         }
         let room = getsockopt(&self.socket, SndBuf).map_err(|errno| OsError::new("getsockopt", errno))?;
-        Ok(*self.longest_inline.insert(LONGEST_INLINE.min(room / 4).saturating_sub(HEADER_LEN)))
+        // So that a few are under way at a time.
+        let longest = (room / 3).saturating_sub(HEADER_LEN).min(LONGEST_INLINE);
+        Ok(*self.longest_inline.insert(longest))
     }
 
     /// Sends a packet whose header and message stand one behind the other. `None` is "not now".
