@@ -2,57 +2,102 @@
 //!
 //! To close a file is to ask its file system, which may be a peer's own program that never
 //! answers; a socket may wait for as long as its peer has set (`SO_LINGER`, `socket(7)`). That is
-//! no wait of ours, but of a thread that does nothing else.
+//! no wait of ours, but of threads that do nothing else. Whoever of them goes to close something
+//! leaves another one behind for what comes next, so that one descriptor doesn't hold up the
+//! others, for whose end honest peers may be waiting.
 
 use std::{
+    collections::VecDeque,
     mem,
     os::fd::OwnedFd,
     process,
     sync::{
-        Mutex, MutexGuard, TryLockError,
+        Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU32, Ordering},
-        mpsc::{self, SyncSender, TrySendError},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
-/// How many descriptors may wait for being closed.
-const MOST_UNCLOSED: usize = 1024;
+/// How many threads there may be: a peer may make each of them wait for ever.
+const MOST_THREADS: usize = 32;
 
-/// How long the thread waits for another one before it ends.
+/// What a thread needs that only closes, in bytes.
+const STACK_LEN_BYTES: usize = 64 << 10;
+
+/// How long a thread waits for another descriptor before it ends.
 const IDLE: Duration = Duration::from_millis(10);
 
-/// The thread that closes, as the process knows it that started it.
-struct Closer {
+/// What is to be closed and who does it, as the process knows it that has these threads.
+struct Closers {
     pid: u32,
-    hand_over: SyncSender<OwnedFd>,
-    thread: JoinHandle<()>,
+    unclosed: VecDeque<OwnedFd>,
+    threads: usize,
+    /// Of the threads, those that will take the next descriptor, or are about to end: all that
+    /// aren't closing one.
+    free: usize,
 }
 
-impl Closer {
-    fn start() -> Option<Self> {
-        let (hand_over, handed_over) = mpsc::sync_channel::<OwnedFd>(MOST_UNCLOSED);
-        let close_all = move || while handed_over.recv_timeout(IDLE).map(drop).is_ok() {};
-        let started = thread::Builder::new().name("ipc-closer".into()).spawn(close_all);
-        started.ok().map(|thread| Self { pid: process::id(), hand_over, thread })
+static CLOSERS: Mutex<Closers> = Mutex::new(Closers::of(0));
+/// Told after each descriptor that was handed over.
+static HANDED_OVER: Condvar = Condvar::new();
+
+impl Closers {
+    const fn of(pid: u32) -> Self {
+        Self { pid, unclosed: VecDeque::new(), threads: 0, free: 0 }
+    }
+
+    /// Sees to it that somebody takes what is there, unless there are too many threads already,
+    /// or the system has no more; then whoever is free next takes it.
+    fn have_one_free(&mut self) {
+        if self.unclosed.is_empty() || self.free > 0 || self.threads >= MOST_THREADS {
+            return;
+        }
+        let thread = thread::Builder::new().name("ipc-closer".into()).stack_size(STACK_LEN_BYTES);
+        if thread.spawn(close_all).is_ok() {
+            self.threads += 1;
+            self.free += 1;
+        }
+    }
+}
+
+/// What each thread does, which was counted as a free one.
+fn close_all() {
+    let mut closers = CLOSERS.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some(descriptor) = closers.unclosed.pop_front() {
+            closers.free -= 1;
+            closers.have_one_free();
+            drop(closers);
+            drop(descriptor);
+            closers = CLOSERS.lock().unwrap_or_else(PoisonError::into_inner);
+            closers.free += 1;
+            continue;
+        }
+        let (locked, waited) =
+            HANDED_OVER.wait_timeout(closers, IDLE).unwrap_or_else(PoisonError::into_inner);
+        closers = locked;
+        if waited.timed_out() && closers.unclosed.is_empty() {
+            closers.free -= 1;
+            closers.threads -= 1;
+            return;
+        }
     }
 }
 
 /// This process's, locked; none in a forked child that has it locked for ever, by a thread that
 /// isn't there.
-fn closer() -> Option<MutexGuard<'static, Option<Closer>>> {
-    static CLOSER: Mutex<Option<Closer>> = Mutex::new(None);
-    /// The process that locked it last.
+fn closers() -> Option<MutexGuard<'static, Closers>> {
+    /// The process that locked it last for handing over, which it does before it has threads.
     static LOCKED_BY: AtomicU32 = AtomicU32::new(0);
     /// Until whoever has just locked it has written that down.
     const TRIES: u32 = 1000;
     let mut tries = 0;
     loop {
-        match CLOSER.try_lock() {
-            Ok(closer) => {
+        match CLOSERS.try_lock() {
+            Ok(closers) => {
                 LOCKED_BY.store(process::id(), Ordering::Relaxed);
-                return Some(closer);
+                return Some(closers);
             }
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => {}
@@ -67,44 +112,68 @@ fn closer() -> Option<MutexGuard<'static, Option<Closer>>> {
     }
 }
 
-/// Closes, on a thread apart, a descriptor that a peer gave and that may stand for anything. What
-/// the thread can't take, since it is held up with 1,024 others, stays open: there is nobody who
-/// could wait for it.
+/// Closes, on a thread apart, a descriptor that a peer gave and that may stand for anything. One
+/// that can't be closed holds up no other one, until 32 are that can't: then what comes later
+/// stays open until one of them is closed.
 pub fn close_apart(descriptor: OwnedFd) {
-    let Some(mut closer) = closer() else { return mem::forget(descriptor) };
-    // A forked child has the parent's, and no such thread.
-    if closer.as_ref().is_some_and(|closer| closer.pid != process::id()) {
-        mem::forget(closer.take());
+    let Some(mut closers) = closers() else { return mem::forget(descriptor) };
+    // A forked child has what was the parent's, and none of the threads. It may have closed what
+    // was there, by its number, and made something else of it.
+    if closers.pid != process::id() {
+        mem::forget(mem::replace(&mut *closers, Closers::of(process::id())));
     }
-    let mut unclosed = descriptor;
-    // Again if it has just ended.
-    for _ in 0..2 {
-        let running = closer.take().filter(|closer| !closer.thread.is_finished());
-        *closer = running.or_else(Closer::start);
-        let Some(Closer { hand_over, .. }) = &*closer else { break };
-        unclosed = match hand_over.try_send(unclosed) {
-            Ok(()) => return,
-            Err(TrySendError::Full(descriptor)) => {
-                unclosed = descriptor;
-                break;
-            }
-            Err(TrySendError::Disconnected(descriptor)) => descriptor,
-        };
-        *closer = None;
-    }
-    mem::forget(unclosed);
+    closers.unclosed.push_back(descriptor);
+    closers.have_one_free();
+    drop(closers);
+    HANDED_OVER.notify_one();
 }
 
 #[cfg(test)]
 mod tests {
     use super::close_apart;
-    use std::{io::Read, os::unix::net::UnixStream, sync::mpsc, thread, time::Duration};
+    use nix::{
+        libc,
+        sys::{
+            resource::{Resource, getrlimit, setrlimit},
+            socket::{setsockopt, sockopt},
+        },
+    };
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        os::{fd::OwnedFd, unix::net::UnixStream},
+        sync::mpsc,
+        thread,
+        time::Duration,
+    };
+
+    /// More than there are threads that close.
+    const TOO_MANY: usize = 40;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (ours, other_end) = UnixStream::pair().unwrap();
+        other_end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        (ours, other_end)
+    }
+
+    /// A stream whose close waits for as long as its other end, which is kept, reads nothing.
+    fn lingering() -> (OwnedFd, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (never_reads, _) = listener.accept().unwrap();
+        setsockopt(&stream, sockopt::SndBuf, &4096).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while (&stream).write(&[0; 4096]).is_ok() {}
+        stream.set_nonblocking(false).unwrap();
+        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 }).unwrap();
+        (stream.into(), never_reads)
+    }
 
     #[test]
     fn what_is_closed_apart_is_closed() {
         for _ in 0..100 {
-            let (ours, mut other_end) = UnixStream::pair().unwrap();
-            other_end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let (ours, mut other_end) = pair();
             close_apart(ours.into());
             assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
         }
@@ -117,8 +186,7 @@ mod tests {
             let done = done.clone();
             thread::spawn(move || {
                 for _ in 0..50 {
-                    let (ours, mut other_end) = UnixStream::pair().unwrap();
-                    other_end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                    let (ours, mut other_end) = pair();
                     close_apart(ours.into());
                     done.send(other_end.read(&mut [0]).unwrap()).unwrap();
                 }
@@ -126,5 +194,32 @@ mod tests {
         }
         drop(done);
         assert_eq!(all_done.iter().collect::<Vec<_>>(), [0; 8 * 50]);
+    }
+
+    #[test]
+    fn what_can_not_be_closed_holds_up_nothing_else() {
+        for _ in 0..4 {
+            let (stuck, _never_reads) = lingering();
+            let (before, mut before_it) = pair();
+            let (behind, mut behind_it) = pair();
+            [before.into(), stuck, behind.into()].into_iter().for_each(close_apart);
+            assert_eq!(before_it.read(&mut [0]).unwrap(), 0);
+            assert_eq!(behind_it.read(&mut [0]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn what_was_held_up_is_closed_when_that_is_over() {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+        let (stuck, never_read): (Vec<_>, Vec<_>) = (0..TOO_MANY).map(|_| lingering()).unzip();
+        stuck.into_iter().for_each(close_apart);
+        let (ours, mut other_end) = pair();
+        for _ in 0..1100 {
+            close_apart(ours.try_clone().unwrap().into());
+        }
+        close_apart(ours.into());
+        drop(never_read);
+        assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
     }
 }
