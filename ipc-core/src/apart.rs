@@ -12,7 +12,7 @@ use std::{
     os::fd::OwnedFd,
     process,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -28,9 +28,9 @@ const STACK_LEN_BYTES: usize = 64 << 10;
 /// How long a thread waits for another descriptor before it ends.
 const IDLE: Duration = Duration::from_millis(10);
 
-/// What is to be closed and who does it, as the process knows it that has these threads.
+/// What is to be closed, and who does it.
+#[derive(Debug)]
 struct Closers {
-    pid: u32,
     unclosed: VecDeque<OwnedFd>,
     threads: usize,
     /// Of the threads, those that will take the next descriptor, or are about to end: all that
@@ -38,77 +38,91 @@ struct Closers {
     free: usize,
 }
 
-static CLOSERS: Mutex<Closers> = Mutex::new(Closers::of(0));
-/// Told after each descriptor that was handed over.
-static HANDED_OVER: Condvar = Condvar::new();
-
 impl Closers {
-    const fn of(pid: u32) -> Self {
-        Self { pid, unclosed: VecDeque::new(), threads: 0, free: 0 }
+    const fn none() -> Self {
+        Self { unclosed: VecDeque::new(), threads: 0, free: 0 }
+    }
+}
+
+/// Those of one process. A forked child has those of its parent, without the threads, and it may
+/// be for ever that one of them has it locked; so it doesn't touch them.
+#[derive(Debug)]
+struct Pool {
+    pid: AtomicU32,
+    closers: Mutex<Closers>,
+    /// Told after each descriptor that was handed over.
+    handed_over: Condvar,
+}
+
+/// Room for those of a few ancestors that can't be had, each by a fork at the wrong moment.
+static POOLS: [Pool; 8] = [const { Pool::nobodys() }; 8];
+
+impl Pool {
+    const fn nobodys() -> Self {
+        let closers = Mutex::new(Closers::none());
+        Self { pid: AtomicU32::new(0), closers, handed_over: Condvar::new() }
+    }
+
+    /// This process's.
+    fn ours() -> Option<&'static Self> {
+        let pid = process::id();
+        let is_ours = |pool: &&Self| pool.pid.load(Ordering::Acquire) == pid;
+        POOLS.iter().find(is_ours).or_else(|| POOLS.iter().find(|pool| pool.take_over(pid)))
+    }
+
+    /// Makes it this process's, if nobody has it locked.
+    fn take_over(&self, pid: u32) -> bool {
+        let Ok(mut closers) = self.closers.try_lock() else { return false };
+        // Unless another thread has just done so.
+        if self.pid.load(Ordering::Relaxed) != pid {
+            // This process may have closed what its parent had there, by its number, and made
+            // something else of it.
+            mem::forget(mem::replace(&mut *closers, Closers::none()));
+            // Release: pairs with the Acquire in `ours`.
+            self.pid.store(pid, Ordering::Release);
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Closers> {
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees to it that somebody takes what is there, unless there are too many threads already,
     /// or the system has no more; then whoever is free next takes it.
-    fn have_one_free(&mut self) {
-        if self.unclosed.is_empty() || self.free > 0 || self.threads >= MOST_THREADS {
+    fn have_one_free(&'static self, closers: &mut Closers) {
+        if closers.unclosed.is_empty() || closers.free > 0 || closers.threads >= MOST_THREADS {
             return;
         }
         let thread = thread::Builder::new().name("ipc-closer".into()).stack_size(STACK_LEN_BYTES);
-        if thread.spawn(close_all).is_ok() {
-            self.threads += 1;
-            self.free += 1;
-        }
-    }
-}
-
-/// What each thread does, which was counted as a free one.
-fn close_all() {
-    let mut closers = CLOSERS.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        if let Some(descriptor) = closers.unclosed.pop_front() {
-            closers.free -= 1;
-            closers.have_one_free();
-            drop(closers);
-            drop(descriptor);
-            closers = CLOSERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.spawn(|| self.close_all()).is_ok() {
+            closers.threads += 1;
             closers.free += 1;
-            continue;
-        }
-        let (locked, waited) =
-            HANDED_OVER.wait_timeout(closers, IDLE).unwrap_or_else(PoisonError::into_inner);
-        closers = locked;
-        if waited.timed_out() && closers.unclosed.is_empty() {
-            closers.free -= 1;
-            closers.threads -= 1;
-            return;
         }
     }
-}
 
-/// This process's, locked; none in a forked child that has it locked for ever, by a thread that
-/// isn't there.
-fn closers() -> Option<MutexGuard<'static, Closers>> {
-    /// The process that locked it last for handing over, which it does before it has threads.
-    static LOCKED_BY: AtomicU32 = AtomicU32::new(0);
-    /// Until whoever has just locked it has written that down.
-    const TRIES: u32 = 1000;
-    let mut tries = 0;
-    loop {
-        match CLOSERS.try_lock() {
-            Ok(closers) => {
-                LOCKED_BY.store(process::id(), Ordering::Relaxed);
-                return Some(closers);
+    /// What each thread does, which was counted as a free one.
+    fn close_all(&'static self) {
+        let mut closers = self.lock();
+        loop {
+            if let Some(descriptor) = closers.unclosed.pop_front() {
+                closers.free -= 1;
+                self.have_one_free(&mut closers);
+                drop(closers);
+                drop(descriptor);
+                closers = self.lock();
+                closers.free += 1;
+                continue;
             }
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {}
-        }
-        if LOCKED_BY.load(Ordering::Relaxed) != process::id() {
-            tries += 1;
-            if tries > TRIES {
-                return None;
+            let waited = self.handed_over.wait_timeout(closers, IDLE);
+            let (locked, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            closers = locked;
+            if waited.timed_out() && closers.unclosed.is_empty() {
+                closers.free -= 1;
+                closers.threads -= 1;
+                return;
             }
         }
-        thread::yield_now();
     }
 }
 
@@ -116,16 +130,12 @@ fn closers() -> Option<MutexGuard<'static, Closers>> {
 /// that can't be closed holds up no other one, until 32 are that can't: then what comes later
 /// stays open until one of them is closed.
 pub fn close_apart(descriptor: OwnedFd) {
-    let Some(mut closers) = closers() else { return mem::forget(descriptor) };
-    // A forked child has what was the parent's, and none of the threads. It may have closed what
-    // was there, by its number, and made something else of it.
-    if closers.pid != process::id() {
-        mem::forget(mem::replace(&mut *closers, Closers::of(process::id())));
-    }
+    let Some(pool) = Pool::ours() else { return mem::forget(descriptor) };
+    let mut closers = pool.lock();
     closers.unclosed.push_back(descriptor);
-    closers.have_one_free();
+    pool.have_one_free(&mut closers);
     drop(closers);
-    HANDED_OVER.notify_one();
+    pool.handed_over.notify_one();
 }
 
 #[cfg(test)]
