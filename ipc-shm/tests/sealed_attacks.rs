@@ -6,10 +6,10 @@ mod attack;
 mod common;
 
 use attack::{
-    ALL, Attacker, PAGE, PUBLISHES, READS, RING, SUBSCRIBES, WRITES, attacked, attempts_on, greeting,
-    greeting_with, memfd, refused, soon,
+    ALL, Attacker, PAGE, PUBLISHES, READS, RING, SENDS, SUBSCRIBES, WRITES, attacked, attempts_on, greeting,
+    greeting_with, lingering, memfd, refused, soon,
 };
-use common::{Arena, PATIENCE, prove};
+use common::{Arena, PATIENCE, fork_child, prove, within};
 use ipc_shm::{
     Receiver, RecvError, Sender, Wait,
     sealed::{
@@ -135,6 +135,77 @@ fn a_subscriber_that_talks_is_hung_up_on_and_the_others_are_not() {
     assert_eq!(&*rx.receive(soon()).unwrap(), b"on we go");
 }
 
+/// What one end does with another one that has left, unread, a descriptor that can't be closed.
+#[rstest]
+#[case::counted(|tx: &mut SealedPublisher, _: &Attacker| assert_eq!(tx.subscribers(), 1))]
+#[case::sent_to(|tx: &mut SealedPublisher, attacker: &Attacker| {
+    while !attacker.is_hung_up_on() {
+        (0..256).for_each(|_| tx.send(b"x").unwrap());
+    }
+})]
+fn what_a_subscriber_leaves_in_its_socket_holds_up_nobody(
+    #[case] find_out: fn(&mut SealedPublisher, &Attacker),
+) {
+    let mut tx = SealedPublisher::new(&small()).unwrap();
+    let (guest, attacker, _) = hostile_guest(SUBSCRIBES);
+    tx.admit(guest).unwrap();
+    let mut rx = honest(&mut tx);
+    let (stream, _never_reads) = lingering();
+    attacker.send(b"blah", &[stream.as_raw_fd()]);
+    drop(stream);
+    attacker.receive().expect("the publisher's memory");
+    within(PATIENCE, move || {
+        find_out(&mut tx, &attacker);
+        assert!(attacker.is_hung_up_on());
+        // Nor who forks.
+        fork_child(|| {}).ends_well();
+        while !matches!(rx.try_recv().map(drop), Err(RecvError::WouldBlock)) {}
+        tx.send(b"on we go").unwrap();
+        assert_eq!(&*rx.receive(soon()).unwrap(), b"on we go");
+    });
+}
+
+/// Whom nobody is permitted to be.
+fn nobody() -> Peers {
+    Peers::new().user(12_345)
+}
+
+/// What ends a connection on which such a descriptor came.
+#[rstest]
+#[case::dropped(Peers::ourselves(), 1, |listener: Listener| drop(listener.accept(soon()).unwrap()))]
+#[case::not_permitted(nobody(), 1, |listener: Listener| {
+    assert!(matches!(listener.accept(soon()), Err(LinkError::NotPermitted(_))));
+})]
+#[case::not_accepted(Peers::ourselves(), 1, |listener: Listener| drop(listener))]
+#[case::one_of_many(Peers::ourselves(), 6, |listener: Listener| {
+    refused(&listener.accept(soon()).unwrap().guest(soon()).unwrap_err(), "6 descriptors");
+})]
+#[case::with_a_capacity_that_is_none(Peers::ourselves(), 1, |listener: Listener| {
+    let link = listener.accept(soon()).unwrap();
+    refused(&link.receiver(&SealedConfig::new(), soon()).unwrap_err(), "whole pages");
+})]
+fn a_descriptor_that_can_not_be_closed_holds_up_nobody(
+    #[case] peers: Peers,
+    #[case] count: usize,
+    #[case] end: fn(Listener),
+) {
+    let arena = Arena::new();
+    let listener = Listener::bind(arena.file("s"), peers).unwrap();
+    let attacker = Attacker::connect(&arena.file("s"));
+    let (stream, _never_reads) = lingering();
+    let (file, _) = memfd(PAGE as u64, &ALL);
+    let mut descriptors = vec![file.as_raw_fd(); count];
+    descriptors[count - 1] = stream.as_raw_fd();
+    let part = if count == 1 { SENDS } else { SUBSCRIBES };
+    attacker.send(&greeting_with(part, 1, [0; 3]), &descriptors);
+    drop(stream);
+    within(PATIENCE, move || {
+        end(listener);
+        assert!(attacker.is_hung_up_on());
+        fork_child(|| {}).ends_well();
+    });
+}
+
 #[test]
 fn a_guest_that_does_not_do_its_part_is_refused_when_time_is_over() {
     let briefly = || Wait::timeout(Duration::from_millis(30));
@@ -257,7 +328,7 @@ fn who_waits_is_not_held_up_by_a_peer_that_rings_all_the_time(#[case] is_subscri
     let (mut subscriber, mut reader) = (subscriber.unwrap(), reader.unwrap());
     subscriber.set_waiting(ipc_shm::Waiting::Block);
     reader.set_waiting(ipc_shm::Waiting::Block);
-    let answer = common::within(PATIENCE, move || match is_subscriber {
+    let answer = within(PATIENCE, move || match is_subscriber {
         true => subscriber.recv_timeout(Duration::from_millis(50)).map(drop),
         false => reader.recv_timeout(Duration::from_millis(50)).map(drop),
     });

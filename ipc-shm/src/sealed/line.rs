@@ -7,10 +7,7 @@ use super::{
 };
 use crate::{
     observer::Outlook,
-    sys::{
-        fork::Private,
-        socket::{self, Standing},
-    },
+    sys::socket::{self, Socket, Standing},
     wait::{Awaited, DOUBTFUL_SLEEP, SLEEP, Waiting, overdue, stay_awake, time_left},
 };
 use ipc_core::{RecvError, SendError, Unready, Wait};
@@ -36,7 +33,7 @@ pub(super) enum Gone {
 /// An end's connection to the other one.
 #[derive(Debug)]
 pub struct Line {
-    socket: Private,
+    socket: Socket,
     post: SharedPost,
     waker: Waker,
     sleeper: Sleeper,
@@ -45,7 +42,7 @@ pub struct Line {
 }
 
 impl Line {
-    pub(super) fn new(socket: Private, post: SharedPost) -> Self {
+    pub(super) fn new(socket: Socket, post: SharedPost) -> Self {
         Self {
             socket,
             post,

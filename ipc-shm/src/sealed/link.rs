@@ -13,15 +13,14 @@ use crate::{
     sys::{
         fence,
         file::{Cause, Directory, FileKind, Identity},
-        fork::{Private, Window},
+        fork::Window,
         ident, limit,
-        socket::{self, Connected, Mail},
+        socket::{self, Connected, Mail, Passed, Socket},
     },
     wait::{overdue, time_left},
 };
 use ipc_core::{OsError, Unready, Wait};
 use std::{
-    fs::File,
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -45,7 +44,7 @@ const SLICE: Duration = Duration::from_millis(10);
 /// this is dropped; what a killed one left is replaced by the next.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Private,
+    socket: Socket,
     path: PathBuf,
     identity: Identity,
     peers: Peers,
@@ -238,13 +237,13 @@ pub fn connect(path: impl AsRef<Path>, peers: &Peers, wait: Wait<'_>) -> Result<
 /// A connection to a peer that may be there. It becomes one end of a channel.
 #[derive(Debug)]
 pub struct Link {
-    socket: Private,
+    socket: Socket,
     peer: Peer,
     peers: Peers,
 }
 
 impl Link {
-    fn new(socket: Private, peers: &Peers) -> Result<Self, LinkError> {
+    fn new(socket: Socket, peers: &Peers) -> Result<Self, LinkError> {
         let peer = peers.admit(socket::peer(&socket)?)?;
         Ok(Self { socket, peer, peers: peers.clone() })
     }
@@ -302,7 +301,7 @@ impl Link {
     }
 
     /// The connection, where there is to be a channel.
-    pub(super) fn into_socket(self) -> Private {
+    pub(super) fn into_socket(self) -> Socket {
         self.socket
     }
 
@@ -325,7 +324,7 @@ impl Link {
         parts: &[Part],
         page: u64,
         wait: Wait<'_>,
-    ) -> Result<(Greeting, File), LinkError> {
+    ) -> Result<(Greeting, Passed), LinkError> {
         if !self.socket.is_ours() {
             return Err(LinkError::Forked);
         }
@@ -347,11 +346,8 @@ impl Link {
             Ok(greeting) if descriptors.len() == 1 && !letter.has_lost_some => {
                 Ok((greeting, descriptors.remove(0)))
             }
-            answer => {
-                let count = descriptors.len();
-                descriptors.into_iter().map(Into::into).for_each(ipc_core::close_apart);
-                Err(answer.err().unwrap_or_else(|| wrong_number(count, letter.has_lost_some)))
-            }
+            Ok(_) => Err(wrong_number(descriptors.len(), letter.has_lost_some)),
+            Err(error) => Err(error),
         }
     }
 }
@@ -364,13 +360,12 @@ pub(super) fn post(ours: Greeting, our: &PostWords, theirs: Greeting, their: &Po
 
 /// Why other than one descriptor is in our hands; `has_lost_some`: there were more of them.
 fn wrong_number(count: usize, has_lost_some: bool) -> LinkError {
-    if has_lost_some && count < socket::MOST_DESCRIPTORS {
+    if has_lost_some {
         let none_left =
             limit::reached("this process has no descriptors left", limit::DESCRIPTORS, "close some");
         return OsError::new("recvmsg", none_left).into();
     }
-    let more = if has_lost_some { "more than " } else { "" };
-    LinkError::Refused(format!("it handed over {more}{count} descriptors with its greeting, not one"))
+    LinkError::Refused(format!("it handed over {count} descriptors with its greeting, not one"))
 }
 
 /// A capacity that a peer says, if it can be and isn't too large for us.
@@ -391,7 +386,7 @@ pub(super) fn acceptable(capacity: u64, page: u64, max: u64) -> Result<u64, Link
 /// Tries until there is an answer or `wait` is over.
 fn patiently<T>(
     wait: Wait<'_>,
-    socket: &Private,
+    socket: &Socket,
     mut attempt: impl FnMut() -> Result<Option<T>, LinkError>,
 ) -> Result<T, LinkError> {
     loop {

@@ -21,6 +21,7 @@ use crate::{
         file::Cause,
         map::{Access, Pair},
         memfd,
+        socket::Passed,
     },
 };
 use ipc_core::OsError;
@@ -192,11 +193,10 @@ pub(super) fn make(part: Part, page: u64, capacity: u64) -> Result<File, LinkErr
 }
 
 /// Looks whether what the other end handed over is sealed memory of the right size.
-pub(super) fn check(part: Part, page: u64, capacity: u64, theirs: File) -> Result<File, LinkError> {
+pub(super) fn check(part: Part, page: u64, capacity: u64, theirs: Passed) -> Result<File, LinkError> {
     let expected = len_bytes(part, page, capacity);
-    let Err(flaw) = memfd::check(&theirs, expected)? else { return Ok(theirs) };
-    if flaw == memfd::Flaw::NotMemory {
-        ipc_core::close_apart(theirs.into());
+    match memfd::check(theirs.as_ref(), expected)? {
+        Ok(()) => Ok(theirs.into_file()),
+        Err(flaw) => Err(LinkError::Refused(format!("what it handed over {}", flaw.describe(expected)))),
     }
-    Err(LinkError::Refused(format!("what it handed over {}", flaw.describe(expected))))
 }

@@ -64,7 +64,7 @@
 //! | talks on the socket | [`RecvError::Corrupt`]; a publisher or writer hangs up on that one |
 //! | wakes you all the time | it costs you processor time: that isn't prevented |
 //! | hides holes, by pages beyond the end | from Linux 5.14, they are filled before anything is read, with memory of yours, up to [`SealedConfig::max_capacity_bytes`]: give your process room for that much, or lower it |
-//! | hands over many descriptors | at most four of them get to you, and are closed again |
+//! | hands over many descriptors, or such as take long to close | they are closed again, on a thread apart, for which no call of yours waits |
 //!
 //! A channel lasts as long as both of its ends: there is no name, nothing stays when they are
 //! gone, and what the receiver hasn't received is lost with it.

@@ -14,14 +14,18 @@ use nix::{
     sys::{
         memfd::{MFdFlags, memfd_create},
         mman::{MapFlags, ProtFlags, mmap, mprotect},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
+        socket::{
+            ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg, sendmsg, setsockopt,
+            sockopt,
+        },
         stat::Mode,
     },
     unistd::{ftruncate, write},
 };
 use std::{
     fs::File,
-    io::{IoSlice, IoSliceMut},
+    io::{IoSlice, IoSliceMut, Write},
+    net::{TcpListener, TcpStream},
     num::NonZeroUsize,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -62,6 +66,16 @@ impl Attacker {
         );
         // The other one may have hung up already.
         assert!(matches!(sent, Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET)), "{sent:?}");
+    }
+
+    /// Whether nobody will ever send it anything more than what it has, which is thrown away.
+    pub(crate) fn is_hung_up_on(&self) -> bool {
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+                Ok(1) => {}
+                answer => return matches!(answer, Ok(0) | Err(Errno::ECONNRESET)),
+            }
+        }
     }
 
     pub(crate) fn receive(&self) -> Option<File> {
@@ -118,6 +132,20 @@ pub(crate) fn memfd(len: u64, seals: &[i32]) -> (File, NonNull<u8>) {
     let seals = seals.iter().fold(0, |all, seal| all | seal);
     fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(seals))).unwrap();
     (file, at.cast())
+}
+
+/// A stream whose close waits for as long as its other end, which is kept, reads nothing.
+pub(crate) fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (never_reads, _) = listener.accept().unwrap();
+    setsockopt(&stream, sockopt::SndBuf, &4096).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    while (&stream).write(&[0; 4096]).is_ok() {}
+    stream.set_nonblocking(false).unwrap();
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 }).unwrap();
+    (stream.into(), never_reads)
 }
 
 /// A listener and an attacker that has connected to it.

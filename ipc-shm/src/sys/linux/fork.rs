@@ -7,7 +7,9 @@
 //! parent's endpoints notice by the [`generation`] that they are not theirs.
 //!
 //! What can't do without its descriptor (a socket, whose hang-up says that we are gone) keeps
-//! it [`Private`]: the handler in the child closes it there.
+//! it [`Private`]: the handler in the child closes it there. No thread that forks waits while
+//! something is closed that a peer has a say in: that happens outside of the lock, and what a
+//! child that is made meanwhile has of it keeps nobody waiting.
 //!
 //! `posix_spawn` and `vfork` run no such handlers; there `O_CLOEXEC` ends the sharing at
 //! `exec`, microseconds later.
@@ -135,6 +137,19 @@ impl Private {
         Self { descriptor: ManuallyDrop::new(descriptor), generation: generation() }
     }
 
+    /// The descriptor, of which a child may have a copy from now on. None in a child itself, where
+    /// it was closed.
+    pub(crate) fn into_descriptor(self) -> Option<OwnedFd> {
+        let mut this = ManuallyDrop::new(self);
+        if !this.is_ours() {
+            return None;
+        }
+        let number = this.descriptor.as_raw_fd();
+        PRIVATE.with(|numbers| numbers.retain(|&other| other != number));
+        // SAFETY: taken once: `this` is neither used nor dropped after that.
+        Some(unsafe { ManuallyDrop::take(&mut this.descriptor) })
+    }
+
     /// Whether this process is the one that has the descriptor.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
@@ -149,6 +164,7 @@ impl AsFd for Private {
     }
 }
 
+/// For what is closed at once, as memory is.
 impl Drop for Private {
     fn drop(&mut self) {
         if !self.is_ours() {
