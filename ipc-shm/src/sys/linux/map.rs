@@ -8,6 +8,11 @@
 //! contiguous all the same; slots aren't. The guard pages fault on whatever strays off either
 //! end. No part of it is inherited by a forked child. What is mapped for reading only needs a
 //! descriptor that can do no more, and a store to it faults.
+//!
+//! A file is mapped where nothing is first, and then moved to its place. If it were mapped over
+//! what is reserved there and refused (by its seals, or by what it stands for), the kernel would
+//! have taken the reservation away already: a hole, where the next one to map something gets it,
+//! and which we would take for ours.
 
 use super::{attempt, call, errno, fork, limit, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
@@ -16,9 +21,12 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::{
     errno::Errno,
     libc,
-    sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, munmap},
+    sys::mman::{
+        MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, mremap,
+        munmap,
+    },
 };
-use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull};
+use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull, sync::OnceLock};
 
 /// A mapped segment. It keeps the file's open file description, and so its locks, until it
 /// is dropped, also after the descriptor was closed.
@@ -30,6 +38,8 @@ pub(crate) struct Mapping {
     base: NonNull<u8>,
     /// How much can be addressed from `base`: control pages, data and its mirror.
     len: usize,
+    /// A part, as an offset from the reservation and a length, that may be somebody else's.
+    doubtful: OnceLock<(usize, usize)>,
     generation: u32,
 }
 
@@ -156,7 +166,8 @@ impl Mapping {
         // SAFETY: at most `alignment`, by which and a page the reservation is longer than `len`.
         let base = unsafe { reservation.add(guard) };
         let reserved_len = reserved_len.get();
-        Ok(Self { reservation, reserved_len, base, len, generation: fork::generation() })
+        let (doubtful, generation) = (OnceLock::new(), fork::generation());
+        Ok(Self { reservation, reserved_len, base, len, doubtful, generation })
     }
 
     /// Maps `len` bytes of `file` from `file_offset` at `at` bytes behind the base.
@@ -171,17 +182,26 @@ impl Mapping {
         assert!(at + len <= self.len, "a placement beyond the reservation");
         // SAFETY: within the reservation, by the assertion.
         let address = unsafe { self.base.add(at) };
-        let (Some(address), Some(len)) = (NonZeroUsize::new(address.as_ptr().addr()), NonZeroUsize::new(len))
-        else {
-            return Ok(());
-        };
-        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-        let placed = call("mmap", || {
-            // SAFETY: MAP_FIXED replaces pages of our own reservation only, which nothing
-            // refers to yet.
-            unsafe { mmap(Some(address), len, access.into(), flags, file, file_offset as libc::off_t) }
+        let Some(whole_len) = NonZeroUsize::new(len) else { return Ok(()) };
+        let mapped = call("mmap", || {
+            let offset = file_offset as libc::off_t;
+            // SAFETY: a fresh mapping, which replaces nothing.
+            unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file, offset) }
+        })?;
+        let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+        let moved = attempt("mremap", || {
+            // SAFETY: what was mapped just now replaces pages of our own reservation, which
+            // nothing refers to yet.
+            unsafe { mremap(mapped, len, len, flags, Some(address.cast())) }
         });
-        placed.map(drop)
+        moved.map(drop).map_err(|errno| {
+            // Only where the kernel has no memory for its own. There may be a hole now, and whoever
+            // called this gives up.
+            let _ = self.doubtful.set((address.addr().get() - self.reservation.addr().get(), len));
+            // SAFETY: mapped just now, and not moved.
+            unsafe { unmap(mapped.cast(), len) };
+            OsError::new("mremap", errno)
+        })
     }
 
     /// Has each page of somebody else's memory be there, so that no later access can find that
@@ -343,13 +363,35 @@ pub(crate) fn make_huge(file: &File, len_bytes: u64) -> Result<(), OsError> {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.is_ours() {
-            let _ = once("munmap", || {
-                // SAFETY: our own reservation; whoever borrowed from it borrowed `self`.
-                unsafe { munmap(self.reservation.cast(), self.reserved_len) }
-            });
+        if !self.is_ours() {
+            return;
+        }
+        // Rather kept than taken from somebody else.
+        let (doubtful, doubtful_len) = self.doubtful.get().copied().unwrap_or((self.reserved_len, 0));
+        let behind = doubtful + doubtful_len;
+        if doubtful > 0 {
+            // SAFETY: our own reservation up to there; whoever borrowed from it borrowed `self`.
+            unsafe { unmap(self.reservation, doubtful) };
+        }
+        if behind < self.reserved_len {
+            // SAFETY: within the reservation.
+            let rest = unsafe { self.reservation.add(behind) };
+            // SAFETY: as above, from there on.
+            unsafe { unmap(rest, self.reserved_len - behind) };
         }
     }
+}
+
+/// Gives back what was mapped.
+///
+/// # Safety
+///
+/// It is the caller's own, all of it, and nothing refers to it any more.
+unsafe fn unmap(start: NonNull<u8>, len: usize) {
+    let _ = once("munmap", || {
+        // SAFETY: as the caller promises.
+        unsafe { munmap(start.cast(), len) }
+    });
 }
 
 /// A mapping of a file's first page that nobody reads: it keeps the open file description,
@@ -377,6 +419,42 @@ impl Drop for Anchor {
                 unsafe { ManuallyDrop::drop(&mut self.page) };
                 Ok(())
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Access, HUGE_PAGE_BYTES, Mapping};
+    use nix::sys::{
+        memfd::{MFdFlags, memfd_create},
+        mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
+    };
+    use std::{fs::File, num::NonZeroUsize};
+
+    /// Huge pages of which there are none: that is found out when the kernel has made room.
+    #[test]
+    fn what_a_file_refuses_leaves_no_hole_in_what_is_reserved() {
+        let len = 64 * HUGE_PAGE_BYTES as usize;
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+        // A system without them has nothing to refuse here.
+        let Ok(file) = memfd_create(c"huge", flags).map(File::from) else { return };
+        file.set_len(1 << 40).unwrap();
+        let mapping = Mapping::reserve(len, 4096, HUGE_PAGE_BYTES as usize).unwrap();
+        if mapping.place(&file, 0, len, 0, Access::Read).is_ok() {
+            // It has 64 of them to spare.
+            return;
+        }
+        let address = NonZeroUsize::new(mapping.base.as_ptr().addr());
+        let (page, fixed) = (NonZeroUsize::new(4096).unwrap(), MapFlags::MAP_FIXED_NOREPLACE);
+        // SAFETY: it replaces nothing, or fails.
+        let other =
+            unsafe { mmap_anonymous(address, page, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE | fixed) };
+        if let Ok(other) = other {
+            // SAFETY: mapped just now. What is reserved would be unmapped with another's page in it.
+            unsafe { munmap(other, 4096) }.unwrap();
+            std::mem::forget(mapping);
+            panic!("anybody may have got what is taken for ours");
         }
     }
 }
