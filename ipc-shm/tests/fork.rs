@@ -6,14 +6,20 @@ mod common;
 use common::{
     Arena, Child, PATIENCE, end_after, fork, fork_child,
     kinds::{Ends, make},
-    name, say, serve, told, within,
+    layout, name, read_word, say, serve, told, within,
 };
 use ipc_shm::{
     Batch, BatchReceiver, Channel, ChannelError, ChannelName, EndMark, Kind, Loan, Message, Receiver,
     RecvError, Role, SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait,
 };
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
 use rstest::rstest;
 use std::{
+    fs::OpenOptions,
+    os::unix::fs::FileExt,
     path::Path,
     process::Command,
     sync::{
@@ -303,4 +309,41 @@ fn make_children_while_others_attach(shm: &Spsc, make_child: fn(&Spsc, &ChannelN
     });
     assert!(rounds > 0);
     say("no role was kept by a child");
+}
+
+/// How often it is tried, and how often at least it has to come out: a thread may be late.
+const ROUNDS: u32 = 20;
+
+/// The state of the mark of a channel on a disk: in use.
+const STATE: u64 = 1024 + 16;
+
+#[rstest]
+#[case::transient(Arena::new(), small().transient(), |file: &Path| !file.exists())]
+#[case::on_a_disk(Arena::on_disk(), small(), |file: &Path| read_word(file, STATE) == 0)]
+fn who_leaves_last_is_not_misled_by_a_process_that_is_being_spawned(
+    #[case] arena: Arena,
+    #[case] config: ShmConfig,
+    #[case] is_settled: fn(&Path) -> bool,
+) {
+    let file = arena.file("x");
+    let mut settled = 0;
+    for _ in 0..ROUNDS {
+        let tx = arena.shm().create(&name("x"), &config).unwrap().sender().unwrap();
+        // What such a process has is a copy of this lock, until it runs its own program.
+        let copy = OpenOptions::new().read(true).write(true).open(&file).unwrap();
+        let mut lock = libc::flock { l_type: 0, l_whence: 0, l_start: 0, l_len: 1, l_pid: 0 };
+        lock.l_type = libc::F_RDLCK as libc::c_short;
+        fcntl(&copy, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        let leaver = thread::spawn(move || drop(tx));
+        let mut pid = [0; 8];
+        while copy.read_exact_at(&mut pid, layout::SENDER).is_ok() && pid != [0; 8] {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(1));
+        drop(copy);
+        leaver.join().unwrap();
+        settled += u32::from(is_settled(&file));
+        let _ = arena.shm().remove(&name("x"));
+    }
+    assert!(settled >= ROUNDS / 2, "{settled} of {ROUNDS}");
 }

@@ -24,7 +24,7 @@ use ipc_core::{ChannelError, Role};
 use std::{
     fs::File,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{self, Ordering},
     },
 };
@@ -35,6 +35,8 @@ pub(crate) struct Anchored {
     pub(crate) place: Place,
     pub(crate) header: Header,
     anchor: Option<Anchor>,
+    /// There as long as the channel is open here. Gone only while it is being dropped.
+    is_here: Option<Arc<()>>,
     generation: u32,
 }
 
@@ -47,7 +49,8 @@ impl Anchored {
 
     /// A segment whose presence is kept already.
     pub(super) fn kept(place: Place, header: Header, anchor: Anchor) -> Self {
-        Self { place, header, anchor: Some(anchor), generation: fork::generation() }
+        let is_here = Some(Arc::new(()));
+        Self { place, header, anchor: Some(anchor), is_here, generation: fork::generation() }
     }
 
     /// Returns when all that was stored before is on the disk.
@@ -73,29 +76,34 @@ impl Anchored {
             if opened.header != self.header {
                 return Err(ChannelError::Corrupt("its first page changed while it was in use".into()));
             }
-            Attachment::new(self.place.clone(), opened, role, seat, &window)
+            let channel = self.is_here.as_ref().map(Arc::downgrade).unwrap_or_default();
+            Attachment::new(self.place.clone(), opened, role, seat, channel, &window)
         })
     }
 }
 
 impl Drop for Anchored {
     fn drop(&mut self) {
-        drop(self.anchor.take());
-        leave(&self.place, &self.header, self.generation);
+        // First, so that an endpoint that leaves now doesn't rely on us.
+        self.is_here = None;
+        self.anchor = None;
+        leave(&self.place, &self.header, self.generation, true);
     }
 }
 
 /// The last one out of a transient channel takes its name along; of one on a disk, sees to
-/// it that all is there.
-fn leave(place: &Place, header: &Header, generation: u32) {
+/// it that all is there. If others of this process are known to be there, it is for them.
+fn leave(place: &Place, header: &Header, generation: u32, may_be_last: bool) {
     if generation != fork::generation() {
         return;
     }
     if header.lifetime == Lifetime::Transient {
-        remove::reap(place, header.instance, &Window::open());
+        let reap = || remove::reap(place, header.instance, &Window::open());
+        spawning::while_nobody_is_seen(|| reap() || !may_be_last);
     }
     if header.is_on_disk {
-        durable::end_use(place, header.instance, &Window::open());
+        let end_use = || durable::end_use(place, header.instance, &Window::open());
+        spawning::while_nobody_is_seen(|| end_use() || !may_be_last);
     }
 }
 
@@ -145,6 +153,8 @@ pub(crate) struct Attachment {
     /// Gone only while it is being dropped.
     mapping: Option<Arc<Mapping>>,
     pub(super) place: Place,
+    /// Whether the channel that it was made by is still open.
+    channel: Weak<()>,
     /// What is touched for those who poll.
     spot: Arc<Spot>,
     header: Header,
@@ -163,6 +173,7 @@ impl Attachment {
         opened: Opened,
         role: Role,
         seat: Seat,
+        channel: Weak<()>,
         _window: &Window,
     ) -> Result<Self, ChannelError> {
         let id = take_seat(&opened, role, seat)?;
@@ -178,6 +189,7 @@ impl Attachment {
             mapping: Some(mapping),
             spot: Arc::new(Spot::new(place.path())?),
             place,
+            channel,
             identity: opened.metadata.identity,
             header: opened.header,
             layout,
@@ -271,6 +283,7 @@ impl Drop for Attachment {
         self.clear(self.id);
         // The locks go with the mapping, and so the seat is free.
         self.mapping = None;
-        leave(&self.place, &self.header, self.generation);
+        let may_be_last = self.channel.strong_count() == 0;
+        leave(&self.place, &self.header, self.generation, may_be_last);
     }
 }

@@ -10,7 +10,7 @@
 
 use super::{
     PRESENCE_BYTE, Place,
-    file::{FileMemory, Opened, check_file, in_use, read_header, refusal},
+    file::{FileMemory, Opened, check_file, in_use, read_header, refusal, somebody_is_seen},
 };
 use crate::{
     ring::memory::Memory,
@@ -86,14 +86,21 @@ pub(super) fn begin_use(opened: &Opened) -> Result<(), OsError> {
 }
 
 /// Marks the segment as clean, after all that it holds is on the disk, if nobody else has it
-/// open. Whatever prevents it loses nothing as long as the machine stays up.
-pub(super) fn end_use(place: &Place, instance: [u8; 16], _window: &Window) {
-    let Ok(Some(opened)) = reopen(place, instance) else { return };
-    if Mark::read(&opened.file).state == IN_USE
-        && lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Exclusive).unwrap_or(false)
-    {
-        let _ = disk::sync(&opened.file).and_then(|()| Mark::now(CLEAN).write(&opened.file));
-        let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
+/// open. Whatever prevents it loses nothing as long as the machine stays up. False if nobody is
+/// seen who has it open, so that it may be worth another try.
+pub(super) fn end_use(place: &Place, instance: [u8; 16], _window: &Window) -> bool {
+    let Ok(Some(opened)) = reopen(place, instance) else { return true };
+    if Mark::read(&opened.file).state != IN_USE {
+        return true;
+    }
+    match lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Exclusive) {
+        Ok(true) => {
+            let _ = disk::sync(&opened.file).and_then(|()| Mark::now(CLEAN).write(&opened.file));
+            let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
+            true
+        }
+        Ok(false) => somebody_is_seen(&opened),
+        Err(_) => true,
     }
 }
 

@@ -147,6 +147,15 @@ pub(super) fn in_use(file: &File, found: &Metadata) -> ChannelError {
     })
 }
 
+/// Whether somebody takes part in it. Those who have left have taken their names back first, so a
+/// copy of their locks that a process has which is just being spawned isn't taken for them.
+pub(super) fn somebody_is_seen(opened: &Opened) -> bool {
+    let layout = opened.header.layout();
+    let memory = FileMemory(&opened.file);
+    let is_signed = |id| memory.load(layout.entry(id).pid(), Ordering::Relaxed) != 0;
+    layout.ids().any(|id| is_signed(id) && is_locked(&opened.file, byte_of(id)).unwrap_or(true))
+}
+
 /// A segment's words read from its file, for those who don't take part. What can't be read
 /// is taken for occupied.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use super::{
     Collected, PRESENCE_BYTE, Place,
-    file::{Opened, check_file, in_use, is_empty, lock_directory, read_header, refusal},
+    file::{Opened, check_file, in_use, is_empty, lock_directory, read_header, refusal, somebody_is_seen},
 };
 use crate::{
     kind::Lifetime,
@@ -52,17 +52,23 @@ pub(crate) fn turn_away(place: &Place, opened: Opened, window: &Window) {
 }
 
 /// Removes a transient segment if its last user has left it empty. Whatever prevents it
-/// loses nothing: the next one to open the channel does the same.
-pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) {
-    let Ok(Some(directory)) = place.home.open() else { return };
-    let Ok(file) = directory.open_file(place.name.as_str(), true) else { return };
-    let Ok(metadata) = file::metadata(&file) else { return };
-    let Ok(header) = read_header(&file, metadata.len_bytes) else { return };
+/// loses nothing: the next one to open the channel does the same. False if it is kept by nobody
+/// who is seen, so that it may be worth another try.
+pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) -> bool {
+    let Ok(Some(directory)) = place.home.open() else { return true };
+    let Ok(file) = directory.open_file(place.name.as_str(), true) else { return true };
+    let Ok(metadata) = file::metadata(&file) else { return true };
+    let Ok(header) = read_header(&file, metadata.len_bytes) else { return true };
     let opened = Opened { file, header, metadata };
-    if opened.header.instance == instance {
-        let _ = sweep(&directory, place, &opened);
-        let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
+    if opened.header.instance != instance {
+        return true;
     }
+    let settled = match sweep(&directory, place, &opened) {
+        Ok(Collected::InUse) => somebody_is_seen(&opened),
+        _ => true,
+    };
+    let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
+    settled
 }
 
 /// Removes a segment if it is nothing but what dead users of a transient channel left.

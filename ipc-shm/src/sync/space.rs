@@ -13,7 +13,10 @@ use crate::{
     transport::{Namespace, Verdict, namespace},
 };
 use ipc_core::{ChannelError, ChannelInfo, ChannelName, Role};
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
 
 /// State in shared memory, one file each in one directory: locks, semaphores, values.
 ///
@@ -153,7 +156,7 @@ impl State {
                 segment::turn_away(&place, opened, &window);
                 return Err(error);
             }
-            Attachment::new(place.clone(), opened, Role::User, Seat::Any, &window)
+            Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), &window)
         })?;
         Handle::new(attachment)
     }
