@@ -6,7 +6,7 @@
 //! directory itself, belongs to its user and can't be written by others; to the one that
 //! `IPC_DIR` names others may write if it has the sticky bit, or is ours, root's or a trusted
 //! user's. It is opened and checked each time, since it may be another one by then: one
-//! directory, in which `sysv:orders` and `unix:orders` lie side by side, so that there is one
+//! directory, in which the names of `sysv:` and `unix:` channels lie side by side, so that there is one
 //! to open.
 //!
 //! What is only to be read is the text of a symbolic link that leads nowhere: made whole by

@@ -4,11 +4,14 @@
 
 mod common;
 
-use common::{NOBODY, OrdinaryUser, alone, fresh_name, killed_after, skip};
-use ipc_mq::{Channel, ChannelError, ChannelName, Receiver, SendError, Sender, Sysv, SysvConfig, Transport};
+use common::{NOBODY, OrdinaryUser, alone, alone_in_namespaces, fresh_name, in_child, killed_after, skip};
+use ipc_mq::{
+    Channel, ChannelError, ChannelName, Receiver, RecvError, SendError, Sender, Sysv, SysvConfig, Transport,
+};
 use nix::{
     errno::Errno,
     libc,
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     unistd::{Uid, chown, geteuid},
 };
@@ -301,4 +304,66 @@ fn a_damaged_name_is_said_to_be_and_can_be_removed(#[case] damage: fn(&Path)) {
     sysv.remove(&name).unwrap();
     assert!(!path.is_symlink() && !path.exists());
     assert!(matches!(sysv.remove(&name), Err(ChannelError::NotFound)));
+}
+
+/// The kernel's queues are others there, but the directory of names is the same one.
+#[test]
+fn who_has_another_ipc_namespace_takes_no_name_away() {
+    alone("who_has_another_ipc_namespace_takes_no_name_away", || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        let ours = sysv.create(&name, &small()).unwrap();
+        ours.sender().unwrap().try_send(b"precious").unwrap();
+        let elsewhere = || {
+            unshare(CloneFlags::CLONE_NEWIPC).unwrap();
+            assert!(matches!(sysv.open(&name), Err(ChannelError::NotFound)));
+            assert!(matches!(sysv.stat(&name), Err(ChannelError::NotFound)));
+            assert!(matches!(sysv.remove(&name), Err(ChannelError::NotFound)));
+            assert_eq!((sysv.list().unwrap(), sysv.all_queues().unwrap()), (vec![], vec![]));
+            let theirs = sysv.open_or_create(&name, &small()).unwrap();
+            assert!(matches!(theirs.receiver().unwrap().try_recv(), Err(RecvError::WouldBlock)));
+            assert_eq!(sysv.list().unwrap(), std::slice::from_ref(&name));
+            sysv.remove(&name).unwrap();
+            assert!(matches!(sysv.remove(&name), Err(ChannelError::NotFound)));
+        };
+        in_child(elsewhere);
+        // A namespace is a thread's.
+        thread::scope(|threads| threads.spawn(elsewhere).join().unwrap());
+        assert_eq!((place.entries(), sysv.list().unwrap()), (1, vec![name.clone()]));
+        let found = sysv.open(&name).unwrap();
+        assert_eq!((found.key(), found.id()), (ours.key(), ours.id()));
+        assert_eq!(&*found.receiver().unwrap().try_recv().unwrap(), b"precious");
+        sysv.remove(&name).unwrap();
+        assert_eq!(place.entries(), 0);
+    });
+}
+
+#[test]
+fn where_the_namespace_cant_be_told_it_is_said_what_to_do() {
+    alone_in_namespaces("where_the_namespace_cant_be_told_it_is_said_what_to_do", || {
+        if !is_apart() {
+            return;
+        }
+        let (place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        mount(Some("none"), "/proc", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let answers = [
+            sysv.create(&name, &small()).map(drop),
+            sysv.open(&name).map(drop),
+            sysv.remove(&name),
+            sysv.list().map(drop),
+        ];
+        for answer in answers {
+            let Err(ChannelError::Unsupported(text)) = answer else { panic!("{answer:?}") };
+            assert!(text.contains("mount -t proc proc /proc"), "{text}");
+        }
+        assert_eq!(place.entries(), 0);
+        // As a kernel shows it that has no such namespaces.
+        fs::create_dir_all("/proc/thread-self/ns").unwrap();
+        sysv.create(&name, &small()).unwrap();
+        sysv.open(&name).unwrap();
+        sysv.remove(&name).unwrap();
+        assert_eq!(place.entries(), 0);
+    });
 }

@@ -43,7 +43,7 @@ impl<D: Discipline> Sysv<D> {
     ///
     /// [`ChannelError::Unsupported`] where the kernel has no such queues.
     pub fn all_queues(&self) -> Result<Vec<SysvQueue>, ChannelError> {
-        let registry = Registry::new(self.home());
+        let registry = Registry::new(self.home())?;
         let names = registry.names()?;
         let key_of = |name: &ChannelName| Some(registry.find(name).ok()??.key);
         let ours: Vec<(u32, &ChannelName)> =

@@ -12,6 +12,13 @@
 //! the mode of [`Queue::half_made`], which permits nothing and which no finished queue has: it
 //! counts as none. Makers have a lock, so one that finds such a queue knows that its maker is
 //! dead, and removes it.
+//!
+//! The kernel has queues of its own in each IPC namespace (`ipc_namespaces(7)`), but several may see
+//! one directory: a container that shares `/dev/shm`, a chosen `IPC_DIR`. So the namespace's number is
+//! a part of the link's name, `sysv.4026531839:orders` in the first one: each has names of its own,
+//! and none takes away what leads to another's queues. Nobody outside can tell whether a namespace
+//! has ended, so the links of one that has stay; the kernel gives its number to a later one, where
+//! they are names without queues.
 
 use super::{
     alarm::gone_or,
@@ -20,16 +27,19 @@ use super::{
 };
 use crate::place::{Home, LockedFolder, value};
 use ipc_core::{ChannelError, ChannelName, OsError};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, AtFlags},
+    sys::stat::fstatat,
+};
 use std::path::PathBuf;
 
-/// What the names of the links begin with.
-const PREFIX: &str = "sysv:";
-
-/// The names of one user's queues.
-#[derive(Clone, Copy, Debug)]
+/// The names of one user's queues in the IPC namespace of this thread.
+#[derive(Clone, Debug)]
 pub(crate) struct Registry<'a> {
     home: &'a Home,
+    /// What the names of the links begin with.
+    prefix: String,
 }
 
 /// What is written down about a queue.
@@ -60,23 +70,29 @@ enum State {
 }
 
 impl<'a> Registry<'a> {
-    pub(crate) fn new(home: &'a Home) -> Self {
-        Self { home }
+    /// Only for what is done at once: a thread can go to another namespace.
+    pub(crate) fn new(home: &'a Home) -> Result<Self, ChannelError> {
+        Ok(Self { home, prefix: format!("sysv.{}:", namespace()?) })
     }
 
     pub(crate) fn path(&self, name: &ChannelName) -> PathBuf {
-        self.home.path().join(entry(name))
+        self.home.path().join(self.entry(name))
+    }
+
+    /// What the link of a name is called.
+    fn entry(&self, name: &ChannelName) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// All names, those without a queue too.
     pub(crate) fn names(&self) -> Result<Vec<ChannelName>, ChannelError> {
-        self.home.open()?.map_or(Ok(Vec::new()), |folder| folder.names(PREFIX))
+        self.home.open()?.map_or(Ok(Vec::new()), |folder| folder.names(&self.prefix))
     }
 
     /// What is written down under this name.
     pub(crate) fn find(&self, name: &ChannelName) -> Result<Option<Registered>, ChannelError> {
         let Some(folder) = self.home.open()? else { return Ok(None) };
-        folder.text(&entry(name))?.map(|text| parse(&text).ok_or_else(|| self.corrupt(name))).transpose()
+        folder.text(&self.entry(name))?.map(|text| parse(&text).ok_or_else(|| self.corrupt(name))).transpose()
     }
 
     /// The queue of this name, if there is one, and how it is.
@@ -97,7 +113,7 @@ impl<'a> Registry<'a> {
         let Wish { max_message_len, .. } = wish;
         loop {
             let registered = Registered { key: random_key()?, creator_uid: folder.uid(), max_message_len };
-            match write(&folder, name, registered) {
+            match self.write(&folder, name, registered) {
                 Ok(()) => {}
                 Err(ChannelError::AlreadyExists) => {
                     self.make_way(&folder, name)?;
@@ -108,9 +124,9 @@ impl<'a> Registry<'a> {
             match make(registered.key, wish) {
                 Ok(Some(queue)) => return Ok((queue, registered)),
                 // Somebody else has this key: draw another one.
-                Ok(None) => folder.unlink(&entry(name))?,
+                Ok(None) => folder.unlink(&self.entry(name))?,
                 Err(error) => {
-                    folder.unlink(&entry(name))?;
+                    folder.unlink(&self.entry(name))?;
                     return Err(error);
                 }
             }
@@ -120,10 +136,10 @@ impl<'a> Registry<'a> {
     /// Gives a name to a queue that exists, whoever made it.
     pub(crate) fn adopt(&self, name: &ChannelName, registered: Registered) -> Result<(), ChannelError> {
         let folder = self.home.lock_or_make()?;
-        match write(&folder, name, registered) {
+        match self.write(&folder, name, registered) {
             Err(ChannelError::AlreadyExists) => {
                 self.make_way(&folder, name)?;
-                write(&folder, name, registered)
+                self.write(&folder, name, registered)
             }
             answer => answer,
         }
@@ -134,7 +150,7 @@ impl<'a> Registry<'a> {
         let folder = self.home.lock()?.ok_or(ChannelError::NotFound)?;
         let state = self.state(&folder, name);
         if matches!(state, Ok(Some(_))) {
-            folder.check_removable(&entry(name))?;
+            folder.check_removable(&self.entry(name))?;
         }
         let found = match state {
             Ok(Some(State::Made(queue, _))) => remove(queue).map(|()| true)?,
@@ -145,7 +161,7 @@ impl<'a> Registry<'a> {
             Ok(None) => return Err(ChannelError::NotFound),
             Err(error) => return Err(error),
         };
-        folder.unlink(&entry(name))?;
+        folder.unlink(&self.entry(name))?;
         if found { Ok(()) } else { Err(ChannelError::NotFound) }
     }
 
@@ -156,12 +172,21 @@ impl<'a> Registry<'a> {
             Some(State::HalfMade(queue)) => remove(queue)?,
             Some(State::Missing) | None => {}
         }
-        folder.unlink(&entry(name))
+        folder.unlink(&self.entry(name))
     }
 
     fn state(&self, folder: &LockedFolder, name: &ChannelName) -> Result<Option<State>, ChannelError> {
-        let Some(text) = folder.text(&entry(name))? else { return Ok(None) };
+        let Some(text) = folder.text(&self.entry(name))? else { return Ok(None) };
         look(parse(&text).ok_or_else(|| self.corrupt(name))?).map(Some)
+    }
+
+    fn write(
+        &self,
+        folder: &LockedFolder,
+        name: &ChannelName,
+        registered: Registered,
+    ) -> Result<(), ChannelError> {
+        folder.publish_text(&self.entry(name), &text_of(registered))
     }
 
     fn corrupt(&self, name: &ChannelName) -> ChannelError {
@@ -230,16 +255,26 @@ fn remove(queue: Queue) -> Result<(), ChannelError> {
     }
 }
 
-/// What the link of a name is called.
-fn entry(name: &ChannelName) -> String {
-    format!("{PREFIX}{name}")
+/// The number of the IPC namespace that this thread is in: what it calls a queue by is one of that
+/// namespace. Asked each time, since nobody tells us when it changes (`unshare(2)`, `setns(2)`).
+fn namespace() -> Result<u64, ChannelError> {
+    /// Of the one that the system began with, the only one of a kernel without namespaces.
+    const FIRST: u64 = 0xEFFF_FFFF;
+    let inode = |path| fstatat(AT_FDCWD, path, AtFlags::empty()).map(|found| found.st_ino);
+    match inode("/proc/thread-self/ns/ipc") {
+        Err(Errno::ENOENT) if inode("/proc/thread-self/ns").is_ok() => Ok(FIRST),
+        Err(Errno::ENOENT) => Err(ChannelError::Unsupported(
+            "which IPC namespace this is, and so which queues these are, can't be told without /proc: \
+             mount it with `mount -t proc proc /proc`"
+                .into(),
+        )),
+        answer => Ok(answer.map_err(|errno| OsError::new("fstatat", errno))?),
+    }
 }
 
-fn write(folder: &LockedFolder, name: &ChannelName, registered: Registered) -> Result<(), ChannelError> {
+fn text_of(registered: Registered) -> String {
     let Registered { key, creator_uid, max_message_len } = registered;
-    let text =
-        format!("ipc-sysv 1, key {key}, creator-uid {creator_uid}, max-message-len-bytes {max_message_len}");
-    folder.publish_text(&entry(name), &text)
+    format!("ipc-sysv 1, key {key}, creator-uid {creator_uid}, max-message-len-bytes {max_message_len}")
 }
 
 fn parse(text: &str) -> Option<Registered> {

@@ -48,8 +48,11 @@ mod sealed {
     impl Sealed for super::ByPriority {}
 }
 
-/// The System V queues that this user's names stand for (of this IPC namespace, in a
-/// container).
+/// The System V queues that this user's names stand for.
+///
+/// Each IPC namespace has names of its own, as it has queues of its own, even where a container
+/// shares its directory of names with the system. Which one it is, a thread is asked at each call
+/// here; it takes `/proc`.
 #[derive(Clone, Debug)]
 pub struct Sysv<D: Discipline = ByAge> {
     home: Home,
@@ -96,7 +99,8 @@ impl<D: Discipline> Sysv<D> {
         &self.home
     }
 
-    fn registry(&self) -> Registry<'_> {
+    /// Of the namespace that this thread is in.
+    fn registry(&self) -> Result<Registry<'_>, ChannelError> {
         Registry::new(&self.home)
     }
 
@@ -125,12 +129,8 @@ impl<D: Discipline> Sysv<D> {
         }
         let max_message_len = limits::current()?.max_message_len;
         let registered = Registered { key, creator_uid: status.creator_uid, max_message_len };
-        self.registry().adopt(name, registered)?;
+        self.registry()?.adopt(name, registered)?;
         Ok(channel(name, queue, registered, Some(&status)))
-    }
-
-    fn found(&self, name: &ChannelName) -> Result<(Queue, Registered, Status), ChannelError> {
-        self.registry().queue(name)?.ok_or(ChannelError::NotFound)
     }
 }
 
@@ -143,13 +143,11 @@ impl<D: Discipline> Transport for Sysv<D> {
 
     fn create(&self, name: &ChannelName, config: &SysvConfig) -> Result<SysvChannel<D>, ChannelError> {
         config.validate()?;
-        let wish = config.wish(limits::current()?)?;
-        let (queue, registered) = self.registry().create(name, wish)?;
-        Ok(channel(name, queue, registered, None))
+        create(&self.registry()?, name, config)
     }
 
     fn open(&self, name: &ChannelName) -> Result<SysvChannel<D>, ChannelError> {
-        let (queue, registered, status) = self.found(name)?;
+        let (queue, registered, status) = found(&self.registry()?, name)?;
         Ok(channel(name, queue, registered, Some(&status)))
     }
 
@@ -159,12 +157,13 @@ impl<D: Discipline> Transport for Sysv<D> {
         config: &SysvConfig,
     ) -> Result<SysvChannel<D>, ChannelError> {
         config.validate()?;
+        let registry = self.registry()?;
         loop {
-            if let Some((queue, registered, status)) = self.registry().queue(name)? {
-                config.check(found(registered, &status))?;
+            if let Some((queue, registered, status)) = registry.queue(name)? {
+                config.check(settings_of(registered, &status))?;
                 return Ok(channel(name, queue, registered, Some(&status)));
             }
-            match self.create(name, config) {
+            match create(&registry, name, config) {
                 Err(ChannelError::AlreadyExists) => {}
                 answer => return answer,
             }
@@ -174,13 +173,13 @@ impl<D: Discipline> Transport for Sysv<D> {
     /// Removes the queue at once, with what is in it: who waits in it is told
     /// [`Closed`](ipc_core::RecvError::Closed).
     fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
-        self.registry().remove(name)
+        self.registry()?.remove(name)
     }
 
     /// Those that have a name of this user's; [`all_queues`](Self::all_queues) has the
     /// others.
     fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
-        let registry = self.registry();
+        let registry = self.registry()?;
         let mut names = registry.names()?;
         // What can't be read is listed too, so that it is seen.
         names.retain(|name| !matches!(registry.queue(name), Ok(None)));
@@ -188,10 +187,11 @@ impl<D: Discipline> Transport for Sysv<D> {
     }
 
     fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
-        let (_, registered, status) = self.found(name)?;
+        let registry = self.registry()?;
+        let (_, registered, status) = found(&registry, name)?;
         let max_message_len = max_message_len(registered, Some(&status)) as u64;
         let mut info = ChannelInfo::new("sysv-queue");
-        info.path = Some(self.registry().path(name));
+        info.path = Some(registry.path(name));
         info.key = Some(status.key);
         info.capacity_bytes = Some(status.capacity_bytes);
         info.depth = Some(status.capacity_bytes / max_message_len.max(1));
@@ -201,6 +201,20 @@ impl<D: Discipline> Transport for Sysv<D> {
         info.uid = Some(status.uid);
         Ok(info)
     }
+}
+
+fn create<D: Discipline>(
+    registry: &Registry<'_>,
+    name: &ChannelName,
+    config: &SysvConfig,
+) -> Result<SysvChannel<D>, ChannelError> {
+    let wish = config.wish(limits::current()?)?;
+    let (queue, registered) = registry.create(name, wish)?;
+    Ok(channel(name, queue, registered, None))
+}
+
+fn found(registry: &Registry<'_>, name: &ChannelName) -> Result<(Queue, Registered, Status), ChannelError> {
+    registry.queue(name)?.ok_or(ChannelError::NotFound)
 }
 
 fn channel<D: Discipline>(
@@ -219,7 +233,7 @@ fn max_message_len(registered: Registered, status: Option<&Status>) -> usize {
     registered.max_message_len.min(room)
 }
 
-fn found(registered: Registered, status: &Status) -> Found {
+fn settings_of(registered: Registered, status: &Status) -> Found {
     Found {
         capacity_bytes: status.capacity_bytes,
         max_message_len: max_message_len(registered, Some(status)),
