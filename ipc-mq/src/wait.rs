@@ -6,7 +6,7 @@
 //! faster. What is left is worked out from the monotonic clock each time, so that neither a
 //! signal nor a step of the wall clock shortens or prolongs the wait.
 
-use crate::limit;
+use crate::{fork, limit};
 use ipc_core::{OsError, Unready, Wait};
 use nix::{
     errno::Errno,
@@ -19,7 +19,6 @@ use nix::{
 };
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    process,
     sync::Arc,
     task::Wake,
     time::{Duration, Instant},
@@ -148,11 +147,12 @@ impl Waiter {
     }
 
     /// The bell of this endpoint in this process. A child process makes its own, or parent
-    /// and child would hear, and silence, each other's.
+    /// and child would hear, and silence, each other's. Which it is no pid tells: in a namespace of
+    /// its own, or once it is free again, the child may have the same.
     fn bell(&mut self) -> Result<&Arc<Bell>, OsError> {
-        let pid = process::id();
-        if self.bell.as_ref().is_none_or(|bell| bell.pid != pid) {
-            self.bell = Some(Arc::new(Bell::new(pid)?));
+        let generation = fork::begin();
+        if self.bell.as_ref().is_none_or(|bell| bell.generation != generation) {
+            self.bell = Some(Arc::new(Bell::new(generation)?));
         }
         Ok(self.bell.get_or_insert_with(|| unreachable!("made above")))
     }
@@ -232,14 +232,15 @@ pub(crate) fn is_ready(descriptor: BorrowedFd<'_>, readiness: PollFlags) -> Resu
 #[derive(Debug)]
 struct Bell {
     eventfd: EventFd,
-    pid: u32,
+    /// Whose it is, see [`fork`].
+    generation: u32,
 }
 
 impl Bell {
-    fn new(pid: u32) -> Result<Self, OsError> {
+    fn new(generation: u32) -> Result<Self, OsError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let eventfd = EventFd::from_flags(flags).map_err(|errno| limit::explained("eventfd", errno))?;
-        Ok(Self { eventfd, pid })
+        Ok(Self { eventfd, generation })
     }
 
     /// The only failure is that there is nothing to read: silent already.

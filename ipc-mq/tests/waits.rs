@@ -3,21 +3,23 @@
 mod common;
 
 use common::{
-    MAX_LEN, TestQueue, alone,
+    MAX_LEN, TestQueue, alone, fresh_name, in_child,
     signals::{under_signals, wait_for_signals},
-    spawn_watched, wait_until_asleep_in,
+    skip, spawn_watched, wait_until_asleep_in,
 };
 use ipc_mq::{
     BatchReceiver, Cancel, Channel, Loan, MqReceiver, MqSender, Receiver, RecvError, Rejected, SendError,
-    Sender, Wait,
+    Sender, Sysv, SysvConfig, Transport, Wait,
 };
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
 };
 use rstest::rstest;
 use std::{
+    fs,
     os::fd::AsFd,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -266,6 +268,52 @@ fn a_batch_waits_for_its_first_message_only() {
     wait_until_asleep_in(id, SLEEPS);
     tx.send(b"one is enough").unwrap();
     assert!(receiver.join().unwrap().unwrap() >= 1);
+}
+
+/// A process and the child that it forks into a PID namespace have the same number, as have a process
+/// and a grandchild that got it after its parent's end.
+#[test]
+fn a_child_with_its_parents_pid_waits_by_means_of_its_own() {
+    alone("a_child_with_its_parents_pid_waits_by_means_of_its_own", || {
+        let (posix, sysv, name) = (TestQueue::small(), Sysv::new(), fresh_name());
+        if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+            return skip("it takes a PID namespace of one's own");
+        }
+        let mut sysv_rx = sysv.create(&name, &SysvConfig::new()).unwrap().receiver().unwrap();
+        let mut rx = posix.channel.receiver().unwrap();
+        let mut times_out = || {
+            assert_eq!(std::process::id(), 1);
+            let (cancel, start) = (Cancel::new(), Instant::now());
+            let wait = || Wait::timeout(SHORT).or_cancel(&cancel);
+            assert!(matches!(sysv_rx.advance(wait()), Err(RecvError::TimedOut)));
+            assert!(matches!(rx.advance(wait()), Err(RecvError::TimedOut)));
+            assert!((2 * SHORT..LONG).contains(&start.elapsed()), "{:?}", start.elapsed());
+            bells()
+        };
+        in_child(|| {
+            let ours = times_out();
+            assert_eq!((ours.len(), times_out()), (1, ours.clone()));
+            unshare(CloneFlags::CLONE_NEWPID).unwrap();
+            // What rings for the parent doesn't ring for the child, nor is silenced by it.
+            in_child(|| {
+                let theirs = times_out();
+                assert_ne!(theirs, ours);
+                assert_eq!((theirs.len(), times_out()), (1, theirs));
+            });
+            assert_eq!(times_out(), ours);
+        });
+        sysv.remove(&name).unwrap();
+    });
+}
+
+/// The kernel's numbers of the eventfds that this process has open.
+fn bells() -> Vec<String> {
+    let descriptors = fs::read_dir("/proc/self/fdinfo").unwrap();
+    // The directory's own descriptor is closed by then.
+    let paths: Vec<_> = descriptors.map(|entry| entry.unwrap().path()).collect();
+    let texts: Vec<String> = paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+    let ids = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("eventfd-id:"));
+    ids.map(str::to_owned).collect()
 }
 
 /// Every way of waiting at once, the queue mostly full or empty, and cancellations raining:

@@ -2,12 +2,11 @@
 //! transport's documentation for why.
 
 use super::sys::{self, Handler, Timer};
-use crate::limit;
+use crate::{fork, limit};
 use ipc_core::{ChannelError, OsError, Unready, Wait};
 use nix::errno::Errno;
 use std::{
     cell::RefCell,
-    process,
     sync::{Arc, Mutex, PoisonError},
     task::Wake,
     time::{Duration, Instant},
@@ -76,7 +75,9 @@ fn outcome(wait: Wait<'_>) -> Result<(), Unready> {
 /// What interrupts one thread. A cancellation rings it from another.
 #[derive(Debug)]
 struct Alarm {
-    pid: u32,
+    /// Whose it is, see [`fork`]: a child may have its parent's pid, in a namespace of its own or
+    /// once it is free again.
+    generation: u32,
     state: Mutex<State>,
 }
 
@@ -96,13 +97,13 @@ impl Alarm {
     /// with the parent.
     fn of_this_thread() -> Result<Arc<Self>, OsError> {
         ALARM.with_borrow_mut(|alarm| {
-            let pid = process::id();
-            if let Some(alarm) = alarm.as_ref().filter(|alarm| alarm.pid == pid) {
+            let generation = fork::begin();
+            if let Some(alarm) = alarm.as_ref().filter(|alarm| alarm.generation == generation) {
                 return Ok(Arc::clone(alarm));
             }
             let timer = Timer::for_this_thread().map_err(no_timer)?;
             let state = Mutex::new(State { timer, waiting: false });
-            Ok(Arc::clone(alarm.insert(Arc::new(Self { pid, state }))))
+            Ok(Arc::clone(alarm.insert(Arc::new(Self { generation, state }))))
         })
     }
 
@@ -139,7 +140,7 @@ impl Wake for Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         // In a child process the number may be another timer's.
-        if self.pid == process::id() {
+        if self.generation == fork::generation() {
             self.lock().timer.delete();
         }
     }
