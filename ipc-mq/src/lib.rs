@@ -62,6 +62,8 @@
 //!   says that a message is lost, and why.
 //! - Once sending or receiving is under way, no memory is allocated per message (but for
 //!   descriptors that go along, and `unix:` messages above 64 KiB, which are memory).
+//! - No other user's channel is taken for one's own: opening it by name is refused, unless that user
+//!   is [trusted](Mq::trusting), or the channel is a `mq:` queue of root's.
 //!
 //! # What is not
 //!

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{DEPTH, MAX_LEN, OrdinaryUser, Removed, TestQueue, alone, fresh_name, skip, small};
+use common::{DEPTH, MAX_LEN, NOBODY, OrdinaryUser, Removed, TestQueue, alone, fresh_name, skip, small};
 use ipc_mq::{
     Channel, ChannelError, Mq, MqConfig, PrioritySender, Receiver, RecvError, Sender, Transport, Wait,
 };
@@ -10,7 +10,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::stat::{Mode, umask},
-    unistd::geteuid,
+    unistd::{Uid, geteuid, seteuid},
 };
 use rstest::rstest;
 use std::{
@@ -373,6 +373,43 @@ fn a_strangers_queue_is_neither_opened_nor_removed() {
         for refusal in refusals {
             assert!(matches!(refusal, Err(ChannelError::NotPermitted(_))), "{refusal:?}");
         }
+    });
+}
+
+/// Whoever was first to take the name could hear, or say, whatever is meant for another.
+#[test]
+fn another_users_queue_is_refused_by_name_unless_that_user_is_trusted() {
+    alone("another_users_queue_is_refused_by_name_unless_that_user_is_trusted", || {
+        if !geteuid().is_root() {
+            return skip("it takes root to be somebody else");
+        }
+        let be = |uid| {
+            seteuid(Uid::from_raw(0)).unwrap();
+            seteuid(Uid::from_raw(uid)).unwrap();
+        };
+        let (roots, us) = (TestQueue::with(&small().mode(0o666)), 100_000 + std::process::id());
+        be(NOBODY);
+        let theirs = TestQueue::with(&small().mode(0o666));
+        let name = &theirs.name.0;
+        be(us);
+        let refusals = [
+            Mq::new().open(name).map(drop),
+            Mq::new().open_or_create(name, &small()).map(drop),
+            Mq::new().trusting([us, 0]).open(name).map(drop),
+            ipc_mq::sender(name.as_str()).map(drop),
+        ];
+        for refusal in refusals {
+            let Err(ChannelError::NotPermitted(text)) = refusal else { panic!("{refusal:?}") };
+            assert!(text.contains(&format!("belongs to user {NOBODY}, we are user {us}")), "{text}");
+        }
+        assert_eq!(Mq::new().stat(name).unwrap().uid, Some(NOBODY), "to look at it is to trust nobody");
+        let trusting = Mq::new().trusting([NOBODY]);
+        trusting.open(name).unwrap().sender().unwrap().send(b"trusted").unwrap();
+        trusting.open_or_create(name, &small()).unwrap();
+        // Root could do what it likes anyway.
+        Mq::new().open(&roots.name.0).unwrap();
+        assert_eq!(&*theirs.channel.receiver().unwrap().try_recv().unwrap(), b"trusted");
+        be(0);
     });
 }
 

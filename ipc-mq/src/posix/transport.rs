@@ -6,21 +6,50 @@ use super::{
     sys::{self, Access, Attributes, Queue},
 };
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Transport};
-use nix::{errno::Errno, sys::stat::FileStat};
+use nix::{errno::Errno, sys::stat::FileStat, unistd::geteuid};
 use std::{
     ffi::{CStr, CString},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 /// The POSIX queues of this machine (of this IPC namespace, in a container).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Mq;
+///
+/// The kernel has one set of names for all users, and whoever is the first to make a queue has the
+/// name. So only this user's queues are opened, root's, and those of users that are
+/// [trusted](Self::trusting); whose it is, is asked of the queue that was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Mq {
+    /// Users besides this one and root whose queues are opened.
+    trusted_uids: Arc<[u32]>,
+}
 
 impl Mq {
     /// The kernel has one set of queues; this stands for it.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// The same, where these users' queues are opened besides our own, if their modes permit it: who
+    /// owns a queue can hear and say whatever goes through it.
+    #[must_use]
+    pub fn trusting(self, uids: impl IntoIterator<Item = u32>) -> Self {
+        Self { trusted_uids: uids.into_iter().collect() }
+    }
+
+    /// Opens the queue for whatever is permitted, if its owner is trusted, and says what for.
+    fn open_trusted(&self, name: &ChannelName) -> Result<(Queue, Access), ChannelError> {
+        let (queue, access) = open_any(name)?;
+        let owner = queue.status()?.st_uid;
+        if owner == 0 || owner == geteuid().as_raw() || self.trusted_uids.contains(&owner) {
+            return Ok((queue, access));
+        }
+        Err(ChannelError::NotPermitted(format!(
+            "the queue belongs to user {owner}, we are user {}: only one's own queues are opened, root's, \
+             and those of users that one is told to trust",
+            geteuid()
+        )))
     }
 }
 
@@ -54,14 +83,14 @@ impl Transport for Mq {
     }
 
     fn open(&self, name: &ChannelName) -> Result<MqChannel, ChannelError> {
-        let (queue, access) = open_any(name)?;
+        let (queue, access) = self.open_trusted(name)?;
         Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry, queue, Some(access)))
     }
 
     fn open_or_create(&self, name: &ChannelName, config: &MqConfig) -> Result<MqChannel, ChannelError> {
         config.validate()?;
         loop {
-            match open_any(name) {
+            match self.open_trusted(name) {
                 Ok((queue, access)) => return matching(name, config, queue, access),
                 Err(ChannelError::NotFound) => {}
                 Err(error) => return Err(error),
@@ -91,7 +120,7 @@ impl Transport for Mq {
         list::names()
     }
 
-    /// Needs the permission to receive or to send.
+    /// Needs the permission to receive or to send, whoever made the queue.
     fn stat(&self, name: &ChannelName) -> Result<ChannelInfo, ChannelError> {
         let (queue, _) = open_any(name)?;
         let Attributes { geometry, queued_messages } = queue.attributes()?;
