@@ -43,7 +43,8 @@ Environment:
 Other users:
   shm: in a directory in IPC_DIR that all may read and enter: create it with --mode 660 --group GID;
   the others open it with --trust-uid, the number of its owner. unix: the same, with --mode 666
-  --allow-uid UID,UID; and chmod 711 for the directory .mq in there. mq: --mode is enough.
+  --allow-uid UID,UID; and chmod 711 for the directory .mq in there. mq: --mode 666, and
+  --trust-uid unless the owner is root.
 
 Example:
   ipc send shm:orders --create '42 apples'

@@ -117,9 +117,10 @@ pub(crate) fn trusting<J: Job>(address: &Address, trust: &Trust, job: J) -> Resu
     }
     let uids = trust.uids.iter().copied();
     Ok(match address.scheme {
+        Scheme::Mq => job.run(&ipc_mq::Mq::new().trusting(uids)),
         Scheme::Unix => job.run(&ipc_mq::Unix::new().trusting(uids)),
         Scheme::Shm => job.run(&ipc_shm::Shm::new().trust(uids)),
-        Scheme::Mq | Scheme::Sysv => with(address.scheme, job),
+        Scheme::Sysv => with(address.scheme, job),
     })
 }
 

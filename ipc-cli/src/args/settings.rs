@@ -46,8 +46,8 @@ pub(crate) struct Settings {
     /// shm: have all pages mapped when an endpoint is made, not when each is first used
     #[arg(long)]
     pub(crate) prefault: bool,
-    /// Permission bits, whatever the umask (unix: others need --allow-uid too; shm, unix: they open
-    /// the channel with --trust-uid, in a directory in IPC_DIR that they may enter)
+    /// Permission bits, whatever the umask (unix: others need --allow-uid too; mq, shm, unix: they open
+    /// the channel with --trust-uid; shm, unix: in a directory in IPC_DIR that they may enter)
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
     /// shm: the group that the channel belongs to, by number: with --mode 660 its members take part
@@ -76,7 +76,7 @@ pub(crate) struct CreateIfMissing {
 /// Whose channels are opened besides one's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Trust {
-    /// shm, unix: open the channels of these users too, by number: who owns one can change
+    /// mq, shm, unix: open the channels of these users too, by number: who owns one can change
     /// whatever is in it
     #[arg(long = "trust-uid", value_name = "UID", value_delimiter = ',')]
     pub(crate) uids: Vec<u32>,
@@ -120,8 +120,7 @@ impl Trust {
     /// Why `scheme` doesn't have the option, if it was given.
     pub(crate) fn foreign_to(&self, scheme: Scheme) -> Option<String> {
         let instead = match scheme {
-            Scheme::Unix | Scheme::Shm => return None,
-            Scheme::Mq => "the kernel opens any that its --mode permits",
+            Scheme::Mq | Scheme::Unix | Scheme::Shm => return None,
             Scheme::Sysv => "only names in one's own directory are believed, use a mq, unix or shm channel",
         };
         (!self.uids.is_empty()).then(|| format!("{scheme} channels have no --trust-uid: {instead}"))
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Scheme::Mq, true)]
+    #[case(Scheme::Mq, false)]
     #[case(Scheme::Sysv, true)]
     #[case(Scheme::Unix, false)]
     #[case(Scheme::Shm, false)]

@@ -90,6 +90,26 @@ fn a_socket_takes_the_messages_of_those_on_its_list_who_trust_its_owner() {
     world.run(&[&again[..], &["0"]].concat()).assert_failed(5);
 }
 
+#[test]
+fn a_queue_of_another_user_is_used_by_those_that_trust_it() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let (theirs, roots) = (world.address("mq"), world.address("mq"));
+    let make = ["--mode", "666", "--depth", "2", "--max-message", "64"];
+    world.run_as(OTHER, &[&["create", &*theirs], &make[..]].concat()).assert_done();
+    world.done(&[&["create", &*roots], &make[..]].concat());
+    let send = |options: &[&str]| world.run_as(THIRD, &[&["send", &*theirs], options, &["secret"]].concat());
+    for options in [&[][..], &["--create"], &["--trust-uid", "0"]] {
+        assert_refused(&send(options), "belongs to user 65533");
+    }
+    assert_eq!(world.queued(&theirs), 0);
+    send(&["--trust-uid", &OTHER.to_string()]).assert_done();
+    assert_eq!(world.run_as(OTHER, &["recv", &theirs, "--drain"]).assert_done(), b"secret\n");
+    world.run_as(THIRD, &["send", &roots, "to root"]).assert_done();
+}
+
 #[rstest]
 #[case(&["create", "shm:x", "--allow-uid", "0"], "--mode")]
 #[case(&["create", "mq:x", "--allow-uid", "0"], "--mode")]
@@ -97,7 +117,6 @@ fn a_socket_takes_the_messages_of_those_on_its_list_who_trust_its_owner() {
 #[case(&["create", "unix:x", "--group", "0"], "leave it out")]
 #[case(&["create", "shm:x", "--group", "wheel"], "invalid")]
 #[case(&["create", "unix:x", "--allow-uid", "0,-1"], "invalid")]
-#[case(&["recv", "mq:x", "--trust-uid", "0"], "--mode")]
 #[case(&["recv", "sysv:x", "--trust-uid", "0"], "unix or shm")]
 fn what_a_scheme_has_not_is_a_usage_error_that_says_what_it_has(
     #[case] arguments: &[&str],
