@@ -5,7 +5,7 @@
 mod common;
 
 use common::{
-    DEPTH, MAX_LEN, Removed, TestQueue, await_child, in_child, small, start_child,
+    DEPTH, MAX_LEN, Removed, TestQueue, await_child, in_child, small, sockets::open_descriptors, start_child,
     wait_until_process_sleeps_in,
 };
 use ipc_mq::{
@@ -253,6 +253,68 @@ fn a_notification_goes_with_the_receiver_that_asked_for_it() {
         drop(channel);
         tx.send(b"to who is notified").unwrap();
         assert!(came(signal));
+    });
+}
+
+/// An endpoint whose notification is used up takes nobody else's back when it goes.
+#[rstest]
+#[case::where_the_first_one_goes(false)]
+#[case::where_the_second_one_goes(true)]
+fn a_notification_stays_when_who_asked_before_goes(#[case] swapped: bool) {
+    let queue = TestQueue::small();
+    let (mut tx, mut rx) = queue.pair();
+    in_child(|| {
+        let signal = blocked();
+        let channel = Mq::new().open(&queue.name.0).unwrap();
+        let (mut before, mut now) = (channel.receiver().unwrap(), channel.receiver().unwrap());
+        if swapped {
+            std::mem::swap(&mut before, &mut now);
+        }
+        before.notify(signal).unwrap();
+        tx.send(b"one").unwrap();
+        assert!(came(signal));
+        drop(rx.try_recv().unwrap());
+        now.notify(signal).unwrap();
+        drop(before);
+        tx.send(b"two").unwrap();
+        assert!(came(signal), "it was taken back");
+    });
+}
+
+/// mq_close takes the notification of the process back, whichever descriptor of the queue it
+/// closes; so those of a channel stay open while one of its endpoints is to be notified.
+#[test]
+fn endpoints_that_come_and_go_take_no_notification_of_their_channel_back() {
+    let queue = TestQueue::small();
+    let (mut tx, mut rx) = queue.pair();
+    in_child(|| {
+        let (signal, none_open) = (blocked(), open_descriptors());
+        let channel = Mq::new().open(&queue.name.0).unwrap();
+        let mut asks = channel.receiver().unwrap();
+        let earlier = channel.sender().unwrap();
+        asks.notify(signal).unwrap();
+        let open = open_descriptors();
+        drop(earlier);
+        for _ in 0..20 {
+            drop(channel.receiver().unwrap());
+            drop((channel.sender().unwrap(), channel.clone()));
+        }
+        assert_eq!(open_descriptors(), open, "they are used again");
+        tx.send(b"there").unwrap();
+        assert!(came(signal), "it was taken back");
+        drop(rx.try_recv().unwrap());
+
+        asks.notify(signal).unwrap();
+        drop(channel.sender().unwrap());
+        asks.forget_notification().unwrap();
+        assert_eq!(open_descriptors(), none_open + 1, "there is nothing to be spared");
+        asks.notify(signal).unwrap();
+        drop((channel.sender().unwrap(), asks));
+        assert_eq!(open_descriptors(), none_open + 1);
+        tx.send(b"to nobody who is notified").unwrap();
+        assert!(!came(signal));
+        drop(channel);
+        assert_eq!(open_descriptors(), none_open);
     });
 }
 

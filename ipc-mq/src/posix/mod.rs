@@ -7,6 +7,7 @@ mod channel;
 mod config;
 mod limits;
 mod list;
+mod notification;
 mod receiver;
 mod sender;
 mod sys;

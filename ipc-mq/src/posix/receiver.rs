@@ -1,6 +1,9 @@
 //! The receiving end of a queue, after `mq_receive(3)`.
 
-use super::sys::Queue;
+use super::{
+    notification::{Asked, State},
+    sys::Queue,
+};
 use crate::{
     store::Store,
     wait::{Patience, Waiter, is_ready, sort_out},
@@ -28,13 +31,13 @@ pub struct MqReceiver {
     queue: Queue,
     held: Store<u32>,
     waiter: Waiter,
-    /// Whether it asked for a notification that may still stand.
-    notified: bool,
+    /// That it asked for a notification that may still stand.
+    asked: Option<Asked>,
 }
 
 impl MqReceiver {
     pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
-        Self { queue, held: Store::new(max_message_len), waiter: Waiter::default(), notified: false }
+        Self { queue, held: Store::new(max_message_len), waiter: Waiter::default(), asked: None }
     }
 
     /// Takes one more message from the queue, in addition to those held.
@@ -106,26 +109,43 @@ impl Pollable for MqReceiver {
 }
 
 /// `mq_notify(3)` by signal. The signal's handler finds `SI_MESGQ` as its code.
+///
+/// Endpoints of the same channel may come and go without taking a registration back. The kernel
+/// does, without a word, when this process closes any other descriptor of the queue: drops another
+/// channel of it that was opened apart, or an endpoint of that, asks [`stat`](ipc_core::Transport::stat)
+/// about it, is refused when it opens it with other settings, or calls `mq_close(3)`.
 impl Notify for MqReceiver {
     fn notify(&mut self, signal: i32) -> Result<(), NotifyError> {
+        let mut state = self.queue.notification().lock();
         let mut answer = self.queue.notify(Some(signal));
         if answer == Err(Errno::EBUSY) {
             // If it is our own process's, this takes it back; another's stays.
-            self.forget_notification()?;
+            take_back(&self.queue, state.as_deref_mut())?;
             answer = self.queue.notify(Some(signal));
         }
-        self.notified |= answer.is_ok();
-        answer.map_err(|errno| match errno {
-            Errno::EBUSY => NotifyError::Busy,
-            Errno::EINVAL => NotifyError::NoSuchSignal(signal),
-            other => OsError::new("mq_notify", other).into(),
-        })
+        match answer {
+            Ok(()) => {
+                self.asked = state.map(|mut state| state.asked());
+                Ok(())
+            }
+            Err(Errno::EBUSY) => Err(NotifyError::Busy),
+            Err(Errno::EINVAL) => Err(NotifyError::NoSuchSignal(signal)),
+            Err(other) => Err(OsError::new("mq_notify", other).into()),
+        }
     }
 
     fn forget_notification(&mut self) -> Result<(), OsError> {
-        self.notified = false;
-        self.queue.notify(None).map_err(|errno| OsError::new("mq_notify", errno))
+        self.asked = None;
+        take_back(&self.queue, self.queue.notification().lock().as_deref_mut())
     }
+}
+
+fn take_back(queue: &Queue, state: Option<&mut State>) -> Result<(), OsError> {
+    queue.notify(None).map_err(|errno| OsError::new("mq_notify", errno))?;
+    if let Some(state) = state {
+        state.forgotten();
+    }
+    Ok(())
 }
 
 /// For `poll` and its kin: the queue has a message when it is readable. One that this
@@ -136,13 +156,15 @@ impl AsFd for MqReceiver {
     }
 }
 
-/// Its notification goes with it. Where its descriptor is closed the kernel sees to that, but
-/// its channel may have it open yet.
+/// Its notification goes with it, unless another endpoint has asked since. Where its descriptor is
+/// closed the kernel sees to that, but its channel may have it open yet.
 impl Drop for MqReceiver {
     fn drop(&mut self) {
-        if self.notified {
+        let Some(asked) = self.asked else { return };
+        let state = self.queue.notification().lock();
+        if let Some(mut state) = state.filter(|state| state.is_last(asked)) {
             // There is nobody to tell; in a child process it is the parent's, and stays.
-            let _ = self.forget_notification();
+            let _ = take_back(&self.queue, Some(&mut state));
         }
     }
 }

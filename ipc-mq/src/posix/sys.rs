@@ -5,6 +5,7 @@
 //! `nix` has these calls too, but leaves `mq_open` without its last two arguments when a
 //! queue is to be created with the kernel's defaults, and doesn't close descriptors.
 
+use super::notification::Notification;
 use crate::{limit, wait::uninterrupted};
 use ipc_core::OsError;
 use nix::{
@@ -52,10 +53,16 @@ pub(crate) struct Attributes {
 /// dropped it.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
-    descriptor: Arc<OwnedFd>,
-    /// What it is a duplicate of. It stays open as long: when a process closes any of its
-    /// descriptors of a queue, the kernel takes its notification back.
-    _original: Option<Arc<OwnedFd>>,
+    common: Arc<Common>,
+    /// A duplicate of the first descriptor, for an endpoint that has its own.
+    own: Option<Arc<OwnedFd>>,
+}
+
+/// What a queue and its duplicates have in common.
+#[derive(Debug)]
+struct Common {
+    first: OwnedFd,
+    notification: Notification,
 }
 
 impl Queue {
@@ -87,11 +94,16 @@ impl Queue {
         // SAFETY: the kernel just gave us this descriptor, so nobody else owns it; on Linux
         // a queue descriptor is a file descriptor, and mq_close(3) is close(2).
         let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
-        Ok(Self { descriptor: Arc::new(descriptor), _original: None })
+        let common = Common { first: descriptor, notification: Notification::new() };
+        Ok(Self { common: Arc::new(common), own: None })
     }
 
     /// `fcntl(F_DUPFD_CLOEXEC)`: another descriptor of the same queue, for the same purposes.
     pub(crate) fn duplicate(&self) -> Result<Self, Errno> {
+        let common = Arc::clone(&self.common);
+        if let Some(spare) = common.notification.reuse() {
+            return Ok(Self { common, own: Some(Arc::new(spare)) });
+        }
         let descriptor = fcntl(self, FcntlArg::F_DUPFD_CLOEXEC(0)).map_err(|errno| match errno {
             // What it says where none may be opened at all.
             Errno::EINVAL => Errno::EMFILE,
@@ -99,11 +111,16 @@ impl Queue {
         })?;
         // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(Self { descriptor: Arc::new(descriptor), _original: Some(Arc::clone(&self.descriptor)) })
+        Ok(Self { common, own: Some(Arc::new(descriptor)) })
     }
 
+    #[inline]
     fn raw(&self) -> RawFd {
-        self.descriptor.as_raw_fd()
+        self.as_fd().as_raw_fd()
+    }
+
+    pub(crate) fn notification(&self) -> &Notification {
+        &self.common.notification
     }
 
     /// `mq_getattr`.
@@ -181,8 +198,17 @@ impl Queue {
 }
 
 impl AsFd for Queue {
+    #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.own.as_deref().unwrap_or(&self.common.first).as_fd()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if let Some(own) = self.own.take().and_then(Arc::into_inner) {
+            self.common.notification.give_up(own);
+        }
     }
 }
 
