@@ -245,6 +245,54 @@ fn a_program_with_other_uses_for_the_signal_is_told() {
     });
 }
 
+/// It may be meant for somebody who waits for it otherwise, so it doesn't vanish in silence.
+#[test]
+fn a_wait_that_takes_the_signal_of_somebody_else_says_so() {
+    alone("a_wait_that_takes_the_signal_of_somebody_else_says_so", || {
+        let queue = Queue::new();
+        let (mut tx, mut rx) = (queue.channel.sender().unwrap(), queue.channel.receiver().unwrap());
+        let (signal, us) = (Sysv::signal(), pthread_self());
+        let patience = Duration::from_secs(60);
+        let expect = |answer: Result<(), RecvError>| match answer {
+            Err(RecvError::Os(error)) => assert!(error.to_string().contains("SIGRTMAX-3"), "{error}"),
+            other => panic!("{other:?}"),
+        };
+        nix::sys::signal::SigSet::all().thread_block().unwrap();
+        // Pending before, and then one that comes meanwhile; to the thread, and to the process.
+        // SAFETY: integers only; the signal is blocked here.
+        assert_eq!(unsafe { libc::raise(signal) }, 0);
+        let start = Instant::now();
+        expect(rx.advance(Wait::timeout(patience)));
+        for to_process in [false, true] {
+            assert!(matches!(rx.advance(Wait::timeout(BRIEF)), Err(RecvError::TimedOut)), "said once");
+            let thread = nix::unistd::gettid();
+            thread::scope(|threads| {
+                threads.spawn(move || {
+                    common::wait_until_asleep_in(thread, &[libc::SYS_msgrcv]);
+                    let answer = if to_process {
+                        // SAFETY: integers only.
+                        unsafe { libc::kill(nix::unistd::getpid().as_raw(), signal) }
+                    } else {
+                        // SAFETY: the thread is there: it waits for this one.
+                        unsafe { libc::pthread_kill(us, signal) }
+                    };
+                    assert_eq!(answer, 0);
+                });
+                if !to_process {
+                    expect(rx.advance(Wait::timeout(patience)));
+                } else {
+                    // Whichever thread gets it, that is said before long.
+                    let mut waits = (0..1000).map(|_| rx.advance(Wait::timeout(Duration::from_millis(20))));
+                    expect(waits.find(|answer| !matches!(answer, Err(RecvError::TimedOut))).unwrap());
+                }
+            });
+        }
+        assert!(start.elapsed() < patience);
+        tx.send(b"still whole").unwrap();
+        assert_eq!(&*rx.recv_timeout(patience).unwrap(), b"still whole");
+    });
+}
+
 #[test]
 fn after_a_fork_both_wait_with_deadlines() {
     let queue = Queue::new();

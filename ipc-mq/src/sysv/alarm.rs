@@ -54,6 +54,9 @@ fn sleep_until<T>(
         // Set before the last look at the cancellation: one that is too early for the alarm
         // is seen by the look, one that is later sets the alarm anew.
         watch.set(wait.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now())))?;
+        if sys::took_foreign_signal() {
+            return Err(signal_taken().into());
+        }
         outcome(wait)?;
         if let Some(answer) = attempt(true)? {
             return Ok(answer);
@@ -196,6 +199,19 @@ fn signal_in_use() -> OsError {
         std::io::Error::other(format!(
             "signal {signal} (SIGRTMAX-3) has a handler of this program's own, but ends waits on sysv: channels: \
              use another signal, or wait without a deadline"
+        )),
+    )
+}
+
+/// The error of a program to which others send the signal. Who was to have it doesn't get it; it can't
+/// be left to them, since to be interrupted by our own, this thread takes any.
+fn signal_taken() -> OsError {
+    let signal = sys::alarm_signal();
+    OsError::new(
+        "waiting on a System V queue",
+        std::io::Error::other(format!(
+            "signal {signal} (SIGRTMAX-3), which ends waits on sysv: channels, was sent to this program by \
+             somebody else, and is lost: use another signal, or wait without a deadline"
         )),
     )
 }

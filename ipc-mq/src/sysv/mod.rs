@@ -13,12 +13,13 @@
 //! kernel takes a message or is interrupted, never both, so none is lost, and nothing polls.
 //! A signal may come just before the call that it is to interrupt, so from the deadline on
 //! the timer repeats, each millisecond, until the wait is over. The signal is
-//! [`Sysv::signal`]; its handler does nothing. It is sent to the thread that waits and to no other
-//! one, so other threads may wait for it (`sigwait(3)`, `signalfd(2)`) and get none of these; and a
-//! thread that blocks it, or all signals, has it unblocked for the wait alone. A program that has
-//! a handler of its own for it, or ignores it, is told so by an error. The other ways lose something: a thread that receives for
-//! others holds a message when its process has timed out, and trying again after a sleep is
-//! late or busy.
+//! [`Sysv::signal`]; its handler only notes whether it is one of these. It is sent to the thread that
+//! waits and to no other one, so other threads may wait for it (`sigwait(3)`, `signalfd(2)`) and get
+//! none of these; and a thread that blocks it, or all signals, has it unblocked for the wait alone. A
+//! program that has a handler of its own for it, or ignores it, is told so by an error; and so it is
+//! when a wait has taken a signal of this number that somebody else sent, which is lost. The other ways
+//! lose something: a thread that receives for others holds a message when its process has timed out,
+//! and trying again after a sleep is late or busy.
 
 mod alarm;
 mod channel;

@@ -11,6 +11,7 @@ use std::{
     mem::{self, MaybeUninit},
     os::fd::RawFd,
     ptr,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -228,7 +229,30 @@ pub(crate) enum Handler {
     Foreign,
 }
 
-extern "C" fn interrupt_only(_: libc::c_int) {}
+/// Whether a signal was taken that is of no alarm of ours.
+static FOREIGN_SIGNAL: AtomicBool = AtomicBool::new(false);
+
+/// What our timers send along, to tell their signals from others'.
+static MARK: u8 = 0;
+
+fn mark() -> *mut libc::c_void {
+    (&raw const MARK).cast_mut().cast()
+}
+
+/// Interrupts, and does nothing but to note whose the signal is.
+extern "C" fn interrupt(_: libc::c_int, found: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel hands over a valid one, for as long as this runs.
+    let found = unsafe { &*found };
+    // SAFETY: signals of timers have a value; it is read only if this is one.
+    if found.si_code != libc::SI_TIMER || unsafe { found.si_value() }.sival_ptr != mark() {
+        FOREIGN_SIGNAL.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a signal was taken since that somebody else sent.
+pub(crate) fn took_foreign_signal() -> bool {
+    FOREIGN_SIGNAL.load(Ordering::Relaxed) && FOREIGN_SIGNAL.swap(false, Ordering::Relaxed)
+}
 
 /// `sigaction(2)`: whose handler there is.
 pub(crate) fn handler() -> Result<Handler, Errno> {
@@ -240,18 +264,20 @@ pub(crate) fn handler() -> Result<Handler, Errno> {
     let found = unsafe { found.assume_init() };
     Ok(match found.sa_sigaction {
         libc::SIG_DFL => Handler::Default,
-        ours if ours == interrupt_only as *const () as libc::sighandler_t => Handler::Ours,
+        ours if ours == interrupt as *const () as libc::sighandler_t => Handler::Ours,
         _ => Handler::Foreign,
     })
 }
 
 /// `sigaction(2)`: our handler from now on. It interrupts system calls.
 pub(crate) fn install_handler() -> Result<(), Errno> {
-    // SAFETY: integers and a pointer, for which zeroes are valid: no flags, so no
-    // SA_RESTART, and an empty mask.
+    // SAFETY: integers and a pointer, for which zeroes are valid: an empty mask.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
-    action.sa_sigaction = interrupt_only as *const () as libc::sighandler_t;
-    // SAFETY: the handler does nothing, which is safe in every state of the process.
+    // Not SA_RESTART.
+    action.sa_flags = libc::SA_SIGINFO;
+    action.sa_sigaction = interrupt as *const () as libc::sighandler_t;
+    // SAFETY: the handler, which takes three arguments as the flag says, reads what it was given and
+    // stores to an atomic: that is safe in every state of the process.
     Errno::result(unsafe { libc::sigaction(alarm_signal(), &action, ptr::null_mut()) }).map(drop)
 }
 
@@ -288,6 +314,7 @@ impl Timer {
         let mut event: libc::sigevent = unsafe { mem::zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = alarm_signal();
+        event.sigev_value.sival_ptr = mark();
         event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
         let mut timer = MaybeUninit::<libc::timer_t>::zeroed();
         // SAFETY: `event` lives through the call, `timer` has room for what it writes.

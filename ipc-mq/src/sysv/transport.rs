@@ -66,7 +66,8 @@ impl Sysv<ByAge> {
     }
 
     /// The signal that ends waits with a deadline or a cancellation on these queues:
-    /// `SIGRTMAX - 3`. It is of no concern to programs that don't use this signal.
+    /// `SIGRTMAX - 3`. It is of no concern to programs that don't use this signal, nor are sent it: a
+    /// wait that has taken one of somebody else's ends with an error that says so.
     pub fn signal() -> i32 {
         sys::alarm_signal()
     }
