@@ -4,7 +4,11 @@
 
 use crate::address::{Address, Scheme};
 use ipc_core::{CallError, ChannelError, OsError, RecvError, SendError};
-use std::{fmt, io, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 /// The exit codes, except those of signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,12 @@ impl Failure {
     /// What is printed, without the program's name.
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Says it on standard error, in one piece. That nobody can be told changes nothing else:
+    /// what is under way goes on, and the exit code stays what it is.
+    pub(crate) fn report(&self) {
+        let _ = io::stderr().write_all(format!("{self}\n").as_bytes());
     }
 
     /// The channel could not be made, opened, inspected or removed.

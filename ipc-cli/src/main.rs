@@ -6,6 +6,8 @@
 //! what ends it early, [`exit`] how it ends.
 
 #![forbid(unsafe_code)]
+// They panic where nobody reads: see `Failure::report` and `commands::print`.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod address;
 mod args;
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(ending) => ending.into(),
         Err(failure) => {
-            eprintln!("{failure}");
+            failure.report();
             ExitCode::from(&failure)
         }
     }

@@ -51,8 +51,11 @@ fn take<'a>(
         }
         // Somebody else may be faster.
         if let Some(recovery) = lock.recover()? {
-            eprintln!("ipc: {address}: its last owner died with it; it goes on as if it had been given back");
-            return Ok(recovery.repaired());
+            // First repaired, then said: to say it may take long, or fail.
+            let guard = recovery.repaired();
+            let what = "its last owner died with it; it goes on as if it had been given back";
+            Failure::new(Exit::Failure, address, what).report();
+            return Ok(guard);
         }
     }
 }

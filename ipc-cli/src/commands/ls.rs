@@ -23,7 +23,7 @@ pub(crate) fn run(options: &args::Ls) -> Result<Ending, Failure> {
             Ok(names) => channels.extend(names.into_iter().filter_map(|name| describe(scheme, name))),
             // No failure of ours, and the other transports' channels are still worth showing.
             Err(ChannelError::Unsupported(why)) => {
-                eprintln!("{}", Failure::bare(Exit::Failure, format_args!("{scheme}: {why}")));
+                Failure::bare(Exit::Failure, format_args!("{scheme}: {why}")).report();
             }
             Err(error) => failed = Some(Failure::listing(scheme, &error)),
         }

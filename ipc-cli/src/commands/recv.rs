@@ -64,7 +64,7 @@ impl<W: Output> Job for Receiving<'_, W> {
                 Err(RecvError::End) if options.until_end => break,
                 Err(RecvError::WouldBlock) if options.drain => break,
                 Err(error @ RecvError::Lagged { .. }) => {
-                    eprintln!("{}", Failure::recv(address, &error));
+                    Failure::recv(address, &error).report();
                     continue;
                 }
                 // The loop's head knows which signal; a mark that isn't wanted is skipped.

@@ -34,17 +34,14 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
             Ok(response) => match request.respond(&response) {
                 Ok(_) => {}
                 Err(error @ SendError::TooLong { .. }) => {
-                    eprintln!("{}", Failure::new(Exit::Failure, address, format_args!("declined: {error}")));
+                    Failure::new(Exit::Failure, address, format_args!("declined: {error}")).report();
                 }
                 Err(error) => return Err(Failure::send(address, "a response", &error)),
             },
             Err(error) => {
                 drop(request);
                 let what = options.command[0].to_string_lossy();
-                eprintln!(
-                    "{}",
-                    Failure::new(Exit::Failure, address, format_args!("declined: {what}: {error}"))
-                );
+                Failure::new(Exit::Failure, address, format_args!("declined: {what}: {error}")).report();
                 if error.kind() == io::ErrorKind::NotFound {
                     return Err(of_command(error));
                 }

@@ -12,5 +12,6 @@ mod read_only;
 mod stopping;
 mod support;
 mod transfer;
+mod unheard;
 mod users;
 mod wrong_input;

@@ -105,6 +105,11 @@ impl World {
         self.run_with(arguments, b"")
     }
 
+    /// Runs to the end with nothing on standard input and a standard error that takes nothing.
+    pub(crate) fn run_unheard(&self, arguments: &[&str]) -> Ran {
+        Running::unheard(self.command(arguments).stdin(Stdio::null())).finish()
+    }
+
     /// Runs to the end, with this on standard input.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let mut running = self.spawn(arguments);
@@ -174,6 +179,15 @@ impl Running {
         let stdout = child.stdout.take().map(collect);
         let stderr = child.stderr.take().map(collect);
         Self { child, stdin, stdout, stderr }
+    }
+
+    /// Starts it with a standard error that takes nothing, as on a full disk.
+    pub(crate) fn unheard(command: &mut Command) -> Self {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(full).spawn().unwrap();
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().map(collect);
+        Self { child, stdin, stdout, stderr: None }
     }
 
     pub(crate) fn id(&self) -> u32 {
