@@ -197,6 +197,9 @@ pub(crate) struct Call {
 /// The command reads the request from its standard input; what it prints is the response. If
 /// it fails, or prints more than fits, the call is declined and the caller told so. Any number
 /// of servers share the work.
+///
+/// SIGINT and SIGTERM are handed on to the command that runs, and end the server as soon as that
+/// has ended; a second signal ends it at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
     /// The channel: shm:NAME
@@ -289,8 +292,11 @@ pub(crate) struct Rm {
 /// had in time. `ipc stat` shows who has it, and since when.
 ///
 /// If the last owner died with it, that is said, and it goes on; unless programs keep a value in
-/// it, which may be half changed then (exit 8). If this process is killed, the lock is no longer
-/// held, though the command may still run; a signal to end it is handed to the command.
+/// it, which may be half changed then (exit 8).
+///
+/// SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed on to the command, and the lock is held until it
+/// has ended. (What is pressed at a terminal, Ctrl-C, reaches the command from there.) If this
+/// process is killed otherwise, the lock is no longer held, though the command may still run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Lock {
     /// The lock: shm:NAME

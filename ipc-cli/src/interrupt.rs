@@ -1,16 +1,21 @@
 //! What ends a command from outside: SIGINT, SIGTERM, and nobody reading its output.
 //!
 //! The signals are blocked in every thread and fetched by one that waits for them
-//! (sigwait(3)), so that nothing runs in a signal handler. It cancels the waits on the
+//! (signalfd(2)), so that nothing runs in a signal handler. It cancels the waits on the
 //! channel ([`Cancel`]) and, since read(2) and write(2) know nothing of that, makes a
-//! descriptor readable that every wait for standard input or output polls too.
+//! descriptor readable that every wait for standard input or output polls too. While a command
+//! runs for us, it hands them on to that.
 
 use crate::exit::Ending;
 use ipc_core::{Cancel, Wait};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::{SigSet, Signal},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd, siginfo},
+    },
+    unistd::Pid,
 };
 use std::{
     io::{self, Write as _},
@@ -19,7 +24,7 @@ use std::{
         unix::net::UnixStream,
     },
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
     thread,
@@ -44,6 +49,25 @@ pub(crate) struct Interrupt {
     /// Readable from the first cause on.
     wake_rx: UnixStream,
     wake_tx: UnixStream,
+    /// What was blocked before we blocked signals.
+    blocked_before: OnceLock<SigSet>,
+    command: Mutex<Option<Command>>,
+}
+
+/// A running command that signals are handed on to.
+#[derive(Clone, Copy, Debug)]
+struct Command {
+    pid: Pid,
+    persistence: Persistence,
+}
+
+/// How long we live when signals come while a command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// As long as the command: what it relies on would end with us.
+    UntilItEnds,
+    /// Until the second signal, as without a command.
+    UntilASecondSignal,
 }
 
 const CLOSED_PIPE: i32 = -1;
@@ -56,32 +80,96 @@ impl Interrupt {
     /// One that nothing is connected to yet.
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let (wake_rx, wake_tx) = UnixStream::pair()?;
-        Ok(Arc::new(Self { cancel: Cancel::new(), cause: AtomicI32::new(0), wake_rx, wake_tx }))
+        Ok(Arc::new(Self {
+            cancel: Cancel::new(),
+            cause: AtomicI32::new(0),
+            wake_rx,
+            wake_tx,
+            blocked_before: OnceLock::new(),
+            command: Mutex::new(None),
+        }))
     }
 
     /// Raised by SIGINT and SIGTERM from now on. A second one ends the process at once,
     /// in case that it hangs where no signal reaches it. To be called before there are
     /// other threads: they inherit which signals are blocked.
     pub(crate) fn on_signals(self: &Arc<Self>) -> io::Result<()> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        self.on(&[Signal::SIGINT, Signal::SIGTERM])
+    }
+
+    /// The same for all signals that are sent to end a process.
+    pub(crate) fn on_all_signals(self: &Arc<Self>) -> io::Result<()> {
+        self.on(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])
+    }
+
+    fn on(self: &Arc<Self>, signals: &[Signal]) -> io::Result<()> {
+        let signals: SigSet = signals.iter().copied().collect();
+        // Called once; of a second call's, the first answer would be the right one, too.
+        let _ = self.blocked_before.set(SigSet::thread_get_mask()?);
         signals.thread_block()?;
+        let arrivals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?;
         let interrupt = Arc::clone(self);
         thread::Builder::new().name("signals".into()).spawn(move || {
-            let mut first: Option<Instant> = None;
-            while let Ok(signal) = signals.wait() {
-                match first {
-                    Some(first) if first.elapsed() >= Self::ONE_AND_THE_SAME => {
-                        std::process::exit(128 + signal as i32);
-                    }
-                    Some(_) => {}
-                    None => {
-                        first = Some(Instant::now());
-                        interrupt.raise(Cause::Signal(signal as i32));
-                    }
+            let mut first = None;
+            loop {
+                match arrivals.read_signal() {
+                    Ok(Some(arrival)) => interrupt.arrived(&arrival, &mut first),
+                    Err(Errno::EINTR) => {}
+                    _ => return,
                 }
             }
         })?;
         Ok(())
+    }
+
+    fn arrived(&self, arrival: &siginfo, first: &mut Option<Instant>) {
+        let number = arrival.ssi_signo as i32;
+        self.raise(Cause::Signal(number));
+        let command = self.command();
+        if let Some(Command { pid, persistence }) = *command {
+            // The kernel's own come from the terminal, which sends them to all in its foreground;
+            // and many a command takes a second one for a wish to be rid of it at once.
+            if arrival.ssi_code != nix::libc::SI_KERNEL {
+                // It may just have ended.
+                let _ = Signal::try_from(number).and_then(|signal| kill(pid, signal));
+            }
+            if persistence == Persistence::UntilItEnds {
+                return;
+            }
+        }
+        if first.get_or_insert_with(Instant::now).elapsed() >= Self::ONE_AND_THE_SAME {
+            std::process::exit(128 + number);
+        }
+    }
+
+    /// Starts a command, given the signals that it is to block; those that come from then on are
+    /// handed on to it. `None` if a cause to end came before.
+    pub(crate) fn hand_on(
+        &self,
+        persistence: Persistence,
+        start: impl FnOnce(&SigSet) -> io::Result<Pid>,
+    ) -> io::Result<Option<Pid>> {
+        // Held meanwhile: what comes now waits for the command that it is handed on to.
+        let mut command = self.command();
+        if self.cause().is_some() {
+            return Ok(None);
+        }
+        let pid = match self.blocked_before.get() {
+            Some(blocked) => start(blocked)?,
+            None => start(&SigSet::thread_get_mask()?)?,
+        };
+        *command = Some(Command { pid, persistence });
+        Ok(Some(pid))
+    }
+
+    /// The command has ended.
+    pub(crate) fn hand_on_no_more(&self) {
+        *self.command() = None;
+    }
+
+    fn command(&self) -> MutexGuard<'_, Option<Command>> {
+        // It is whole at any time.
+        self.command.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Raised when `output` is a pipe or socket that nobody reads any more.
@@ -138,11 +226,6 @@ impl Interrupt {
             Some(timeout) => Wait::timeout(timeout),
         };
         wait.or_cancel(&self.cancel)
-    }
-
-    /// Waits for a cause to end.
-    pub(crate) fn wait_for_cause(&self) -> io::Result<()> {
-        poll_uninterrupted(&mut [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)], None).map(drop)
     }
 
     /// Waits until `input` can be read without blocking. False if a cause to end came first.

@@ -12,6 +12,7 @@
 mod address;
 mod args;
 mod backend;
+mod child;
 mod commands;
 mod demo;
 mod doctor;

@@ -3,15 +3,12 @@
 use crate::{
     address::{Address, Scheme},
     args,
+    child::Child,
     exit::{Ending, Exit, Failure},
-    interrupt::{Cause, Interrupt},
+    interrupt::Interrupt,
 };
 use ipc_shm::sync::{Lock, LockError, MutexGuard, State};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use std::{os::unix::process::ExitStatusExt, process::Command, sync::Arc, thread, time::Duration};
+use std::{io, os::unix::process::ExitStatusExt, time::Duration};
 
 pub(crate) fn run(options: &args::Lock) -> Result<Ending, Failure> {
     let address = &options.address;
@@ -20,7 +17,7 @@ pub(crate) fn run(options: &args::Lock) -> Result<Ending, Failure> {
     }
     let of_command = |error| Failure::io(&options.command[0].to_string_lossy(), &error);
     let interrupt = Interrupt::new().map_err(of_command)?;
-    interrupt.on_signals().map_err(of_command)?;
+    interrupt.on_all_signals().map_err(of_command)?;
     let mut lock = State::new()
         .open_or_create::<Lock>(address.name.as_str(), || ())
         .map_err(|error| Failure::channel(address, &error))?;
@@ -84,19 +81,11 @@ fn failure(address: &Address, lock: &Lock, error: &LockError) -> Failure {
     }
 }
 
-/// Runs the command to its end, which is ours. A signal is handed on.
-fn run_command(options: &args::Lock, interrupt: &Arc<Interrupt>) -> std::io::Result<Ending> {
-    let mut child = Command::new(&options.command[0]).args(&options.command[1..]).spawn()?;
-    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?);
-    let interrupt = Arc::clone(interrupt);
-    thread::Builder::new().name("signals to the command".into()).spawn(move || {
-        if interrupt.wait_for_cause().is_ok() {
-            if let Some(Cause::Signal(number)) = interrupt.cause() {
-                // It may just have ended, and isn't waited for before.
-                let _ = Signal::try_from(number).and_then(|signal| kill(pid, signal));
-            }
-        }
-    })?;
+/// Runs the command to its end, which is ours.
+fn run_command(options: &args::Lock, interrupt: &Interrupt) -> io::Result<Ending> {
+    let Some(child) = Child::start(&options.command, interrupt)? else {
+        return Ok(interrupt.ending().unwrap_or(Ending::Done));
+    };
     let status = child.wait()?;
     Ok(match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Code(code as u8),

@@ -3,14 +3,14 @@
 use super::service;
 use crate::{
     args,
+    child::{Child, Pipes},
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
 };
-use ipc_core::{RecvError, Request, SendError, Server};
+use ipc_core::{RecvError, Request, Server};
 use std::{
     ffi::OsString,
-    io::{self, Write},
-    process::{Command, Stdio},
+    io::{self, Read as _, Write as _},
     thread,
 };
 
@@ -21,23 +21,22 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     interrupt.on_signals().map_err(of_command)?;
     let channel = service::open(address, &options.trust, &options.create)?;
     let mut server = channel.server().map_err(|error| Failure::channel(address, &error))?;
+    let max = server.max_message_len();
     let mut left = options.count.unwrap_or(u64::MAX);
     while left > 0 {
         let request = match server.next(interrupt.wait(options.timeout)) {
             Ok(request) => request,
-            Err(RecvError::Cancelled) => return Ok(interrupt.ending().unwrap_or(Ending::Done)),
+            Err(RecvError::Cancelled) => break,
             Err(error) => return Err(Failure::recv(address, &error)),
         };
         left -= 1;
         // What isn't answered is declined: the caller is told, and we go on.
-        match answer(&options.command, &request) {
-            Ok(response) => match request.respond(&response) {
-                Ok(_) => {}
-                Err(error @ SendError::TooLong { .. }) => {
-                    Failure::new(Exit::Failure, address, format_args!("declined: {error}")).report();
-                }
-                Err(error) => return Err(Failure::send(address, "a response", &error)),
-            },
+        match answer(&options.command, &request, max, &interrupt) {
+            Ok(Some(response)) => {
+                request.respond(&response).map_err(|error| Failure::send(address, "a response", &error))?;
+            }
+            // A cause to end came between the two; the request is declined as it is dropped.
+            Ok(None) => break,
             Err(error) => {
                 drop(request);
                 let what = options.command[0].to_string_lossy();
@@ -48,24 +47,39 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
             }
         }
     }
-    Ok(Ending::Done)
+    Ok(interrupt.ending().unwrap_or(Ending::Done))
 }
 
-/// What the command prints, given the request as its input.
-fn answer(command: &[OsString], request: &[u8]) -> io::Result<Vec<u8>> {
-    let mut child =
-        Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let stdin = child.stdin.take();
+/// What the command prints, given the request as its input. `None` if it wasn't started, as a
+/// cause to end came before.
+fn answer(
+    command: &[OsString],
+    request: &[u8],
+    max: usize,
+    interrupt: &Interrupt,
+) -> io::Result<Option<Vec<u8>>> {
+    let Some((child, Pipes { mut stdin, stdout })) = Child::start_piped(command, interrupt)? else {
+        return Ok(None);
+    };
     // Beside the reading: a command may print before it has read all.
     let output = thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             // One that doesn't want its input is no failure.
-            let _ = stdin.map(|mut stdin| stdin.write_all(request));
+            let _ = stdin.write_all(request);
         });
-        child.wait_with_output()
-    })?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false => Err(io::Error::other(format!("it ended with {}", output.status))),
+        let mut output = Vec::new();
+        // One byte more than fits is enough to be told so; then nobody reads the rest.
+        stdout.take(max as u64 + 1).read_to_end(&mut output).map(|_| output)
+    });
+    let status = child.wait()?;
+    let output = output?;
+    if output.len() > max {
+        return Err(io::Error::other(format!(
+            "it printed more than the {max} bytes that a response may have"
+        )));
+    }
+    match status.success() {
+        true => Ok(Some(output)),
+        false => Err(io::Error::other(format!("it ended with {status}"))),
     }
 }

@@ -211,6 +211,8 @@ struct Actor {
 }
 
 impl Actor {
+    /// It inherits what we block, and is to: an interrupt at the terminal is for us, who end the
+    /// actors in good order. One that it ended by itself would count as having failed.
     fn start(part: Part, arguments: &[String], to: Sender<(Part, Option<Line>)>) -> std::io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["demo", "--part"])

@@ -39,6 +39,20 @@ fn a_command_that_fails_declines_and_the_server_goes_on() {
 }
 
 #[test]
+fn a_command_that_prints_without_end_declines_and_the_server_goes_on() {
+    let world = World::new();
+    let address = service(&world);
+    let script = "read line; test $line = good && echo yes || exec yes";
+    let server = world.spawn(&["serve", &address, "--count", "2", "--", "sh", "-c", script]);
+    let line = world.run(&["call", &address, "bad\n"]).assert_failed(1);
+    assert!(line.contains("declined"), "{line}");
+    assert_eq!(world.done(&["call", &address, "--raw", "good\n"]), b"yes\n");
+    let ran = server.finish();
+    assert_eq!(ran.code(), Some(0));
+    assert!(ran.stderr().contains("printed more than"), "{}", ran.stderr());
+}
+
+#[test]
 fn the_death_of_a_server_is_told_to_its_caller() {
     let world = World::new();
     let address = service(&world);
