@@ -4,12 +4,14 @@ use super::{print_bytes, service};
 use crate::{
     args,
     exit::{Ending, Failure},
+    framing::Stdin,
     interrupt::Interrupt,
 };
 use ipc_core::{CallError, Client};
 use std::{
     io::{self, Read},
     os::unix::ffi::OsStrExt,
+    sync::Arc,
 };
 
 pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
@@ -18,7 +20,7 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
     interrupt.on_signals().map_err(|error| Failure::io("standard input", &error))?;
     let channel = service::open(address, &options.trust, &options.create)?;
     let mut client = channel.client().map_err(|error| Failure::channel(address, &error))?;
-    let most = client.max_message_len() as u64;
+    let max = client.max_message_len();
     let mut call = |request: &[u8], number: usize| -> Result<Option<Ending>, Failure> {
         match client.call(request, interrupt.wait(options.timeout)) {
             Ok(response) => {
@@ -33,11 +35,12 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
         }
     };
     if options.requests.is_empty() {
-        let mut request = Vec::new();
-        // One byte more than fits is enough to be told so.
-        let read = io::stdin().lock().take(most.saturating_add(1)).read_to_end(&mut request);
-        read.map_err(|error| Failure::io("standard input", &error))?;
-        return Ok(call(&request, 1)?.unwrap_or(Ending::Done));
+        let read = read_request(&interrupt, max).map_err(|error| Failure::io("standard input", &error))?;
+        let ending = match read {
+            Some(request) => call(&request, 1)?,
+            None => interrupt.ending(),
+        };
+        return Ok(ending.unwrap_or(Ending::Done));
     }
     for (request, number) in options.requests.iter().zip(1..) {
         if let Some(ending) = call(request.as_bytes(), number)? {
@@ -45,4 +48,22 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
         }
     }
     Ok(Ending::Done)
+}
+
+/// Standard input to its end, or more of it than fits: enough to be told so. `None` if a cause to
+/// end came first.
+fn read_request(interrupt: &Arc<Interrupt>, max: usize) -> io::Result<Option<Vec<u8>>> {
+    const READ_LEN: usize = 64 * 1024;
+    let mut input = Stdin::new(interrupt)?;
+    let (mut request, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
+    while request.len() <= max {
+        match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(len) => request.extend_from_slice(&buffer[..len]),
+            // What `read_to_end` would try again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(request))
 }

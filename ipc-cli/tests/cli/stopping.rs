@@ -46,6 +46,26 @@ fn a_signal_ends_a_sender_that_waits_for_input(
     assert_eq!(world.done(&["recv", &address, "--drain", "--framing", "raw"]).trim_ascii(), b"whole");
 }
 
+/// Half a request is none: nobody is asked.
+#[rstest]
+fn a_signal_ends_a_caller_that_waits_for_input(
+    #[values("", "half a request")] begin: &str,
+    #[values(Signal::SIGINT, Signal::SIGTERM)] signal: Signal,
+) {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--kind", "rpc"]);
+    let mut caller = world.spawn(&["call", &address]);
+    let mut input = caller.stdin.take().unwrap();
+    input.write_all(begin.as_bytes()).unwrap();
+    caller.wait_for_sleep();
+    caller.signal(signal);
+    let ran = caller.finish();
+    drop(input);
+    assert_eq!((ran.code(), ran.stderr().as_str()), (Some(128 + signal as i32), ""));
+    assert_eq!(world.queued(&address), 0);
+}
+
 #[rstest]
 fn a_signal_ends_a_sender_that_waits_for_room(#[values("mq", "shm")] scheme: &str) {
     let world = World::new();
