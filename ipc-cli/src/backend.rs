@@ -65,6 +65,12 @@ pub(crate) trait Backend: Transport {
         false
     }
 
+    /// How long a message can be that is gone from the channel when it is taken, but can be put
+    /// back. Zero where there are none.
+    fn max_taken_len(_channel: &Self::Channel) -> usize {
+        0
+    }
+
     /// Sees to it that the messages which `receiver` holds are in the channel when it is
     /// gone.
     fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError>;

@@ -228,6 +228,12 @@ impl Interrupt {
         wait.or_cancel(&self.cancel)
     }
 
+    /// Waits for so long, or until a cause to end comes.
+    pub(crate) fn pause(&self, time: Duration) -> io::Result<()> {
+        let mut watched = [PollFd::new(self.wake_rx.as_fd(), PollFlags::POLLIN)];
+        poll_uninterrupted(&mut watched, Some(time)).map(drop)
+    }
+
     /// Waits until `input` can be read without blocking. False if a cause to end came first.
     pub(crate) fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<bool> {
         let mut watched =
@@ -282,7 +288,8 @@ fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: Option<Duration>) -> 
     let until = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let left = until.map_or(PollTimeout::NONE, |until| {
-            let left = until.saturating_duration_since(Instant::now());
+            // It counts in milliseconds: less than one is one, lest we spin.
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_nanos(999_999);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
         match poll(watched, left) {

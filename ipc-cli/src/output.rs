@@ -7,6 +7,7 @@ use crate::{
     args::RecvFraming,
     interrupt::{Interrupt, Writable},
 };
+use nix::fcntl::{FcntlArg, fcntl};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -34,9 +35,15 @@ const BATCH_LEN: usize = 128 * 1024;
 pub(crate) struct Stdout {
     file: File,
     interrupt: Arc<Interrupt>,
+    /// How much may be unread in a pipe before a message is taken that might not fit else.
+    unread_max: Option<u64>,
 }
 
 impl Stdout {
+    /// How often a pipe is looked at that is too full: to wait for room the kernel knows no more
+    /// than whether there is any.
+    const GLANCE: Duration = Duration::from_millis(1);
+
     /// How long an output that takes nothing is waited for after a cause to end.
     const GRACE: Duration = Duration::from_secs(1);
 
@@ -50,7 +57,7 @@ impl Stdout {
             OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
         });
         let file = own.and_then(Result::ok).unwrap_or(inherited);
-        Ok(Self { file, interrupt: Arc::clone(interrupt) })
+        Ok(Self { file, interrupt: Arc::clone(interrupt), unread_max: None })
     }
 
     /// The descriptor, to watch for its being closed at the other end.
@@ -59,17 +66,61 @@ impl Stdout {
     }
 }
 
+/// How much may be unread in a pipe that takes `capacity` bytes, so that a framed message of `len`
+/// is written at once. `None` if there is no such amount.
+///
+/// A pipe is made of pages (pipe(7)), few of them full: all that is known of two neighbours is that
+/// together they hold more than fits one. The first may be read in part, the last may be too full
+/// to be written on, and a length, the message and a newline may each begin one.
+fn unread_max(capacity: u64, len: u64, page_len: u64) -> Option<u64> {
+    Some(capacity.checked_sub(len + 5 * page_len)? / 2)
+}
+
 /// Where messages are written to.
 pub(crate) trait Output: Write {
-    /// Waits until some bytes could be written without blocking.
+    /// From now on it isn't ready before a framed message of so many bytes could be written at
+    /// once, as far as the output allows to know.
+    fn prepare_for(&mut self, len: usize);
+
+    /// Waits until it is likely that bytes are written without blocking.
     fn wait_until_ready(&self) -> io::Result<()>;
 }
 
 impl Output for Stdout {
+    /// Only of a pipe one can know more than that it takes a byte or so. If it is too small, it is
+    /// made larger, if that is allowed.
+    fn prepare_for(&mut self, len: usize) {
+        let capacity = || fcntl(&self.file, FcntlArg::F_GETPIPE_SZ).ok().map(|bytes| bytes as u64);
+        self.unread_max = match capacity() {
+            Some(_) if len <= ATOMIC_LEN => None,
+            Some(bytes) => {
+                let page_len = rustix::param::page_size() as u64;
+                let max = |bytes| unread_max(bytes, len as u64, page_len);
+                max(bytes).or_else(|| {
+                    let enough = i32::try_from(2 * (len as u64 + 5 * page_len)).ok()?;
+                    fcntl(&self.file, FcntlArg::F_SETPIPE_SZ(enough)).ok()?;
+                    max(capacity()?)
+                })
+            }
+            None => None,
+        };
+    }
+
     fn wait_until_ready(&self) -> io::Result<()> {
-        match self.interrupt.wait_writable(self.file.as_fd(), Duration::ZERO)? {
-            Writable::Room => Ok(()),
-            Writable::Failed => Err(io::ErrorKind::BrokenPipe.into()),
+        loop {
+            match self.interrupt.wait_writable(self.file.as_fd(), Duration::ZERO)? {
+                Writable::Room => {}
+                Writable::Failed => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+            match self.unread_max {
+                Some(max) if rustix::io::ioctl_fionread(&self.file)? > max => {
+                    if self.interrupt.cause().is_some() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    self.interrupt.pause(Self::GLANCE)?;
+                }
+                _ => return Ok(()),
+            }
         }
     }
 }
@@ -114,6 +165,11 @@ pub(crate) struct Printed {
 impl<W: Output> Printer<W> {
     pub(crate) fn new(output: W, framing: RecvFraming) -> Self {
         Self { output, framing, buffer: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Prepares for messages of up to so many bytes, each of which is to be written at once.
+    pub(crate) fn prepare_for(&mut self, max_message_len: usize) {
+        self.output.prepare_for(max_message_len.saturating_add(FRAMING_LEN));
     }
 
     /// Waits until a message is likely to be written at once.
@@ -180,8 +236,11 @@ impl<W: Output> Printer<W> {
 
 /// A message with its prefix, or with its newline and some room.
 fn framed_len(message: &[u8]) -> usize {
-    message.len() + size_of::<u32>()
+    message.len() + FRAMING_LEN
 }
+
+/// What framing adds to a message at most.
+const FRAMING_LEN: usize = size_of::<u32>();
 
 #[derive(Debug, Default)]
 struct Progress {
@@ -209,7 +268,7 @@ fn write_counted(output: &mut impl Write, mut bytes: &[u8], progress: &mut Progr
 
 #[cfg(test)]
 mod tests {
-    use super::{ATOMIC_LEN, BATCH_LEN, COPY_MAX_LEN, Output, Printer};
+    use super::{ATOMIC_LEN, BATCH_LEN, COPY_MAX_LEN, Output, Printer, unread_max};
     use crate::args::RecvFraming;
     use rstest::rstest;
     use std::io::{self, Write};
@@ -237,6 +296,8 @@ mod tests {
     }
 
     impl Output for Narrow {
+        fn prepare_for(&mut self, _len: usize) {}
+
         fn wait_until_ready(&self) -> io::Result<()> {
             Ok(())
         }
@@ -305,6 +366,8 @@ mod tests {
         }
 
         impl Output for Cuts {
+            fn prepare_for(&mut self, _len: usize) {}
+
             fn wait_until_ready(&self) -> io::Result<()> {
                 Ok(())
             }
@@ -317,6 +380,20 @@ mod tests {
         assert!(printed.result.is_ok() && printed.whole == ends.len());
         assert!(printer.output.0.len() > 20, "several writes");
         assert!(printer.output.0.iter().all(|&cut| ends.contains(&(cut as u64))));
+    }
+
+    #[rstest]
+    #[case::usual(65_536, 8196, 4096, Some(18_430))]
+    #[case::just_so(65_536, 45_056, 4096, Some(0))]
+    #[case::too_small(65_536, 45_057, 4096, None)]
+    #[case::large_pages(65_536, 100, 65_536, None)]
+    fn a_pipe_has_room_for_a_message_as_long_as_little_is_unread(
+        #[case] capacity: u64,
+        #[case] len: u64,
+        #[case] page_len: u64,
+        #[case] expected: Option<u64>,
+    ) {
+        assert_eq!(unread_max(capacity, len, page_len), expected);
     }
 
     #[test]

@@ -6,6 +6,11 @@ use ipc_core::{
     Channel, OsError, Receiver as _, Selection, SelectiveReceiver as _, SendError, Sender as _,
     TypeSender as _, Wait,
 };
+use std::time::Duration;
+
+/// How long a message that goes back to a full queue waits for others to receive. Whoever it was
+/// taken for is gone, and so we are expected to be.
+const PUT_BACK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Backend for ipc_mq::Mq {
     const END_IS_EMPTY_MESSAGE: bool = true;
@@ -46,6 +51,10 @@ impl Backend for ipc_mq::Mq {
         sender.max_message_len()
     }
 
+    fn max_taken_len(channel: &Self::Channel) -> usize {
+        channel.max_message_len()
+    }
+
     /// The kernel forgot the message when it was taken: it is sent again, with its priority.
     fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
         use ipc_core::{PriorityReceiver as _, PrioritySender as _};
@@ -54,7 +63,7 @@ impl Backend for ipc_mq::Mq {
         let priority = ReceiverOf::<Self>::priority_of(&message);
         // The kernel delivered it, so it is one that the kernel takes.
         let _ = sender.set_priority(priority);
-        sender.send_wait(&message, Wait::Never)
+        sender.send_wait(&message, Wait::timeout(PUT_BACK_PATIENCE))
     }
 }
 
@@ -110,13 +119,17 @@ impl Backend for ipc_mq::Sysv {
         sender.max_message_len()
     }
 
+    fn max_taken_len(channel: &Self::Channel) -> usize {
+        channel.max_message_len()
+    }
+
     /// As on a POSIX queue, with its type.
     fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
         let mut sender = channel.sender().map_err(|_| SendError::Closed)?;
         let message = receiver.held();
         // The kernel delivered it, so it is one that the kernel takes.
         let _ = sender.set_message_type(message.message_type());
-        sender.send_wait(&message, Wait::Never)
+        sender.send_wait(&message, Wait::timeout(PUT_BACK_PATIENCE))
     }
 }
 

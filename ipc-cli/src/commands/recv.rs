@@ -46,6 +46,7 @@ impl<W: Output> Job for Receiving<'_, W> {
             B::choose(&mut receiver, choice).map_err(|text| Failure::new(Exit::Usage, address, text))?;
         }
         let mut printer = Printer::new(output, options.framing);
+        printer.prepare_for(B::max_taken_len(&channel));
         let mut left = options.count.unwrap_or(u64::MAX);
         let timeout = if options.drain { Some(Duration::ZERO) } else { options.timeout };
         let is_end = |message: &[u8]| B::END_IS_EMPTY_MESSAGE && options.until_end && message.is_empty();

@@ -1,12 +1,15 @@
 //! Signals, closed pipes and kills: nothing is lost, nobody hangs.
 
 use crate::support::{Running, World, eventually, numbered, pipe};
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::signal::Signal,
+};
 use rstest::rstest;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     process::Stdio,
     sync::mpsc,
 };
@@ -151,6 +154,47 @@ fn a_pipe_that_was_closed_before_takes_nothing_from_the_channel(#[values("mq", "
     rest.sort_unstable();
     // On a queue they may have gone to its end.
     assert_eq!(rest, b"\n\n\nabc");
+}
+
+/// Its reader is slow and then gone, while a sender fills the queue as soon as it has room: there
+/// is no way back for a message of which a part only is written. So none is taken before the
+/// whole of it can be written.
+#[rstest]
+fn a_reader_that_goes_away_loses_no_long_message_of_a_full_queue(
+    #[values("mq", "sysv")] scheme: &str,
+    #[values(4096, 6000, 8192)] len: usize,
+) {
+    let world = World::new();
+    let address = world.address(scheme);
+    world.done(&["create", &address, "--depth", "2", "--max-message", "8192"]);
+    let mut sender = world.spawn(&["send", &address, "--end"]);
+    let mut input = sender.stdin.take().unwrap();
+    let all: Vec<u8> = (0..100).flat_map(|number| format!("{number:0len$}\n").into_bytes()).collect();
+    let feed = all.clone();
+    let feeding = std::thread::spawn(move || input.write_all(&feed).unwrap());
+    let (mut output, theirs) = pipe();
+    let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
+    let mut looks = 0;
+    eventually("nothing moves", || {
+        let before = world.queued(&address);
+        receiver.wait_for_sleep();
+        sender.wait_for_sleep();
+        looks = if before > 0 && world.queued(&address) == before { looks + 1 } else { 0 };
+        looks > 5
+    });
+    // It writes no more while the pipe is emptied.
+    receiver.signal(Signal::SIGSTOP);
+    receiver.wait_for_stop();
+    let mut seen = Vec::new();
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    assert_eq!(output.read_to_end(&mut seen).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(output);
+    receiver.signal(Signal::SIGCONT);
+    receiver.finish().assert_done();
+    seen.extend(world.done(&["recv", &address, "--until-end"]));
+    feeding.join().unwrap();
+    sender.finish().assert_done();
+    assert!(seen == all, "{} of {} bytes", seen.len(), all.len());
 }
 
 #[test]

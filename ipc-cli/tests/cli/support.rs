@@ -212,6 +212,11 @@ impl Running {
         self.wait_for_status("State:", |state| state.starts_with('S'));
     }
 
+    /// Waits until it is stopped.
+    pub(crate) fn wait_for_stop(&self) {
+        self.wait_for_status("State:", |state| state.starts_with('T'));
+    }
+
     fn wait_for_status(&self, key: &str, is_it: impl Fn(&str) -> bool) {
         let path = format!("/proc/{}/status", self.child.id());
         eventually(key, || {
