@@ -102,7 +102,8 @@ pub(crate) struct Send {
     /// on a sysv channel where they are received with --priority
     #[arg(long, value_name = "N")]
     pub(crate) priority: Option<u32>,
-    /// sysv: the messages' type, to be selected by (1)
+    /// sysv: the messages' type, to be selected by (32768, which is priority 0; where messages are
+    /// received with --priority, lower types overtake higher ones)
     #[arg(long = "type", value_name = "N", conflicts_with = "priority")]
     pub(crate) message_type: Option<u64>,
     /// How standard input is split into messages

@@ -8,7 +8,7 @@ use crate::{
     args::{CreateIfMissing, Settings, Trust},
     exit::{Exit, Failure},
 };
-use ipc_core::{Channel, Peek, PeekError, SendError, Sender as _, Transport, Wait};
+use ipc_core::{Channel, ChannelError, Peek, PeekError, SendError, Sender as _, Transport, Wait};
 
 /// The sending end of a backend's channels.
 pub(crate) type SenderOf<B> = <<B as Transport>::Channel as Channel>::Sender;
@@ -26,6 +26,11 @@ pub(crate) trait Backend: Transport {
     /// The same for a channel that needn't outlive its use.
     fn transient(config: Self::Config) -> Self::Config {
         config
+    }
+
+    /// A sender of messages of the lowest priority, where there are any.
+    fn sender(channel: &Self::Channel) -> Result<SenderOf<Self>, ChannelError> {
+        channel.sender()
     }
 
     /// Gives the messages sent from now on this priority.

@@ -3,7 +3,7 @@
 use super::{Backend, Choice, Peeker, ReceiverOf, SenderOf};
 use crate::args::Settings;
 use ipc_core::{
-    Channel, OsError, Receiver as _, Selection, SelectiveReceiver as _, SendError, Sender as _,
+    Channel, ChannelError, OsError, Receiver as _, Selection, SelectiveReceiver as _, SendError, Sender as _,
     TypeSender as _, Wait,
 };
 use std::time::Duration;
@@ -83,6 +83,14 @@ impl Backend for ipc_mq::Sysv {
             config = config.mode(mode);
         }
         Ok(config)
+    }
+
+    /// A sender's own first type would be the highest priority.
+    fn sender(channel: &Self::Channel) -> Result<SenderOf<Self>, ChannelError> {
+        let mut sender = channel.sender()?;
+        let lowest = Self::set_priority(&mut sender, 0);
+        debug_assert_eq!(lowest, Ok(()), "there is always a lowest priority");
+        Ok(sender)
     }
 
     /// A priority is a type here, see [`ipc_mq::Sysv::by_priority`].

@@ -8,7 +8,7 @@ use crate::{
     framing::{InputError, Messages, Stdin},
     interrupt::Interrupt,
 };
-use ipc_core::{Channel, Loan, SendError, Sender, Wait};
+use ipc_core::{Loan, SendError, Sender, Wait};
 use std::{
     fmt,
     io::{self, Read},
@@ -37,7 +37,7 @@ impl<R: Read> Job for Sending<'_, R> {
         let Self { options, input, interrupt } = self;
         let address = &options.address;
         let channel = backend::open(backend, address, &options.create)?;
-        let mut sender = channel.sender().map_err(|error| Failure::channel(address, &error))?;
+        let mut sender = B::sender(&channel).map_err(|error| Failure::channel(address, &error))?;
         if let Some(priority) = options.priority {
             B::set_priority(&mut sender, priority)
                 .map_err(|text| Failure::new(Exit::Usage, address, text))?;

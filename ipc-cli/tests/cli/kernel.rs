@@ -29,6 +29,26 @@ fn messages_are_received_by_type_and_by_priority() {
     assert_eq!(world.done(&["recv", &address, "--priority", "--drain"]), b"high\nlow\n");
 }
 
+#[rstest]
+fn without_a_priority_a_message_has_the_lowest(#[values("mq", "sysv")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.done(&["send", &address, "later"]);
+    world.done(&["send", &address, "--priority", "0", "last"]);
+    world.done(&["send", &address, "--priority", "9", "urgent"]);
+    assert_eq!(world.done(&["recv", &address, "--priority", "--drain"]), b"urgent\nlater\nlast\n");
+}
+
+#[rstest]
+fn the_end_is_behind_all_priorities(#[values("mq", "sysv")] scheme: &str) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    world.done(&["send", &address, "--priority", "1", "low"]);
+    world.done(&["send", &address, "--end"]);
+    world.done(&["send", &address, "--priority", "9", "high"]);
+    assert_eq!(world.done(&["recv", &address, "--priority", "--until-end"]), b"high\nlow\n");
+}
+
 #[test]
 fn a_look_takes_nothing() {
     let world = World::new();
