@@ -18,6 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    fs,
     io::{self, Write as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -92,7 +93,8 @@ impl Interrupt {
 
     /// Raised by SIGINT and SIGTERM from now on. A second one ends the process at once,
     /// in case that it hangs where no signal reaches it. To be called before there are
-    /// other threads: they inherit which signals are blocked.
+    /// other threads: they inherit which signals are blocked. What was ignored before stays so:
+    /// nohup(1), or a shell that runs us in the background of a script, wished that.
     pub(crate) fn on_signals(self: &Arc<Self>) -> io::Result<()> {
         self.on(&[Signal::SIGINT, Signal::SIGTERM])
     }
@@ -103,7 +105,10 @@ impl Interrupt {
     }
 
     fn on(self: &Arc<Self>, signals: &[Signal]) -> io::Result<()> {
-        let signals: SigSet = signals.iter().copied().collect();
+        // A signal that is blocked is no longer ignored.
+        let ignored = ignored_signals();
+        let is_ignored = |signal: Signal| ignored >> (signal as u32 - 1) & 1 == 1;
+        let signals: SigSet = signals.iter().copied().filter(|&signal| !is_ignored(signal)).collect();
         // Called once; of a second call's, the first answer would be the right one, too.
         let _ = self.blocked_before.set(SigSet::thread_get_mask()?);
         signals.thread_block()?;
@@ -259,6 +264,13 @@ impl Interrupt {
             _ => Ok(writable(&watched[0])),
         }
     }
+}
+
+/// The signals that are ignored: bit 0 stands for signal 1. None is known where there is no /proc.
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// What a ready output is ready for.

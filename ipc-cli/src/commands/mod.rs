@@ -15,7 +15,10 @@ pub(crate) mod serve;
 mod service;
 pub(crate) mod stat;
 
-use crate::exit::{Ending, Failure};
+use crate::{
+    exit::{Ending, Failure},
+    interrupt::Interrupt,
+};
 use std::io::{self, Write};
 
 /// Prints the whole of a command's output. That nobody reads it to the end is no failure.
@@ -31,5 +34,14 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<Ending, Failure> {
             Err(Failure::io("standard output", &error))
         }
         _ => Ok(Ending::Done),
+    }
+}
+
+/// What it means that the output failed.
+fn ending_of(error: &io::Error, interrupt: &Interrupt) -> Result<Ending, Failure> {
+    match (error.kind(), interrupt.ending()) {
+        (io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset, _) => Ok(Ending::Done),
+        (io::ErrorKind::TimedOut, Some(ending)) => Ok(ending),
+        _ => Err(Failure::io("standard output", error)),
     }
 }

@@ -1,5 +1,6 @@
 //! `ipc peek`: messages to standard output, which stay where they are.
 
+use super::ending_of;
 use crate::{
     args,
     backend::{self, Backend, Job},
@@ -8,19 +9,20 @@ use crate::{
     output::{Output, Printer, Stdout},
 };
 use ipc_core::PeekError;
-use std::io;
+use std::sync::Arc;
 
 pub(crate) fn run(options: &args::Peek) -> Result<Ending, Failure> {
     let of_output = |error| Failure::io("standard output", &error);
     let interrupt = Interrupt::new().map_err(of_output)?;
     interrupt.on_signals().map_err(of_output)?;
     let output = Stdout::new(&interrupt).map_err(of_output)?;
-    backend::with(options.address.scheme, Peeking { options, output })
+    backend::with(options.address.scheme, Peeking { options, output, interrupt })
 }
 
 struct Peeking<'a, W> {
     options: &'a args::Peek,
     output: W,
+    interrupt: Arc<Interrupt>,
 }
 
 impl<W: Output> Job for Peeking<'_, W> {
@@ -34,16 +36,17 @@ impl<W: Output> Job for Peeking<'_, W> {
         let mut printer = Printer::new(self.output, *framing);
         let mut message = Vec::new();
         for index in 0..usize::try_from(*count).unwrap_or(usize::MAX) {
+            if let Some(ending) = self.interrupt.ending() {
+                return Ok(ending);
+            }
             match peeker.peek(index, &mut message) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(PeekError::Closed) => return Err(failed(Exit::NoSuchChannel, &PeekError::Closed)),
                 Err(error) => return Err(failed(Exit::Failure, &error)),
             }
-            match printer.print(std::iter::once(&*message)).result {
-                // That nobody reads it to the end is no failure.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                answer => answer.map_err(|error| Failure::io("standard output", &error))?,
+            if let Err(error) = printer.print(std::iter::once(&*message)).result {
+                return ending_of(&error, &self.interrupt);
             }
         }
         Ok(Ending::Done)

@@ -3,6 +3,7 @@
 //! A batch is held, written, flushed, and only then released, so that a kill at any point
 //! loses nothing where the transport redelivers. Where it doesn't, a batch is one message.
 
+use super::ending_of;
 use crate::{
     args,
     backend::{self, Backend, Choice, Job},
@@ -11,7 +12,7 @@ use crate::{
     output::{Output, Printer, Stdout},
 };
 use ipc_core::{Batch, BatchReceiver, Channel, RecvError};
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Messages taken at once: many enough to be quick, and few enough to leave some to other
 /// receivers. Their bytes are limited by the printer.
@@ -100,13 +101,4 @@ impl<W: Output> Job for Receiving<'_, W> {
 fn batch_max<B: Backend>(left: u64) -> usize {
     let most = if B::CAPABILITIES.redelivers { BATCH_MESSAGES } else { 1 };
     most.min(usize::try_from(left).unwrap_or(usize::MAX))
-}
-
-/// What it means that the output failed.
-fn ending_of(error: &io::Error, interrupt: &Interrupt) -> Result<Ending, Failure> {
-    match (error.kind(), interrupt.ending()) {
-        (io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset, _) => Ok(Ending::Done),
-        (io::ErrorKind::TimedOut, Some(ending)) => Ok(ending),
-        _ => Err(Failure::io("standard output", error)),
-    }
 }

@@ -1,6 +1,6 @@
 //! Signals, closed pipes and kills: nothing is lost, nobody hangs.
 
-use crate::support::{Running, World, eventually, numbered, pipe};
+use crate::support::{Running, World, eventually, numbered, pipe, skip};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::Signal,
@@ -10,7 +10,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::mpsc,
 };
 
@@ -47,6 +47,51 @@ fn a_signal_ends_a_sender_that_waits_for_input(
     drop(input);
     assert_eq!((ran.code(), ran.stderr().as_str()), (Some(128 + signal as i32), ""));
     assert_eq!(world.done(&["recv", &address, "--drain", "--framing", "raw"]).trim_ascii(), b"whole");
+}
+
+/// As a shell has it for what runs in the background of a script.
+#[rstest]
+fn a_signal_that_was_ignored_before_stays_ignored(
+    #[values(("INT", Signal::SIGINT, Signal::SIGTERM), ("TERM", Signal::SIGTERM, Signal::SIGINT))]
+    (name, ignored, other): (&str, Signal, Signal),
+) {
+    let world = World::new();
+    let address = world.channel("shm");
+    let script = format!("trap '' {name}; exec \"$0\" recv {address}");
+    let mut asked = Command::new("sh");
+    asked.args(["-c", &script, env!("CARGO_BIN_EXE_ipc")]).env("IPC_DIR", world.directory());
+    let receiver = Running::start(asked.stdin(Stdio::null()));
+    world.done(&["send", &address, "a"]);
+    eventually("it has taken the message", || world.queued(&address) == 0);
+    receiver.signal(ignored);
+    world.done(&["send", &address, "b"]);
+    eventually("it has taken the message", || world.queued(&address) == 0);
+    receiver.signal(other);
+    let ran = receiver.finish();
+    assert_eq!((ran.code(), ran.stdout()), (Some(128 + other as i32), b"a\nb\n".as_slice()));
+}
+
+/// Its output is a pipe that nobody reads.
+#[test]
+fn a_signal_ends_a_look_whose_output_is_stuck() {
+    let world = World::new();
+    let address = world.address("sysv");
+    world.done(&["create", &address, "--max-message", "8192"]);
+    world.done(&["send", &address, &"x".repeat(8000)]);
+    let ran = world.run(&["peek", &address]);
+    if ran.stderr().contains("CONFIG_CHECKPOINT_RESTORE") {
+        return skip(&ran.stderr());
+    }
+    let (output, mut theirs) = pipe();
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while theirs.write(&[0; 4096]).is_ok() {}
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let looker = Running::collecting(world.command(&["peek", &address]).stdout(theirs));
+    looker.wait_for_sleep();
+    looker.signal(Signal::SIGTERM);
+    let ran = looker.finish();
+    drop(output);
+    assert_eq!((ran.code(), ran.stderr().as_str()), (Some(143), ""));
 }
 
 /// Half a request is none: nobody is asked.

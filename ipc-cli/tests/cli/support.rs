@@ -14,7 +14,7 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{SigHandler, Signal, kill},
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -34,6 +34,7 @@ impl World {
     }
 
     pub(crate) fn within(parent: &Path) -> Self {
+        heed_signals();
         let directory = tempfile::Builder::new().prefix("ipc-cli-test").tempdir_in(parent).unwrap();
         Self { directory, queues: RefCell::default(), count: Cell::new(0) }
     }
@@ -270,6 +271,15 @@ fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
         stream.read_to_end(&mut bytes).unwrap();
         bytes
     })
+}
+
+/// Has those whom we start heed the signals that end a process. A shell that runs the tests in the
+/// background of a script has SIGINT ignored, which they would inherit and keep.
+fn heed_signals() {
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: no handler is set, and none was set before.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+    }
 }
 
 /// How a command ended.
