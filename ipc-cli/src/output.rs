@@ -73,7 +73,7 @@ impl Stdout {
 /// together they hold more than fits one. The first may be read in part, the last may be too full
 /// to be written on, and a length, the message and a newline may each begin one.
 fn unread_max(capacity: u64, len: u64, page_len: u64) -> Option<u64> {
-    Some(capacity.checked_sub(len + 5 * page_len)? / 2)
+    Some(capacity.checked_sub(len.saturating_add(5 * page_len))? / 2)
 }
 
 /// Where messages are written to.
@@ -97,7 +97,8 @@ impl Output for Stdout {
                 let page_len = rustix::param::page_size() as u64;
                 let max = |bytes| unread_max(bytes, len as u64, page_len);
                 max(bytes).or_else(|| {
-                    let enough = i32::try_from(2 * (len as u64 + 5 * page_len)).ok()?;
+                    let enough =
+                        i32::try_from((len as u64).checked_add(5 * page_len)?.checked_mul(2)?).ok()?;
                     fcntl(&self.file, FcntlArg::F_SETPIPE_SZ(enough)).ok()?;
                     max(capacity()?)
                 })

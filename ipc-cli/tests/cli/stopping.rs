@@ -3,6 +3,7 @@
 use crate::support::{Running, World, eventually, numbered, pipe, skip};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::Signal,
 };
 use rstest::rstest;
@@ -10,6 +11,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Write},
+    os::fd::AsFd,
     process::{Command, Stdio},
     sync::mpsc,
 };
@@ -218,6 +220,7 @@ fn a_reader_that_goes_away_loses_no_long_message_of_a_full_queue(
     let feed = all.clone();
     let feeding = std::thread::spawn(move || input.write_all(&feed).unwrap());
     let (mut output, theirs) = pipe();
+    let watched = theirs.try_clone().unwrap();
     let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
     let mut looks = 0;
     eventually("nothing moves", || {
@@ -234,12 +237,49 @@ fn a_reader_that_goes_away_loses_no_long_message_of_a_full_queue(
     fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     assert_eq!(output.read_to_end(&mut seen).unwrap_err().kind(), ErrorKind::WouldBlock);
     drop(output);
+    // A child that another test is forking has it for a moment, too.
+    eventually("nobody reads", || {
+        let mut watched = [PollFd::new(watched.as_fd(), PollFlags::empty())];
+        poll(&mut watched, PollTimeout::ZERO).unwrap() == 1
+    });
     receiver.signal(Signal::SIGCONT);
     receiver.finish().assert_done();
     seen.extend(world.done(&["recv", &address, "--until-end"]));
     feeding.join().unwrap();
     sender.finish().assert_done();
     assert!(seen == all, "{} of {} bytes", seen.len(), all.len());
+}
+
+/// A sender fills the queue again as soon as it has room, mostly before what can't be written is put
+/// back. That waits until somebody else receives.
+#[rstest]
+fn what_could_not_be_written_goes_back_to_a_full_queue_when_it_has_room(
+    #[values("mq", "sysv")] scheme: &str,
+) {
+    let world = World::new();
+    let address = world.channel(scheme);
+    let mut sender = world.spawn(&["send", &address, "--end"]);
+    // A pipe takes it all, so that the sender sleeps for want of room only.
+    sender.stdin.take().unwrap().write_all(&numbered(0..1000)).unwrap();
+    eventually("something is sent", || world.queued(&address) > 0);
+    sender.wait_for_sleep();
+    let failing: Vec<_> = (0..10)
+        .map(|_| {
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            Running::collecting(world.command(&["recv", &address, "--drain"]).stdout(full))
+        })
+        .collect();
+    failing.iter().for_each(Running::wait_for_rest);
+    let mut seen = BTreeSet::new();
+    see(&mut seen, &world.done(&["recv", &address, "--until-end"]));
+    for receiver in failing {
+        let ran = receiver.finish();
+        // It may have come too late to take one.
+        assert!(ran.code() == Some(0) || !ran.assert_failed(1).contains("lost"), "{}", ran.stderr());
+    }
+    sender.finish().assert_done();
+    see(&mut seen, &world.done(&["recv", &address, "--drain"]));
+    assert!(seen.into_iter().eq(0..1000));
 }
 
 #[test]

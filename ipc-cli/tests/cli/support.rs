@@ -213,6 +213,11 @@ impl Running {
         self.wait_for_status("State:", |state| state.starts_with('S'));
     }
 
+    /// Waits until it sleeps or has ended.
+    pub(crate) fn wait_for_rest(&self) {
+        self.wait_for_status("State:", |state| state.starts_with(['S', 'Z']));
+    }
+
     /// Waits until it is stopped.
     pub(crate) fn wait_for_stop(&self) {
         self.wait_for_status("State:", |state| state.starts_with('T'));
