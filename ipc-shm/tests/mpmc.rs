@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Arena, Child, PATIENCE, eventually, fork_child, layout, name, read_word, say, serve, told};
+use common::{Arena, Child, PATIENCE, eventually, fork_child, is_waited_at, layout, name, say, serve, told};
 use ipc_shm::{
     Batch, BatchReceiver, BatchSender, Channel, ChannelError, Loan, Message, Mpmc, MpmcReceiver, Receiver,
     RecvError, Redelivered, SendError, Sender, Sequenced, Shm, ShmConfig, Spsc, Transport, Wait, WhenFull,
@@ -267,7 +267,7 @@ fn who_takes_a_dead_ones_place_wakes_those_who_wait_for_what_it_held() {
     let mut victim = Child::spawn("hold", &[path(&arena)]);
     victim.says("x");
     let mut waiting = Child::spawn("receive for ever", &[path(&arena)]);
-    let is_announced = || read_word(&arena.file("x"), RECEIVERS_ASLEEP) != 0;
+    let is_announced = || is_waited_at(&arena.file("x"), RECEIVERS_ASLEEP);
     eventually("it sleeps", is_announced);
     // So that it can't find out by itself.
     waiting.stop();

@@ -380,6 +380,12 @@ pub(crate) mod layout {
     pub(crate) const RECEIVERS_ASLEEP: u64 = PAGE + 128;
 }
 
+/// Whether somebody has said at this flag that it sleeps or polls: by its lowest bits, above
+/// which is counted how often they were taken.
+pub(crate) fn is_waited_at(path: &Path, flag: u64) -> bool {
+    read_word(path, flag) & 3 != 0
+}
+
 /// Reads a 64-bit word of a file.
 pub(crate) fn read_word(path: &Path, offset: u64) -> u64 {
     use std::os::unix::fs::FileExt;
@@ -399,7 +405,7 @@ pub(crate) fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
 
 /// Waits until the endpoint whose page this is has announced that it sleeps.
 pub(crate) fn until_asleep(path: &Path, page: u64) {
-    eventually("it sleeps", || read_word(path, page + layout::ASLEEP) != 0);
+    eventually("it sleeps", || is_waited_at(path, page + layout::ASLEEP));
 }
 
 /// From now on, a system call of this thread that isn't listed ends the process by SIGSYS.

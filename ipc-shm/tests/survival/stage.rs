@@ -404,5 +404,5 @@ fn die() -> ! {
 /// Waits until the endpoint whose flag this is has gone to sleep, or `alive` says no.
 pub(crate) fn until_asleep(stage: &Stage, flag: u64, alive: &dyn Fn() -> bool) {
     let file = stage.arena().file("x");
-    common::eventually("it sleeps", || !alive() || common::read_word(&file, flag) & u64::from(u32::MAX) != 0);
+    common::eventually("it sleeps", || !alive() || common::is_waited_at(&file, flag));
 }
