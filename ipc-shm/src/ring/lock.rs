@@ -3,7 +3,8 @@
 //! ```text
 //! word   0                                   free
 //!        mark 16 · flags 3 · id 13 · thread 32   held by this thread of this participant, or
-//!                                            free with a flag: nobody is named then
+//!                                            free with a flag: nobody is named then;
+//!                                            or forgotten by it, abandoned with a name
 //! next   who asks to have it next; 0 if nobody
 //! passes how often it was given back to anybody while somebody asked
 //! since  when it was taken or first stood in somebody's way, for people to read
@@ -13,9 +14,13 @@
 //! addition because a compare-and-swap of a word that was just stored to takes either 5 or 10 ns
 //! here, and of one that was added to 6. The two
 //! exceptions are certain that it won't: who has certified its death, and its own process,
-//! when the thread has ended. They leave the lock *abandoned*: nobody has it, and only who
-//! takes it to repair what it protects gets it, and gives it back free, or *poisoned* for
-//! good. A repairer that dies leaves it abandoned again.
+//! when all that could refer to what it protects is gone. They leave the lock *abandoned*:
+//! nobody has it, and only who takes it to repair what it protects gets it, and gives it back
+//! free, or *poisoned* for good. A repairer that dies leaves it abandoned again.
+//!
+//! A thread that ends with the lock leaves it *forgotten*, if references may have outlived it:
+//! it is still its own, and nobody else's until it is given back after all, or abandoned by the
+//! same two; but who comes can be told.
 //!
 //! Whoever finds it free takes it, in no order: that is what makes it fast. So that nobody
 //! starves, a waiter asks (`next`), and when the lock was given back [`MOST_PASSES`] times
@@ -65,6 +70,11 @@ impl Owner {
     fn word(self) -> u64 {
         MARK | self.0
     }
+
+    /// The word of a lock that it has forgotten.
+    fn forgotten(self) -> u64 {
+        MARK | ABANDONED | self.0
+    }
 }
 
 /// Where a lock's words are, as byte offsets in the segment: on one line.
@@ -91,6 +101,8 @@ pub(crate) enum State {
     /// Free for who asked for it.
     Reserved,
     Held(Owner),
+    /// By a thread that has ended.
+    Forgotten(Owner),
     /// Its last owner is gone, and what it protects was not put in order.
     Abandoned,
     /// And never will be.
@@ -102,6 +114,14 @@ impl State {
     pub(crate) fn keeps_out(self) -> bool {
         !matches!(self, Self::Free | Self::Reserved)
     }
+
+    /// Who has it.
+    pub(crate) fn owner(self) -> Option<Owner> {
+        match self {
+            Self::Held(owner) | Self::Forgotten(owner) => Some(owner),
+            Self::Free | Self::Reserved | Self::Abandoned | Self::Poisoned => None,
+        }
+    }
 }
 
 fn parse(word: u64) -> Result<State, Corrupt> {
@@ -112,6 +132,7 @@ fn parse(word: u64) -> Result<State, Corrupt> {
     let is_owner = (1..=4096).contains(&owner.id()) && owner.thread() != 0;
     match (word & MARK_MASK == MARK, word & FLAGS) {
         (true, 0) if is_owner => Ok(State::Held(owner)),
+        (true, ABANDONED) if is_owner => Ok(State::Forgotten(owner)),
         (true, RESERVED) if owner.0 == 0 => Ok(State::Reserved),
         (true, ABANDONED) if owner.0 == 0 => Ok(State::Abandoned),
         (true, POISONED) if owner.0 == 0 => Ok(State::Poisoned),
@@ -195,7 +216,7 @@ pub(crate) fn attempt(
             next == 0 || next == me.0 || manner.overrides
         }
         State::Abandoned => manner.repairs,
-        State::Held(_) | State::Poisoned => false,
+        State::Held(_) | State::Forgotten(_) | State::Poisoned => false,
     };
     // Acquire: as in `take_free`.
     if is_open && memory.compare_exchange(place.word, word, me.word(), Acquire).is_ok() {
@@ -233,10 +254,11 @@ pub(crate) fn withdraw(memory: &impl Memory, place: Place, me: Owner) {
     }
 }
 
-/// Whether this thread has it.
+/// Whether this thread has it, forgotten or not.
 #[inline]
 pub(crate) fn is_held_by(memory: &impl Memory, place: Place, me: Owner) -> bool {
-    memory.load(place.word, Relaxed) == me.word()
+    let word = memory.load(place.word, Relaxed);
+    word == me.word() || word == me.forgotten()
 }
 
 /// Gives back a lock that is ours. Whoever waits is to be woken.
@@ -267,13 +289,20 @@ pub(crate) fn poison(memory: &impl Memory, place: Place) {
     memory.store(place.word, MARK | POISONED, Relaxed);
 }
 
+/// The thread that has it ends without giving it back. False if it hasn't.
+pub(crate) fn forget(memory: &impl Memory, place: Place, me: Owner) -> bool {
+    // Relaxed: nobody gets it by that.
+    memory.compare_exchange(place.word, me.word(), me.forgotten(), Relaxed).is_ok()
+}
+
 /// Gives up a lock that was ours and protects what is in disorder.
 pub(crate) fn abandon(memory: &impl Memory, place: Place, owner: Owner) -> bool {
     withdraw(memory, place, owner);
     memory.store(place.since, 0, Relaxed);
     // Release: pairs with the Acquire in `attempt`. Who has certified a death has seen what the
     // dead one stored.
-    memory.compare_exchange(place.word, owner.word(), MARK | ABANDONED, Release).is_ok()
+    let abandon = |word| memory.compare_exchange(place.word, word, MARK | ABANDONED, Release).is_ok();
+    abandon(owner.word()) || abandon(owner.forgotten())
 }
 
 /// Puts in order what a participant left that stores nothing any more, and whose place
@@ -283,8 +312,8 @@ pub(crate) fn bury(memory: &impl Memory, place: Place, id: u32) -> bool {
     if next.id() == id {
         withdraw(memory, place, next);
     }
-    match state(memory, place) {
-        Ok(State::Held(owner)) if owner.id() == id => abandon(memory, place, owner),
+    match state(memory, place).map(State::owner) {
+        Ok(Some(owner)) if owner.id() == id => abandon(memory, place, owner),
         _ => false,
     }
 }

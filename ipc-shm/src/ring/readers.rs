@@ -14,6 +14,9 @@
 //! Kogan, USENIX ATC 2019). And the dead leave a count with their name on it: who has certified
 //! a death clears just that one. A single count for all would be wrong for ever.
 //!
+//! A count has two halves: how many read, and how many of these threads have ended without
+//! leaving. They read on, as far as anybody knows; but a writer can be told.
+//!
 //! Who has the word keeps new readers out, so writers don't starve; a reader that waits asks
 //! for the lock as writers do, and comes in while it is reserved for it.
 
@@ -38,7 +41,10 @@ pub(crate) struct Place {
 }
 
 /// More readers than a participant can have threads.
-const MOST_READERS: u64 = u32::MAX as u64;
+const MOST_READERS: u64 = i32::MAX as u64;
+
+/// A reader whose thread has ended, in the upper half of the count.
+const FORGOTTEN: u64 = 1 << 32;
 
 impl Place {
     #[inline]
@@ -89,8 +95,34 @@ pub(crate) fn enter(
 /// Leaves. A writer may wait for it.
 #[inline]
 pub(crate) fn leave(memory: &impl Memory, place: &Place, me: Owner) {
-    // Release: pairs with the Acquire in `is_empty`.
-    memory.fetch_add(place.count(me.id()), u64::MAX, Release);
+    take_back(memory, place, me, 1);
+}
+
+/// The thread of a reader ends, and it hasn't left.
+pub(crate) fn forget(memory: &impl Memory, place: &Place, me: Owner) {
+    memory.fetch_add(place.count(me.id()), FORGOTTEN, Relaxed);
+}
+
+/// Leaves after it was [forgotten](forget).
+#[cold]
+pub(crate) fn leave_after_all(memory: &impl Memory, place: &Place, me: Owner) {
+    take_back(memory, place, me, FORGOTTEN + 1);
+}
+
+#[inline]
+fn take_back(memory: &impl Memory, place: &Place, me: Owner, share: u64) {
+    // Release: pairs with the Acquire in `reading`.
+    memory.fetch_add(place.count(me.id()), share.wrapping_neg(), Release);
+}
+
+/// How many of a participant read, by its count.
+pub(crate) fn readers(count: u64) -> u64 {
+    count % FORGOTTEN
+}
+
+/// How many of them were forgotten.
+pub(crate) fn forgotten(count: u64) -> u64 {
+    count / FORGOTTEN
 }
 
 /// To be called once by a writer that has the word, before it asks who is still reading.
@@ -100,16 +132,31 @@ pub(crate) fn shut(memory: &impl Memory) {
     memory.fence_after_swap(SeqCst);
 }
 
+/// Those who keep a writer waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Whose readers they are.
+    pub(crate) id: u32,
+    /// Whether any of them was forgotten.
+    pub(crate) forgotten: bool,
+}
+
 /// The first participant from `from` on that has readers, if any.
 #[inline]
-pub(crate) fn reading(memory: &impl Memory, place: &Place, from: u32) -> Result<Option<u32>, Corrupt> {
+pub(crate) fn reading(memory: &impl Memory, place: &Place, from: u32) -> Result<Option<Reading>, Corrupt> {
     for id in from..=place.participants {
-        // Acquire: pairs with the Release in `leave`.
-        match memory.load(place.count(id), Acquire) {
-            0 => {}
-            1..=MOST_READERS => return Ok(Some(id)),
-            count => return Err(Corrupt(format!("participant {id} has {count} readers"))),
+        // Acquire: pairs with the Release in `take_back`.
+        let count = memory.load(place.count(id), Acquire);
+        if count == 0 {
+            continue;
         }
+        let (readers, forgotten) = (readers(count), forgotten(count));
+        if readers > MOST_READERS || forgotten > readers {
+            return Err(Corrupt(format!(
+                "participant {id} has {readers} readers, {forgotten} of them forgotten"
+            )));
+        }
+        return Ok(Some(Reading { id, forgotten: forgotten > 0 }));
     }
     Ok(None)
 }

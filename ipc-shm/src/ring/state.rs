@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    Survey, arena,
+    Corrupt, Survey, arena,
     lock::{self, State},
     memory::Memory,
     permits, readers,
@@ -57,8 +57,12 @@ pub(crate) fn bury(memory: &impl Memory, place: &Place, id: u32) {
 
 /// Whether a participant has anything of it.
 pub(crate) fn has_part(memory: &impl Memory, place: &Place, id: u32) -> bool {
-    let owns = matches!(lock::state(memory, place.lock), Ok(State::Held(owner)) if owner.id() == id);
-    owns || memory.load(place.shares.count(id), Relaxed) != 0
+    owns(&lock::state(memory, place.lock), id) || memory.load(place.shares.count(id), Relaxed) != 0
+}
+
+/// Whether a participant has the lock.
+fn owns(state: &Result<State, Corrupt>, id: u32) -> bool {
+    matches!(state, Ok(state) if state.owner().is_some_and(|owner| owner.id() == id))
 }
 
 /// How state is, for people to read.
@@ -66,6 +70,7 @@ pub(crate) fn has_part(memory: &impl Memory, place: &Place, id: u32) -> bool {
 pub(crate) enum Condition {
     Free,
     Held,
+    Forgotten,
     Abandoned,
     Poisoned,
     Damaged,
@@ -81,6 +86,9 @@ impl fmt::Display for Condition {
         match self {
             Self::Free => f.write_str("free"),
             Self::Held => f.write_str("held"),
+            Self::Forgotten => f.write_str(
+                "forgotten: a thread that had it has ended, and its process neither gave it back nor closed it",
+            ),
             Self::Abandoned => f.write_str("abandoned: its owner died, and nobody has repaired it yet"),
             Self::Poisoned => f.write_str("poisoned: its owner died, and it was given up without repair"),
             Self::Damaged => f.write_str("corrupt"),
@@ -108,17 +116,26 @@ pub(crate) fn survey(
     let form = geometry.state.map(|state| state.form);
     let [first, second] = place.own.map(|at| memory.load(at, Relaxed));
     // Whatever is there, or can't be read.
-    let mut shares = 0;
+    let (mut shares, mut forgotten) = (0, 0);
     for (id, participant) in participants {
         let share = memory.load(place.shares.count(*id), Relaxed);
-        let share = if form == Some(Form::Barrier) { arrivals(share, second) } else { share };
+        let share = match form {
+            Some(Form::Barrier) => arrivals(share, second),
+            Some(Form::RwLock) => {
+                forgotten |= readers::forgotten(share);
+                readers::readers(share)
+            }
+            _ => share,
+        };
         shares = u64::saturating_add(shares, share);
-        let owns = matches!(state, Ok(State::Held(owner)) if owner.id() == *id);
+        let owns = owns(&state, *id);
         participant.held = Some(share.saturating_add(u64::from(owns)));
         participant.held_since_unix_ns = since.filter(|_| owns);
     }
     let of_lock = match state {
         Ok(State::Free | State::Reserved) if shares == 0 => Condition::Free,
+        Ok(State::Forgotten(_)) => Condition::Forgotten,
+        Ok(State::Free | State::Reserved | State::Held(_)) if forgotten > 0 => Condition::Forgotten,
         Ok(State::Free | State::Reserved | State::Held(_)) => Condition::Held,
         Ok(State::Abandoned) => Condition::Abandoned,
         Ok(State::Poisoned) => Condition::Poisoned,

@@ -19,6 +19,11 @@ pub enum LockError {
     /// ([`lock_or_repair`](crate::sync::Mutex::lock_or_repair),
     /// [`recover`](crate::sync::Mutex::recover)).
     OwnerDied,
+    /// A thread has ended that had it and never gave it back: its guard was forgotten
+    /// ([`std::mem::forget`]), and something may refer to the value still. Nobody gets it until
+    /// that process has dropped what it had opened, or is gone. Then it is
+    /// [`OwnerDied`](Self::OwnerDied), or free if it was only read.
+    Forgotten,
     /// Its last owner died, and who was to repair it gave up. Nobody gets it ever again.
     Poisoned,
     /// This thread has it already, and would wait for itself for ever.
@@ -48,6 +53,9 @@ impl fmt::Display for LockError {
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::OwnerDied => f.write_str(
                 "its owner died and may have left it half changed: repair it (`lock_or_repair`) or remove it",
+            ),
+            Self::Forgotten => f.write_str(
+                "a thread that had it has ended and not given it back: nobody gets it until its process drops it or ends",
             ),
             Self::Poisoned => {
                 f.write_str("it is poisoned: its owner died, and it was given up without repair: remove it")

@@ -39,6 +39,8 @@ pub(super) struct Handle {
     /// What tells it from the other handles of this process.
     key: u64,
     bell: Bell,
+    /// Whether a guard lends what is in the segment.
+    lends: bool,
     /// How often it wasn't had by those who never wait.
     failed_tries: AtomicCell<u32>,
     /// Last: the words must be gone before the place is.
@@ -65,7 +67,7 @@ pub(super) enum Taken {
 }
 
 impl Handle {
-    pub(super) fn new(attachment: Attachment) -> Result<Arc<Self>, ChannelError> {
+    pub(super) fn new(attachment: Attachment, lends: bool) -> Result<Arc<Self>, ChannelError> {
         let place = state::Place::of(attachment.layout());
         let handle = Self {
             words: attachment.words(),
@@ -73,6 +75,7 @@ impl Handle {
             id: attachment.id(),
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             bell: Bell::of(&attachment, place.lock.flag),
+            lends,
             failed_tries: AtomicCell::new(0),
             attachment,
         };
@@ -190,7 +193,8 @@ impl Handle {
     }
 
     /// Gives back the lock, which is ours; or was: a guard in a thread-local may be dropped when
-    /// its thread has said its last words, and then the lock is another one's matter.
+    /// its thread has said its last words, and then a lock that lends nothing is another one's
+    /// matter.
     #[inline]
     pub(super) fn give_back(&self) {
         if self.is_mine() {
@@ -219,6 +223,26 @@ impl Handle {
             lock::poison(&self.words, self.place.lock);
             self.ring();
         }
+    }
+
+    /// Gives up reading. A guard in a thread-local may do so when its thread has said its last
+    /// words, and then it has left already, or was forgotten.
+    #[inline]
+    pub(super) fn leave(&self, me: Owner, is_late: bool) {
+        match (is_late, self.lends) {
+            (false, _) => readers::leave(&self.words, &self.place.shares, me),
+            (true, true) => readers::leave_after_all(&self.words, &self.place.shares, me),
+            (true, false) => return,
+        }
+        self.ring();
+    }
+
+    /// How the lock is that somebody else has: a look at who has forgotten it says whether it
+    /// still is so.
+    pub(super) fn settled(&self, state: State) -> Result<State, LockError> {
+        let State::Forgotten(owner) = state else { return Ok(state) };
+        self.look_around(Some(owner)).or_else(troubled::<LockError>)?;
+        Ok(lock::state(&self.words, self.place.lock)?)
     }
 
     /// Wakes whoever waits.
@@ -306,16 +330,27 @@ fn all() -> Vec<Arc<Handle>> {
     HANDLES.lock().iter().filter_map(Weak::upgrade).filter(|handle| handle.is_ours()).collect()
 }
 
-/// A thread of this process ends; what it has is given up.
+/// A thread of this process ends. What it has is given up if nothing can refer to it any more;
+/// otherwise it is its own still, and the others are told.
 pub(super) fn thread_ends(number: u32, reads: &[u64]) {
     for handle in all() {
+        let Handle { words, place, lends, .. } = &*handle;
         let me = Owner::new(handle.id, number);
-        if lock::state(&handle.words, handle.place.lock).is_ok_and(|state| state == State::Held(me)) {
-            lock::abandon(&handle.words, handle.place.lock, me);
-            handle.ring();
+        let mut has_changed = false;
+        if lock::state(words, place.lock).is_ok_and(|state| state == State::Held(me)) {
+            has_changed = match lends {
+                true => lock::forget(words, place.lock, me),
+                false => lock::abandon(words, place.lock, me),
+            };
         }
         for _ in reads.iter().filter(|&&key| key == handle.key()) {
-            readers::leave(&handle.words, &handle.place.shares, me);
+            has_changed = true;
+            match lends {
+                true => readers::forget(words, &place.shares, me),
+                false => readers::leave(words, &place.shares, me),
+            }
+        }
+        if has_changed {
             handle.ring();
         }
     }
@@ -362,7 +397,11 @@ impl Awaited for Turn<'_> {
 
     fn poll(&mut self) -> Result<Option<Taken>, LockError> {
         let Handle { words, place, .. } = self.handle;
-        let attempt = lock::attempt(words, place.lock, self.me, self.manner)?;
+        let mut attempt = lock::attempt(words, place.lock, self.me, self.manner)?;
+        if let Attempt::Refused(state @ State::Forgotten(_)) = attempt {
+            self.handle.settled(state)?;
+            attempt = lock::attempt(words, place.lock, self.me, self.manner)?;
+        }
         // For one look only: what is reserved later is another's.
         self.manner.overrides = false;
         match attempt {
@@ -370,6 +409,7 @@ impl Awaited for Turn<'_> {
             Attempt::Taken { to_repair: true } => return Ok(Some(Taken::ToRepair)),
             Attempt::Refused(State::Abandoned) if !self.manner.repairs => return Err(LockError::OwnerDied),
             Attempt::Refused(State::Poisoned) => return Err(LockError::Poisoned),
+            Attempt::Refused(State::Forgotten(_)) => return Err(LockError::Forgotten),
             Attempt::Refused(state) => self.last = state,
         }
         Ok(None)

@@ -11,7 +11,8 @@ use std::ops::{Deref, DerefMut};
 /// something else, and for those that don't know what the others have in it (`ipc lock`).
 ///
 /// What is made so protects nothing in the segment; what is opened may be a mutex with
-/// whatever value.
+/// whatever value. As nothing can refer to that by this lock, a guard that is forgotten counts
+/// as abandoned when its thread ends.
 #[derive(Debug)]
 pub struct Lock {
     value_bytes: u64,

@@ -44,8 +44,9 @@ use std::{
 /// [`repaired`](Recovery::repaired). If that guard is dropped instead, the lock is poisoned for
 /// good. (The guard isn't within the error, as `std` has it: a mere `?` would drop it.)
 ///
-/// A guard that is forgotten ([`std::mem::forget`]) counts as abandoned when its thread ends,
-/// or the mutex is dropped.
+/// A guard that is forgotten ([`std::mem::forget`]) has the lock as long as something may refer
+/// to the value: it counts as abandoned when the mutex is dropped, or the process ends. When its
+/// thread ends before that, all who want the lock are told: [`LockError::Forgotten`].
 ///
 /// # Waiting
 ///
@@ -95,9 +96,9 @@ impl<T: Plain> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// [`LockError::OwnerDied`], [`LockError::Poisoned`], [`LockError::Recursive`] if this
-    /// thread has it already, [`LockError::Closed`], [`LockError::Corrupt`],
-    /// [`LockError::Forked`], [`LockError::Os`].
+    /// [`LockError::OwnerDied`], [`LockError::Forgotten`], [`LockError::Poisoned`],
+    /// [`LockError::Recursive`] if this thread has it already, [`LockError::Closed`],
+    /// [`LockError::Corrupt`], [`LockError::Forked`], [`LockError::Os`].
     ///
     /// # Blocking
     ///
@@ -212,6 +213,7 @@ impl<T: Plain> sealed::Sealed for Mutex<T> {}
 impl<T: Plain> Primitive for Mutex<T> {
     type Initial = T;
     const FORM: Form = Form::Mutex;
+    const LENDS: bool = size_of::<T>() > 0;
 
     fn layout() -> sealed::Layout {
         sealed::Layout(Described::of::<T>())
@@ -252,7 +254,9 @@ impl<T: Plain> Deref for MutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard is the lock, and borrows what keeps the mapping.
+        // SAFETY: the guard is the lock, and borrows what keeps the mapping. Is it forgotten, the
+        // lock is kept as long as that borrow may last: until the handle is dropped, whether the
+        // thread ends or not (`Handle::lends`).
         unsafe { self.mutex.value.get() }
     }
 }
@@ -260,7 +264,7 @@ impl<T: Plain> Deref for MutexGuard<'_, T> {
 impl<T: Plain> DerefMut for MutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the guard is the lock, borrows what keeps the mapping, and is borrowed alone.
+        // SAFETY: as in `deref`, and the guard is borrowed alone.
         unsafe { self.mutex.value.get_mut() }
     }
 }

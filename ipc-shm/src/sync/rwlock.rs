@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ring::{
         lock::{self, Owner},
-        readers::{self, Entered},
+        readers::{self, Entered, Reading},
         troubled,
     },
     wait::{Awaited, Waiting},
@@ -129,8 +129,8 @@ impl<T: Plain> RwLock<T> {
             Ok(Entered::Accepted) => self.handle.ring(),
             Err(_) => self.enter_slowly(me, wait)?,
         }
-        begin_read(self.handle.key());
-        Ok(ReadGuard { lock: self, me, unsendable: PhantomData })
+        let is_noted = begin_read(self.handle.key());
+        Ok(ReadGuard { lock: self, me, is_noted, unsendable: PhantomData })
     }
 
     #[cold]
@@ -254,6 +254,7 @@ impl<T: Plain> sealed::Sealed for RwLock<T> {}
 impl<T: Plain> Primitive for RwLock<T> {
     type Initial = T;
     const FORM: Form = Form::RwLock;
+    const LENDS: bool = size_of::<T>() > 0;
 
     fn layout() -> sealed::Layout {
         sealed::Layout(Described::of::<T>())
@@ -268,13 +269,16 @@ impl<T: Plain> Primitive for RwLock<T> {
     }
 }
 
-/// The lock, had to read: given back when this is dropped. A guard that is forgotten reads
-/// until its thread ends, or the lock is dropped.
+/// The lock, had to read: given back when this is dropped. One that is forgotten reads until
+/// the lock is dropped, or the process ends; writers are told when its thread ends
+/// ([`LockError::Forgotten`]).
 #[derive(Debug)]
 #[must_use = "the lock is given back when this is dropped"]
 pub struct ReadGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
     me: Owner,
+    /// Whether its thread knows of it, until it has said its last words.
+    is_noted: bool,
     unsendable: PhantomData<*const ()>,
 }
 
@@ -284,7 +288,8 @@ impl<T: Plain> Deref for ReadGuard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the guard is the lock, which keeps writers out, and borrows what keeps the
-        // mapping.
+        // mapping. Is it forgotten, the lock is kept as long as that borrow may last: until the
+        // handle is dropped, whether the thread ends or not (`Handle::lends`).
         unsafe { self.lock.value.get() }
     }
 }
@@ -294,9 +299,8 @@ impl<T: Plain> Drop for ReadGuard<'_, T> {
     fn drop(&mut self) {
         let handle = &self.lock.handle;
         if handle.is_ours() {
-            end_read(handle.key());
-            readers::leave(&handle.words, &handle.place.shares, self.me);
-            handle.ring();
+            let is_late = !end_read(handle.key()) && self.is_noted;
+            handle.leave(self.me, is_late);
         }
     }
 }
@@ -316,14 +320,15 @@ impl<T: Plain> Deref for WriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the guard is the lock, and borrows what keeps the mapping.
+        // SAFETY: the guard is the lock, forgotten or not, and borrows what keeps the mapping.
         unsafe { self.lock.value.get() }
     }
 }
 
 impl<T: Plain> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the guard is the lock, borrows what keeps the mapping, and is borrowed alone.
+        // SAFETY: the guard is the lock, forgotten or not, borrows what keeps the mapping, and is
+        // borrowed alone.
         unsafe { self.lock.value.get_mut() }
     }
 }
@@ -369,8 +374,9 @@ impl Awaited for Entering<'_> {
             }
             self.handle.ring();
         }
-        match state {
+        match self.handle.settled(state)? {
             lock::State::Abandoned => return Err(LockError::OwnerDied),
+            lock::State::Forgotten(_) => return Err(LockError::Forgotten),
             lock::State::Poisoned => return Err(LockError::Poisoned),
             lock::State::Held(writer) => self.writer = Some(writer),
             lock::State::Free | lock::State::Reserved => {}
@@ -397,17 +403,29 @@ struct Emptying<'a> {
     from: u32,
 }
 
+impl Emptying<'_> {
+    fn look(&mut self) -> Result<Option<Reading>, LockError> {
+        let reading = readers::reading(&self.handle.words, &self.handle.place.shares, self.from)?;
+        self.from = reading.map_or(self.from, |reading| reading.id);
+        Ok(reading)
+    }
+}
+
 impl Awaited for Emptying<'_> {
     type Answer = ();
     type Error = LockError;
 
     fn poll(&mut self) -> Result<Option<()>, LockError> {
-        match readers::reading(&self.handle.words, &self.handle.place.shares, self.from)? {
+        let mut reading = self.look()?;
+        if reading.is_some_and(|reading| reading.forgotten) {
+            // By one that may be dead.
+            self.look_around()?;
+            reading = self.look()?;
+        }
+        match reading {
             None => Ok(Some(())),
-            Some(id) => {
-                self.from = id;
-                Ok(None)
-            }
+            Some(reading) if reading.forgotten => Err(LockError::Forgotten),
+            Some(_) => Ok(None),
         }
     }
 

@@ -158,7 +158,7 @@ impl State {
             }
             Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), &window)
         })?;
-        Handle::new(attachment)
+        Handle::new(attachment, P::LENDS)
     }
 
     fn make<P: Primitive>(&self, name: &ChannelName, made: &Made) -> Result<Arc<Handle>, ChannelError> {
@@ -184,7 +184,7 @@ impl State {
         contents.push((segment_layout.data, &made.value));
         let anchored =
             segment::create_with(&self.namespace.place(name), &settings, &contents, &Window::open())?;
-        Handle::new(anchored.attach(Role::User, Seat::Any)?)
+        Handle::new(anchored.attach(Role::User, Seat::Any)?, P::LENDS)
     }
 }
 
@@ -207,6 +207,11 @@ pub trait Primitive: Sized + sealed::Sealed {
 
     #[doc(hidden)]
     const FORM: Form;
+
+    /// Whether who has it refers to what is in the segment, and may do so by what outlives its
+    /// thread.
+    #[doc(hidden)]
+    const LENDS: bool = false;
 
     /// Whether it doesn't look at the value.
     #[doc(hidden)]

@@ -36,7 +36,8 @@ fn enlist() -> u32 {
     number
 }
 
-/// What a thread leaves is given up when it ends: only a guard that was forgotten can be.
+/// What is to be said when a thread ends and has something still, by a guard that was forgotten
+/// or that is in another thread-local.
 struct LastWords {
     /// The handles that this thread reads by, once for each time. Here, since thread-locals of
     /// their own would be gone before.
@@ -51,20 +52,21 @@ impl Drop for LastWords {
     }
 }
 
-/// This thread reads by that handle.
-pub(super) fn begin_read(key: u64) {
+/// This thread reads by that handle. False if its last words are said.
+pub(super) fn begin_read(key: u64) -> bool {
     number();
-    let _ = LAST_WORDS.try_with(|words| words.reads.borrow_mut().push(key));
+    LAST_WORDS.try_with(|words| words.reads.borrow_mut().push(key)).is_ok()
 }
 
-/// It does so once less.
-pub(super) fn end_read(key: u64) {
-    let _ = LAST_WORDS.try_with(|words| {
+/// It does so once less. False if its last words are said.
+pub(super) fn end_read(key: u64) -> bool {
+    let ended = LAST_WORDS.try_with(|words| {
         let mut reads = words.reads.borrow_mut();
         if let Some(at) = reads.iter().rposition(|&read| read == key) {
             reads.swap_remove(at);
         }
     });
+    ended.is_ok()
 }
 
 /// Whether this thread reads by one of these handles.

@@ -15,6 +15,7 @@ use ipc_shm::{
 use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
+    thread,
     time::Duration,
 };
 
@@ -40,11 +41,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scene("mutex, takes what is reserved for it", take_reserved),
         scene("mutex, after one that died", after_a_dead_owner).varying(),
         scene("mutex, gives up after one that died", give_up_repair).varying(),
+        scene("mutex, a thread forgets it", forgets),
         scene("mutex, comes", comes::<Pair>),
         scene("mutex, goes", goes),
         scene("mutex, is made", is_made).varying(),
         scene("rwlock, reads", |stage| rwlock(stage, read)).short(),
         scene("rwlock, writes", |stage| rwlock(stage, write)),
+        scene("rwlock, a reader forgets it", reader_forgets),
         scene("rwlock, reads in vain", read_in_vain).varying(),
         scene("rwlock, writes in vain", write_in_vain).varying(),
         scene("rwlock, reads what is reserved", read_reserved),
@@ -303,6 +306,53 @@ fn goes(stage: &Stage) {
     assert!(matches!(mutex.lock_timeout(HANG), Err(LockError::OwnerDied)));
     assert_sound(&mutex);
     drop(mutex);
+    end(stage);
+}
+
+/// A thread of the victim ends with something, and others meet it.
+fn in_a_thread<T: Sync>(what: &T, act: fn(&T)) -> Act {
+    let ended = thread::scope(|scope| scope.spawn(|| act(what)).join());
+    ended.map_err(|_| "a thread panicked".into())
+}
+
+/// Leaves a stack for the victim's thread, so that it maps none of its own.
+fn leave_a_stack() {
+    thread::spawn(|| {}).join().expect("it does nothing");
+}
+
+fn forgets(stage: &Stage) {
+    let mutex = create::<Pair>(stage, [0; 2]);
+    leave_a_stack();
+    stage.victim(
+        || open_pair(stage),
+        |mutex| {
+            in_a_thread(mutex, forget_lock)?;
+            match mutex.lock().map(drop) {
+                Err(LockError::Forgotten) => Ok(()),
+                other => Err(format!("{other:?}").into()),
+            }
+        },
+    );
+    assert_sound(&mutex);
+    drop(mutex);
+    end(stage);
+}
+
+fn reader_forgets(stage: &Stage) {
+    let lock = create::<RwLock<[u64; 2]>>(stage, [0; 2]);
+    leave_a_stack();
+    stage.victim(
+        || open_lock(stage),
+        |lock| {
+            in_a_thread(lock, |lock| std::mem::forget(lock.read()))?;
+            match lock.write().map(drop) {
+                Err(LockError::Forgotten) => Ok(()),
+                other => Err(format!("{other:?}").into()),
+            }
+        },
+    );
+    assert_usable(&lock);
+    drop(lock);
     end(stage);
 }
 
