@@ -4,6 +4,7 @@ use super::{
     Form, LockError, Primitive, State,
     handle::{Handle, How},
     space::sealed::{self, Part},
+    voice::Voice,
 };
 use crate::{
     ring::{memory::Memory, state, troubled},
@@ -18,13 +19,17 @@ use std::{
 /// A point where so many threads, of whatever processes, wait for each other, over and over.
 ///
 /// It counts the living: one that dies while it waits hasn't arrived, and the others wait for
-/// somebody to come in its place. One whose time is up takes its arrival back.
+/// somebody to come in its place. One whose time is up takes its arrival back. Who comes last
+/// asks the kernel by the barrier's name who lives; when that can't be told, it gets an error,
+/// and hasn't arrived.
 ///
 /// Arrivals are counted one at a time: while a process is *stopped* in the few instructions of
 /// that, everybody else waits for it, beyond a deadline of theirs.
 #[derive(Debug)]
 pub struct Barrier {
     how: How,
+    /// Before the handle: its place is free when it is silent.
+    _voice: Voice,
     handle: Arc<Handle>,
 }
 
@@ -116,18 +121,32 @@ impl Barrier {
         let generation = self.generation();
         self.put(id, generation, 1)?;
         let parties = self.handle.words.load(self.handle.place.own[0], Ordering::Relaxed);
-        if self.arrivals(generation) >= parties {
-            let looked = self.handle.look_around(None).or_else(troubled::<LockError>);
-            // Who isn't told that it has arrived hasn't.
-            looked.or_else(|error| self.put(id, generation, -1).and(Err(error)))?;
-        }
-        if self.arrivals(generation) < parties {
+        let are_all = self.are_all(generation, parties);
+        // Who isn't told that it has arrived hasn't.
+        if !are_all.or_else(|error| self.put(id, generation, -1).and(Err(error)))? {
             return Ok(Arrived::In(generation));
         }
         // Release: pairs with the Acquire in `generation`.
         let next = generation.wrapping_add(1);
         self.handle.words.store(self.handle.place.own[1], next, Ordering::Release);
         Ok(Arrived::Last)
+    }
+
+    /// Whether all have arrived and live.
+    fn are_all(&self, generation: u64, parties: u64) -> Result<bool, LockError> {
+        let ids = || self.handle.place.shares.ids();
+        let arrivals =
+            |ids: &mut dyn Iterator<Item = u32>| -> u64 { ids.map(|id| self.arrivals(id, generation)).sum() };
+        if arrivals(&mut ids()) < parties {
+            return Ok(false);
+        }
+        let living = Voice::heard(&self.handle, ids().filter(|&id| self.arrivals(id, generation) > 0))?;
+        // Once more: those of the dead are gone by now wherever somebody else is heard.
+        if arrivals(&mut living.into_iter()) >= parties {
+            return Ok(true);
+        }
+        self.handle.look_around(None).or_else(troubled::<LockError>)?;
+        Ok(false)
     }
 
     /// Takes an arrival back, unless the barrier has opened since.
@@ -138,7 +157,7 @@ impl Barrier {
     fn put(&self, id: u32, generation: u64, change: i64) -> Result<(), LockError> {
         let Handle { words, place, .. } = &*self.handle;
         let at = place.shares.count(id);
-        let arrived = state::arrivals(words.load(at, Ordering::Relaxed), generation);
+        let arrived = self.arrivals(id, generation);
         match arrived.checked_add_signed(change) {
             Some(arrived @ 0..=MOST) => {
                 words.store(at, state::share_of_arrivals(arrived, generation), Ordering::Relaxed);
@@ -148,10 +167,10 @@ impl Barrier {
         }
     }
 
-    fn arrivals(&self, generation: u64) -> u64 {
+    /// How many of a participant have arrived.
+    fn arrivals(&self, id: u32, generation: u64) -> u64 {
         let Handle { words, place, .. } = &*self.handle;
-        let shares = place.shares.ids().map(|id| words.load(place.shares.count(id), Ordering::Relaxed));
-        shares.map(|share| state::arrivals(share, generation)).sum()
+        state::arrivals(words.load(place.shares.count(id), Ordering::Relaxed), generation)
     }
 
     fn generation(&self) -> u64 {
@@ -185,7 +204,7 @@ impl Primitive for Barrier {
     }
 
     fn of(Part(handle): Part) -> Result<Self, ChannelError> {
-        Ok(Self { how: How::default(), handle })
+        Ok(Self { how: How::default(), _voice: Voice::raise(&handle)?, handle })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ring::Corrupt;
 use ipc_core::{ChannelError, OsError, Unready};
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io};
 
 /// Why a lock, a permit or a value was not had. Nothing is held then.
 #[derive(Debug)]
@@ -110,6 +110,9 @@ impl From<ChannelError> for LockError {
             ChannelError::Os(error) => Self::Os(error),
             ChannelError::Forked => Self::Forked,
             ChannelError::NotFound => Self::Closed,
+            ChannelError::NotPermitted(what) => {
+                Self::Os(OsError::new("open", io::Error::new(io::ErrorKind::PermissionDenied, what)))
+            }
             other => Self::Corrupt(other.to_string()),
         }
     }

@@ -54,6 +54,7 @@ mod shared;
 mod space;
 mod thread;
 mod value;
+mod voice;
 
 pub use arena::{Arena, ArenaError, Heap, List, Map, Offset};
 pub use barrier::Barrier;

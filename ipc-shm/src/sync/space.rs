@@ -158,7 +158,7 @@ impl State {
             }
             Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), &window)
         })?;
-        Handle::new(attachment, P::LENDS)
+        Handle::new(attachment, place, P::LENDS)
     }
 
     fn make<P: Primitive>(&self, name: &ChannelName, made: &Made) -> Result<Arc<Handle>, ChannelError> {
@@ -182,9 +182,9 @@ impl State {
         let own = crate::ring::state::Place::of(&segment_layout).own;
         contents.extend(own.iter().zip(&words).map(|(at, word)| (*at as u64, &word[..])));
         contents.push((segment_layout.data, &made.value));
-        let anchored =
-            segment::create_with(&self.namespace.place(name), &settings, &contents, &Window::open())?;
-        Handle::new(anchored.attach(Role::User, Seat::Any)?, P::LENDS)
+        let place = self.namespace.place(name);
+        let anchored = segment::create_with(&place, &settings, &contents, &Window::open())?;
+        Handle::new(anchored.attach(Role::User, Seat::Any)?, place, P::LENDS)
     }
 }
 
