@@ -254,14 +254,13 @@ pub(crate) fn withdraw(memory: &impl Memory, place: Place, me: Owner) {
     }
 }
 
-/// Whether this thread has it, forgotten or not.
+/// Whether this thread has it.
 #[inline]
 pub(crate) fn is_held_by(memory: &impl Memory, place: Place, me: Owner) -> bool {
-    let word = memory.load(place.word, Relaxed);
-    word == me.word() || word == me.forgotten()
+    memory.load(place.word, Relaxed) == me.word()
 }
 
-/// Gives back a lock that is ours. Whoever waits is to be woken.
+/// Gives back a lock that is ours, forgotten or not. Whoever waits is to be woken.
 #[inline]
 pub(crate) fn give_back(memory: &impl Memory, place: Place) {
     if memory.load(place.since, Relaxed) != 0 {

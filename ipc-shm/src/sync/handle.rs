@@ -209,9 +209,9 @@ impl Handle {
         self.ring();
     }
 
-    /// Gives back the lock, which is ours; or was: a guard in a thread-local may be dropped when
-    /// its thread has said its last words, and then a lock that lends nothing is another one's
-    /// matter.
+    /// Gives back the lock, which is ours, forgotten or not; or was: a guard in a thread-local may
+    /// be dropped when its thread has said its last words, and then a lock that lends nothing is
+    /// another one's matter.
     #[inline]
     pub(super) fn give_back(&self) {
         if self.is_mine() {
@@ -220,9 +220,11 @@ impl Handle {
         }
     }
 
+    /// Whether this thread, which has a guard, has the lock.
     #[inline]
-    fn is_mine(&self) -> bool {
-        lock::is_held_by(&self.words, self.place.lock, self.this_thread())
+    pub(super) fn is_mine(&self) -> bool {
+        // What lends is never taken away.
+        self.lends || lock::is_held_by(&self.words, self.place.lock, self.this_thread())
     }
 
     /// Gives up the lock, which is ours, in disorder.
