@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Arena, Child, PATIENCE, say, serve, told};
-use ipc_shm::sync::{Lock, LockError, Mutex, MutexGuard, ReadGuard, RwLock, Shared, State, WriteGuard};
+use ipc_shm::sync::{
+    Lock, LockError, Mutex, MutexGuard, ReadGuard, RwLock, Shared, SharedGuard, State, WriteGuard,
+};
 use rstest::rstest;
 use std::{cell::RefCell, fmt::Debug, mem, sync::mpsc, thread, time::Duration};
 
@@ -276,6 +278,28 @@ fn who_locks_when_its_thread_has_nothing_more_to_say_gives_back_what_it_has() {
         Late(mutex, lock)
     });
     assert_eq!((*mutex.lock().unwrap(), *lock.write().unwrap()), (1, 1));
+}
+
+/// Commits when all else of its thread is over.
+struct LateCommit(Option<SharedGuard<'static, u64>>, mpsc::Sender<Result<(), LockError>>);
+
+impl Drop for LateCommit {
+    fn drop(&mut self) {
+        let mut guard = self.0.take().unwrap();
+        *guard = 7;
+        self.1.send(guard.commit()).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_committed_by_a_thread_whose_turn_others_have_already() {
+    let arena = Arena::new();
+    let shared = Box::leak(Box::new(state(&arena).create::<Shared<u64>>("x", || 0).unwrap()));
+    let mut other = state(&arena).open::<Shared<u64>>("x").unwrap();
+    let (committed, answer) = mpsc::channel();
+    keep_beyond_the_end!(LateCommit, LateCommit(Some(shared.lock().unwrap()), committed));
+    assert_owner_died(answer.recv().unwrap());
+    assert_eq!(*other.read().unwrap(), 0);
 }
 
 #[test]

@@ -29,6 +29,11 @@
 //! and not before. Pids and time-outs decide nothing, so it works across pid namespaces, and one
 //! that is stopped is never taken for dead. Who waits looks every 5 ms.
 //!
+//! A thread that ends while its process lives gives up what it has only if nothing can refer to
+//! it any more. A guard that was forgotten may have lent a reference to another thread: then the
+//! others get [`LockError::Forgotten`], and the lock when that process has dropped what it had
+//! opened, or is gone.
+//!
 //! # What can be shared
 //!
 //! Values are [`Plain`]: any bytes are one, they have no padding and no pointers. So what a

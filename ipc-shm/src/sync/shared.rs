@@ -222,11 +222,16 @@ impl<T: Plain + Clone> SharedGuard<'_, T> {
     ///
     /// # Errors
     ///
-    /// [`LockError::Forked`] in a forked child; [`LockError::Corrupt`].
+    /// [`LockError::Forked`] in a forked child; [`LockError::Corrupt`];
+    /// [`LockError::OwnerDied`] if its thread is as good as ended: it was kept in a thread-local,
+    /// and others go on already.
     pub fn commit(self) -> Result<(), LockError> {
         let Shared { copy, handle, .. } = &mut *self.shared;
         if !handle.is_ours() {
             return Err(LockError::Forked);
+        }
+        if !handle.is_mine() {
+            return Err(LockError::OwnerDied);
         }
         let value = copy.value.as_ref().expect("read when the lock was taken").as_bytes();
         let mut writer = Writer::attach(&handle.words, copy.geometry)?;
