@@ -86,9 +86,9 @@ impl fmt::Display for Condition {
         match self {
             Self::Free => f.write_str("free"),
             Self::Held => f.write_str("held"),
-            Self::Forgotten => f.write_str(
-                "forgotten: a thread that had it has ended, and its process neither gave it back nor closed it",
-            ),
+            Self::Forgotten => {
+                f.write_str("forgotten: a thread that had it has ended, and its process still has it open")
+            }
             Self::Abandoned => f.write_str("abandoned: its owner died, and nobody has repaired it yet"),
             Self::Poisoned => f.write_str("poisoned: its owner died, and it was given up without repair"),
             Self::Damaged => f.write_str("corrupt"),

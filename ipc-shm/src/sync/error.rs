@@ -55,7 +55,7 @@ impl fmt::Display for LockError {
                 "its owner died and may have left it half changed: repair it (`lock_or_repair`) or remove it",
             ),
             Self::Forgotten => f.write_str(
-                "a thread that had it has ended and not given it back: nobody gets it until its process drops it or ends",
+                "a thread ended without giving it back: nobody gets it until its process drops it or ends",
             ),
             Self::Poisoned => {
                 f.write_str("it is poisoned: its owner died, and it was given up without repair: remove it")

@@ -1,11 +1,9 @@
 //! Threads by number, what each one reads, and what happens when one ends.
 
 use super::handle;
-use crate::sys::fork::Window;
-use parking_lot::Mutex;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 thread_local! {
@@ -14,38 +12,44 @@ thread_local! {
         const { LastWords { reads: RefCell::new(Vec::new()) } };
 }
 
-/// Numbers are given to this one. Those beyond are for threads that lock when their last words
-/// are said: nobody would hear when they are free again, so they go round.
-const MOST: u32 = u32::MAX / 2;
+/// The most threads that a process has at once: what Linux has numbers for.
+const MOST: u32 = 1 << 22;
 
-/// Only used within a fork window: no child inherits it locked.
-static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { last: 0, last_late: 0, living: BTreeSet::new() });
+/// Which numbers threads have that have still to say their last words: a bit for each, from 1 on.
+/// No lock, which a forked child could inherit; what its parent's other threads had stays taken.
+static TAKEN: [AtomicU64; MOST as usize / 64] = [const { AtomicU64::new(0) }; MOST as usize / 64];
 
-struct Numbers {
-    last: u32,
-    last_late: u32,
-    /// The numbers of threads that have still to say their last words.
-    living: BTreeSet<u32>,
+/// The number that was tried last.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+/// A number's bit, and the word that has it.
+fn bit_of(number: u32) -> (&'static AtomicU64, u64) {
+    let index = number - 1;
+    (&TAKEN[index as usize / 64], 1 << (index % 64))
 }
 
-impl Numbers {
-    fn with<R>(act: impl FnOnce(&mut Self) -> R) -> R {
-        let _window = Window::open();
-        act(&mut NUMBERS.lock())
-    }
+/// Takes a number that nobody has. Whoever locks when its last words are said has one beyond,
+/// which come round again: nobody would hear when it is free.
+fn take(is_late: bool) -> u32 {
+    static LAST_LATE: AtomicU32 = AtomicU32::new(0);
+    let next = |_| {
+        let number = LAST.fetch_add(1, Ordering::Relaxed) % MOST + 1;
+        let (taken, bit) = bit_of(number);
+        // Acquire: pairs with the Release in `give_back`.
+        let order = Ordering::Acquire;
+        (taken.fetch_or(bit, order) & bit == 0).then_some(number)
+    };
+    let free = if is_late { None } else { (0..MOST).find_map(next) };
+    free.unwrap_or_else(|| MOST + 1 + LAST_LATE.fetch_add(1, Ordering::Relaxed) % (u32::MAX - MOST))
+}
 
-    fn take(&mut self) -> u32 {
-        loop {
-            self.last = self.last % MOST + 1;
-            if self.living.insert(self.last) {
-                return self.last;
-            }
-        }
-    }
-
-    fn take_late(&mut self) -> u32 {
-        self.last_late = self.last_late % MOST + 1;
-        MOST + self.last_late
+/// Another thread may have this number.
+fn give_back(number: u32) {
+    if number <= MOST {
+        let (taken, bit) = bit_of(number);
+        // Release: pairs with the Acquire in `take`.
+        let order = Ordering::Release;
+        taken.fetch_and(!bit, order);
     }
 }
 
@@ -62,8 +66,8 @@ pub(super) fn number() -> u32 {
 #[cold]
 fn enlist() -> u32 {
     // Whoever locks in the destructor of another thread-local may come too late for this.
-    let will_say = LAST_WORDS.try_with(|_| ()).is_ok();
-    let number = Numbers::with(if will_say { Numbers::take } else { Numbers::take_late });
+    let is_late = LAST_WORDS.try_with(|_| ()).is_err();
+    let number = take(is_late);
     NUMBER.set(number);
     number
 }
@@ -83,7 +87,7 @@ impl Drop for LastWords {
         let number = NUMBER.replace(0);
         handle::thread_ends(number, &self.reads.take());
         // Last: from here on, another one may have it.
-        Numbers::with(|numbers| numbers.living.remove(&number));
+        give_back(number);
     }
 }
 
@@ -124,8 +128,8 @@ mod tests {
         let guard = mutex.lock().unwrap();
         let mine = number();
         thread::scope(|scope| {
-            for last in [mine - 1, MOST] {
-                Numbers::with(|numbers| numbers.last = last);
+            for last in [mine - 1, u32::MAX] {
+                LAST.store(last, Ordering::Relaxed);
                 scope
                     .spawn(|| assert!(matches!(mutex.try_lock(), Err(LockError::WouldBlock))))
                     .join()
