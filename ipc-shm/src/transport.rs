@@ -55,17 +55,16 @@ impl Namespace {
     pub(crate) fn create(&self, name: &ChannelName, config: &ShmConfig) -> Result<Anchored, ChannelError> {
         let settings = config.settings(ident::page_size_bytes()?)?;
         let place = self.place(name);
-        let window = Window::open();
-        segment::create(&place, &settings, &window)
+        segment::create(&place, &settings, &mut Window::open())
     }
 
     /// Opens a channel, of this kind if one is given.
     pub(crate) fn open(&self, name: &ChannelName, kind: Option<Kind>) -> Result<Anchored, ChannelError> {
         let config = kind.map_or_else(ShmConfig::new, |kind| ShmConfig::new().kind(kind));
         let place = self.place(name);
-        let window = Window::open();
-        let opened = segment::open(&place, &window)?;
-        Self::checked(place, opened, &config, &window)
+        let mut window = Window::open();
+        let opened = segment::open(&place, &mut window)?;
+        Self::checked(place, opened, &config, &mut window)
     }
 
     /// Opens a channel that is as `config` says, or makes it.
@@ -76,10 +75,10 @@ impl Namespace {
     ) -> Result<Anchored, ChannelError> {
         let settings = config.settings(ident::page_size_bytes()?);
         let place = self.place(name);
-        let window = Window::open();
+        let mut window = Window::open();
         loop {
-            match segment::open(&place, &window) {
-                Ok(opened) => return Self::checked(place, opened, config, &window),
+            match segment::open(&place, &mut window) {
+                Ok(opened) => return Self::checked(place, opened, config, &mut window),
                 Err(ChannelError::NotFound) => {}
                 Err(error) => return Err(error),
             }
@@ -90,7 +89,7 @@ impl Namespace {
                 }
                 Err(_) => return Err(ChannelError::NotFound),
             };
-            match segment::create(&place, settings, &window) {
+            match segment::create(&place, settings, &mut window) {
                 // Somebody was faster: theirs is as good.
                 Err(ChannelError::AlreadyExists) => {}
                 answer => return answer,
@@ -102,7 +101,7 @@ impl Namespace {
         place: Place,
         opened: Opened,
         config: &ShmConfig,
-        window: &Window,
+        window: &mut Window,
     ) -> Result<Anchored, ChannelError> {
         let checked = ident::page_size_bytes()
             .map_err(ChannelError::from)
@@ -125,7 +124,7 @@ impl Namespace {
 
     pub(crate) fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
         let place = self.place(name);
-        spawning::while_in_use(|| segment::remove(&place, &Window::open()))
+        spawning::while_in_use(|| segment::remove(&place, &mut Window::open()))
     }
 
     pub(crate) fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
@@ -162,12 +161,14 @@ impl Namespace {
 
     pub(crate) fn gc(&self) -> Result<Vec<(ChannelName, Verdict)>, ChannelError> {
         let names = self.list()?.into_iter();
-        Ok(names.map(|name| (name.clone(), segment::collect(&self.place(&name), &Window::open()))).collect())
+        Ok(names
+            .map(|name| (name.clone(), segment::collect(&self.place(&name), &mut Window::open())))
+            .collect())
     }
 
     pub(crate) fn recover(&self, name: &ChannelName) -> Result<(), ChannelError> {
         let place = self.place(name);
-        spawning::while_in_use(|| segment::recover(&place, &Window::open()))
+        spawning::while_in_use(|| segment::recover(&place))
     }
 
     pub(crate) fn place(&self, name: &ChannelName) -> Place {
@@ -497,14 +498,20 @@ impl<K> From<Anchored> for ChannelOf<K> {
 /// The methods that every open channel has.
 macro_rules! open_channel {
     () => {
-        /// Returns when all that was sent and released before is on the disk, where the
-        /// channel's directory is on one. Without it, that survives everybody's death and an
-        /// orderly shutdown, not a power loss.
+        /// Returns when all that was sent and released before is on the disk, and the channel's
+        /// name, where its directory is on one. Without it, that survives everybody's death and
+        /// an orderly shutdown, not a power loss.
         ///
         /// # Errors
         ///
         /// [`ChannelError::NotFound`] if the channel was removed meanwhile, and what the disk
-        /// reports.
+        /// reports. It does so once; from then on it is [`ChannelError::Unrecovered`], whoever
+        /// asks, until that is accepted by [`Shm::recover`](crate::Shm::recover): something
+        /// that was sent is in memory only.
+        ///
+        /// # Blocking
+        ///
+        /// As long as the disk takes. No other thread is kept waiting by it.
         pub fn sync(&self) -> Result<(), ChannelError> {
             self.anchor.0.sync()
         }

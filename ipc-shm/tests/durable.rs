@@ -3,14 +3,17 @@
 
 mod common;
 
-use common::{Arena, Child, name, say, serve, told, write_at};
+use common::{Arena, Child, forbid, name, refuse, say, serve, told, trace, write_at};
 use ipc_shm::{Channel, ChannelError, Kind, Receiver, RecvError, Sender, Shm, ShmConfig, Transport, Wait};
+use nix::{errno::Errno, libc};
 use rstest::rstest;
 use std::{
-    env, fs,
+    env, fs, mem,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
 
 #[test]
@@ -23,6 +26,13 @@ fn this_binary_is_its_own_child() {
                 tx.send(b"from before").unwrap();
                 say("in use");
                 told();
+            }
+            // Ends where something is to be brought to the disk.
+            "come" => {
+                forbid(SAVING);
+                let sender = channel.sender().unwrap();
+                say("nothing is to be brought to the disk");
+                mem::forget((sender, channel));
             }
             other => panic!("no such child: {other}"),
         }
@@ -67,6 +77,8 @@ fn reboot(file: &Path) {
     const MARK: u64 = 1024;
     write_at(file, MARK, &[0xee; 16]);
 }
+
+const SAVING: &[libc::c_long] = &[libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_msync];
 
 fn config(kind: Kind) -> ShmConfig {
     ShmConfig::new().kind(kind).capacity_bytes(64 << 10)
@@ -182,6 +194,102 @@ fn who_syncs_a_channel_that_was_removed_is_told_so(
     fs::remove_file(file).unwrap();
     let _other = replaced.then(|| shm.create(&name("x"), &config(kind)).unwrap());
     assert!(matches!(channel.sync(), Err(ChannelError::NotFound)));
+}
+
+/// What one that was killed has written may not be there after a power loss.
+#[test]
+fn who_comes_after_one_that_was_killed_sees_to_it_that_the_mark_is_on_the_disk() {
+    let disk = Disk::new();
+    drop(disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap());
+    for _ in 0..2 {
+        let mut killed = Child::spawn("come", &[disk.path()]);
+        assert_eq!(killed.ended().signal(), Some(libc::SIGSYS), "it stores what the mark doesn't cover");
+    }
+    let channel = disk.shm().open(&name("x")).unwrap();
+    let _sender = channel.sender().unwrap();
+    // And once is enough.
+    let mut another = Child::spawn("come", &[disk.path()]);
+    another.says("nothing is to be brought to the disk");
+    another.ends_well();
+}
+
+#[test]
+fn what_a_channel_begins_with_is_covered_by_the_mark_until_it_is_on_the_disk() {
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    // As if the machine went down: nobody leaves.
+    mem::forget(channel);
+    reboot(&disk.file());
+    let answer = disk.shm().open(&name("x")).map(drop);
+    assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+}
+
+#[test]
+fn to_sync_a_channel_is_to_bring_its_name_to_the_disk_too() {
+    let disk = Disk::new();
+    let synced = trace::synced_by(
+        || disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap(),
+        |channel| {
+            channel.sync().unwrap();
+            mem::forget(channel);
+        },
+    );
+    for path in [&disk.file(), &disk.0] {
+        assert!(synced.contains(path), "{synced:?}");
+    }
+}
+
+/// Does it in a thread to which the disk reports errors.
+fn failing(act: impl FnOnce() + Send) {
+    let act = || {
+        refuse(SAVING, Errno::EIO as i32);
+        act();
+    };
+    thread::scope(|scope| scope.spawn(act).join().unwrap());
+}
+
+#[test]
+fn what_could_not_be_written_once_is_not_said_to_be_on_the_disk_later() {
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    let mut tx = channel.sender().unwrap();
+    tx.send(b"lost").unwrap();
+    failing(|| assert!(matches!(channel.sync(), Err(ChannelError::Os(_)))));
+    // The system takes it for done.
+    let answer = channel.sync();
+    assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+    drop((tx, channel));
+    let channel = disk.shm().open(&name("x")).unwrap();
+    assert_eq!(&*channel.receiver().unwrap().try_recv().unwrap(), b"lost", "the machine is up");
+    drop(channel);
+    reboot(&disk.file());
+    let answer = disk.shm().open(&name("x")).map(drop);
+    assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+    disk.shm().recover(&name("x")).unwrap();
+    disk.shm().open(&name("x")).unwrap().sync().unwrap();
+}
+
+#[rstest]
+fn who_is_told_of_an_error_that_is_told_once_has_all_others_know(
+    #[values("who comes", "who goes")] told: &str,
+) {
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    match told {
+        "who comes" => {
+            failing(|| assert!(matches!(channel.sender().map(drop), Err(ChannelError::Os(_)))));
+            drop(channel);
+        }
+        _ => {
+            let tx = channel.sender().unwrap();
+            failing(move || drop((tx, channel)));
+        }
+    }
+    // Those after it leave in good order.
+    drop(disk.shm().open(&name("x")).unwrap().sender().unwrap());
+    reboot(&disk.file());
+    let answer = disk.shm().open(&name("x")).map(drop);
+    assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
 }
 
 #[test]

@@ -13,12 +13,12 @@ use ipc_shm::{
     RecvError, Role, SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait,
 };
 use nix::{
-    fcntl::{FcntlArg, fcntl},
+    fcntl::{FcntlArg, Flock, FlockArg, fcntl},
     libc,
 };
 use rstest::rstest;
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     os::unix::fs::FileExt,
     path::Path,
     process::Command,
@@ -239,6 +239,24 @@ fn a_child_may_open_endpoints_of_its_own() {
     assert_eq!(&*rx.recv_timeout(PATIENCE).unwrap(), b"from the child again");
     child.ends_well();
     drop(channel.sender().expect("the child is gone"));
+}
+
+#[test]
+fn threads_may_fork_while_another_one_waits_for_a_process_that_is_stopped() {
+    let arena = Arena::new();
+    let directory = fs::File::open(arena.path()).unwrap();
+    let _locked = Flock::lock(directory, FlockArg::LockExclusive).expect("nobody has it locked");
+    let shm = arena.shm();
+    let waiting = thread::spawn(move || shm.create(&name("x"), &small()).map(drop));
+    let mut forks = 0;
+    while !waiting.is_finished() {
+        fork_child(|| ()).ends_well();
+        forks += 1;
+    }
+    let answer = waiting.join().unwrap();
+    assert!(matches!(answer, Err(ChannelError::Limit(_))), "{answer:?}");
+    // One or two that came before it waited.
+    assert!(forks > 10, "{forks}");
 }
 
 #[rstest]

@@ -12,11 +12,11 @@ use crate::{
     ring::memory::{Memory, Words},
     sys::{
         fence,
-        file::Identity,
+        file::{Identity, Metadata},
         fork::{self, Window},
         ident,
         lock::{self, Mode},
-        map::{Anchor, Mapping},
+        map::{Anchor, Areas, Mapping},
         notice::Spot,
     },
 };
@@ -58,7 +58,7 @@ impl Anchored {
         if self.generation != fork::generation() {
             return Err(ChannelError::Forked);
         }
-        durable::sync(&self.place, self.header.instance, &Window::open())
+        durable::sync(&self.place, &self.header)
     }
 
     /// An endpoint's own attachment to the same segment.
@@ -67,8 +67,8 @@ impl Anchored {
             return Err(ChannelError::Forked);
         }
         spawning::while_taken(|| {
-            let window = Window::open();
-            let opened = open::open(&self.place, &window)?;
+            let mut window = Window::open();
+            let opened = open::open(&self.place, &mut window)?;
             if opened.header.instance != self.header.instance {
                 // Removed meanwhile, and made anew by somebody else.
                 return Err(ChannelError::NotFound);
@@ -77,7 +77,7 @@ impl Anchored {
                 return Err(ChannelError::Corrupt("its first page changed while it was in use".into()));
             }
             let channel = self.is_here.as_ref().map(Arc::downgrade).unwrap_or_default();
-            Attachment::new(self.place.clone(), opened, role, seat, channel, &window)
+            Attachment::new(self.place.clone(), opened, role, seat, channel, window)
         })
     }
 }
@@ -98,11 +98,11 @@ fn leave(place: &Place, header: &Header, generation: u32, may_be_last: bool) {
         return;
     }
     if header.lifetime == Lifetime::Transient {
-        let reap = || remove::reap(place, header.instance, &Window::open());
+        let reap = || remove::reap(place, header.instance, &mut Window::open());
         spawning::while_nobody_is_seen(|| reap() || !may_be_last);
     }
     if header.is_on_disk {
-        let end_use = || durable::end_use(place, header.instance, &Window::open());
+        let end_use = || durable::end_use(place, header.instance);
         spawning::while_nobody_is_seen(|| end_use() || !may_be_last);
     }
 }
@@ -146,6 +146,42 @@ fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelErro
     }
 }
 
+/// Whether an entry is taken by somebody other than `us` who isn't there any more. What can't be
+/// told now is found by those who wait.
+fn meets_dead(words: &Words, layout: &Layout, file: &File, us: u32) -> bool {
+    let mut taken =
+        layout.ids().filter(|&id| id != us && words.load(layout.entry(id).pid(), Ordering::Relaxed) != 0);
+    taken.any(|id| !lock::is_locked(file, byte_of(id)).unwrap_or(true))
+}
+
+/// A place in a segment, kept by its mapping.
+struct Seated {
+    id: u32,
+    header: Header,
+    metadata: Metadata,
+    areas: Areas,
+    mapping: Arc<Mapping>,
+    /// Whether somebody was dead when we came.
+    met_dead: bool,
+}
+
+impl Seated {
+    /// Takes a place, and lets the descriptor go.
+    fn new(opened: Opened, role: Role, seat: Seat, _window: &Window) -> Result<Self, ChannelError> {
+        let id = take_seat(&opened, role, seat)?;
+        let Opened { file, header, metadata } = opened;
+        let layout = header.layout();
+        let Some(areas) = layout.areas(header.pages) else {
+            return Err(ChannelError::Unsupported(
+                "the channel is larger than this program's address space".into(),
+            ));
+        };
+        let mapping = Arc::new(Mapping::new(&file, areas)?);
+        let met_dead = meets_dead(&Words::new(&mapping), &layout, &file, id);
+        Ok(Self { id, header, metadata, areas, mapping, met_dead })
+    }
+}
+
 /// An endpoint's part in a segment: the byte of its id and the presence byte are locked by a
 /// description of its own, which only the mapping refers to.
 #[derive(Debug)]
@@ -167,38 +203,35 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// Takes part in a segment that was opened.
+    /// Takes part in a segment that was opened within this window.
     pub(crate) fn new(
         place: Place,
         opened: Opened,
         role: Role,
         seat: Seat,
         channel: Weak<()>,
-        _window: &Window,
+        window: Window,
     ) -> Result<Self, ChannelError> {
-        let id = take_seat(&opened, role, seat)?;
-        let layout = opened.header.layout();
-        let Some(areas) = layout.areas(opened.header.pages) else {
-            return Err(ChannelError::Unsupported(
-                "the channel is larger than this program's address space".into(),
-            ));
-        };
-        durable::begin_use(&opened)?;
-        let mapping = Arc::new(Mapping::new(&opened.file, areas)?);
-        let mut attachment = Self {
+        let Seated { id, header, metadata, areas, mapping, met_dead } =
+            Seated::new(opened, role, seat, &window)?;
+        // The mapping keeps the locks, and the rest may take long.
+        drop(window);
+        mapping.make_ready(&areas)?;
+        durable::begin_use(&mapping, &header)?;
+        let layout = header.layout();
+        let attachment = Self {
             mapping: Some(mapping),
             spot: Arc::new(Spot::new(place.path())?),
             place,
             channel,
-            identity: opened.metadata.identity,
-            header: opened.header,
+            identity: metadata.identity,
+            header,
             layout,
             id,
-            met_dead: false,
+            met_dead,
             generation: fork::generation(),
         };
         attachment.sign(role);
-        attachment.met_dead = attachment.meets_dead(&opened.file);
         Ok(attachment)
     }
 
@@ -215,17 +248,6 @@ impl Attachment {
         memory.store(entry.pid(), u64::from(ident::pid()), Ordering::Relaxed);
         // A peer that announced its sleep before this is seen by our next look at its flag.
         atomic::fence(Ordering::SeqCst);
-    }
-
-    /// Whether an entry is taken by somebody who isn't there any more. What can't be told now
-    /// is found by those who wait.
-    fn meets_dead(&self, file: &File) -> bool {
-        let words = self.words();
-        let mut taken = self
-            .layout
-            .ids()
-            .filter(|&id| id != self.id && words.load(self.layout.entry(id).pid(), Ordering::Relaxed) != 0);
-        taken.any(|id| !lock::is_locked(file, byte_of(id)).unwrap_or(true))
     }
 
     /// Whether somebody was dead when we came, and what it left not yet put in order.

@@ -1,8 +1,8 @@
 //! Making a segment: unnamed, allocated, filled, and only then given its name.
 
 use super::{
-    Anchored, FenceMode, Header, PRESENCE_BYTE, Place,
-    file::{lock_directory, refusal},
+    Anchored, FenceMode, Header, PRESENCE_BYTE, Place, durable,
+    file::{Attempt, lock_directory, patiently, refusal},
     open::open_in,
     remove::turn_away,
 };
@@ -20,7 +20,11 @@ use crate::{
 use ipc_core::{ChannelError, OsError};
 
 /// Makes a segment, whole, and gives it its name.
-pub(crate) fn create(place: &Place, settings: &Settings, window: &Window) -> Result<Anchored, ChannelError> {
+pub(crate) fn create(
+    place: &Place,
+    settings: &Settings,
+    window: &mut Window,
+) -> Result<Anchored, ChannelError> {
     create_with(place, settings, &[], window)
 }
 
@@ -29,7 +33,7 @@ pub(crate) fn create_with(
     place: &Place,
     settings: &Settings,
     contents: &[(u64, &[u8])],
-    window: &Window,
+    window: &mut Window,
 ) -> Result<Anchored, ChannelError> {
     let directory = place.home.open_or_make()?;
     // What a dead transient channel left is swept away; anything else is in the way.
@@ -42,20 +46,19 @@ pub(crate) fn create_with(
         // What squats on the name is no channel that one could use instead.
         Err(error) => return Err(error),
     }
-    let mut made = make(&directory, place).map_err(|error| match error {
+    let (mut made, presence) = make(&directory, place, window).map_err(|error| match error {
         ChannelError::NotFound => ChannelError::InvalidConfig(format!(
             "no files can be made in {}: set IPC_DIR to another directory",
             place.directory().display()
         )),
         other => other,
     })?;
-    let answer = fill(&made, place, settings, contents).and_then(|header| {
-        // Nothing may fail once it has its name.
-        let anchor = Anchor::new(&made.file, header.page as usize)?;
-        let _lock = lock_directory(&directory, place)?;
-        let published = directory.publish(&mut made, place.name.as_str());
-        match published.map_err(|error| refusal(place, error))? {
-            true => Ok(Anchored::kept(place.clone(), header, anchor)),
+    // What takes long if it is large.
+    let filled = window.pause(|| fill(&made, place, settings, contents));
+    let answer = filled.and_then(|header| {
+        match publish(&directory, &mut made, place, window)? {
+            // Nothing may fail once it has its name.
+            true => Ok(Anchored::kept(place.clone(), header, presence)),
             false => Err(ChannelError::AlreadyExists),
         }
     });
@@ -65,18 +68,47 @@ pub(crate) fn create_with(
     answer
 }
 
-/// A file that nobody finds, with our presence on it.
-fn make(directory: &Directory, place: &Place) -> Result<Unpublished, ChannelError> {
-    if let Some(made) = directory.make_unnamed().map_err(|error| refusal(place, error))? {
-        lock::try_lock(&made.file, PRESENCE_BYTE, Mode::Shared)?;
-        return Ok(made);
+/// Gives the segment its name. False if something has that already.
+fn publish(
+    directory: &Directory,
+    made: &mut Unpublished,
+    place: &Place,
+    window: &mut Window,
+) -> Result<bool, ChannelError> {
+    patiently(window, |_| {
+        let _lock = match lock_directory(directory, place)? {
+            Attempt::Done(lock) => lock,
+            Attempt::InTheWay(error) => return Ok(Attempt::InTheWay(error)),
+        };
+        let published = directory.publish(made, place.name.as_str());
+        Ok(Attempt::Done(published.map_err(|error| refusal(place, error))?))
+    })
+}
+
+/// A file that nobody finds, and our presence on it.
+fn make(
+    directory: &Directory,
+    place: &Place,
+    window: &mut Window,
+) -> Result<(Unpublished, Anchor), ChannelError> {
+    if let Some(made) = directory.make_unnamed(window).map_err(|error| refusal(place, error))? {
+        let presence = presence(directory, &made)?;
+        return Ok((made, presence));
     }
     // Under the lock, a temporary name is never seen without the presence of its maker.
-    let lock = lock_directory(directory, place)?;
+    let lock = patiently(window, |_| lock_directory(directory, place))?;
     sweep_temporary_names(directory, &lock);
-    let made = directory.make_temporary().map_err(|error| refusal(place, error))?;
-    lock::try_lock(&made.file, PRESENCE_BYTE, Mode::Shared)?;
-    Ok(made)
+    let mut made = directory.make_temporary(window).map_err(|error| refusal(place, error))?;
+    let presence = presence(directory, &made).inspect_err(|_| made.abandon(directory))?;
+    Ok((made, presence))
+}
+
+/// Our presence on what we make: by a description of its own, since who fills a large segment
+/// takes longer than a fork is to wait.
+fn presence(directory: &Directory, made: &Unpublished) -> Result<Anchor, ChannelError> {
+    let file = made.reopen(directory)?;
+    lock::try_lock(&file, PRESENCE_BYTE, Mode::Shared)?;
+    Ok(Anchor::new(&file, ident::page_size_bytes()? as usize)?)
 }
 
 /// Takes away the temporary names of killed creators, where the file system knows no
@@ -132,6 +164,9 @@ fn fill(
         map::make_huge(&made.file, header.total_len).map_err(|error| no_huge_pages(&error))?;
     }
     file::write_at(&made.file, &header.to_bytes(), 0)?;
+    if header.is_on_disk {
+        durable::begin(&made.file)?;
+    }
     for (at, bytes) in contents {
         file::write_at(&made.file, bytes, *at)?;
     }

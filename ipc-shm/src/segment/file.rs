@@ -9,16 +9,22 @@ use crate::{
     ring::{lock, memory::Memory, mpmc, spsc, state},
     sys::{
         file::{self, Cause, Directory, DirectoryLock, FileKind, Metadata},
+        fork::Window,
         ident,
         lock::is_locked,
     },
 };
 use ipc_core::{ChannelError, OsError, Role};
-use std::{fs::File, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs::File,
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// How long we wait for somebody who makes or removes a name; it takes them microseconds,
 /// unless they are stopped.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A segment's file: checked, and its presence byte locked by its own description.
 #[derive(Debug)]
@@ -89,13 +95,42 @@ pub(super) fn is_empty(opened: &Opened) -> bool {
     }
 }
 
-pub(super) fn lock_directory(directory: &Directory, place: &Place) -> Result<DirectoryLock, ChannelError> {
-    directory.lock(PATIENCE)?.ok_or_else(|| {
-        ChannelError::Limit(format!(
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) enum Attempt<T> {
+    Done(T),
+    /// Something that goes away in microseconds; if it doesn't, that is the error.
+    InTheWay(ChannelError),
+}
+
+/// Tries until nothing is in the way, or it has been for too long. An attempt leaves no locks
+/// behind, and between two of them threads may fork.
+pub(super) fn patiently<T>(
+    window: &mut Window,
+    mut attempt: impl FnMut(&Window) -> Result<Attempt<T>, ChannelError>,
+) -> Result<T, ChannelError> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match attempt(window)? {
+            Attempt::Done(answer) => return Ok(answer),
+            Attempt::InTheWay(error) if Instant::now() >= give_up => return Err(error),
+            Attempt::InTheWay(_) => window.pause(|| thread::sleep(Duration::from_micros(100))),
+        }
+    }
+}
+
+/// Tries to have the directory's lock.
+pub(super) fn lock_directory(
+    directory: &Directory,
+    place: &Place,
+) -> Result<Attempt<DirectoryLock>, ChannelError> {
+    Ok(match directory.try_lock()? {
+        Some(lock) => Attempt::Done(lock),
+        None => Attempt::InTheWay(ChannelError::Limit(format!(
             "another process has had {} locked for {} s: is it stopped?",
             place.directory().display(),
             PATIENCE.as_secs()
-        ))
+        ))),
     })
 }
 

@@ -36,8 +36,8 @@ impl Onlooker {
         place: Place,
         check: impl FnOnce(&Opened) -> Result<(), ChannelError>,
     ) -> Result<Self, ChannelError> {
-        let window = Window::open();
-        let opened = open_to_read(&place, &window)?;
+        let mut window = Window::open();
+        let opened = open_to_read(&place, &mut window)?;
         check(&opened)?;
         let layout = opened.header.layout();
         let Some(areas) = layout.areas(opened.header.pages) else {
@@ -45,11 +45,18 @@ impl Onlooker {
                 "the channel is larger than this program's address space".into(),
             ));
         };
+        let areas = areas.for_reading();
+        let Opened { file, header, metadata } = opened;
+        let mapping = Mapping::new(&file, areas)?;
+        // The mapping keeps the lock, and the rest may take long.
+        drop(file);
+        drop(window);
+        mapping.make_ready(&areas)?;
         Ok(Self {
-            mapping: Arc::new(Mapping::new(&opened.file, areas.for_reading())?),
+            mapping: Arc::new(mapping),
             place,
-            identity: opened.metadata.identity,
-            header: opened.header,
+            identity: metadata.identity,
+            header,
             layout,
             generation: fork::generation(),
         })

@@ -3,7 +3,10 @@
 
 use super::{
     Collected, PRESENCE_BYTE, Place,
-    file::{Opened, check_file, in_use, is_empty, lock_directory, read_header, refusal, somebody_is_seen},
+    file::{
+        Attempt, Opened, check_file, in_use, is_empty, lock_directory, patiently, read_header, refusal,
+        somebody_is_seen,
+    },
 };
 use crate::{
     kind::Lifetime,
@@ -16,10 +19,10 @@ use crate::{
 use ipc_core::ChannelError;
 
 /// Removes a segment that nobody has open.
-pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError> {
+pub(crate) fn remove(place: &Place, window: &mut Window) -> Result<(), ChannelError> {
     let name = place.name.as_str();
     let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
-    let lock = lock_directory(&directory, place)?;
+    let lock = patiently(window, |_| lock_directory(&directory, place))?;
     let found = directory.metadata_of(name).map_err(|error| refusal(place, error))?;
     // Whatever squats on the name may go; only a segment can be in use.
     let file = match found.kind {
@@ -42,7 +45,7 @@ pub(crate) fn remove(place: &Place, _window: &Window) -> Result<(), ChannelError
 
 /// Leaves a segment that was opened and isn't wanted: meanwhile its last user may have
 /// left, and taken us for another one.
-pub(crate) fn turn_away(place: &Place, opened: Opened, window: &Window) {
+pub(crate) fn turn_away(place: &Place, opened: Opened, window: &mut Window) {
     let Opened { file, header, .. } = opened;
     let _ = lock::unlock(&file, PRESENCE_BYTE);
     drop(file);
@@ -54,56 +57,68 @@ pub(crate) fn turn_away(place: &Place, opened: Opened, window: &Window) {
 /// Removes a transient segment if its last user has left it empty. Whatever prevents it
 /// loses nothing: the next one to open the channel does the same. False if it is kept by nobody
 /// who is seen, so that it may be worth another try.
-pub(crate) fn reap(place: &Place, instance: [u8; 16], _window: &Window) -> bool {
-    let Ok(Some(directory)) = place.home.open() else { return true };
-    let Ok(file) = directory.open_file(place.name.as_str(), true) else { return true };
-    let Ok(metadata) = file::metadata(&file) else { return true };
-    let Ok(header) = read_header(&file, metadata.len_bytes) else { return true };
-    let opened = Opened { file, header, metadata };
-    if opened.header.instance != instance {
-        return true;
-    }
-    let settled = match sweep(&directory, place, &opened) {
-        Ok(Collected::InUse) => somebody_is_seen(&opened),
+pub(crate) fn reap(place: &Place, instance: [u8; 16], window: &mut Window) -> bool {
+    match patiently(window, |_| try_collect(place, Some(instance))) {
+        Ok((Collected::InUse, opened)) => somebody_is_seen(&opened),
         _ => true,
-    };
-    let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
-    settled
+    }
 }
 
 /// Removes a segment if it is nothing but what dead users of a transient channel left.
-pub(crate) fn collect(place: &Place, _window: &Window) -> Result<Collected, ChannelError> {
+pub(crate) fn collect(place: &Place, window: &mut Window) -> Result<Collected, ChannelError> {
+    patiently(window, |_| try_collect(place, None)).map(|(collected, _)| collected)
+}
+
+/// One attempt, at this instance if it is to be a particular one. What was opened isn't locked
+/// any more.
+fn try_collect(
+    place: &Place,
+    instance: Option<[u8; 16]>,
+) -> Result<Attempt<(Collected, Opened)>, ChannelError> {
     let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
     let file = directory.open_file(place.name.as_str(), true).map_err(|error| refusal(place, error))?;
     let metadata = file::metadata(&file)?;
     check_file(place, &metadata)?;
     let header = read_header(&file, metadata.len_bytes)?;
+    if instance.is_some_and(|instance| instance != header.instance) {
+        return Err(ChannelError::NotFound);
+    }
     let opened = Opened { file, header, metadata };
-    let collected = sweep(&directory, place, &opened);
+    let swept = sweep(&directory, place, &opened);
     let _ = lock::unlock(&opened.file, PRESENCE_BYTE);
-    collected
+    Ok(match swept? {
+        Attempt::Done(collected) => Attempt::Done((collected, opened)),
+        Attempt::InTheWay(error) => Attempt::InTheWay(error),
+    })
 }
 
-/// Takes away a transient segment that holds nothing and that nobody else has open.
+/// Takes away a transient segment that holds nothing and that nobody else has open. If the
+/// directory's lock is in the way, our presence is given up.
 pub(super) fn sweep(
     directory: &Directory,
     place: &Place,
     opened: &Opened,
-) -> Result<Collected, ChannelError> {
+) -> Result<Attempt<Collected>, ChannelError> {
     if opened.header.lifetime != Lifetime::Transient {
-        return Ok(Collected::Kept);
+        return Ok(Attempt::Done(Collected::Kept));
     }
     if !lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Exclusive)? {
-        return Ok(Collected::InUse);
+        return Ok(Attempt::Done(Collected::InUse));
     }
     if !is_empty(opened) {
         // Back to what we came with; nobody can have come in between.
         lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Shared)?;
-        return Ok(Collected::HoldsMessages);
+        return Ok(Attempt::Done(Collected::HoldsMessages));
     }
-    let lock = lock_directory(directory, place)?;
+    let lock = match lock_directory(directory, place)? {
+        Attempt::Done(lock) => lock,
+        Attempt::InTheWay(error) => {
+            lock::unlock(&opened.file, PRESENCE_BYTE)?;
+            return Ok(Attempt::InTheWay(error));
+        }
+    };
     unlink_if_same(directory, place, &opened.metadata, &lock)?;
-    Ok(Collected::Removed)
+    Ok(Attempt::Done(Collected::Removed))
 }
 
 /// Takes the name away if it still leads to the file that was checked.

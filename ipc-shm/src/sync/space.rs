@@ -150,13 +150,13 @@ impl State {
     fn find<P: Primitive>(&self, name: &ChannelName) -> Result<Arc<Handle>, ChannelError> {
         let place = self.namespace.place(name);
         let attachment = spawning::while_taken(|| {
-            let window = Window::open();
-            let opened = segment::open(&place, &window)?;
+            let mut window = Window::open();
+            let opened = segment::open(&place, &mut window)?;
             if let Err(error) = check::<P>(&opened) {
-                segment::turn_away(&place, opened, &window);
+                segment::turn_away(&place, opened, &mut window);
                 return Err(error);
             }
-            Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), &window)
+            Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), window)
         })?;
         Handle::new(attachment, place, P::LENDS)
     }
@@ -183,7 +183,7 @@ impl State {
         contents.extend(own.iter().zip(&words).map(|(at, word)| (*at as u64, &word[..])));
         contents.push((segment_layout.data, &made.value));
         let place = self.namespace.place(name);
-        let anchored = segment::create_with(&place, &settings, &contents, &Window::open())?;
+        let anchored = segment::create_with(&place, &settings, &contents, &mut Window::open())?;
         Handle::new(anchored.attach(Role::User, Seat::Any)?, place, P::LENDS)
     }
 }

@@ -35,8 +35,8 @@ pub(super) struct Voice {
 impl Voice {
     /// Raises the voice of a participant that has put its place in order.
     pub(super) fn raise(handle: &Handle) -> Result<Self, ChannelError> {
-        let window = Window::open();
-        let opened = open(handle, &window)?;
+        let mut window = Window::open();
+        let opened = open(handle, &mut window)?;
         let is_raised = lock::try_lock(&opened.file, byte_of(handle.id()), Mode::Shared)?;
         // Only strangers lock it alone.
         if !is_raised {
@@ -56,8 +56,8 @@ impl Voice {
         if others.is_empty() {
             return Ok(living);
         }
-        let window = Window::open();
-        let opened = open(handle, &window)?;
+        let mut window = Window::open();
+        let opened = open(handle, &mut window)?;
         for id in others {
             if lock::is_locked(&opened.file, byte_of(id))? {
                 living.push(id);
@@ -68,7 +68,7 @@ impl Voice {
 }
 
 /// The segment's file, by its name, once more.
-fn open(handle: &Handle, window: &Window) -> Result<segment::Opened, ChannelError> {
+fn open(handle: &Handle, window: &mut Window) -> Result<segment::Opened, ChannelError> {
     let opened = segment::open(handle.home(), window)?;
     match opened.header.instance == handle.attachment().header().instance {
         true => Ok(opened),

@@ -418,6 +418,11 @@ pub(crate) fn forbid(calls: &[libc::c_long]) {
     filter(calls, libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_ALLOW);
 }
 
+/// From now on, a system call of this thread that is listed fails with `errno`.
+pub(crate) fn refuse(calls: &[libc::c_long], errno: i32) {
+    filter(calls, libc::SECCOMP_RET_ERRNO | errno as u32, libc::SECCOMP_RET_ALLOW);
+}
+
 /// seccomp(2): what becomes of the system calls listed, and of the others.
 fn filter(calls: &[libc::c_long], listed: u32, others: u32) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };

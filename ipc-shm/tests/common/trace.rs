@@ -16,6 +16,7 @@ use nix::{
 };
 use std::{
     fs,
+    path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -34,17 +35,7 @@ pub(crate) fn killed_after<P>(
     prepare: impl FnOnce() -> P,
     act: impl FnOnce(P),
 ) -> bool {
-    let Some(child) = fork() else {
-        end_after(|| {
-            let prepared = prepare();
-            ptrace::traceme().unwrap();
-            raise(Signal::SIGSTOP).unwrap();
-            act(prepared);
-        })
-    };
-    let pid = child.0;
-    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(pid, Signal::SIGSTOP), "it was prepared");
-    ptrace::setoptions(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+    let pid = start(prepare, act);
     for _ in 0..steps {
         match step {
             Step::SystemCall => ptrace::syscall(pid, None).unwrap(),
@@ -63,6 +54,45 @@ pub(crate) fn killed_after<P>(
     }
     kill_now(pid);
     true
+}
+
+/// Runs `prepare` and then `act` in a child, and says of which files `act` had fsync(2) see to
+/// it that they are on the disk.
+pub(crate) fn synced_by<P>(prepare: impl FnOnce() -> P, act: impl FnOnce(P)) -> Vec<PathBuf> {
+    let pid = start(prepare, act);
+    let mut synced = Vec::new();
+    loop {
+        ptrace::syscall(pid, None).unwrap();
+        match waitpid(pid, None).unwrap() {
+            WaitStatus::PtraceSyscall(_) => synced.extend(is_synced_now(pid)),
+            WaitStatus::Exited(_, 0) => return synced,
+            other => panic!("it came to another end: {other:?}"),
+        }
+    }
+}
+
+/// The file, if it is fsync(2) that is called.
+fn is_synced_now(pid: Pid) -> Option<PathBuf> {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let arguments = call.strip_prefix(&format!("{} 0x", libc::SYS_fsync))?;
+    let descriptor = u32::from_str_radix(arguments.split(' ').next()?, 16).ok()?;
+    fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).ok()
+}
+
+/// A traced child that has done `prepare` and goes on with `act`.
+fn start<P>(prepare: impl FnOnce() -> P, act: impl FnOnce(P)) -> Pid {
+    let Some(child) = fork() else {
+        end_after(|| {
+            let prepared = prepare();
+            ptrace::traceme().unwrap();
+            raise(Signal::SIGSTOP).unwrap();
+            act(prepared);
+        })
+    };
+    let pid = child.0;
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(pid, Signal::SIGSTOP), "it was prepared");
+    ptrace::setoptions(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+    pid
 }
 
 /// Whether the victim is about to end in good order.

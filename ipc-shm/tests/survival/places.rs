@@ -40,7 +40,8 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("opener, of a transient channel with another's settings", turn_away::<K>),
         scene("second sender", second_sender::<K>).varying(),
         scene("remover", remove::<K>),
-        scene("remover, of what is in use", remove_in_vain::<K>),
+        // How often it tries is a matter of time.
+        scene("remover, of what is in use", remove_in_vain::<K>).varying(),
         scene("collector, of what is no longer needed", |stage| collect::<K>(stage, false)),
         scene("collector, of what holds messages", |stage| collect::<K>(stage, true)),
         scene("onlooker", look::<K>),
@@ -248,7 +249,14 @@ fn save<K: Queue>(stage: &Stage) {
     let channel = make::<K>(stage);
     let mut tx = sender(&channel).unwrap();
     tx.try_send(b"there").unwrap();
-    stage.victim(|| stage.shm().open(&name("x")).unwrap(), |channel| Ok(channel.sync()?));
+    stage.victim(
+        || stage.shm().open(&name("x")).unwrap(),
+        |channel| match channel.sync() {
+            // What couldn't be written once isn't said to be on the disk by another try.
+            Err(ChannelError::Unrecovered(_)) => Ok(()),
+            answer => Ok(answer?),
+        },
+    );
     drop((tx, channel));
     assert_eq!(*receiver(&stage.shm().open(&name("x")).unwrap()).unwrap().try_recv().unwrap(), *b"there");
     finish(stage);

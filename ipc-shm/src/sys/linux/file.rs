@@ -1,7 +1,11 @@
 //! Directories of segments, and segment files made unnamed and published whole:
 //! `open(2)` with `O_TMPFILE`, `linkat(2)`, `flock(2)`.
 
-use super::{attempt, call, errno, ident, limit};
+use super::{
+    attempt, call,
+    fork::{self, Private, Window},
+    ident, limit,
+};
 use ipc_core::OsError;
 use nix::{
     dir::Dir,
@@ -11,6 +15,7 @@ use nix::{
     sys::{
         stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, stat},
         statvfs::statvfs,
+        uio::{pread, pwrite},
     },
     unistd::{Gid, UnlinkatFlags, fchown, linkat, mkdir, unlinkat},
 };
@@ -18,13 +23,8 @@ use std::{
     ffi::CString,
     fmt,
     fs::File,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::fs::FileExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 /// The directory that a user's segments live in unless another one is chosen.
@@ -106,6 +106,12 @@ pub(crate) fn make_private_directory(path: &Path) -> Result<(), OsError> {
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
 
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Directory {
     /// Opens the directory itself, never one that a symbolic link leads to.
     pub(crate) fn open(path: &Path) -> Result<Self, OsError> {
@@ -182,47 +188,40 @@ impl Directory {
         Ok(names)
     }
 
-    /// Waits for the directory's lock, which every link and unlink of a name is made
-    /// under, for at most `patience`. `None` if another process kept it that long.
-    pub(crate) fn lock(&self, patience: Duration) -> Result<Option<DirectoryLock>, OsError> {
+    /// Takes the directory's lock, which every link and unlink of a name is made under. `None`
+    /// if somebody else has it.
+    pub(crate) fn try_lock(&self) -> Result<Option<DirectoryLock>, OsError> {
         // A description of its own: this one may be shared by threads.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let own = call("open", || openat(&self.0, ".", flags, Mode::empty())).map_err(limit::explained)?;
-        let give_up = Instant::now() + patience;
-        loop {
-            match attempt("flock", || flock(&own, libc::LOCK_EX | libc::LOCK_NB)) {
-                Ok(()) => return Ok(Some(DirectoryLock(own))),
-                Err(Errno::EAGAIN) => {}
-                Err(errno) => return Err(OsError::new("flock", errno)),
-            }
-            if Instant::now() >= give_up {
-                return Ok(None);
-            }
-            thread::sleep(Duration::from_micros(200));
+        match attempt("flock", || flock(&own, libc::LOCK_EX | libc::LOCK_NB)) {
+            Ok(()) => Ok(Some(DirectoryLock(own))),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(OsError::new("flock", errno)),
         }
     }
 
     /// Makes a file without a name; `None` where the file system can't, or where it could
     /// have none later: that takes `/proc`.
-    pub(crate) fn make_unnamed(&self) -> Result<Option<Unpublished>, OsError> {
+    pub(crate) fn make_unnamed(&self, window: &Window) -> Result<Option<Unpublished>, OsError> {
         if !is_directory(DESCRIPTORS) {
             return Ok(None);
         }
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         match attempt("open(O_TMPFILE)", || openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
-            Ok(file) => Ok(Some(Unpublished { file: file.into(), temporary: None })),
+            Ok(file) => Ok(Some(Unpublished { file: Private::new(file, window), temporary: None })),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => Ok(None),
             Err(errno) => Err(limit::explained(OsError::new("open(O_TMPFILE)", errno))),
         }
     }
 
     /// Makes a file with a temporary name, which a kill leaves behind.
-    pub(crate) fn make_temporary(&self) -> Result<Unpublished, OsError> {
+    pub(crate) fn make_temporary(&self, window: &Window) -> Result<Unpublished, OsError> {
         let name = format!("{TEMPORARY}{:032x}", u128::from_ne_bytes(ident::random()?));
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = call("open", || openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600)))
             .map_err(limit::explained)?;
-        Ok(Unpublished { file: file.into(), temporary: Some(name) })
+        Ok(Unpublished { file: Private::new(file, window), temporary: Some(name) })
     }
 
     /// Gives the file its name. False if something has that name already.
@@ -249,8 +248,8 @@ impl Directory {
 
     /// Names an unnamed file by its descriptor. (`AT_EMPTY_PATH` takes privileges, before
     /// Linux 6.10.)
-    fn link(&self, file: &File, name: &str) -> Result<bool, OsError> {
-        let by_proc = format!("{DESCRIPTORS}/{}", file.as_raw_fd());
+    fn link(&self, file: &Private, name: &str) -> Result<bool, OsError> {
+        let by_proc = by_proc(file);
         let flags = AtFlags::AT_SYMLINK_FOLLOW;
         match attempt("linkat", || linkat(nix::fcntl::AT_FDCWD, &*by_proc, &self.0, name, flags)) {
             Ok(()) => Ok(true),
@@ -266,6 +265,11 @@ impl Directory {
         let stat = call("statvfs", || statvfs(path.as_c_str())).ok()?;
         Some((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
     }
+}
+
+/// A path that leads to what is behind a descriptor.
+fn by_proc(file: impl AsFd) -> String {
+    format!("{DESCRIPTORS}/{}", file.as_fd().as_raw_fd())
 }
 
 fn is_directory(path: &str) -> bool {
@@ -295,14 +299,23 @@ fn flock(directory: &OwnedFd, operation: libc::c_int) -> nix::Result<()> {
     Errno::result(unsafe { libc::flock(directory.as_raw_fd(), operation) }).map(drop)
 }
 
-/// A file that has no name yet, or only a temporary one.
+/// A file that has no name yet, or only a temporary one, by a description that carries no lock.
 #[derive(Debug)]
 pub(crate) struct Unpublished {
-    pub(crate) file: File,
+    pub(crate) file: Private,
     temporary: Option<String>,
 }
 
 impl Unpublished {
+    /// Opens it anew, for reading: a description of its own, which may carry a lock.
+    pub(crate) fn reopen(&self, directory: &Directory) -> Result<File, OsError> {
+        if let Some(name) = &self.temporary {
+            return directory.open_file(name, false);
+        }
+        let (path, flags) = (by_proc(&self.file), OFlag::O_RDONLY | OFlag::O_CLOEXEC);
+        call("open", || open(&*path, flags, Mode::empty())).map(File::from).map_err(limit::explained)
+    }
+
     /// Gives up: takes the temporary name away if there is one.
     pub(crate) fn abandon(&mut self, directory: &Directory) {
         if let Some(name) = self.temporary.take() {
@@ -346,10 +359,11 @@ impl Cause {
 }
 
 /// Reads as many bytes as `bytes` has, from `offset` on. False if the file ends before.
-pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<bool, OsError> {
+pub(crate) fn read_at(file: impl AsFd, bytes: &mut [u8], offset: u64) -> Result<bool, OsError> {
     let mut done = 0;
     while done < bytes.len() {
-        match call("pread", || errno(file.read_at(&mut bytes[done..], offset + done as u64)))? {
+        let at = offset_of(offset + done as u64)?;
+        match call("pread", || pread(file.as_fd(), &mut bytes[done..], at))? {
             0 => return Ok(false),
             read => done += read,
         }
@@ -358,10 +372,11 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<bool
 }
 
 /// Writes all of `bytes` at `offset`.
-pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), OsError> {
+pub(crate) fn write_at(file: impl AsFd, bytes: &[u8], offset: u64) -> Result<(), OsError> {
     let mut done = 0;
     while done < bytes.len() {
-        match call("pwrite", || errno(file.write_at(&bytes[done..], offset + done as u64)))? {
+        let at = offset_of(offset + done as u64)?;
+        match call("pwrite", || pwrite(file.as_fd(), &bytes[done..], at))? {
             0 => return Err(OsError::new("pwrite", Errno::ENOSPC)),
             written => done += written,
         }
@@ -369,19 +384,24 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), OsE
     Ok(())
 }
 
+fn offset_of(at: u64) -> Result<libc::off_t, OsError> {
+    libc::off_t::try_from(at).map_err(|_| OsError::new("pread", Errno::EOVERFLOW))
+}
+
 /// Allocates every page of the file's first `len_bytes`, so that no later access can find
-/// the file system full.
-pub(crate) fn allocate(file: &File, len_bytes: u64) -> Result<(), OsError> {
+/// the file system full. That may take seconds.
+pub(crate) fn allocate(file: impl AsFd, len_bytes: u64) -> Result<(), OsError> {
+    fork::assert_no_window();
     let len = libc::off_t::try_from(len_bytes).map_err(|_| OsError::new("posix_fallocate", Errno::EFBIG))?;
-    call("posix_fallocate", || posix_fallocate(file, 0, len))
+    call("posix_fallocate", || posix_fallocate(file.as_fd(), 0, len))
 }
 
 /// Sets the permission bits to exactly these, whatever the umask.
-pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), OsError> {
-    call("fchmod", || fchmod(file, Mode::from_bits_truncate(mode)))
+pub(crate) fn set_mode(file: impl AsFd, mode: u32) -> Result<(), OsError> {
+    call("fchmod", || fchmod(file.as_fd(), Mode::from_bits_truncate(mode)))
 }
 
 /// Gives the file to a group.
-pub(crate) fn set_group(file: &File, gid: u32) -> Result<(), OsError> {
-    call("fchown", || fchown(file, None, Some(Gid::from_raw(gid))))
+pub(crate) fn set_group(file: impl AsFd, gid: u32) -> Result<(), OsError> {
+    call("fchown", || fchown(file.as_fd(), None, Some(Gid::from_raw(gid))))
 }

@@ -1,4 +1,4 @@
-//! The mapping of a segment: `mmap(2)`, `madvise(2)`, `mprotect(2)`, `mlock(2)`.
+//! The mapping of a segment: `mmap(2)`, `madvise(2)`, `mprotect(2)`, `mlock(2)`, `msync(2)`.
 //!
 //! ```text
 //! | guard | control pages | data | the same data again | guard |
@@ -22,11 +22,11 @@ use nix::{
     errno::Errno,
     libc,
     sys::mman::{
-        MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, mremap,
-        munmap,
+        MRemapFlags, MapFlags, MmapAdvise, MsFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous,
+        mprotect, mremap, msync, munmap,
     },
 };
-use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, ptr::NonNull, sync::OnceLock};
+use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, sync::OnceLock};
 
 /// A mapped segment. It keeps the file's open file description, and so its locks, until it
 /// is dropped, also after the descriptor was closed.
@@ -113,8 +113,10 @@ impl Areas {
 }
 
 impl Mapping {
-    /// Maps these areas of `file`, which is at least as long.
-    pub(crate) fn new(file: &File, areas: Areas) -> Result<Self, OsError> {
+    /// Maps these areas of `file`, which is at least as long. Their pages are to be made
+    /// [ready](Self::make_ready).
+    pub(crate) fn new(file: impl AsFd, areas: Areas) -> Result<Self, OsError> {
+        let file = file.as_fd();
         let Areas { page, control_len, lane_len, lanes, mirrored, pages, access, len } = areas;
         // A huge page is mapped as one where its address and its place in the file agree.
         let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
@@ -130,7 +132,7 @@ impl Mapping {
         } else {
             mapping.place(file, 0, len, 0, access)?;
         }
-        mapping.advise(pages, access)?;
+        mapping.advise()?;
         Ok(mapping)
     }
 
@@ -173,7 +175,7 @@ impl Mapping {
     /// Maps `len` bytes of `file` from `file_offset` at `at` bytes behind the base.
     fn place(
         &self,
-        file: &File,
+        file: impl AsFd,
         at: usize,
         len: usize,
         file_offset: usize,
@@ -186,7 +188,7 @@ impl Mapping {
         let mapped = call("mmap", || {
             let offset = file_offset as libc::off_t;
             // SAFETY: a fresh mapping, which replaces nothing.
-            unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file, offset) }
+            unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file.as_fd(), offset) }
         })?;
         let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
         let moved = attempt("mremap", || {
@@ -224,12 +226,30 @@ impl Mapping {
         }
     }
 
-    /// Says what else is to hold for the pages, all of which are placed.
-    fn advise(&self, pages: Pages, access: Access) -> Result<(), OsError> {
+    /// Returns when what was stored to the first `len` bytes is on the disk: with the metadata
+    /// that it takes to find it there, and by the mapping's own description, which is told of
+    /// whatever couldn't be written since it was opened. That may take seconds.
+    pub(crate) fn sync(&self, len: usize) -> Result<(), OsError> {
+        fork::assert_no_window();
+        assert!(len <= self.len, "a range beyond the mapping");
+        call("msync", || {
+            // SAFETY: our own mapping, by the assertion; no byte changes.
+            unsafe { msync(self.base.cast(), len, MsFlags::MS_SYNC) }
+        })
+    }
+
+    /// Keeps forked children from inheriting the pages, all of which are placed.
+    fn advise(&self) -> Result<(), OsError> {
         call("madvise(MADV_DONTFORK)", || {
             // SAFETY: the range is our own reservation; the advice changes what a fork inherits.
             unsafe { madvise(self.reservation.cast(), self.reserved_len, MmapAdvise::MADV_DONTFORK) }
-        })?;
+        })
+    }
+
+    /// Says what else is to hold for the pages. To have them all there takes long.
+    pub(crate) fn make_ready(&self, areas: &Areas) -> Result<(), OsError> {
+        fork::assert_no_window();
+        let (pages, access) = (areas.pages, areas.access);
         if pages.undumped {
             call("madvise(MADV_DONTDUMP)", || {
                 // SAFETY: the range is our own reservation; the advice changes what a core dump has.
@@ -313,7 +333,7 @@ impl Pair {
         let first = self.offsets().first;
         self.mapping.place(file, first, self.page, 0, access)?;
         self.mapping.ask_for(first, self.page, access)?;
-        self.mapping.advise(Pages::default(), access)
+        self.mapping.advise()
     }
 
     pub(crate) fn place_second(&self, file: &File, access: Access) -> Result<(), OsError> {
@@ -321,7 +341,7 @@ impl Pair {
         self.mapping.place(file, at.second, len, 0, access)?;
         self.mapping.ask_for(at.second, len, access)?;
         self.mapping.place(file, at.ring + self.ring_len, self.ring_len, self.page, access)?;
-        self.mapping.advise(Pages::default(), access)
+        self.mapping.advise()
     }
 
     /// All of it, when both were placed.
@@ -345,7 +365,7 @@ fn too_much_to_lock(len_bytes: usize, errno: Errno) -> OsError {
 
 /// Makes the file's pages huge ones, as far as it has whole ones: `MADV_COLLAPSE`, which
 /// doesn't depend on the system's settings for transparent huge pages.
-pub(crate) fn make_huge(file: &File, len_bytes: u64) -> Result<(), OsError> {
+pub(crate) fn make_huge(file: impl AsFd, len_bytes: u64) -> Result<(), OsError> {
     let too_large = |_| OsError::new("mmap", std::io::ErrorKind::OutOfMemory);
     let pages = Pages { huge: true, ..Pages::default() };
     let whole = usize::try_from(len_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES).map_err(too_large)?;
