@@ -20,7 +20,7 @@ pub(crate) struct Site {
     pub(crate) column: u32,
 }
 
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 11] = [
     "load",
     "store",
     "swap",
@@ -30,6 +30,7 @@ const OPERATIONS: [&str; 10] = [
     "fetch_sub",
     "fetch_and",
     "fetch_or",
+    "fetch_update",
     "clear",
 ];
 const ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
