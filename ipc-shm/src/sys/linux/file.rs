@@ -3,7 +3,7 @@
 
 use super::{
     attempt, call,
-    fork::{self, Private, Window},
+    fork::{Private, Window},
     ident, limit,
 };
 use ipc_core::OsError;
@@ -391,7 +391,6 @@ fn offset_of(at: u64) -> Result<libc::off_t, OsError> {
 /// Allocates every page of the file's first `len_bytes`, so that no later access can find
 /// the file system full. That may take seconds.
 pub(crate) fn allocate(file: impl AsFd, len_bytes: u64) -> Result<(), OsError> {
-    fork::assert_no_window();
     let len = libc::off_t::try_from(len_bytes).map_err(|_| OsError::new("posix_fallocate", Errno::EFBIG))?;
     call("posix_fallocate", || posix_fallocate(file.as_fd(), 0, len))
 }
