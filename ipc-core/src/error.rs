@@ -147,7 +147,8 @@ pub enum ChannelError {
     Limit(String),
     /// The channel's memory holds what no correct peer writes, or isn't a channel.
     Corrupt(String),
-    /// The channel was in use when the machine went down; the text says what to do.
+    /// The channel was in use when the machine went down, or some of it couldn't be written to the
+    /// disk; the text says what to do.
     Unrecovered(String),
     /// This system can't do it; the text says what to do instead.
     Unsupported(String),

@@ -128,8 +128,8 @@
 //! A channel lives where its directory is. In `/dev/shm` it is gone with the machine. On a
 //! disk ([`Shm::at`]) what was sent survives the death of every process and an orderly
 //! shutdown; after a power loss, what [`sync`](ChannelOf::sync) had returned for. A channel
-//! that was in use when the machine went down is not served until that is accepted
-//! ([`Shm::recover`]).
+//! that was in use when the machine went down, or that the disk reported an error for, is not
+//! served after that until it is accepted ([`Shm::recover`]).
 //!
 //! # Waiting
 //!

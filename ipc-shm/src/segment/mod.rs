@@ -3,8 +3,9 @@
 //! A segment is made unnamed and gets its name when it is whole, so there is no state of
 //! "being made" that anybody could find. Who takes part holds a lock on a byte of the file,
 //! so there is no count that a kill could leave wrong: byte 0 is shared by everybody who
-//! has the segment open, byte k is held alone by the participant with id k. A name is taken
-//! away only under the directory's lock, by whoever holds byte 0 alone.
+//! has the segment open, byte k is held alone by the participant with id k; of a barrier, byte
+//! 2^20 + k says that this one's place is in order. A name is taken away only under the
+//! directory's lock, by whoever holds byte 0 alone.
 //!
 //! `layout` says where things are, `header` what the first page holds.
 

@@ -188,9 +188,10 @@ fn small() -> SealedConfig {
 
 fn listen(stage: &Stage) {
     stage.victim(
-        || None,
-        |listener| {
-            *listener = Some(Listener::bind(socket(stage), Peers::ourselves())?);
+        || (),
+        |()| {
+            // And stops.
+            drop(Listener::bind(socket(stage), Peers::ourselves())?);
             Ok(())
         },
     );

@@ -18,11 +18,15 @@ use std::{
     cell::{Cell, RefCell},
     error::Error,
     fs,
+    io::Read as _,
     num::NonZeroUsize,
+    os::unix::net::UnixStream,
     sync::{
         OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What a victim's act comes to.
@@ -238,6 +242,9 @@ impl Stage {
             return child;
         }
         end_after(|| {
+            if matches!(stop, Stop::Failure { .. }) {
+                have_a_closer();
+            }
             let before = Resources::of_this_process(self.arena());
             let mut prepared = prepare();
             let between = Resources::of_this_process(self.arena());
@@ -253,12 +260,11 @@ impl Stage {
             if let Err(error) = answer {
                 assert!(failed, "an error of no call: {error}");
                 assert_eq!(fault, Fault::Shortage, "interrupted and not tried again: {error}");
-                let after = Resources::of_this_process(self.arena());
-                assert_eq!(after, between, "leaked after: {error}");
+                between.are_there_again(self.arena(), &format!("leaked after: {error}"));
                 act(&mut prepared).expect("it works when nothing fails");
             }
             drop(prepared);
-            assert_eq!(Resources::of_this_process(self.arena()), before, "leaked");
+            before.are_there_again(self.arena(), "leaked");
         })
     }
 
@@ -337,6 +343,26 @@ impl Resources {
             mappings: maps.lines().filter(is_ours).count(),
         }
     }
+}
+
+impl Resources {
+    /// At once, or when what is closed apart is closed.
+    fn are_there_again(&self, arena: &Arena, otherwise: &str) {
+        let give_up = Instant::now() + common::PATIENCE;
+        while Self::of_this_process(arena) != *self && Instant::now() < give_up {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(Self::of_this_process(arena), *self, "{otherwise}");
+    }
+}
+
+/// Has the thread be there that closes descriptors apart. Its stack, which the C library keeps
+/// for the next one, looks like a reservation.
+fn have_a_closer() {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    ipc_core::close_apart(theirs.into());
+    let closed = (&ours).read(&mut [0]).expect("the other end can be waited for");
+    assert_eq!(closed, 0, "nobody has written");
 }
 
 /// Memory that nobody may access and that isn't a file's.
