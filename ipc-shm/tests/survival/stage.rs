@@ -243,7 +243,7 @@ impl Stage {
         }
         end_after(|| {
             if matches!(stop, Stop::Failure { .. }) {
-                have_a_closer();
+                have_had_a_closer();
             }
             let before = Resources::of_this_process(self.arena());
             let mut prepared = prepare();
@@ -356,13 +356,16 @@ impl Resources {
     }
 }
 
-/// Has the thread be there that closes descriptors apart. Its stack, which the C library keeps
-/// for the next one, looks like a reservation.
-fn have_a_closer() {
+/// Has had a thread that closes descriptors apart. Its stack, which the C library keeps for the
+/// next one, looks like a reservation.
+fn have_had_a_closer() {
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     ipc_core::close_apart(theirs.into());
     let closed = (&ours).read(&mut [0]).expect("the other end can be waited for");
     assert_eq!(closed, 0, "nobody has written");
+    common::eventually("it ends when there is nothing more to close", || {
+        fs::read_dir("/proc/self/task").expect("there is /proc").count() == 1
+    });
 }
 
 /// Memory that nobody may access and that isn't a file's.
