@@ -124,6 +124,8 @@ pub(crate) struct Stage {
     memory: Arena,
     disk: Arena,
     is_on_disk: Cell<bool>,
+    /// Victims may have what peers gave them closed by a thread.
+    pub(crate) closes_apart: Cell<bool>,
     stop: Cell<Stop>,
     lacking: Cell<Option<Lack>>,
     record: RefCell<Record>,
@@ -146,6 +148,7 @@ impl Stage {
             memory: Arena::new(),
             disk: Arena::on_disk(),
             is_on_disk: Cell::new(false),
+            closes_apart: Cell::new(false),
             stop: Cell::new(Stop::Never),
             lacking: Cell::new(None),
             record: RefCell::default(),
@@ -242,7 +245,7 @@ impl Stage {
             return child;
         }
         end_after(|| {
-            if matches!(stop, Stop::Failure { .. }) {
+            if matches!(stop, Stop::Failure { .. }) && self.closes_apart.get() {
                 have_had_a_closer();
             }
             let before = Resources::of_this_process(self.arena());
