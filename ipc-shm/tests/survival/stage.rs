@@ -417,7 +417,9 @@ fn observe(point: &ipc_shm::hooks::Point) -> Option<i32> {
     let made = plan.page.calls.fetch_add(1, Ordering::Relaxed);
     match plan.stop {
         // They can't fail on what is mapped, so nothing could be done about it either.
-        Stop::Failure { call, fault } if call == made && !["munmap", "mremap"].contains(&point.what) => {
+        Stop::Failure { call, fault }
+            if call == made && !["munmap", "mmap(MAP_FIXED)"].contains(&point.what) =>
+        {
             plan.page.failures.fetch_add(1, Ordering::Relaxed);
             Some(fault.errno(point.what) as i32)
         }

@@ -22,8 +22,8 @@ use nix::{
     errno::Errno,
     libc,
     sys::mman::{
-        MRemapFlags, MapFlags, MmapAdvise, MsFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous,
-        mprotect, mremap, msync, munmap,
+        MapFlags, MmapAdvise, MsFlags, ProtFlags, madvise, mlock, mmap, mmap_anonymous, mprotect, msync,
+        munmap,
     },
 };
 use std::{fs::File, mem::ManuallyDrop, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, sync::OnceLock};
@@ -190,19 +190,21 @@ impl Mapping {
             // SAFETY: a fresh mapping, which replaces nothing.
             unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file.as_fd(), offset) }
         })?;
-        let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
-        let moved = attempt("mremap", || {
-            // SAFETY: what was mapped just now replaces pages of our own reservation, which
-            // nothing refers to yet.
-            unsafe { mremap(mapped, len, len, flags, Some(address.cast())) }
+        // So the file can be mapped. It isn't moved from there: that may leave tables of small pages
+        // behind, and then no huge one can be mapped as one.
+        // SAFETY: mapped just now, and nothing refers to it.
+        unsafe { unmap(mapped.cast(), len) };
+        let start = NonZeroUsize::new(address.addr().get());
+        let placed = attempt("mmap(MAP_FIXED)", || {
+            let (flags, offset) = (MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, file_offset as libc::off_t);
+            // SAFETY: it replaces pages of our own reservation, which nothing refers to yet.
+            unsafe { mmap(start, whole_len, access.into(), flags, file.as_fd(), offset) }
         });
-        moved.map(drop).map_err(|errno| {
+        placed.map(drop).map_err(|errno| {
             // Only where the kernel has no memory for its own. There may be a hole now, and whoever
             // called this gives up.
             let _ = self.doubtful.set((address.addr().get() - self.reservation.addr().get(), len));
-            // SAFETY: mapped just now, and not moved.
-            unsafe { unmap(mapped.cast(), len) };
-            OsError::new("mremap", errno)
+            OsError::new("mmap(MAP_FIXED)", errno)
         })
     }
 
