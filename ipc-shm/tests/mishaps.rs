@@ -95,7 +95,7 @@ fn leave_locked(arena: &Arena) {
     thread::spawn(move || {
         end_after(|| {
             let answer = mutex.lock_timeout(PATIENCE / 4).map(drop);
-            assert!(matches!(answer, Err(LockError::OwnerDied)), "{answer:?}");
+            assert!(matches!(answer, Err(LockError::Forgotten)), "{answer:?}");
         })
     });
 }
