@@ -69,7 +69,7 @@ fn compare(old: &Run, new: &Run) -> Comparison {
             .notes
             .extend(failures.map(|one| format!("failed in the {name} run: {}: {}", one.what, one.why)));
     }
-    if old.head.machine != new.head.machine {
+    if set_up(&old.head.machine) != set_up(&new.head.machine) {
         comparison.notes.push("the machines are not the same, or not set up alike".into());
     }
     let bare = new.rows.iter().filter(|row| row.figures().is_empty());
@@ -94,6 +94,13 @@ fn compare(old: &Run, new: &Run) -> Comparison {
         }
     }
     comparison
+}
+
+/// What a machine is and how it is set up: not what was measured of it, as of its clock.
+fn set_up(machine: &[String]) -> Vec<&str> {
+    let is_measured = |line: &&str| line.starts_with("clock");
+    let known = |line| if is_measured(&line) { line.split(':').next().unwrap_or(line) } else { line };
+    machine.iter().map(String::as_str).map(known).collect()
 }
 
 /// What tells a figure from the others of a run.
@@ -207,7 +214,7 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
-    use super::{compare, moved};
+    use super::{compare, moved, set_up};
     use crate::record::{Failure, Head, Idle, Row, Run};
     use rstest::rstest;
     use std::cmp::Ordering;
@@ -318,6 +325,15 @@ mod tests {
                         moved    latency sysv, 8 bytes: over the bare calls 1.00 before, 0.90 now\n";
         assert!(text.contains(expected), "{text}");
         assert!(!compare(&new, &whole(vec![row("latency", 1.0, 0.0)])).text().contains("stable"));
+    }
+
+    #[test]
+    fn a_machine_is_the_same_though_its_clock_was_measured_anew() {
+        let machine = |clock: &str| ["machine  AMD".to_owned(), format!("clock    {clock}")];
+        let [one, later, other] =
+            ["tsc: 30 ns a reading", "tsc: 27 ns a reading", "hpet: 900 ns a reading"].map(machine);
+        assert_eq!(set_up(&one), set_up(&later));
+        assert_ne!(set_up(&one), set_up(&other));
     }
 
     #[test]
