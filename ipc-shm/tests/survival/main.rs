@@ -39,8 +39,7 @@ mod step;
 
 use report::Tally;
 use std::{
-    os::unix::process::CommandExt as _,
-    process::{self, Command, ExitCode},
+    process::{self, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -130,18 +129,7 @@ fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("not a number: {text}"))
 }
 
-/// For a proof that counts mappings: what a thread had is gone with it, and no second thread has
-/// a heap of its own. It is asked for before a process begins, `ld.so(8)`.
-const TUNABLES: (&str, &str) =
-    ("GLIBC_TUNABLES", "glibc.pthread.stack_cache_size=0:glibc.malloc.arena_max=1");
-
 fn main() -> ExitCode {
-    if std::env::var_os(TUNABLES.0).is_none_or(|set| set != TUNABLES.1) {
-        let mut anew = Command::new("/proc/self/exe");
-        let error = anew.args(std::env::args_os().skip(1)).env(TUNABLES.0, TUNABLES.1).exec();
-        eprintln!("survival: this program can't be run anew: {error}");
-        return ExitCode::FAILURE;
-    }
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(error) => {

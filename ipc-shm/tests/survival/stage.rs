@@ -340,10 +340,14 @@ impl Resources {
     fn of_this_process(arena: &Arena) -> Self {
         let ours = arena.path().to_str().expect("ASCII");
         let maps = fs::read_to_string("/proc/self/maps").expect("there is /proc");
-        let is_ours = |line: &&str| line.contains(ours) || line.contains("/ipc-") || is_reservation(line);
+        let lines: Vec<&str> = maps.lines().collect();
+        let is_ours = |&at: &usize| {
+            let line = lines[at];
+            line.contains(ours) || line.contains("/ipc-") || is_reservation(&lines, at)
+        };
         Self {
             descriptors: fs::read_dir("/proc/self/fd").expect("there is /proc").count(),
-            mappings: maps.lines().filter(is_ours).count(),
+            mappings: (0..lines.len()).filter(is_ours).count(),
         }
     }
 }
@@ -371,9 +375,18 @@ fn have_had_a_closer() {
     });
 }
 
-/// Memory that nobody may access and that isn't a file's.
-fn is_reservation(line: &str) -> bool {
-    line.contains("---p 00000000 00:00 0")
+/// Memory that nobody may access and that isn't a file's: unless it lies beside no file but
+/// beside memory of the process's own, as what guards a thread's stack, or what a heap may grow
+/// into.
+fn is_reservation(lines: &[&str], at: usize) -> bool {
+    let ends = |line: &str| line.split([' ', '-']).nth(1).map(str::to_owned);
+    let begins = |line: &str| line.split('-').next().map(str::to_owned);
+    let before = at.checked_sub(1).map(|before| lines[before]);
+    let after = lines.get(at + 1).copied();
+    let before = before.filter(|line| ends(line) == begins(lines[at]));
+    let after = after.filter(|line| begins(line) == ends(lines[at]));
+    let is_beside = |what: &str| before.into_iter().chain(after).any(|line| line.contains(what));
+    lines[at].contains("---p 00000000 00:00 0") && (is_beside("-s ") || !is_beside("rw-p 00000000 00:00 0"))
 }
 
 /// A point as a number: file, line, column, moment.
