@@ -9,10 +9,12 @@
 //! end. No part of it is inherited by a forked child. What is mapped for reading only needs a
 //! descriptor that can do no more, and a store to it faults.
 //!
-//! A file is mapped where nothing is first, and then moved to its place. If it were mapped over
-//! what is reserved there and refused (by its seals, or by what it stands for), the kernel would
-//! have taken the reservation away already: a hole, where the next one to map something gets it,
-//! and which we would take for ours.
+//! A file is mapped where nothing is first, as a trial, and only then in its place. If it were
+//! refused there (for its seals, or for what it stands for), the kernel would have taken the
+//! reservation away already: a hole, where the next one to map something gets it, and which we
+//! would take for ours. Where that happens all the same, the place isn't touched any more, nor
+//! given back. What was mapped for the trial isn't moved: that may bring tables of small pages
+//! along, and then no huge page can be mapped as one.
 
 use super::{attempt, call, errno, fork, limit, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
@@ -190,8 +192,7 @@ impl Mapping {
             // SAFETY: a fresh mapping, which replaces nothing.
             unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file.as_fd(), offset) }
         })?;
-        // So the file can be mapped. It isn't moved from there: that may leave tables of small pages
-        // behind, and then no huge one can be mapped as one.
+        // So the file can be mapped.
         // SAFETY: mapped just now, and nothing refers to it.
         unsafe { unmap(mapped.cast(), len) };
         let start = NonZeroUsize::new(address.addr().get());
@@ -201,8 +202,8 @@ impl Mapping {
             unsafe { mmap(start, whole_len, access.into(), flags, file.as_fd(), offset) }
         });
         placed.map(drop).map_err(|errno| {
-            // Only where the kernel has no memory for its own. There may be a hole now, and whoever
-            // called this gives up.
+            // The kernel has no memory for its own, or a peer has just sealed the file. There may
+            // be a hole now, and whoever called this gives up.
             let _ = self.doubtful.set((address.addr().get() - self.reservation.addr().get(), len));
             OsError::new("mmap(MAP_FIXED)", errno)
         })
