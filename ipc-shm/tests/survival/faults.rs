@@ -13,7 +13,6 @@ pub(crate) fn run(scenarios: &[Scenario], smoke: bool) -> Tally {
     let stage = Stage::new();
     let mut failures = [0; 2];
     for scenario in scenarios.iter().filter(|scenario| !smoke || !scenario.is_variation) {
-        stage.closes_apart.set(scenario.kind == "sealed");
         for (fault, count) in [Fault::Shortage, Fault::Interrupted].into_iter().zip(&mut failures) {
             let mut call = 0;
             loop {

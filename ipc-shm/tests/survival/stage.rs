@@ -18,9 +18,7 @@ use std::{
     cell::{Cell, RefCell},
     error::Error,
     fs,
-    io::Read as _,
     num::NonZeroUsize,
-    os::unix::net::UnixStream,
     sync::{
         OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -124,8 +122,6 @@ pub(crate) struct Stage {
     memory: Arena,
     disk: Arena,
     is_on_disk: Cell<bool>,
-    /// Victims may have what peers gave them closed by a thread.
-    pub(crate) closes_apart: Cell<bool>,
     stop: Cell<Stop>,
     lacking: Cell<Option<Lack>>,
     record: RefCell<Record>,
@@ -148,7 +144,6 @@ impl Stage {
             memory: Arena::new(),
             disk: Arena::on_disk(),
             is_on_disk: Cell::new(false),
-            closes_apart: Cell::new(false),
             stop: Cell::new(Stop::Never),
             lacking: Cell::new(None),
             record: RefCell::default(),
@@ -245,9 +240,6 @@ impl Stage {
             return child;
         }
         end_after(|| {
-            if matches!(stop, Stop::Failure { .. }) && self.closes_apart.get() {
-                have_had_a_closer();
-            }
             let before = Resources::of_this_process(self.arena());
             let mut prepared = prepare();
             let between = Resources::of_this_process(self.arena());
@@ -361,18 +353,6 @@ impl Resources {
         }
         assert_eq!(Self::of_this_process(arena), *self, "{otherwise}");
     }
-}
-
-/// Has had a thread that closes descriptors apart. Its stack, which the C library keeps for the
-/// next one, looks like a reservation.
-fn have_had_a_closer() {
-    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-    ipc_core::close_apart(theirs.into());
-    let closed = (&ours).read(&mut [0]).expect("the other end can be waited for");
-    assert_eq!(closed, 0, "nobody has written");
-    common::eventually("it ends when there is nothing more to close", || {
-        fs::read_dir("/proc/self/task").expect("there is /proc").count() == 1
-    });
 }
 
 /// Memory that nobody may access and that isn't a file's: unless it lies beside no file but
