@@ -4,7 +4,10 @@
 mod common;
 
 use common::{alone, alone_in_namespaces, skip, sockets::Place, spawn_watched, wait_until_asleep_in};
-use ipc_mq::{Cancel, Channel, Receiver, RecvError, SendError, Sender, Transport, UnixSender, Wait};
+use ipc_mq::{
+    Cancel, Channel, Receiver, RecvError, SendError, Sender, Transport, UnixChannel, UnixReceiver,
+    UnixSender, Wait,
+};
 use nix::{
     errno::Errno,
     libc,
@@ -85,6 +88,21 @@ fn who_is_one_too_many_is_heard_when_another_goes() {
     });
 }
 
+fn one_inside_and_one_at_the_door(channel: &UnixChannel, rx: &mut UnixReceiver) -> [UnixSender; 2] {
+    let [mut inside, mut outside] = [channel.sender().unwrap(), channel.sender().unwrap()];
+    inside.send(b"in").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"in");
+    outside.send(b"at the door").unwrap();
+    [inside, outside]
+}
+
+/// From now on; how many there may be at most is returned.
+fn no_more_descriptors() -> u64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+    hard
+}
+
 /// Nobody leaves, so that nobody makes room.
 #[rstest]
 #[case::a_try("case_1_a_try", Wait::Never)]
@@ -99,12 +117,8 @@ fn who_comes_when_there_are_no_descriptors_is_heard_when_there_are(
         let place = Place::new();
         let channel = place.channel();
         let mut rx = channel.receiver().unwrap();
-        let [mut inside, mut outside] = [channel.sender().unwrap(), channel.sender().unwrap()];
-        inside.send(b"in").unwrap();
-        assert_eq!(&*rx.recv().unwrap(), b"in");
-        outside.send(b"at the door").unwrap();
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        let _senders = one_inside_and_one_at_the_door(&channel, &mut rx);
+        let hard = no_more_descriptors();
         assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
         assert_eq!(&*rx.receive(wait).unwrap(), b"at the door");
@@ -123,12 +137,8 @@ fn who_sleeps_takes_in_who_came_when_there_were_no_descriptors() {
         let place = Place::new();
         let channel = place.channel();
         let mut rx = channel.receiver().unwrap();
-        let [mut inside, mut outside] = [channel.sender().unwrap(), channel.sender().unwrap()];
-        inside.send(b"in").unwrap();
-        assert_eq!(&*rx.recv().unwrap(), b"in");
-        outside.send(b"at the door").unwrap();
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        let _senders = one_inside_and_one_at_the_door(&channel, &mut rx);
+        let hard = no_more_descriptors();
         thread::scope(|threads| {
             let receiver = threads.spawn(|| rx.recv_timeout(LONG).map(|message| message.to_vec()));
             thread::sleep(SHORT);

@@ -137,6 +137,17 @@ fn a_signal_ends_a_sender_that_waits_for_room(#[values("mq", "shm")] scheme: &st
 }
 
 /// Its output is a pipe that nobody reads, so that it can't finish the batch.
+/// Until both ends sleep, and there are messages between them.
+fn until_nothing_moves(world: &World, address: &str, ends: [&Running; 2]) {
+    let mut looks = 0;
+    eventually("nothing moves", || {
+        let before = world.queued(address);
+        ends.iter().for_each(|end| end.wait_for_sleep());
+        looks = if before > 0 && world.queued(address) == before { looks + 1 } else { 0 };
+        looks > 5
+    });
+}
+
 #[rstest]
 fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme: &str) {
     let world = World::new();
@@ -148,14 +159,7 @@ fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme:
     let all = numbered(0..50_000);
     let feed = all.clone();
     let feeding = std::thread::spawn(move || input.write_all(&feed).unwrap());
-    let mut looks = 0;
-    eventually("nothing moves", || {
-        let before = world.queued(&address);
-        receiver.wait_for_sleep();
-        sender.wait_for_sleep();
-        looks = if before > 0 && world.queued(&address) == before { looks + 1 } else { 0 };
-        looks > 5
-    });
+    until_nothing_moves(&world, &address, [&receiver, &sender]);
     receiver.signal(Signal::SIGTERM);
     assert_eq!(receiver.finish().code(), Some(143));
     let mut seen = Vec::new();
@@ -222,14 +226,7 @@ fn a_reader_that_goes_away_loses_no_long_message_of_a_full_queue(
     let (mut output, theirs) = pipe();
     let watched = theirs.try_clone().unwrap();
     let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
-    let mut looks = 0;
-    eventually("nothing moves", || {
-        let before = world.queued(&address);
-        receiver.wait_for_sleep();
-        sender.wait_for_sleep();
-        looks = if before > 0 && world.queued(&address) == before { looks + 1 } else { 0 };
-        looks > 5
-    });
+    until_nothing_moves(&world, &address, [&receiver, &sender]);
     // It writes no more while the pipe is emptied.
     receiver.signal(Signal::SIGSTOP);
     receiver.wait_for_stop();
