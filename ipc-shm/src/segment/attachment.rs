@@ -270,6 +270,11 @@ impl Attachment {
         &self.layout
     }
 
+    /// Where the segment is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Where the segment is touched and watched.
     pub(crate) fn spot(&self) -> &Arc<Spot> {
         &self.spot

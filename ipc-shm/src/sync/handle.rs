@@ -9,7 +9,7 @@ use crate::{
         memory::Words,
         readers, state, troubled,
     },
-    segment::{self, Attachment},
+    segment::Attachment,
     sys::{fork::Window, ident},
     wait::{Awaited, Bed, Bell, Waiter, Waiting, has_several_processors},
 };
@@ -36,8 +36,6 @@ pub(super) struct Handle {
     pub(super) words: Words,
     pub(super) place: state::Place,
     id: u32,
-    /// Where the segment is.
-    home: segment::Place,
     /// What tells it from the other handles of this process.
     key: u64,
     bell: Bell,
@@ -69,17 +67,12 @@ pub(super) enum Taken {
 }
 
 impl Handle {
-    pub(super) fn new(
-        attachment: Attachment,
-        home: segment::Place,
-        lends: bool,
-    ) -> Result<Arc<Self>, ChannelError> {
+    pub(super) fn new(attachment: Attachment, lends: bool) -> Result<Arc<Self>, ChannelError> {
         let place = state::Place::of(attachment.layout());
         let handle = Self {
             words: attachment.words(),
             place,
             id: attachment.id(),
-            home,
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             bell: Bell::of(&attachment, place.lock.flag),
             lends,
@@ -104,11 +97,6 @@ impl Handle {
     /// Where things are.
     pub(super) fn attachment(&self) -> &Attachment {
         &self.attachment
-    }
-
-    /// Where the segment is.
-    pub(super) fn home(&self) -> &segment::Place {
-        &self.home
     }
 
     /// Which participant we are.

@@ -158,7 +158,7 @@ impl State {
             }
             Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), window)
         })?;
-        Handle::new(attachment, place, P::LENDS)
+        Handle::new(attachment, P::LENDS)
     }
 
     fn make<P: Primitive>(&self, name: &ChannelName, made: &Made) -> Result<Arc<Handle>, ChannelError> {
@@ -184,7 +184,7 @@ impl State {
         contents.push((segment_layout.data, &made.value));
         let place = self.namespace.place(name);
         let anchored = segment::create_with(&place, &settings, &contents, &mut Window::open())?;
-        Handle::new(anchored.attach(Role::User, Seat::Any)?, place, P::LENDS)
+        Handle::new(anchored.attach(Role::User, Seat::Any)?, P::LENDS)
     }
 }
 

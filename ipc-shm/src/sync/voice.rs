@@ -69,7 +69,7 @@ impl Voice {
 
 /// The segment's file, by its name, once more.
 fn open(handle: &Handle, window: &mut Window) -> Result<segment::Opened, ChannelError> {
-    let opened = segment::open(handle.home(), window)?;
+    let opened = segment::open(handle.attachment().place(), window)?;
     match opened.header.instance == handle.attachment().header().instance {
         true => Ok(opened),
         false => Err(ChannelError::NotFound),
