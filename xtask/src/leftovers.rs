@@ -1,6 +1,7 @@
-//! What the tests leave behind: files in `/dev/shm`, kernel queues, processes.
+//! What the tests leave behind: files in `/dev/shm` and among temporary ones, kernel queues,
+//! processes.
 //!
-//! Both are listed before and after. POSIX queues are seen in the namespace of our own
+//! All are listed before and after. POSIX queues are seen in the namespace of our own
 //! ([`crate::isolation`]), else in `/dev/mqueue`; where that isn't mounted either, only the
 //! scenarios' own queues are known, by their names, and those look after themselves.
 
@@ -8,11 +9,13 @@ use crate::{
     isolation::Isolation,
     marks::{self, Bearer},
     process::wait_until,
+    workspace,
 };
 use std::{
     collections::BTreeSet,
-    fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
+    process,
     time::{Duration, Instant},
 };
 
@@ -23,13 +26,23 @@ const SYSV_QUEUES: &str = "/proc/sysvipc/msg";
 /// Remembers what there was at the start.
 pub(crate) struct Watch {
     isolation: Isolation,
+    temporary: PathBuf,
     before: io::Result<BTreeSet<String>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.temporary);
+    }
 }
 
 impl Watch {
     pub(crate) fn start(isolation: Isolation) -> Self {
-        let before = list(&isolation);
-        Self { isolation, before }
+        let temporary = env::temp_dir().join(format!("xtask-{}", process::id()));
+        // The name is short: there are sockets within.
+        let before = fs::create_dir(&temporary).and_then(|()| list(&isolation, &temporary));
+        workspace::set_temporary(&temporary);
+        Self { isolation, temporary, before }
     }
 
     /// What there is now and wasn't at the start. Processes among it are ended.
@@ -44,7 +57,7 @@ impl Watch {
 
     fn look(&self) -> io::Result<Vec<String>> {
         let before = self.before.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let mut found = added(before, &list(&self.isolation)?);
+        let mut found = added(before, &list(&self.isolation, &self.temporary)?);
         let processes = marks::all_bearers().into_iter();
         found.extend(processes.map(|process| format!("process {}: {}", process.pid, process.command)));
         Ok(found)
@@ -58,7 +71,7 @@ impl Watch {
             Isolation::Shared if Path::new(QUEUES).is_dir() => "all queues in /dev/mqueue",
             Isolation::Shared => "queues by the names used (/dev/mqueue isn't mounted)",
         };
-        format!("none in /dev/shm, among processes, among {queues}")
+        format!("none in /dev/shm, among temporary files, processes, {queues}")
     }
 }
 
@@ -66,11 +79,14 @@ fn added(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Vec<String> {
     after.difference(before).cloned().collect()
 }
 
-fn list(isolation: &Isolation) -> io::Result<BTreeSet<String>> {
+fn list(isolation: &Isolation, temporary: &Path) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    let shared_memory = Path::new(SHARED_MEMORY);
-    if shared_memory.is_dir() {
-        let files = own_files(shared_memory)?.into_iter().filter(|path| !is_home(path));
+    let whose = if matches!(isolation, Isolation::Shared) { Whose::Own } else { Whose::Anybodys };
+    let test_folders = workspace::target().join("tmp");
+    let folders =
+        [(Path::new(SHARED_MEMORY), whose), (temporary, Whose::Anybodys), (&test_folders, Whose::Anybodys)];
+    for (folder, whose) in folders.into_iter().filter(|(folder, _)| folder.is_dir()) {
+        let files = files(folder, whose)?.into_iter().filter(|path| !is_home(path));
         found.extend(files.map(|path| path.display().to_string()));
     }
     found.extend(queues(isolation)?.iter().map(|name| format!("POSIX queue /{name}")));
@@ -80,17 +96,24 @@ fn list(isolation: &Isolation) -> io::Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Everything beneath a folder that belongs to this user. What vanishes meanwhile isn't there.
-fn own_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Whose files count: where nobody else's can be, tests with other users leave theirs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Own,
+    Anybodys,
+}
+
+/// Everything beneath a folder. What vanishes meanwhile isn't there.
+fn files(folder: &Path, whose: Whose) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let Ok(status) = fs::symlink_metadata(&path) else { continue };
-        if !is_own(&status) {
+        if whose == Whose::Own && !is_own(&status) {
             continue;
         }
         if status.is_dir() {
-            found.extend(own_files(&path).unwrap_or_default());
+            found.extend(files(&path, whose).unwrap_or_default());
         }
         found.push(path);
     }
@@ -139,7 +162,7 @@ fn sysv_queues(table: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{added, is_home, own_files, sysv_queues};
+    use super::{Whose, added, files, is_home, sysv_queues};
     use std::{collections::BTreeSet, env, fs, path::Path, process};
 
     fn set(names: &[&str]) -> BTreeSet<String> {
@@ -171,7 +194,8 @@ mod tests {
         let folder = env::temp_dir().join(format!("xtask-leftovers-{}", process::id()));
         fs::create_dir_all(folder.join("a/b")).unwrap();
         fs::write(folder.join("a/b/c"), "").unwrap();
-        let mut found = own_files(&folder).unwrap();
+        let mut found = files(&folder, Whose::Own).unwrap();
+        assert_eq!(files(&folder, Whose::Anybodys).unwrap().len(), found.len());
         fs::remove_dir_all(&folder).unwrap();
         found.sort();
         assert_eq!(found, ["a", "a/b", "a/b/c"].map(|path| folder.join(path)));

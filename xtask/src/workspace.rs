@@ -4,7 +4,11 @@ use std::{
     env, fs, io,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
+
+/// Where those whom `cargo` runs have their temporary files, if not where the system has them.
+static TEMPORARY: OnceLock<PathBuf> = OnceLock::new();
 
 /// The folder of the workspace.
 pub(crate) fn root() -> &'static Path {
@@ -21,7 +25,16 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    if let Some(folder) = TEMPORARY.get() {
+        command.env("TMPDIR", folder);
+    }
     command
+}
+
+/// From now on those whom `cargo` runs have their temporary files in this folder.
+pub(crate) fn set_temporary(folder: &Path) {
+    // Who has set it first has it.
+    let _ = TEMPORARY.set(folder.into());
 }
 
 /// All Rust sources, by their paths within the workspace, sorted. What is hidden and what

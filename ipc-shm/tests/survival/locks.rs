@@ -101,7 +101,9 @@ pub(crate) fn run(kills: u64, seed: u64, only: Option<&str>) -> Tally {
     let page: &'static Page = unsafe { page.as_ref() };
     let mut tally = Tally::default();
     let mut dice = Dice::new(seed);
-    for role in ROLES.iter().filter(|role| only.is_none_or(|part| role.name.contains(part))) {
+    let is_chosen = |role: &&Role| only.is_none_or(|part| role.name.contains(part));
+    tally.check(ROLES.iter().any(|role| is_chosen(&role)), || "no role has such a name".into());
+    for role in ROLES.iter().filter(is_chosen) {
         let wanted = (kills * role.kills_in_ten / 10).max(1);
         let mut recoveries_ns = Vec::new();
         let (mut rounds, mut problems) = (0_u64, 0);

@@ -102,8 +102,17 @@ impl Options {
                 "--minutes" => options.minutes = number(&value()?)?,
                 "--kills" => options.kills = number(&value()?)?,
                 "--seed" => options.seed = number(&value()?)?,
-                other if !other.starts_with('-') && options.proof.is_none() => options.proof = Some(argument),
-                _ => {}
+                other if !other.starts_with('-') => {
+                    if options.proof.is_some() || !PROOFS.iter().any(|proof| proof.name == other) {
+                        let names: Vec<_> = PROOFS.iter().map(|proof| proof.name).collect();
+                        return Err(format!("{other}: one of these, once: {}", names.join(", ")));
+                    }
+                    options.proof = Some(argument);
+                }
+                // Those of the usual test harness, which cargo's users may give to all programs.
+                "--quiet" | "--nocapture" | "--exact" | "--show-output" | "--include-ignored" => {}
+                other if other.starts_with("--test-threads") || other.starts_with("--color") => {}
+                other => return Err(format!("{other}: no such option")),
             }
         }
         options.smoke |= options.proof.is_none();

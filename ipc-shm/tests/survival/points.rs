@@ -54,6 +54,7 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
     }
     let hit = keys.iter().filter(|(key, ..)| died_at.contains(key)).count();
     println!("proof: crash points: {hit}/{} hit, {kills} kills in {} scenarios", keys.len(), scenarios.len());
+    tally.check(kills > 0, || "nobody was killed".into());
     let strange = died_at.iter().filter(|point| !keys.iter().any(|(key, ..)| key == *point));
     for point in strange {
         let (line, column) = (point >> 12 & 0xf_ffff, point >> 1 & 0x7ff);

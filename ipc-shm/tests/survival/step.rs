@@ -26,6 +26,7 @@ pub(crate) fn run(scenarios: &[Scenario], smoke: bool) -> Tally {
         }
         all += kills;
     }
+    tally.check(all > 0, || "no scene has such a name".into());
     println!("proof: instructions: {all} killed at");
     tally
 }

@@ -96,23 +96,32 @@ fn check_runs(output: &[u8], unkilled: &[u64]) -> Verdict {
 /// kernel doesn't redeliver, so on its queues each kill may lose the message in hand.
 pub(super) fn killed_receivers(rig: &Rig) -> Verdict {
     let loss_per_death = if rig.backend.is_shm() { 0 } else { 1 };
-    restarted_receivers(rig, loss_per_death, |receiver, _| receiver.kill()?.expect_killed())
+    let ends = Ends { loss_per_death, may_repeat: true };
+    restarted_receivers(rig, ends, |receiver, _| receiver.kill()?.expect_killed())
 }
 
 /// Receivers that are asked to end finish what they are writing: nothing is lost on any
-/// backend.
+/// backend, nor received twice.
 pub(super) fn interrupted_receivers(rig: &Rig) -> Verdict {
     const SIGINT: i32 = 2;
     const SIGTERM: i32 = 15;
-    restarted_receivers(rig, 0, |receiver, run| {
+    restarted_receivers(rig, Ends { loss_per_death: 0, may_repeat: false }, |receiver, run| {
         let signal = if run % 2 == 0 { SIGINT } else { SIGTERM };
         receiver.signal(signal)?.expect(128 + signal)
     })
 }
 
+/// What the end of a receiver may cost.
+#[derive(Clone, Copy)]
+struct Ends {
+    loss_per_death: u64,
+    /// Whether the next one may receive again what was printed.
+    may_repeat: bool,
+}
+
 type Stop = fn(super::child::Running, u64) -> Result<Ended, String>;
 
-fn restarted_receivers(rig: &Rig, loss_per_death: u64, stop: Stop) -> Verdict {
+fn restarted_receivers(rig: &Rig, ends: Ends, stop: Stop) -> Verdict {
     let address = rig.create("restarted", &rig.backend.small())?;
     let mut sender = rig.start(&["send", &address, "--end"])?;
     let feed = Feed::start(sender.stdin()?, 1);
@@ -133,12 +142,13 @@ fn restarted_receivers(rig: &Rig, loss_per_death: u64, stop: Stop) -> Verdict {
     sender.end()?.expect(0)?;
     outputs.push(receiver.end()?.expect(0)?);
     let printed: Vec<&[u8]> = outputs.iter().map(|output| &output.stdout[..]).collect();
-    check_outputs(&printed, sent, loss_per_death)
+    check_outputs(&printed, sent, ends)
 }
 
 /// Each output is in order without a gap and not torn; each begins where those before it
-/// ended, or earlier; the last one ends with the last line.
-fn check_outputs(outputs: &[&[u8]], sent: u64, loss_per_death: u64) -> Verdict {
+/// ended, or earlier if that may be; the last one ends with the last line.
+fn check_outputs(outputs: &[&[u8]], sent: u64, ends: Ends) -> Verdict {
+    let Ends { loss_per_death, may_repeat } = ends;
     let mut seen = 0;
     for (output, run) in outputs.iter().zip(1..) {
         let numbers = check_output(output).map_err(|problem| format!("receiver {run}: {problem}"))?;
@@ -148,6 +158,9 @@ fn check_outputs(outputs: &[&[u8]], sent: u64, loss_per_death: u64) -> Verdict {
             return Err(format!(
                 "{lost} lines are lost: receiver {run} begins with {first} after {seen} was seen"
             ));
+        }
+        if first <= seen && !may_repeat {
+            return Err(format!("receiver {run} begins with {first} again after {seen} was seen"));
         }
         seen = numbers.last().map_or(seen, |&last| last.max(seen));
     }
@@ -174,44 +187,57 @@ fn check_output(output: &[u8]) -> Result<Vec<u64>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_outputs, check_runs, lines_before_death, reaches};
+    use super::{Ends, check_outputs, check_runs, lines_before_death, reaches};
     use crate::matrix::lines::{line, lines};
 
     fn output(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
         numbers.into_iter().flat_map(|number| (line(1, number) + "\n").into_bytes()).collect()
     }
 
+    const fn losing(loss_per_death: u64) -> Ends {
+        Ends { loss_per_death, may_repeat: true }
+    }
+
     #[test]
     fn outputs_are_complete_together() {
         let outputs = [output(1..=5), output(4..=9)];
-        check_outputs(&outputs.each_ref().map(|output| &output[..]), 9, 0).unwrap();
-        assert!(check_outputs(&[&outputs[1]], 9, 1).is_err());
+        check_outputs(&outputs.each_ref().map(|output| &output[..]), 9, losing(0)).unwrap();
+        assert!(check_outputs(&[&outputs[1]], 9, losing(1)).is_err());
+    }
+
+    #[test]
+    fn who_was_asked_to_end_has_nothing_received_again() {
+        let asked = Ends { loss_per_death: 0, may_repeat: false };
+        let outputs = [output(1..=5), output(6..=9), output(9..=9)];
+        let outputs = outputs.each_ref().map(|output| &output[..]);
+        check_outputs(&outputs[..2], 9, asked).unwrap();
+        assert!(check_outputs(&outputs, 9, asked).is_err());
     }
 
     #[test]
     fn each_death_may_lose_so_many_lines() {
         let outputs = [output(1..=5), output(7..=9), output(11..=12)];
         let outputs = outputs.each_ref().map(|output| &output[..]);
-        check_outputs(&outputs, 12, 1).unwrap();
-        assert!(check_outputs(&outputs, 12, 0).is_err());
-        assert!(check_outputs(&[outputs[0], outputs[2]], 12, 1).is_err());
+        check_outputs(&outputs, 12, losing(1)).unwrap();
+        assert!(check_outputs(&outputs, 12, losing(0)).is_err());
+        assert!(check_outputs(&[outputs[0], outputs[2]], 12, losing(1)).is_err());
     }
 
     #[test]
     fn a_gap_within_an_output_is_a_loss_whatever_may_be_lost() {
-        assert!(check_outputs(&[&output([1, 2, 4])], 4, 5).is_err());
+        assert!(check_outputs(&[&output([1, 2, 4])], 4, losing(5)).is_err());
     }
 
     #[test]
     fn what_was_never_sent_is_noticed() {
-        assert!(check_outputs(&[&output(1..=5)], 4, 5).is_err());
+        assert!(check_outputs(&[&output(1..=5)], 4, losing(5)).is_err());
     }
 
     #[test]
     fn only_the_beginning_of_the_next_line_may_follow_the_last() {
         let with_rest = |rest: &str| [output(1..=3), rest.into()].concat();
-        check_outputs(&[&with_rest(&line(1, 4)[..7])], 3, 0).unwrap();
-        assert!(check_outputs(&[&with_rest(&line(1, 5)[..7])], 3, 0).is_err());
+        check_outputs(&[&with_rest(&line(1, 4)[..7])], 3, losing(0)).unwrap();
+        assert!(check_outputs(&[&with_rest(&line(1, 5)[..7])], 3, losing(0)).is_err());
     }
 
     #[test]

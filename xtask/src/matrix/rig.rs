@@ -106,6 +106,7 @@ pub(super) struct Rig {
     folder: PathBuf,
     /// Part of the names of kernel queues, which are the whole system's.
     label: String,
+    ignores_interrupts: bool,
     addresses: RefCell<Vec<String>>,
 }
 
@@ -115,7 +116,9 @@ impl Rig {
         let label = format!("xtask-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = memory_folder().join(&label);
         make_private(&folder).map_err(|error| format!("{} can't be made: {error}", folder.display()))?;
-        Ok(Self { backend, deadline, ipc: ipc.into(), folder, label, addresses: RefCell::default() })
+        let ignores_interrupts = ignores_interrupts();
+        let addresses = RefCell::default();
+        Ok(Self { backend, deadline, ipc: ipc.into(), folder, label, ignores_interrupts, addresses })
     }
 
     /// The address of the channel `name`, which [`close`](Self::close) removes.
@@ -222,10 +225,26 @@ impl Rig {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.ipc);
+        let mut command = match self.ignores_interrupts {
+            true => Command::new("env"),
+            false => Command::new(&self.ipc),
+        };
+        if self.ignores_interrupts {
+            command.arg("--default-signal=INT").arg(&self.ipc);
+        }
         command.args(arguments).env("IPC_DIR", &self.folder);
         command
     }
+}
+
+/// Whether SIGINT is ignored here, as in what a script has started in the background: those whom
+/// we start would inherit that, and `ipc` would keep it.
+fn ignores_interrupts() -> bool {
+    const SIGINT_BIT: u64 = 1 << 1;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    ignored.is_some_and(|bits| bits & SIGINT_BIT != 0)
 }
 
 impl Drop for Rig {

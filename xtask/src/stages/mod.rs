@@ -1,7 +1,6 @@
 //! The stages of `test-all`, one file each; a stage is what one can repair by itself.
 
 mod bench;
-mod build;
 mod dependencies;
 mod docs;
 mod format;
@@ -12,7 +11,8 @@ mod suites;
 mod targets;
 
 use crate::{process, report::Outcome, workspace};
-use std::{process::Command, time::Duration};
+use serde_json::Value;
+use std::{path::PathBuf, process::Command, time::Duration};
 
 /// A part of `test-all`.
 pub(crate) struct Stage {
@@ -42,14 +42,14 @@ pub(crate) const ALL: [Stage; 10] = [
     Stage::new("targets", targets::run),
     Stage::new("dependencies", dependencies::run),
     Stage::new("policy", policy::run),
-    Stage::essential("build", build::run),
+    Stage::essential("build", suites::build),
     Stage::new("tests", suites::run),
     Stage::new("bench", bench::run),
     MATRIX,
 ];
 
-/// For one call of `cargo` or of what it made, compilation included.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+/// For one call of `cargo` or of what it made, compilation included; on a slow machine.
+const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 /// A stage that is one call of `cargo`.
 fn cargo(arguments: &[&str]) -> Outcome {
@@ -60,4 +60,39 @@ fn cargo(arguments: &[&str]) -> Outcome {
 fn check(command: &mut Command) -> Outcome {
     let finished = process::run(command, TIME_LIMIT);
     if finished.success { Outcome::passed("") } else { Outcome::failed(finished.output) }
+}
+
+/// The program that `cargo build` makes when it is called with these arguments.
+fn program(arguments: &[&str]) -> Result<PathBuf, String> {
+    let mut command = workspace::cargo(&["build", "--quiet"]);
+    command.args(arguments).args(["--message-format", "json-render-diagnostics"]);
+    let built = process::run_for_stdout(&mut command, TIME_LIMIT);
+    executable(&built.output).filter(|_| built.success).ok_or_else(|| without_messages(&built.output))
+}
+
+/// The program that `cargo` says it has built.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let mut paths = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    paths.next_back()
+}
+
+/// What `cargo` has printed for people.
+fn without_messages(output: &str) -> String {
+    output.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::executable;
+
+    #[test]
+    fn the_program_is_found_among_cargos_messages() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
+            {\"reason\":\"compiler-artifact\",\"executable\":\"/target/ipc\"}\n{\"reason\":\"build-finished\"}\n";
+        assert_eq!(executable(messages), Some("/target/ipc".into()));
+        assert_eq!(executable("not JSON\n"), None);
+    }
 }

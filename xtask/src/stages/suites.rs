@@ -14,14 +14,17 @@ use crate::{
     report::Outcome,
     workspace,
 };
-use std::{panic::resume_unwind, thread};
+use std::{panic::resume_unwind, process::Command, thread};
 
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
 
 /// What is run at the same time: together all there is, but for a test program called `s`.
-const PARTS: [&[&str]; 3] =
-    [&["--lib", "--bins"], &["--test", "su*"], &["--test", "[!s]*", "--test", "s[!u]*"]];
+const PARTS: [&[&str]; 3] = [UNITS, &["--test", "su*"], &["--bins", "--test", "[!s]*", "--test", "s[!u]*"]];
+
+/// The units, models among them: these take longer without than the compiler takes to improve
+/// them. Whatever else there is waits more than it computes.
+const UNITS: &[&str] = &["--lib", "--config", "profile.dev.package.ipc-shm.opt-level=1"];
 
 pub(super) fn run() -> Outcome {
     let at_once = thread::scope(|scope| {
@@ -32,9 +35,21 @@ pub(super) fn run() -> Outcome {
     evaluate(&[units, longest, others, test(&["--doc"])])
 }
 
+/// Whether programs and tests can be built; nothing can be run otherwise.
+pub(super) fn build() -> Outcome {
+    let parts = [UNITS, &["--bins", "--examples", "--test", "*"]];
+    let mut outcomes = parts.iter().map(|part| super::check(cargo_test(part).args(["--no-run", "--quiet"])));
+    outcomes.find(|outcome| outcome.failed > 0).unwrap_or(Outcome::passed(""))
+}
+
 fn test(part: &[&str]) -> Finished {
-    let mut command = workspace::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    process::run(command.args(part), TIME_LIMIT)
+    process::run(cargo_test(part).arg("--no-fail-fast"), TIME_LIMIT)
+}
+
+fn cargo_test(part: &[&str]) -> Command {
+    let mut command = workspace::cargo(&["test", "--workspace", "--all-features"]);
+    command.args(part);
+    command
 }
 
 fn evaluate(parts: &[Finished]) -> Outcome {
