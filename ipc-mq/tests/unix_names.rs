@@ -6,7 +6,7 @@ mod common;
 
 use common::sockets::{MAX_LEN, Place, name, open_descriptors};
 use common::{alone, await_child, killed_after, stopped_after};
-use ipc_mq::{Channel, ChannelError, Receiver, SendError, Sender, Transport, Unix, UnixConfig};
+use ipc_mq::{Channel, ChannelError, Receiver, SendError, Sender, Transport, Unix, UnixConfig, Wait};
 use nix::{
     sys::{
         ptrace,
@@ -87,12 +87,38 @@ fn a_damaged_channel_file_is_said_to_be_and_can_be_removed() {
         "ipc-unix 1\nsocket x\n",
         "\u{0}",
         "ipc-unix 1\nsocket 1\nmax-message-len-bytes 0\nbuffer-bytes 0\nallow-uids 0\n",
+        "ipc-unix 1\nsocket 1\nmax-message-len-bytes 1099511627777\nbuffer-bytes 0\nallow-uids 0\n",
+        "ipc-unix 1\nsocket 1\nmax-message-len-bytes 18446744073709551615\nbuffer-bytes 0\nallow-uids 0\n",
     ] {
         fs::write(&file, text).unwrap();
         assert!(matches!(place.transport().open(&name()), Err(ChannelError::Corrupt(_))), "{text:?}");
     }
     place.transport().remove(&name()).unwrap();
     assert!(matches!(place.transport().open(&name()), Err(ChannelError::NotFound)));
+}
+
+/// A sender's arithmetic and memory are to be equal to it.
+#[test]
+fn a_longest_message_beyond_all_bounds_is_refused() {
+    const TIB: u64 = 1 << 40;
+    let (place, longest) = (Place::new(), usize::try_from(TIB).unwrap());
+    for len in [longest + 1, usize::MAX] {
+        let config = UnixConfig::new().max_message_len(len);
+        let transport = place.transport();
+        for made in [transport.create(&name(), &config), transport.open_or_create(&name(), &config)] {
+            let refused = made.map(drop);
+            assert!(
+                matches!(&refused, Err(ChannelError::InvalidConfig(what)) if what.contains("1 TiB")),
+                "{refused:?}"
+            );
+        }
+    }
+    let channel = place.transport().create(&name(), &UnixConfig::new().max_message_len(longest)).unwrap();
+    let mut tx = channel.sender().unwrap();
+    assert_eq!(channel.max_message_len(), longest);
+    for len in [longest + 1, usize::MAX - 8] {
+        assert!(matches!(tx.reserve(len, Wait::Never), Err(SendError::TooLong { .. })));
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl UnixConfig {
         Self::default()
     }
 
-    /// The longest message, in bytes: at least 1. It bounds the memory that a sender can
+    /// The longest message, in bytes: 1 byte to 1 TiB. It bounds the memory that a sender can
     /// make a receiver hold.
     #[must_use]
     pub fn max_message_len(self, bytes: usize) -> Self {
@@ -60,6 +60,12 @@ impl UnixConfig {
         let wrong = match self {
             Self { max_message_len: Some(0), .. } => {
                 "a maximum message length of 0 bytes carries nothing: give at least 1".into()
+            }
+            Self { max_message_len: Some(len), .. } if !Settings::is_max_message_len(*len) => {
+                format!(
+                    "a maximum message length of {len} bytes is too large: the most is {} (1 TiB)",
+                    Settings::MOST_MESSAGE_LEN
+                )
             }
             Self { buffer_bytes: Some(bytes), .. } if *bytes < 4096 => {
                 format!("a buffer of {bytes} bytes is less than the kernel's least: give at least 4096")
@@ -130,7 +136,13 @@ pub(crate) struct Settings {
 
 impl Settings {
     const DEFAULT_MAX_MESSAGE_LEN: usize = 1 << 30;
+    /// 1 TiB: far from what arithmetic with lengths can't hold.
+    const MOST_MESSAGE_LEN: u64 = 1 << 40;
     const MOST_UIDS: usize = 256;
+
+    fn is_max_message_len(len: usize) -> bool {
+        (1..=Self::MOST_MESSAGE_LEN).contains(&(len as u64))
+    }
 
     pub(crate) fn to_text(&self) -> String {
         let uids: Vec<String> = self.allowed_uids.iter().map(u32::to_string).collect();
@@ -151,7 +163,7 @@ impl Settings {
         let uids = uids.split(',').filter(|uid| !uid.is_empty()).map(str::parse);
         Some(Self {
             socket: value(text.lines(), "socket")?,
-            max_message_len: figure("max-message-len-bytes").filter(|&len| len != 0)?,
+            max_message_len: figure("max-message-len-bytes").filter(|&len| Self::is_max_message_len(len))?,
             buffer_bytes: figure("buffer-bytes")?,
             allowed_uids: uids.collect::<Result<_, _>>().ok()?,
         })
