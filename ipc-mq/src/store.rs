@@ -8,6 +8,19 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+/// A batch takes no more messages than this at a time: while it does, senders who wait may send
+/// more, for ever.
+const BATCH_MESSAGES: usize = 1024;
+/// Nor does it take another one when it has so many bytes.
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
+
+/// What is held at most when a batch is complete.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    messages: usize,
+    bytes: usize,
+}
+
 /// Messages held, oldest first.
 #[derive(Debug)]
 pub(crate) struct Store<T> {
@@ -64,6 +77,10 @@ impl<T> Store<T> {
         &self.messages[0].tag
     }
 
+    pub(crate) fn last_tag(&self) -> Option<&T> {
+        self.messages.back().map(|message| &message.tag)
+    }
+
     pub(crate) fn first_tag_mut(&mut self) -> &mut T {
         &mut self.messages[0].tag
     }
@@ -96,6 +113,21 @@ impl<T> Store<T> {
         }
     }
 
+    /// The bound of a batch that begins now: of `max_messages` in all, and of `depth` new ones.
+    pub(crate) fn bound(&self, max_messages: usize, depth: usize) -> Bound {
+        let new = depth.min(BATCH_MESSAGES);
+        Bound { messages: max_messages.min(self.len() + new), bytes: self.stretch() + BATCH_BYTES }
+    }
+
+    pub(crate) fn is_below(&self, bound: Bound) -> bool {
+        self.len() < bound.messages && self.stretch() < bound.bytes
+    }
+
+    /// How much memory is taken up by what is held.
+    fn stretch(&self) -> usize {
+        self.end() - self.start()
+    }
+
     fn start(&self) -> usize {
         self.messages.front().map_or(0, |message| message.range.start)
     }
@@ -124,7 +156,7 @@ impl<T> Store<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Store;
+    use super::{BATCH_BYTES, BATCH_MESSAGES, Store};
 
     fn put(store: &mut Store<()>, message: &[u8]) {
         store.space()[..message.len()].copy_from_slice(message);
@@ -157,6 +189,26 @@ mod tests {
             store.release(1);
         }
         assert!(store.bytes.len() <= 128, "{}", store.bytes.len());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_what_it_adds() {
+        let mut store = Store::new(BATCH_BYTES);
+        put(&mut store, b"held");
+        let adds = |store: &mut Store<()>, max_messages, depth, message: &[u8]| {
+            let (before, bound) = (store.len(), store.bound(max_messages, depth));
+            while store.is_below(bound) {
+                put(store, message);
+            }
+            let added = store.len() - before;
+            store.release(added);
+            added
+        };
+        assert_eq!(adds(&mut store, 5, usize::MAX, b"short"), 4);
+        assert_eq!(adds(&mut store, usize::MAX, 7, b"short"), 7);
+        assert_eq!(adds(&mut store, usize::MAX, usize::MAX, b"short"), BATCH_MESSAGES);
+        assert_eq!(adds(&mut store, usize::MAX, usize::MAX, &vec![0; BATCH_BYTES / 3 + 1]), 3);
+        assert_eq!(adds(&mut store, 0, usize::MAX, b"short"), 0);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use common::{
     OrdinaryUser, alone, await_child, fresh_name, in_child, skip, start_child, wait_until_process_sleeps_in,
 };
 use ipc_mq::{
-    ByPriority, Cancel, Channel, ChannelError, ChannelName, Peek, PeekError, PrioritySender, Receiver,
-    RecvError, Selection, SelectiveReceiver, SendError, Sender, Sysv, SysvChannel, SysvConfig, Transport,
-    TypeSender, Wait,
+    Batch, BatchReceiver, ByPriority, Cancel, Channel, ChannelError, ChannelName, Peek, PeekError,
+    PrioritySender, Receiver, RecvError, Selection, SelectiveReceiver, SendError, Sender, Sysv, SysvChannel,
+    SysvConfig, Transport, TypeSender, Wait,
 };
 use nix::{
     errno::Errno,
@@ -326,6 +326,17 @@ fn messages_of_other_programs_are_received_whatever_their_length_and_type() {
     let mut rx = by_priority.receiver().unwrap();
     assert_eq!(&*rx.try_recv().unwrap(), b"ours");
     assert_eq!(&*rx.try_recv().unwrap(), b"foreign");
+}
+
+#[test]
+fn a_batch_has_an_end_though_more_is_there() {
+    const MOST: usize = 1024;
+    let queue = Queue::with(&SysvConfig::new().depth(2 * MOST).max_message_len(1));
+    let (mut tx, mut rx) = (queue.channel.sender().unwrap(), queue.channel.receiver().unwrap());
+    (0..MOST + 300).for_each(|_| tx.try_send(b"x").unwrap());
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), MOST);
+    rx.held_batch().release(MOST - 1);
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), 1 + 300);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use common::{
     alone, calls_of_prepared,
-    sockets::{Place, name},
+    sockets::{MAX_LEN, Place, name},
     spawn_watched, wait_until_asleep_in,
 };
 use ipc_mq::{
@@ -239,4 +239,39 @@ fn a_batch_takes_of_all() {
     let batch = rx.held_batch();
     assert_eq!(batch.iter().filter(|message| *message == b"second").count(), 10);
     batch.release_all();
+}
+
+/// Who only sends may be faster than who receives.
+#[test]
+fn a_batch_has_an_end_though_more_is_there() {
+    const MOST: usize = 1024;
+    let place = Place::new();
+    let (channel, _, mut rx) = ends(&place);
+    let (mut senders, mut sent) = (Vec::new(), 0);
+    while sent < MOST + 100 {
+        let mut tx = channel.sender().unwrap();
+        while tx.try_send(b"x").is_ok() {
+            sent += 1;
+        }
+        senders.push(tx);
+    }
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), MOST);
+    rx.held_batch().release_all();
+    let mut received = MOST;
+    while let Ok(count) = rx.advance_batch(usize::MAX, Wait::Never) {
+        received += count;
+        rx.held_batch().release_all();
+    }
+    assert_eq!(received, sent);
+}
+
+#[test]
+fn a_batch_of_long_messages_has_few_of_them() {
+    let place = Place::new();
+    let (_channel, mut tx, mut rx) = ends(&place);
+    (0..6).for_each(|_| tx.try_send(&vec![7; MAX_LEN]).unwrap());
+    // 4 MiB.
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), 4);
+    rx.held_batch().release_all();
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), 2);
 }

@@ -3,13 +3,13 @@
 mod common;
 
 use common::{
-    MAX_LEN, TestQueue, alone, fresh_name, in_child,
+    DEPTH, MAX_LEN, TestQueue, alone, fresh_name, in_child,
     signals::{under_signals, wait_for_signals},
     skip, spawn_watched, wait_until_asleep_in,
 };
 use ipc_mq::{
-    BatchReceiver, Cancel, Channel, Loan, MqReceiver, MqSender, Receiver, RecvError, Rejected, SendError,
-    Sender, Sysv, SysvConfig, Transport, Wait,
+    Batch, BatchReceiver, Cancel, Channel, Loan, MqReceiver, MqSender, Receiver, RecvError, Rejected,
+    SendError, Sender, Sysv, SysvConfig, Transport, Wait,
 };
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -268,6 +268,27 @@ fn a_batch_waits_for_its_first_message_only() {
     wait_until_asleep_in(id, SLEEPS);
     tx.send(b"one is enough").unwrap();
     assert!(receiver.join().unwrap().unwrap() >= 1);
+}
+
+/// The kernel takes a waiting sender's message in as soon as there is room: of those there may be no
+/// end.
+#[test]
+fn a_batch_takes_no_more_than_a_full_queue_though_senders_wait() {
+    let queue = TestQueue::small();
+    let (mut tx, mut rx) = queue.pair();
+    fill(&mut tx);
+    let waiting = [(); 2].map(|()| {
+        let mut tx = queue.channel.sender().unwrap();
+        let (id, sender) = spawn_watched(move || tx.send(b"late"));
+        wait_until_asleep_in(id, SLEEPS);
+        sender
+    });
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), DEPTH);
+    waiting.into_iter().for_each(|sender| sender.join().unwrap().unwrap());
+    // What is held already isn't taken.
+    assert_eq!(rx.advance_batch(usize::MAX, Wait::Never).unwrap(), DEPTH + 2);
+    rx.held_batch().release_all();
+    assert!(rx.try_recv().is_err());
 }
 
 /// A process and the child that it forks into a PID namespace have the same number, as have a process

@@ -75,6 +75,6 @@ impl Channel for MqChannel {
         if !matches!(self.access, Some(Access::Both | Access::Receive)) {
             return Err(not_permitted(&self.name, "this process may not receive from the queue"));
         }
-        Ok(MqReceiver::new(self.endpoint()?, self.geometry.max_message_len))
+        Ok(MqReceiver::new(self.endpoint()?, self.geometry))
     }
 }

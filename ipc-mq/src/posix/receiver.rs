@@ -2,7 +2,7 @@
 
 use super::{
     notification::{Asked, State},
-    sys::Queue,
+    sys::{Geometry, Queue},
 };
 use crate::{
     store::Store,
@@ -29,6 +29,8 @@ use std::{
 #[derive(Debug)]
 pub struct MqReceiver {
     queue: Queue,
+    /// How many messages the queue has room for.
+    depth: usize,
     held: Store<u32>,
     waiter: Waiter,
     /// That it asked for a notification that may still stand.
@@ -36,8 +38,8 @@ pub struct MqReceiver {
 }
 
 impl MqReceiver {
-    pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
-        Self { queue, held: Store::new(max_message_len), waiter: Waiter::default(), asked: None }
+    pub(crate) fn new(queue: Queue, Geometry { depth, max_message_len }: Geometry) -> Self {
+        Self { queue, depth, held: Store::new(max_message_len), waiter: Waiter::default(), asked: None }
     }
 
     /// Takes one more message from the queue, in addition to those held.
@@ -71,12 +73,15 @@ impl Receiver for MqReceiver {
     }
 }
 
+/// A call takes at most as many messages as the queue has room for, 1024, or 4 MiB of them: the kernel
+/// takes in what waiting senders have while it does.
 impl BatchReceiver for MqReceiver {
     type Batch<'a> = MqBatch<'a>;
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        let bound = self.held.bound(max_messages, self.depth);
         self.advance(wait)?;
-        while self.held.len() < max_messages {
+        while self.held.is_below(bound) {
             // An error now would hide what is held; if it lasts, the next call meets it.
             if self.pull(Wait::Never).is_err() {
                 break;

@@ -90,12 +90,15 @@ impl<D: Discipline> Receiver for SysvReceiver<D> {
     }
 }
 
+/// A call takes at most 1024 messages, or 4 MiB of them: the kernel takes in what waiting senders have
+/// while it does.
 impl<D: Discipline> BatchReceiver for SysvReceiver<D> {
     type Batch<'a> = SysvBatch<'a>;
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        let bound = self.held.bound(max_messages, usize::MAX);
         self.advance(wait)?;
-        while self.held.len() < max_messages {
+        while self.held.is_below(bound) {
             // An error now would hide what is held; if it lasts, the next call meets it.
             if self.pull(Wait::Never).is_err() {
                 break;

@@ -4,10 +4,13 @@ use super::{
     channel::Found,
     listener::{Event, Listener},
     packet::{HEADER_LEN, LONGEST_INLINE},
-    store::{Held, bytes},
+    store::{Held, Tag, bytes},
     sys::Passed,
 };
-use crate::wait::{Patience, Waiter, is_ready};
+use crate::{
+    store::BATCH_BYTES,
+    wait::{Patience, Waiter, is_ready},
+};
 use ipc_core::{
     Batch, BatchReceiver, ChannelError, Credentials, DescriptorReceiver, Message, OsError, PeerCredentials,
     Pollable, Receiver, RecvError, Wait,
@@ -102,14 +105,18 @@ impl Receiver for UnixReceiver {
     }
 }
 
+/// A call takes at most 1024 messages, or 4 MiB of them: senders may send more while it does.
 impl BatchReceiver for UnixReceiver {
     type Batch<'a> = UnixBatch<'a>;
 
     fn advance_batch(&mut self, max_messages: usize, wait: Wait<'_>) -> Result<usize, RecvError> {
+        let bound = self.held.bound(max_messages, usize::MAX);
         self.advance(wait)?;
-        while self.held.len() < max_messages && self.behind_batch.is_none() {
+        let len_in_pages = |held: &Held| held.last_tag().map_or(0, Tag::len_in_pages);
+        let mut bytes_in_pages = len_in_pages(&self.held);
+        while self.held.is_below(bound) && bytes_in_pages < BATCH_BYTES && self.behind_batch.is_none() {
             match self.pull(Wait::Never) {
-                Ok(()) => {}
+                Ok(()) => bytes_in_pages += len_in_pages(&self.held),
                 Err(RecvError::WouldBlock) => break,
                 // It would hide what is held.
                 Err(error) => self.behind_batch = Some(error),

@@ -24,6 +24,13 @@ pub(crate) struct Extras {
     pub(crate) pages: Option<Pages>,
 }
 
+impl Tag {
+    /// How many bytes the message has that didn't come in the packet.
+    pub(crate) fn len_in_pages(&self) -> usize {
+        self.extras.as_ref().and_then(|extras| extras.pages.as_ref()).map_or(0, |pages| pages.bytes().len())
+    }
+}
+
 /// The bytes of a message, from what the store has of it.
 pub(crate) fn bytes<'a>(inline: &'a [u8], tag: &'a Tag) -> &'a [u8] {
     tag.extras.as_ref().and_then(|extras| extras.pages.as_ref()).map_or(inline, Pages::bytes)
