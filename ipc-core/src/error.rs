@@ -41,9 +41,9 @@ impl Error for OsError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The channel is full, and the call was not to wait.
+    /// The channel is full, or stores nothing and nobody receives, and the call was not to wait.
     WouldBlock,
-    /// The channel stayed full until the deadline.
+    /// That stayed so until the deadline.
     TimedOut,
     /// The wait was cancelled.
     Cancelled,
@@ -56,7 +56,8 @@ pub enum SendError {
     },
     /// The channel was removed, or its other end is gone for good.
     Closed,
-    /// The peer died, and this kind of channel can't go on without it.
+    /// The peer died, and this kind of channel can't go on without it. Where senders connect to a
+    /// receiver it may have gone in good order as well, and the next call waits for its successor.
     PeerDied,
     /// The channel's memory holds what no correct peer writes.
     Corrupt(String),
@@ -170,14 +171,14 @@ pub struct Rejected<L> {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WouldBlock => f.write_str("the channel is full"),
-            Self::TimedOut => f.write_str("timed out: the channel stayed full"),
+            Self::WouldBlock => f.write_str("the channel is full, or nobody receives"),
+            Self::TimedOut => f.write_str("timed out: there was no room, or nobody received"),
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::TooLong { len, max } => {
                 write!(f, "the message has {len} bytes, the channel takes at most {max}")
             }
             Self::Closed => f.write_str(CLOSED),
-            Self::PeerDied => f.write_str(PEER_DIED),
+            Self::PeerDied => f.write_str("the peer died or went away"),
             Self::Corrupt(what) => corrupt(f, what),
             Self::Forked => f.write_str(FORKED),
             Self::Os(error) => error.fmt(f),
@@ -196,7 +197,7 @@ impl fmt::Display for RecvError {
                 write!(f, "{missed} messages were overwritten before they were received")
             }
             Self::Closed => f.write_str(CLOSED),
-            Self::PeerDied => f.write_str(PEER_DIED),
+            Self::PeerDied => f.write_str("the peer died"),
             Self::Corrupt(what) => corrupt(f, what),
             Self::Forked => f.write_str(FORKED),
             Self::Os(error) => error.fmt(f),
@@ -209,6 +210,12 @@ impl fmt::Display for ChannelError {
         match self {
             Self::NotFound => f.write_str("no such channel"),
             Self::AlreadyExists => f.write_str("the channel exists already"),
+            // There may be no way to leave it out.
+            Self::Mismatch { setting: "kind", asked, found } => write!(
+                f,
+                "the channel exists and is of kind {found}, not {asked}: \
+                 use it as what it is, or take another name"
+            ),
             Self::Mismatch { setting, asked, found } => write!(
                 f,
                 "the channel exists with {setting} {found}, not {asked}: \
@@ -234,8 +241,7 @@ impl fmt::Display for ChannelError {
     }
 }
 
-const CLOSED: &str = "the channel was removed while it was in use";
-const PEER_DIED: &str = "the peer died";
+const CLOSED: &str = "the channel was removed, or its other end is gone for good";
 const FORKED: &str = "the endpoint belongs to the parent process: open another one after the fork";
 
 fn corrupt(f: &mut fmt::Formatter<'_>, what: &str) -> fmt::Result {
@@ -333,5 +339,34 @@ impl From<OsError> for ChannelError {
 impl From<InvalidName> for ChannelError {
     fn from(error: InvalidName) -> Self {
         Self::InvalidName(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ChannelError, RecvError, SendError};
+    use rstest::rstest;
+
+    fn mismatch(setting: &'static str) -> String {
+        ChannelError::Mismatch { setting, asked: "rpc".into(), found: "mpmc".into() }.to_string()
+    }
+
+    /// Who calls or serves always asks for a kind, and can't leave it out.
+    #[test]
+    fn a_channel_of_another_kind_is_to_be_used_as_what_it_is() {
+        assert_eq!(
+            mismatch("kind"),
+            "the channel exists and is of kind mpmc, not rpc: use it as what it is, or take another name"
+        );
+        assert!(mismatch("depth").contains("with depth mpmc, not rpc: ask for the same or leave it out"));
+    }
+
+    #[rstest]
+    #[case(SendError::Closed.to_string(), &["removed", "gone for good"])]
+    #[case(RecvError::Closed.to_string(), &["removed", "gone for good"])]
+    #[case(SendError::WouldBlock.to_string(), &["full", "nobody receives"])]
+    #[case(SendError::TimedOut.to_string(), &["no room", "nobody received"])]
+    fn what_has_several_causes_names_them(#[case] text: String, #[case] causes: &[&str]) {
+        assert!(causes.iter().all(|cause| text.contains(cause)), "{text}");
     }
 }
