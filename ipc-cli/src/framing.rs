@@ -170,7 +170,7 @@ impl<R: Read> Messages<R> {
         if self.at_eof {
             return Ok(false);
         }
-        if self.start > 0 && self.start + want > self.buffer.len() {
+        if self.start > 0 && self.start.saturating_add(want) > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
@@ -279,6 +279,17 @@ mod tests {
         let mut messages = Messages::new(io::repeat(b'x'), SendFraming::Lines, 1 << 20);
         assert!(matches!(messages.next(), Err(InputError::TooLong { number: 1, .. })));
         assert!(messages.buffer.len() <= (1 << 20) + 1);
+    }
+
+    #[test]
+    fn short_lines_take_up_little_memory_whatever_the_longest_may_be() {
+        let input = b"a line\n".repeat(READ_LEN);
+        let mut messages = Messages::new(Trickle(&input, 1000), SendFraming::Lines, usize::MAX);
+        let mut count = 0;
+        while messages.next().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!((count, messages.buffer.len()), (READ_LEN, READ_LEN));
     }
 
     #[test]

@@ -55,6 +55,8 @@ fn an_unknown_scheme_is_answered_with_the_known_ones() {
 #[case(&["create", "mq:x", "--kind", "spsc"])]
 #[case(&["create", "mq:x", "--depth", "0"])]
 #[case(&["create", "mq:x", "--mode", "rw"])]
+#[case(&["create", "unix:x", "--max-message", "2T"])]
+#[case(&["create", "unix:x", "--max-message", "18446744073709551615"])]
 #[case(&["send", "shm:x", "--create", "--priority", "1", "m"])]
 #[case(&["send", "mq:x", "--create", "--capacity", "1", "m"])]
 #[case(&["recv", "mq:x", "--timeout", "soon"])]
