@@ -223,7 +223,9 @@ impl Backend for ipc_shm::Shm {
 
     fn chunk_len(sender: &SenderOf<Self>) -> usize {
         match sender {
-            ipc_shm::ShmSender::Spsc(sender) => chunk_of_ring(sender.max_message_len()),
+            ipc_shm::ShmSender::Spsc(_) | ipc_shm::ShmSender::Broadcast(_) => {
+                chunk_of_ring(sender.max_message_len())
+            }
             // Slots are taken up whole.
             sender => sender.max_message_len(),
         }
@@ -252,7 +254,7 @@ pub(crate) mod tests {
     use super::{Backend, ReceiverOf, SenderOf, chunk_of_ring};
     use crate::args::Settings;
     use ipc_core::{
-        EndMark, SendError, Wait,
+        Channel as _, ChannelName, EndMark, SendError, Sender as _, Transport as _, Wait,
         local::{Local, LocalConfig},
     };
     use rstest::rstest;
@@ -289,5 +291,16 @@ pub(crate) mod tests {
     #[case::huge(1 << 30, 131_072)]
     fn chunks_leave_room_for_others(#[case] max_message_len: usize, #[case] expected: usize) {
         assert_eq!(chunk_of_ring(max_message_len), expected);
+    }
+
+    /// A ring that one chunk fills is waited for by the next, or forgets the last one.
+    #[rstest]
+    fn several_chunks_fit_a_ring(#[values("spsc", "broadcast")] kind: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        let config = ipc_shm::ShmConfig::new().kind(kind.parse().unwrap()).capacity_bytes(1 << 20);
+        let channel = ipc_shm::Shm::at(directory.path()).create(&ChannelName::new("x").unwrap(), &config);
+        let sender = channel.unwrap().sender().unwrap();
+        let (chunk, longest) = (ipc_shm::Shm::chunk_len(&sender), sender.max_message_len());
+        assert!(chunk >= 4096 && chunk * 4 <= longest, "{chunk} of {longest}");
     }
 }
