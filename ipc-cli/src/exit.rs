@@ -90,8 +90,17 @@ impl Failure {
 
     /// The channel could not be made, opened, inspected or removed.
     pub(crate) fn channel(address: &Address, error: &ChannelError) -> Self {
+        Self::channel_made_with(address, "", error)
+    }
+
+    /// The same of a channel for calls.
+    pub(crate) fn service(address: &Address, error: &ChannelError) -> Self {
+        Self::channel_made_with(address, " --kind rpc", error)
+    }
+
+    fn channel_made_with(address: &Address, settings: &str, error: &ChannelError) -> Self {
         let hint = match error {
-            ChannelError::NotFound => format!("; create it with: ipc create {address}"),
+            ChannelError::NotFound => format!("; create it with: ipc create {address}{settings}"),
             ChannelError::AlreadyExists => format!("; use it as it is, or remove it with: ipc rm {address}"),
             ChannelError::Busy { .. } => format!("; see who uses it with: ipc stat {address}"),
             // Some faults come with an advice of their own.

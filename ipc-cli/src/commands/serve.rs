@@ -20,7 +20,7 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     let interrupt = Interrupt::new().map_err(of_command)?;
     interrupt.on_signals().map_err(of_command)?;
     let channel = service::open(address, &options.trust, &options.create)?;
-    let mut server = channel.server().map_err(|error| Failure::channel(address, &error))?;
+    let mut server = channel.server().map_err(|error| Failure::service(address, &error))?;
     let max = server.max_message_len();
     let mut left = options.count.unwrap_or(u64::MAX);
     while left > 0 {

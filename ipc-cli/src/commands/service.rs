@@ -28,5 +28,5 @@ pub(super) fn open(
     } else {
         return Err(Failure::new(Exit::Usage, address, backend::SETTINGS_WITHOUT_CREATE));
     };
-    opened.map_err(|error| Failure::channel(address, &error))
+    opened.map_err(|error| Failure::service(address, &error))
 }

@@ -81,8 +81,22 @@ fn calls_and_messages_are_not_mixed_up() {
     let world = World::new();
     let (rpc, queue) = (service(&world), world.channel("shm"));
     assert!(world.run(&["send", &rpc, "x"]).assert_failed(1).contains("clients and servers"));
-    assert!(world.run(&["call", &queue, "x"]).assert_failed(5).contains("rpc"));
+    for command in [&["call", &queue, "x"][..], &["serve", &queue, "--", "cat"]] {
+        let line = world.run(command).assert_failed(5);
+        assert!(line.contains("kind mpmc, not rpc: use it as what it is"), "{line}");
+    }
     world.run(&["call", "mq:x", "x"]).assert_failed(2);
     world.run(&["serve", &rpc]).assert_failed(2);
     world.run(&["serve", &rpc, "--count", "1", "--timeout", "1ms", "--", "cat"]).assert_failed(4);
+}
+
+/// A channel that is made without its kind is none for calls.
+#[test]
+fn who_finds_no_service_is_told_how_to_make_one() {
+    let world = World::new();
+    let address = world.address("shm");
+    for command in [&["call", &address, "x"][..], &["serve", &address, "--", "cat"]] {
+        let line = world.run(command).assert_failed(3);
+        assert!(line.contains(&format!("ipc create {address} --kind rpc")), "{line}");
+    }
 }
