@@ -149,6 +149,9 @@ impl Failure {
             }
             SendError::TooLong { .. } => "; the messages before it are sent".into(),
             SendError::Closed => format!("; create it anew with: ipc create {address}"),
+            SendError::PeerDied => {
+                "; what it had not received is lost, and to send again waits for the next receiver".into()
+            }
             SendError::Corrupt(_) => format!("; remove it with: ipc rm {address}"),
             _ => String::new(),
         };
@@ -289,6 +292,12 @@ mod tests {
         let address = "mq:x".parse().unwrap();
         assert_eq!(Failure::send(&address, "line 1", &SendError::WouldBlock).exit, Exit::TimedOut);
         assert_eq!(Failure::recv(&address, &RecvError::TimedOut).exit, Exit::TimedOut);
+    }
+
+    #[test]
+    fn who_loses_its_receiver_learns_that_another_one_may_come() {
+        let text = Failure::send(&"unix:x".parse().unwrap(), "line 1", &SendError::PeerDied).to_string();
+        assert!(text.contains("is lost") && text.contains("next receiver"), "{text}");
     }
 
     #[test]
