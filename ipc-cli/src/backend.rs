@@ -77,8 +77,8 @@ pub(crate) trait Backend: Transport {
     }
 
     /// Sees to it that the messages which `receiver` holds are in the channel when it is
-    /// gone.
-    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError>;
+    /// gone; or says why they aren't.
+    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), String>;
 }
 
 /// What a receiver is to take.
@@ -236,7 +236,7 @@ impl Backend for ipc_shm::Shm {
     }
 
     /// What was not released is still in the ring.
-    fn put_back(_channel: &Self::Channel, _receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
+    fn put_back(_channel: &Self::Channel, _receiver: &mut ReceiverOf<Self>) -> Result<(), String> {
         Ok(())
     }
 }
@@ -279,7 +279,7 @@ pub(crate) mod tests {
             ipc_core::Sender::max_message_len(sender)
         }
 
-        fn put_back(_: &Self::Channel, _: &mut ReceiverOf<Self>) -> Result<(), SendError> {
+        fn put_back(_: &Self::Channel, _: &mut ReceiverOf<Self>) -> Result<(), String> {
             Ok(())
         }
     }

@@ -3,7 +3,7 @@
 use super::{Backend, Choice, Peeker, ReceiverOf, SenderOf};
 use crate::args::Settings;
 use ipc_core::{
-    Channel, ChannelError, OsError, Receiver as _, Selection, SelectiveReceiver as _, SendError, Sender as _,
+    Channel, ChannelError, Receiver as _, Selection, SelectiveReceiver as _, SendError, Sender as _,
     TypeSender as _, Wait,
 };
 use std::time::Duration;
@@ -56,14 +56,14 @@ impl Backend for ipc_mq::Mq {
     }
 
     /// The kernel forgot the message when it was taken: it is sent again, with its priority.
-    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
+    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), String> {
         use ipc_core::{PriorityReceiver as _, PrioritySender as _};
-        let mut sender = channel.sender().map_err(|_| SendError::Closed)?;
+        let mut sender = channel.sender().map_err(|error| error.to_string())?;
         let message = receiver.held();
         let priority = ReceiverOf::<Self>::priority_of(&message);
         // The kernel delivered it, so it is one that the kernel takes.
         let _ = sender.set_priority(priority);
-        sender.send_wait(&message, Wait::timeout(PUT_BACK_PATIENCE))
+        sender.send_wait(&message, Wait::timeout(PUT_BACK_PATIENCE)).map_err(|error| error.to_string())
     }
 }
 
@@ -132,12 +132,12 @@ impl Backend for ipc_mq::Sysv {
     }
 
     /// As on a POSIX queue, with its type.
-    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
-        let mut sender = channel.sender().map_err(|_| SendError::Closed)?;
+    fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), String> {
+        let mut sender = channel.sender().map_err(|error| error.to_string())?;
         let message = receiver.held();
         // The kernel delivered it, so it is one that the kernel takes.
         let _ = sender.set_message_type(message.message_type());
-        sender.send_wait(&message, Wait::timeout(PUT_BACK_PATIENCE))
+        sender.send_wait(&message, Wait::timeout(PUT_BACK_PATIENCE)).map_err(|error| error.to_string())
     }
 }
 
@@ -177,8 +177,7 @@ impl Backend for ipc_mq::Unix {
     }
 
     /// Nothing keeps it.
-    fn put_back(_channel: &Self::Channel, _receiver: &mut ReceiverOf<Self>) -> Result<(), SendError> {
-        let nowhere = std::io::Error::other("a unix channel stores nothing");
-        Err(SendError::Os(OsError::new("putting back", nowhere)))
+    fn put_back(_channel: &Self::Channel, _receiver: &mut ReceiverOf<Self>) -> Result<(), String> {
+        Err("a unix channel stores nothing".into())
     }
 }

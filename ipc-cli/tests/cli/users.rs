@@ -1,12 +1,13 @@
 //! Several users on one channel: who may come in says its maker, whom to believe says each of
 //! the others.
 
-use crate::support::{Ran, World, skip};
+use crate::support::{Ran, Running, World, skip};
 use nix::unistd::geteuid;
 use rstest::rstest;
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
+    process::Stdio,
 };
 
 const OTHER: u32 = 65_533;
@@ -88,6 +89,24 @@ fn a_socket_takes_the_messages_of_those_on_its_list_who_trust_its_owner() {
     let again = ["recv", &open, "--create", "--timeout", "0", "--allow-uid"];
     world.run(&[&again[..], &["0,65533"]].concat()).assert_failed(4);
     world.run(&[&again[..], &["0"]].concat()).assert_failed(5);
+}
+
+/// To put a message back is to send it.
+#[test]
+fn who_may_only_read_is_told_why_a_message_is_lost() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let address = world.address("mq");
+    world.done(&["create", &address, "--mode", "644", "--depth", "2", "--max-message", "64"]);
+    world.done(&["send", &address, "printed", "lost"]);
+    let command = world.run_as(OTHER, &["recv", &address, "--count", "1"]);
+    assert_eq!(command.assert_done(), b"printed\n");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = world.command_as(OTHER, &["recv", &address, "--count", "1"]);
+    let line = Running::collecting(command.stdin(Stdio::null()).stdout(full)).finish().assert_failed(1);
+    assert!(line.contains("may not send") && line.contains("lost"), "{line}");
 }
 
 #[test]
