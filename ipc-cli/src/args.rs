@@ -174,7 +174,8 @@ pub(crate) struct Recv {
 ///
 /// Each REQUEST is a call of its own, one after the other. Without any, standard input is the
 /// request. The channel is one of kind rpc. If the server dies with the request, that is said
-/// (exit 1); whether it acted on it isn't known then.
+/// (exit 1); whether it acted on it isn't known then. When nobody reads the output any more, the
+/// requests that are left are not sent, and that is said too (exit 1).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Call {
     /// The channel: shm:NAME

@@ -1,15 +1,17 @@
 //! `ipc call`: requests to a service, its responses to standard output.
 
-use super::{print_bytes, service};
+use super::{ending_of, service};
 use crate::{
-    args,
-    exit::{Ending, Failure},
+    args::{self, RecvFraming},
+    exit::{Ending, Exit, Failure},
     framing::Stdin,
     interrupt::Interrupt,
+    output::{Printer, Stdout},
 };
 use ipc_core::{CallError, Client};
 use std::{
     io::{self, Read},
+    iter,
     os::unix::ffi::OsStrExt,
     sync::Arc,
 };
@@ -18,18 +20,18 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
     let address = &options.address;
     let interrupt = Interrupt::new().map_err(|error| Failure::io("standard input", &error))?;
     interrupt.on_signals().map_err(|error| Failure::io("standard input", &error))?;
+    let output = Stdout::new(&interrupt).map_err(|error| Failure::io("standard output", &error))?;
+    let framing = if options.raw { RecvFraming::Raw } else { RecvFraming::Lines };
+    let mut printer = Printer::new(output, framing);
     let channel = service::open(address, &options.trust, &options.create)?;
-    let mut client = channel.client().map_err(|error| Failure::channel(address, &error))?;
+    let mut client = channel.client().map_err(|error| Failure::service(address, &error))?;
     let max = client.max_message_len();
     let mut call = |request: &[u8], number: usize| -> Result<Option<Ending>, Failure> {
         match client.call(request, interrupt.wait(options.timeout)) {
-            Ok(response) => {
-                print_bytes(&response)?;
-                if !options.raw {
-                    print_bytes(b"\n")?;
-                }
-                Ok(None)
-            }
+            Ok(response) => match printer.print(iter::once(&*response)).result {
+                Ok(()) => Ok(None),
+                Err(error) => ending_of(&error, &interrupt).map(Some),
+            },
             Err(CallError::Cancelled) => Ok(interrupt.ending()),
             Err(error) => Err(Failure::call(address, format_args!("request {number}"), &error)),
         }
@@ -43,8 +45,14 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
         return Ok(ending.unwrap_or(Ending::Done));
     }
     for (request, number) in options.requests.iter().zip(1..) {
-        if let Some(ending) = call(request.as_bytes(), number)? {
-            return Ok(ending);
+        match call(request.as_bytes(), number)? {
+            None => {}
+            // Nobody reads any more. What a request is for may be what it does, so it is said.
+            Some(Ending::Done) if number < options.requests.len() => {
+                let what = format_args!("nobody reads it: not called from request {} on", number + 1);
+                return Err(Failure::new(Exit::Failure, "standard output", what));
+            }
+            Some(ending) => return Ok(ending),
         }
     }
     Ok(Ending::Done)

@@ -23,13 +23,8 @@ use std::io::{self, Write};
 
 /// Prints the whole of a command's output. That nobody reads it to the end is no failure.
 pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
-    print_bytes(text.as_bytes())
-}
-
-/// The same for bytes.
-pub(crate) fn print_bytes(bytes: &[u8]) -> Result<Ending, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::io("standard output", &error))
         }

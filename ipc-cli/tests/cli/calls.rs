@@ -1,6 +1,12 @@
 //! `call` and `serve`.
 
-use crate::support::{World, eventually};
+use crate::support::{Running, World, eventually, pipe};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    process::Stdio,
+};
 
 fn service(world: &World) -> String {
     let address = world.address("shm");
@@ -99,4 +105,58 @@ fn who_finds_no_service_is_told_how_to_make_one() {
         let line = world.run(command).assert_failed(3);
         assert!(line.contains(&format!("ipc create {address} --kind rpc")), "{line}");
     }
+}
+
+/// Counts what it serves, and gives it back.
+fn counting(world: &World, address: &str) -> Running {
+    let script = "echo served >> \"$IPC_DIR/-served\"; exec cat";
+    world.spawn(&["serve", address, "--", "sh", "-c", script])
+}
+
+fn served(world: &World) -> usize {
+    fs::read_to_string(world.directory().join("-served")).map_or(0, |text| text.lines().count())
+}
+
+/// What nobody reads isn't asked for: a request may be an order.
+#[test]
+fn who_has_no_reader_any_more_makes_no_other_request() {
+    let world = World::new();
+    let address = service(&world);
+    let server = counting(&world, &address);
+    let (output, theirs) = pipe();
+    drop(output);
+    let mut call = world.command(&["call", &address, "a", "b", "c"]);
+    let ran = Running::collecting(call.stdin(Stdio::null()).stdout(theirs)).finish();
+    assert_eq!(served(&world), 1);
+    let line = ran.assert_failed(1);
+    assert!(line.contains("request 2"), "{line}");
+    // Nothing is left to be asked for.
+    let (output, theirs) = pipe();
+    drop(output);
+    let mut call = world.command(&["call", &address, "a"]);
+    Running::collecting(call.stdin(Stdio::null()).stdout(theirs)).finish().assert_done();
+    assert_eq!(served(&world), 2);
+    server.kill();
+}
+
+#[test]
+fn a_response_waits_for_room_in_an_output_that_does_not_block() {
+    let world = World::new();
+    let address = service(&world);
+    let (mut output, mut theirs) = pipe();
+    fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut filled = 0;
+    while let Ok(len) = theirs.write(&[b'.'; 4096]) {
+        filled += len;
+    }
+    let server = world.spawn(&["serve", &address, "--count", "1", "--", "cat"]);
+    let mut call = world.command(&["call", &address, "hello"]);
+    let caller = Running::collecting(call.stdin(Stdio::null()).stdout(theirs));
+    drop(call);
+    server.finish().assert_done();
+    caller.wait_for_rest();
+    let mut said = Vec::new();
+    output.read_to_end(&mut said).unwrap();
+    caller.finish().assert_done();
+    assert_eq!(&said[filled..], b"hello\n");
 }
