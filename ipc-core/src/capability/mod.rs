@@ -216,6 +216,28 @@ pub trait Redelivered: Receiver {
 ///     }
 /// }
 /// ```
+///
+/// An asynchronous runtime keeps what it watches, while the descriptor is lent with the whole
+/// receiver. So it is given a duplicate, which is readable when the descriptor is. With tokio's
+/// `AsyncFd` (where `with_interest` is deprecated, `register_with_interest` takes the same; an
+/// `OwnedFd` is what it asks for):
+///
+/// ```text
+/// let duplicate = rx.descriptor()?.try_clone_to_owned()?;
+/// let bell = AsyncFd::with_interest(duplicate, Interest::READABLE)?;
+/// loop {
+///     match rx.advance(Wait::Never) {
+///         Ok(()) => handle(&rx.held()),
+///         Err(RecvError::WouldBlock) => {
+///             if !rx.arm()? {
+///                 // Forgotten before the next look, so that what comes after that look is told.
+///                 bell.readable().await?.clear_ready();
+///             }
+///         }
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// ```
 #[cfg(unix)]
 pub trait Pollable {
     /// The descriptor to wait on. It is made at the first call, stays the same one and lives
