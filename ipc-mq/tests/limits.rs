@@ -7,8 +7,8 @@ use common::{
     sockets::Place,
 };
 use ipc_mq::{
-    Cancel, Channel, ChannelError, DescriptorSender, Mq, MqConfig, Receiver, Sender, Sysv, SysvConfig,
-    Transport, Unix, UnixConfig, Wait,
+    Cancel, Channel, ChannelError, DescriptorSender, Mq, MqConfig, Receiver, SendError, Sender, Sysv,
+    SysvConfig, Transport, Unix, UnixConfig, Wait,
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -16,7 +16,7 @@ use nix::{
     unistd::{Uid, geteuid, setresuid},
 };
 use rstest::rstest;
-use std::{fs, os::fd::AsRawFd, time::Duration};
+use std::{fs, io::ErrorKind, os::fd::AsRawFd, time::Duration};
 
 /// The text of the limit that making such a queue meets.
 fn limit_of(config: &MqConfig) -> String {
@@ -119,6 +119,25 @@ fn the_bytes_are_counted_as_the_kernel_counts_them() {
         assert!(limit_of(&small()).contains("needs 896 bytes"));
         set_soft_limit(Resource::RLIMIT_MSGQUEUE, 896);
         TestQueue::small();
+    });
+}
+
+/// To run out of it anywhere else would end the process.
+#[test]
+fn a_reservation_that_there_is_no_memory_for_is_refused() {
+    alone("a_reservation_that_there_is_no_memory_for_is_refused", || {
+        const LEN: usize = 1 << 40;
+        let (place, name) = (Place::new(), fresh_name());
+        let channel = place.transport().create(&name, &UnixConfig::new().max_message_len(LEN)).unwrap();
+        let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+        set_soft_limit(Resource::RLIMIT_AS, 8 << 30);
+        let refused = tx.reserve(LEN, Wait::Never);
+        assert!(
+            matches!(&refused, Err(SendError::Os(os)) if os.error.kind() == ErrorKind::OutOfMemory),
+            "{refused:?}"
+        );
+        tx.try_send(b"short").unwrap();
+        assert_eq!(&*rx.recv().unwrap(), b"short");
     });
 }
 

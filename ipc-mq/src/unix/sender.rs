@@ -63,10 +63,14 @@ impl UnixSender {
     }
 
     /// Makes room for a message of this length, and for the header before it.
-    fn make_room(&mut self, len: usize) {
-        if self.space.len() < HEADER_LEN + len {
+    fn make_room(&mut self, len: usize) -> Result<(), OsError> {
+        let missing = (HEADER_LEN + len).saturating_sub(self.space.len());
+        if missing > 0 {
+            let refused = |_| OsError::new("malloc", std::io::ErrorKind::OutOfMemory);
+            self.space.try_reserve(missing).map_err(refused)?;
             self.space.resize(HEADER_LEN + len, 0);
         }
+        Ok(())
     }
 
     /// Whether a message of this length can be sent from here at all.
@@ -224,7 +228,7 @@ impl Sender for UnixSender {
     /// Never waits: it is the commit that needs a receiver and room.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
         self.check(len)?;
-        self.make_room(len);
+        self.make_room(len)?;
         self.reserved_len = len;
         Ok(())
     }
@@ -239,7 +243,7 @@ impl Sender for UnixSender {
         self.reserved_len = 0;
         let is_short = message.len() <= LONGEST_COPIED;
         if is_short {
-            self.make_room(message.len());
+            self.make_room(message.len())?;
         }
         let Self { found, connection, waiter, attached, space, .. } = self;
         let source = if is_short {
