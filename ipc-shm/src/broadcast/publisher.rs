@@ -5,9 +5,9 @@ use crate::{
     kind::WhenFull,
     refusal,
     ring::{
-        Corrupt,
         broadcast::{self, Geometry, Writer},
         memory::Words,
+        troubled,
     },
     segment::Attachment,
     wait::{Awaited, Bed, Bell, Waiter, Waiting},
@@ -170,13 +170,7 @@ impl Awaited for Room<'_> {
             broadcast::leave(words, geometry, id);
             Ok::<_, ChannelError>(())
         });
-        match buried {
-            Ok(_) => Ok(()),
-            Err(ChannelError::Corrupt(what)) => Err(Corrupt(what).into()),
-            Err(ChannelError::Os(error)) => Err(error.into()),
-            // No place to ask the kernel from: the dead stay until somebody can.
-            Err(_) => Ok(()),
-        }
+        buried.map(drop).or_else(troubled)
     }
 }
 

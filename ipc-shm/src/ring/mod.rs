@@ -70,7 +70,7 @@ pub(crate) fn troubled<E: From<Corrupt> + From<ipc_core::OsError>>(
     match error {
         ipc_core::ChannelError::Corrupt(what) => Err(Corrupt(what).into()),
         ipc_core::ChannelError::Os(error) => Err(error.into()),
-        // No place to ask the kernel from: the dead stay until somebody can.
+        // Nothing else comes of it.
         _ => Ok(()),
     }
 }

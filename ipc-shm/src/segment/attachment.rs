@@ -2,7 +2,7 @@
 //! keeps them.
 
 use super::{
-    Entry, FenceMode, Header, Layout, Place, Reach, byte_of, durable,
+    Entry, FenceMode, Header, Layout, Place, Reach, Target, byte_of, durable,
     file::{FileMemory, Opened, taken},
     layout::role_code,
     open, remove, spawning,
@@ -12,7 +12,7 @@ use crate::{
     ring::memory::{Memory, Words},
     sys::{
         fence,
-        file::{Identity, Metadata},
+        file::Metadata,
         fork::{self, Window},
         ident,
         lock::{self, Mode},
@@ -195,7 +195,7 @@ pub(crate) struct Attachment {
     spot: Arc<Spot>,
     header: Header,
     layout: Layout,
-    pub(super) identity: Identity,
+    pub(super) target: Target,
     id: u32,
     /// Whether somebody was dead when we came, and what it left not yet put in order.
     met_dead: bool,
@@ -224,7 +224,7 @@ impl Attachment {
             spot: Arc::new(Spot::new(place.path())?),
             place,
             channel,
-            identity: metadata.identity,
+            target: Target::new(metadata.identity),
             header,
             layout,
             id,
@@ -298,7 +298,7 @@ impl Attachment {
 
     /// Whether the name still leads to this segment.
     pub(crate) fn is_named(&self) -> bool {
-        self.place.leads_to(self.identity)
+        self.place.leads_to(&self.target)
     }
 }
 

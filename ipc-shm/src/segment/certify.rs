@@ -5,7 +5,7 @@
 //! coming back until the repair is done. The lock is asked for by a description of its own:
 //! one's own byte would seem free to the description that holds it.
 
-use super::{Attachment, Reach, byte_of, file::refusal};
+use super::{Attachment, Reach, byte_of};
 use crate::{
     ring::memory::Memory,
     sys::{
@@ -15,13 +15,15 @@ use crate::{
     },
 };
 use ipc_core::ChannelError;
-use std::sync::atomic::Ordering;
+use std::{fs::File, sync::atomic::Ordering};
 
 impl Attachment {
     /// Calls `repair` for each of these participants that is dead, while its place is kept
     /// from being taken. Returns how many there were. Our own id is left out.
     ///
-    /// Nothing happens if the name doesn't lead to this segment any more.
+    /// Nothing happens if the name doesn't lead to this segment any more, or if nobody can be
+    /// asked from here: no descriptor is left, the rights to open the file are given up, paths
+    /// lead elsewhere. Then the dead stay until somebody can; that is no reason to end a wait.
     pub(crate) fn bury<E: From<ChannelError>>(
         &self,
         ids: impl IntoIterator<Item = u32>,
@@ -32,17 +34,7 @@ impl Attachment {
             return Ok(0);
         }
         let _window = Window::open();
-        let directory = Directory::open(&self.place.home.path).map_err(ChannelError::from)?;
-        let file = match directory.open_file(self.place.name.as_str(), true) {
-            Ok(file) => file,
-            Err(error) => match refusal(&self.place, error) {
-                ChannelError::NotFound => return Ok(0),
-                error => return Err(error.into()),
-            },
-        };
-        if file::metadata(&file).map_err(ChannelError::from)?.identity != self.identity {
-            return Ok(0);
-        }
+        let Some(file) = self.open_to_ask() else { return Ok(0) };
         let mut dead = 0;
         for id in ids {
             if lock::try_lock(&file, byte_of(id), Mode::Exclusive).map_err(ChannelError::from)? {
@@ -53,6 +45,14 @@ impl Attachment {
             }
         }
         Ok(dead)
+    }
+
+    /// A description of its own to ask by, if there can be one.
+    fn open_to_ask(&self) -> Option<File> {
+        let directory = Directory::open(&self.place.home.path).ok()?;
+        let file = directory.open_file(self.place.name.as_str(), true).ok()?;
+        let is_same = file::metadata(&file).is_ok_and(|found| found.identity == self.target.identity);
+        is_same.then_some(file)
     }
 
     /// What is said of a participant that isn't there any more.

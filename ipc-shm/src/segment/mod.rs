@@ -34,6 +34,7 @@ pub(crate) use inspect::inspect;
 pub(crate) use layout::{Entry, Layout, RECEIVER, SENDER};
 pub(crate) use onlooker::Onlooker;
 pub(crate) use open::open;
+use place::Target;
 pub(crate) use place::{Home, Place};
 pub(crate) use remove::{collect, remove, turn_away};
 

@@ -7,11 +7,10 @@
 //! read lock, and so keeps the segment from being taken away. Nobody waits for it, and nobody
 //! knows that it sleeps.
 
-use super::{Header, Layout, Place, file::Opened, open::open_to_read};
+use super::{Header, Layout, Place, Target, file::Opened, open::open_to_read};
 use crate::{
     ring::memory::Words,
     sys::{
-        file::Identity,
         fork::{self, Window},
         map::Mapping,
     },
@@ -24,7 +23,7 @@ use std::sync::Arc;
 pub(crate) struct Onlooker {
     mapping: Arc<Mapping>,
     place: Place,
-    identity: Identity,
+    target: Target,
     header: Header,
     layout: Layout,
     generation: u32,
@@ -55,7 +54,7 @@ impl Onlooker {
         Ok(Self {
             mapping: Arc::new(mapping),
             place,
-            identity: metadata.identity,
+            target: Target::new(metadata.identity),
             header,
             layout,
             generation: fork::generation(),
@@ -85,6 +84,6 @@ impl Onlooker {
 
     /// Whether the name still leads to this segment.
     pub(crate) fn is_named(&self) -> bool {
-        self.place.leads_to(self.identity)
+        self.place.leads_to(&self.target)
     }
 }

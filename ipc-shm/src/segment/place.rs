@@ -115,19 +115,41 @@ impl Place {
     }
 
     /// Whether the name still leads to this file. If it can't be told (no descriptors left,
-    /// privileges given up) it does: who asks will ask again.
-    pub(crate) fn leads_to(&self, identity: Identity) -> bool {
+    /// privileges given up, another root) it does: who asks will ask again.
+    pub(crate) fn leads_to(&self, target: &Target) -> bool {
         let found = Directory::open(&self.home.path).and_then(|home| home.metadata_of(self.name.as_str()));
-        match found {
-            Ok(found) => found.identity == identity,
+        let does = match found {
+            Ok(found) => found.identity == target.identity,
             Err(error) => {
                 !matches!(Cause::of(&error), Cause::NotFound | Cause::NotDirectory | Cause::IsSymlink)
             }
-        }
+        };
+        does || target.is_out_of_sight()
     }
 
     /// The directory's path.
     pub(crate) fn directory(&self) -> &Path {
         &self.home.path
+    }
+}
+
+/// The file that a name led to, and from where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) identity: Identity,
+    /// Where paths began then.
+    root: Option<Identity>,
+}
+
+impl Target {
+    /// What was opened just now.
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self { identity, root: file::root() }
+    }
+
+    /// Whether paths begin elsewhere now (`chroot(2)`, another mount namespace), so that what they
+    /// lead to says nothing.
+    fn is_out_of_sight(&self) -> bool {
+        self.root.zip(file::root()).is_some_and(|(then, now)| then != now)
     }
 }

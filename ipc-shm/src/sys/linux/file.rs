@@ -94,6 +94,11 @@ pub(crate) fn metadata(file: impl AsFd) -> Result<Metadata, OsError> {
     call("fstat", || fstat(file.as_fd())).map(Metadata::from)
 }
 
+/// What this process takes for the root of all paths; `None` if it isn't told.
+pub(crate) fn root() -> Option<Identity> {
+    call("stat", || stat("/")).ok().map(|found| Metadata::from(found).identity)
+}
+
 /// Makes a directory that only its owner may enter; one that exists is left as it is.
 pub(crate) fn make_private_directory(path: &Path) -> Result<(), OsError> {
     match attempt("mkdir", || mkdir(path, Mode::S_IRWXU)) {
