@@ -5,8 +5,8 @@ mod common;
 
 use common::{Arena, Child, Dice, eventually, mode_of, name, say, serve, told};
 use ipc_shm::{
-    Channel, ChannelError, Collected, Kind, Lifetime, Receiver, RecvError, Role, SendError, Sender, Shm,
-    ShmConfig, Spsc, Transport,
+    Channel, ChannelError, Collected, Kind, Lifetime, Mpmc, Receiver, RecvError, Role, SendError, Sender,
+    Shm, ShmConfig, Spsc, Transport,
 };
 use rstest::rstest;
 use std::{
@@ -596,4 +596,42 @@ fn a_channel_takes_up_what_the_documentation_says(#[case] config: ShmConfig, #[c
     let arena = Arena::new();
     drop(Shm::at(arena.path()).create(&name("x"), &config).unwrap());
     assert_eq!(fs::metadata(arena.file("x")).unwrap().len(), bytes);
+}
+
+/// The kernel counts calls that read, for each thread.
+fn reads_so_far() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = io.lines().find_map(|line| line.strip_prefix("syscr: "));
+    line.expect("the kernel counts them").parse().unwrap()
+}
+
+#[rstest]
+#[case::next_to_each_other(1 << 16, 16)]
+#[case::far_from_each_other(1 << 9, 8192)]
+fn who_looks_through_a_queue_does_not_read_slot_by_slot(#[case] depth: u64, #[case] max_message_len: u64) {
+    let arena = Arena::new();
+    let mpmc = Mpmc::at(arena.path());
+    let config = ShmConfig::new().depth(depth).max_message_len(max_message_len).participants(2).transient();
+    let channel = mpmc.create(&name("x"), &config).unwrap();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    tx.try_send(b"first").unwrap();
+    rx.try_recv().unwrap();
+    tx.try_send(b"second").unwrap();
+    drop((channel, tx));
+    let most = if max_message_len < 4096 { depth / 64 } else { depth + 64 };
+    let reads_of = |act: &mut dyn FnMut()| {
+        let before = reads_so_far();
+        act();
+        reads_so_far() - before
+    };
+    let mut info = None;
+    let of_stat = reads_of(&mut || info = Some(mpmc.stat(&name("x")).unwrap()));
+    let info = info.unwrap();
+    assert_eq!((info.queued_messages, info.sent_messages), (Some(1), Some(2)));
+    assert!(of_stat <= most, "a look takes {of_stat} reads, of {depth} slots");
+    rx.try_recv().unwrap();
+    let mut last = Some(rx);
+    let of_leaving = reads_of(&mut || drop(last.take()));
+    assert_eq!(arena.entries(), [""; 0]);
+    assert!(of_leaving <= most, "to leave takes {of_leaving} reads, of {depth} slots");
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 use ipc_core::{ChannelError, OsError, Role};
 use std::{
+    cell::RefCell,
     fs::File,
     sync::atomic::Ordering,
     thread,
@@ -87,7 +88,10 @@ pub(super) fn is_empty(opened: &Opened) -> bool {
         Kind::Spsc => spsc::is_empty(&memory, &layout.spsc()),
         // What nobody subscribed to is nobody's.
         Kind::Broadcast => true,
-        Kind::Mpmc => mpmc::is_empty(&memory, &mpmc::Geometry::of(&layout, &opened.header.geometry)),
+        Kind::Mpmc => {
+            let blocks = Blocks::new(&opened.file, opened.metadata.len_bytes);
+            mpmc::is_empty(&blocks, &mpmc::Geometry::of(&layout, &opened.header.geometry))
+        }
         // The newest value is for those who are there, and so are calls.
         Kind::Latest | Kind::Rpc => true,
         // A lock that isn't free says that somebody died with it.
@@ -191,6 +195,31 @@ pub(super) fn somebody_is_seen(opened: &Opened) -> bool {
     layout.ids().any(|id| is_signed(id) && is_locked(&opened.file, byte_of(id)).unwrap_or(true))
 }
 
+/// What isn't done to a file's words.
+macro_rules! read_only {
+    () => {
+        fn store(&self, _offset: usize, _value: u64, _order: Ordering) {
+            unreachable!("{READ_ONLY}");
+        }
+
+        fn compare_exchange(
+            &self,
+            _offset: usize,
+            _current: u64,
+            _new: u64,
+            _order: Ordering,
+        ) -> Result<u64, u64> {
+            unreachable!("{READ_ONLY}");
+        }
+
+        fn fetch_add(&self, _offset: usize, _value: u64, _order: Ordering) -> u64 {
+            unreachable!("{READ_ONLY}");
+        }
+    };
+}
+
+const READ_ONLY: &str = "whoever looks at a file doesn't write to it";
+
 /// A segment's words read from its file, for those who don't take part. What can't be read
 /// is taken for occupied.
 #[derive(Debug)]
@@ -208,23 +237,66 @@ impl Memory for FileMemory<'_> {
         })
     }
 
-    fn store(&self, _offset: usize, _value: u64, _order: Ordering) {
-        unreachable!("{READ_ONLY}");
+    read_only!();
+}
+
+/// The same for who goes over words that lie near one another, and looks at each only once: it
+/// may be read a while before it is looked at.
+#[derive(Debug)]
+pub(super) struct Blocks<'a> {
+    file: &'a File,
+    len_bytes: u64,
+    block: RefCell<Block>,
+}
+
+/// What was read last: where, and its bytes; none if it can't be read.
+#[derive(Debug, Default)]
+struct Block {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Blocks<'a> {
+    /// What is read at once, where the next words that are looked at lie within.
+    const LEN_BYTES: u64 = 1 << 16;
+    /// How near that must be for it to be less work than a call for each.
+    const NEAR_BYTES: u64 = 1 << 11;
+
+    pub(super) fn new(file: &'a File, len_bytes: u64) -> Self {
+        Self { file, len_bytes, block: RefCell::default() }
     }
 
-    fn compare_exchange(
-        &self,
-        _offset: usize,
-        _current: u64,
-        _new: u64,
-        _order: Ordering,
-    ) -> Result<u64, u64> {
-        unreachable!("{READ_ONLY}");
-    }
-
-    fn fetch_add(&self, _offset: usize, _value: u64, _order: Ordering) -> u64 {
-        unreachable!("{READ_ONLY}");
+    fn word(&self, at: u64) -> Option<u64> {
+        let mut block = self.block.borrow_mut();
+        block.word(at).or_else(|| {
+            let is_near = at.saturating_sub(block.start + block.bytes.len() as u64) <= Self::NEAR_BYTES;
+            let most = self.len_bytes.saturating_sub(at);
+            let len = if is_near { Self::LEN_BYTES } else { WORD_BYTES as u64 }.min(most);
+            block.start = at;
+            block.bytes.resize(len as usize, 0);
+            if !file::read_at(self.file, &mut block.bytes, at).unwrap_or(false) {
+                block.bytes.clear();
+            }
+            block.word(at)
+        })
     }
 }
 
-const READ_ONLY: &str = "whoever looks at a file doesn't write to it";
+impl Block {
+    fn word(&self, at: u64) -> Option<u64> {
+        let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
+        let bytes = self.bytes.get(from..from.checked_add(WORD_BYTES)?)?;
+        bytes.try_into().ok().map(u64::from_ne_bytes)
+    }
+}
+
+const WORD_BYTES: usize = size_of::<u64>();
+
+impl Memory for Blocks<'_> {
+    #[cfg_attr(feature = "crash-points", track_caller)]
+    fn load(&self, offset: usize, _order: Ordering) -> u64 {
+        hooks::access("load", || self.word(offset as u64).unwrap_or(u64::MAX))
+    }
+
+    read_only!();
+}

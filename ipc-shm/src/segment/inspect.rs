@@ -1,8 +1,8 @@
 //! Looking at a segment without taking part in it, and without a trace.
 
 use super::{
-    Header, Layout, Place, byte_of,
-    file::{FileMemory, Opened, check_file, read_header, refusal},
+    Layout, Place, byte_of,
+    file::{Blocks, FileMemory, Opened, check_file, read_header, refusal},
     layout::role_of,
 };
 use crate::{
@@ -33,8 +33,8 @@ pub(crate) fn inspect(place: &Place, _window: &Window) -> Result<Found, ChannelE
     let header = read_header(&file, metadata.len_bytes)?;
     let layout = header.layout();
     let mut participants = participants(&file, &layout)?;
-    let survey = survey(&file, &header, &layout, &mut participants)?;
     let opened = Opened { file, header, metadata };
+    let survey = survey(&opened, &layout, &mut participants)?;
     Ok(Found {
         settings: opened.settings(),
         uid: opened.metadata.uid,
@@ -63,11 +63,11 @@ fn participants(file: &File, layout: &Layout) -> Result<Vec<(u32, Participant)>,
 
 /// What the kind's ring says, and what it says of each participant.
 fn survey(
-    file: &File,
-    header: &Header,
+    opened: &Opened,
     layout: &Layout,
     participants: &mut [(u32, Participant)],
 ) -> Result<Survey, ChannelError> {
+    let Opened { file, header, metadata } = opened;
     let memory = FileMemory(file);
     match header.kind {
         Kind::Spsc => {
@@ -87,7 +87,10 @@ fn survey(
             let geometry = broadcast::Geometry::of_file(layout, &header.geometry);
             Ok(broadcast::survey(&memory, &geometry, participants))
         }
-        Kind::Mpmc => Ok(mpmc::survey(&memory, &mpmc::Geometry::of(layout, &header.geometry), participants)),
+        Kind::Mpmc => {
+            let blocks = Blocks::new(file, metadata.len_bytes);
+            Ok(mpmc::survey(&blocks, &mpmc::Geometry::of(layout, &header.geometry), participants))
+        }
         // Where readers are, only they know.
         Kind::Latest => {
             let survey = latest::survey(&memory, &latest::Geometry::of(layout, &header.geometry));
