@@ -110,7 +110,8 @@
 //! Where a kind takes one sender or receiver, a second one is refused
 //! ([`ChannelError::Busy`]); the role of a dead one is free at once. Who is alive is certified
 //! by the kernel: by a lock that goes when the process is gone, and not before. The dead are
-//! noticed within 5 ms where they stand in somebody's way, else within 250 ms.
+//! noticed within 5 ms where they stand in somebody's way, else within 250 ms; where many take
+//! part, within 250 ms for every 64 of them.
 //!
 //! # What is not
 //!

@@ -36,6 +36,8 @@ const CONTENDED_TRIES: u32 = 64;
 struct Party {
     receivers: Bell,
     senders: Bell,
+    /// Who had the slot that would have been next, by the last look; 0 if nobody had.
+    in_the_way: u32,
     /// Fruitless tries since we last looked for the dead.
     tries: u32,
 }
@@ -48,6 +50,7 @@ impl Party {
         Self {
             receivers: Bell::of(attachment, receivers_asleep(attachment)),
             senders: Bell::of(attachment, senders_asleep(attachment)),
+            in_the_way: 0,
             tries: 0,
         }
     }
@@ -63,10 +66,17 @@ impl Party {
         if mpmc::is_entered(words, geometry, attachment.id()) {
             self.give_back(attachment, words, geometry);
         }
-        if attachment.met_dead() { self.look_around(attachment, words, geometry) } else { Ok(()) }
+        if !attachment.met_dead() {
+            return Ok(());
+        }
+        let entered = geometry.ids().filter(|&id| mpmc::is_entered(words, geometry, id));
+        let dead = attachment.bury(entered, |id| repair(words, geometry, id))?;
+        self.wake_all_if(dead > 0, words);
+        Ok(())
     }
 
-    /// Puts in order what the dead left, and wakes both sides if there were any.
+    /// Puts in order what the one in our way left, if it is dead, and what others did whose turn it
+    /// is to be asked about; wakes both sides if there were any.
     fn look_around(
         &mut self,
         attachment: &Attachment,
@@ -74,14 +84,18 @@ impl Party {
         geometry: &Geometry,
     ) -> Result<(), ChannelError> {
         self.tries = 0;
-        let entered = geometry.ids().filter(|&id| mpmc::is_entered(words, geometry, id));
-        let dead =
-            attachment.bury(entered, |id| Ok::<_, ChannelError>(mpmc::repair(words, geometry, id)?))?;
-        if dead > 0 {
+        let in_the_way = Some(self.in_the_way).filter(|&owner| owner != 0);
+        let entered = |id| mpmc::is_entered(words, geometry, id);
+        let dead = attachment.bury_in_turn(in_the_way, entered, |id| repair(words, geometry, id))?;
+        self.wake_all_if(dead > 0, words);
+        Ok(())
+    }
+
+    fn wake_all_if(&self, is_repaired: bool, words: &Words) {
+        if is_repaired {
             self.receivers.ring(words);
             self.senders.ring(words);
         }
-        Ok(())
     }
 
     /// To be called when nothing was to be done: whether it is time to look around.
@@ -95,9 +109,11 @@ impl Party {
     /// the one before us.
     fn give_back(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
         // What can't be repaired now is found by the next one, whose entry isn't clean.
-        if mpmc::repair(words, geometry, attachment.id()).is_ok() {
-            self.receivers.ring(words);
-            self.senders.ring(words);
-        }
+        self.wake_all_if(mpmc::repair(words, geometry, attachment.id()).is_ok(), words);
     }
+}
+
+/// Puts in order what one participant left.
+fn repair(words: &Words, geometry: &Geometry, id: u32) -> Result<(), ChannelError> {
+    Ok(mpmc::repair(words, geometry, id)?)
 }

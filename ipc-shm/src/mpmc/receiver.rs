@@ -71,12 +71,7 @@ impl MpmcReceiver {
             return Err(RecvError::Forked);
         }
         let is_time_to_look = self.party.is_time_to_look();
-        let mut next = Next {
-            ring: &mut self.ring,
-            party: &mut self.party,
-            attachment: &self.attachment,
-            is_obstructed: false,
-        };
+        let mut next = Next { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
         if is_time_to_look {
             next.look_around()?;
         }
@@ -146,7 +141,6 @@ struct Next<'a> {
     ring: &'a mut Reader<Words>,
     party: &'a mut Party,
     attachment: &'a Attachment,
-    is_obstructed: bool,
 }
 
 impl Awaited for Next<'_> {
@@ -159,7 +153,7 @@ impl Awaited for Next<'_> {
             match self.ring.try_take()? {
                 Take::Taken(held) => return Ok(Some(held)),
                 Take::Empty { owner } => {
-                    self.is_obstructed = owner != 0;
+                    self.party.in_the_way = owner;
                     break;
                 }
                 Take::Again => {}
@@ -169,7 +163,7 @@ impl Awaited for Next<'_> {
     }
 
     fn is_obstructed(&self) -> bool {
-        self.is_obstructed
+        self.party.in_the_way != 0
     }
 
     fn look_around(&mut self) -> Result<(), RecvError> {
@@ -189,14 +183,14 @@ impl Awaited for Anything<'_> {
         match self.0.ring.look()? {
             Look::Ready => Ok(Some(())),
             Look::Empty { owner } => {
-                self.0.is_obstructed = owner != 0;
+                self.0.party.in_the_way = owner;
                 Ok(None)
             }
         }
     }
 
     fn is_obstructed(&self) -> bool {
-        self.0.is_obstructed
+        self.0.is_obstructed()
     }
 
     fn look_around(&mut self) -> Result<(), RecvError> {
@@ -304,12 +298,7 @@ impl Pollable for MpmcReceiver {
         if self.front.is_some() {
             return Ok(true);
         }
-        let next = Next {
-            ring: &mut self.ring,
-            party: &mut self.party,
-            attachment: &self.attachment,
-            is_obstructed: false,
-        };
+        let next = Next { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
         self.waiter.arm(&self.attachment, Anything(next))
     }
 }

@@ -83,7 +83,6 @@ impl MpmcSender {
             party: &mut self.party,
             attachment: &self.attachment,
             drop_oldest: self.when_full == WhenFull::DropOldest,
-            is_obstructed: false,
         };
         if is_time_to_look {
             room.look_around()?;
@@ -154,7 +153,6 @@ struct Room<'a> {
     party: &'a mut Party,
     attachment: &'a Attachment,
     drop_oldest: bool,
-    is_obstructed: bool,
 }
 
 impl Awaited for Room<'_> {
@@ -166,7 +164,7 @@ impl Awaited for Room<'_> {
             match self.ring.try_claim(self.drop_oldest)? {
                 Claim::Claimed(slot) => return Ok(Some(slot)),
                 Claim::Full { owner } => {
-                    self.is_obstructed = owner != 0;
+                    self.party.in_the_way = owner;
                     break;
                 }
                 Claim::Again => {}
@@ -176,7 +174,7 @@ impl Awaited for Room<'_> {
     }
 
     fn is_obstructed(&self) -> bool {
-        self.is_obstructed
+        self.party.in_the_way != 0
     }
 
     fn look_around(&mut self) -> Result<(), SendError> {

@@ -80,20 +80,26 @@ impl Party {
         if rpc::is_entered(words, geometry, attachment.id()) {
             self.give_back(attachment, words, geometry);
         }
-        if attachment.met_dead() { self.look_around(attachment, words, geometry) } else { Ok(()) }
+        if attachment.met_dead() { self.look_at(attachment, words, geometry, geometry.ids()) } else { Ok(()) }
     }
 
-    /// Puts in order what the dead left, and wakes whoever waits for that.
+    /// Puts in order what those of the dead left whose turn it is to be asked about, and wakes
+    /// whoever waits for that.
     fn look_around(
         &mut self,
         attachment: &Attachment,
         words: &Words,
         geometry: &Geometry,
     ) -> Result<(), ChannelError> {
-        self.look_at(attachment, words, geometry, geometry.ids())
+        self.tries = 0;
+        let entered = |id| rpc::is_entered(words, geometry, id);
+        let repair = |id| self.repair(attachment, words, geometry, id);
+        let dead = attachment.bury_in_turn(None, entered, repair)?;
+        self.wake_callers_if(dead > 0, words);
+        Ok(())
     }
 
-    /// The same for some participants only.
+    /// The same for these participants.
     fn look_at(
         &mut self,
         attachment: &Attachment,
@@ -104,10 +110,14 @@ impl Party {
         self.tries = 0;
         let entered = ids.into_iter().filter(|&id| rpc::is_entered(words, geometry, id));
         let dead = attachment.bury(entered, |id| self.repair(attachment, words, geometry, id))?;
-        if dead > 0 {
+        self.wake_callers_if(dead > 0, words);
+        Ok(())
+    }
+
+    fn wake_callers_if(&self, is_repaired: bool, words: &Words) {
+        if is_repaired {
             self.callers.ring(words);
         }
-        Ok(())
     }
 
     /// To be called when nothing was to be done: whether it is time to look around.
@@ -120,8 +130,7 @@ impl Party {
     /// What one with our id has goes back: our own when we leave, or that of the one before us.
     fn give_back(&self, attachment: &Attachment, words: &Words, geometry: &Geometry) {
         // What can't be repaired now is found by the next one, whose entry isn't clean.
-        if self.repair(attachment, words, geometry, attachment.id()).is_ok() {
-            self.callers.ring(words);
-        }
+        let repaired = self.repair(attachment, words, geometry, attachment.id());
+        self.wake_callers_if(repaired.is_ok(), words);
     }
 }

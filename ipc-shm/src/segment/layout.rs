@@ -94,6 +94,11 @@ impl Layout {
         self.page as usize
     }
 
+    /// Whose turn it is to be asked whether they live, where there are many; on a line of its own.
+    pub(crate) fn round(&self) -> usize {
+        self.shared() + 384
+    }
+
     /// The entry of the participant with this id, 1 to `participants`.
     pub(crate) fn entry(&self, id: u32) -> Entry {
         debug_assert!((1..=self.participants).contains(&id), "no such participant");

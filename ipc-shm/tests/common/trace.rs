@@ -56,6 +56,25 @@ pub(crate) fn killed_after<P>(
     true
 }
 
+/// Runs `prepare` and then `act` in a child, and says how often `act` made this system call.
+pub(crate) fn calls_of<P>(number: libc::c_long, prepare: impl FnOnce() -> P, act: impl FnOnce(P)) -> usize {
+    let pid = start(prepare, act);
+    let call = format!("{number} ");
+    let mut stops = 0;
+    loop {
+        ptrace::syscall(pid, None).unwrap();
+        match waitpid(pid, None).unwrap() {
+            WaitStatus::PtraceSyscall(_) => {
+                let now = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+                stops += usize::from(now.starts_with(&call));
+            }
+            // Where it enters, and where it leaves.
+            WaitStatus::Exited(_, 0) => return stops / 2,
+            other => panic!("it came to another end: {other:?}"),
+        }
+    }
+}
+
 /// Runs `prepare` and then `act` in a child, and says of which files `act` had fsync(2) see to
 /// it that they are on the disk.
 pub(crate) fn synced_by<P>(prepare: impl FnOnce() -> P, act: impl FnOnce(P)) -> Vec<PathBuf> {
