@@ -260,9 +260,19 @@ pub trait Receiver: Send {
 
 /// A message lent by its receiver. Dropping it releases it: the channel may forget it.
 ///
+/// That is so however the code that had it is left: by `?`, or by a future that is dropped at
+/// an `await`. To have it again where its processing failed, [`keep`](Message::keep) it, as
+/// below.
+///
+/// Only a panic is taken for a death: a message that is dropped because a panic has begun since
+/// it was lent is kept. So the receiver, when the panic drops it as well, gives it back as it
+/// does whatever it holds, to be delivered again (with the attempt counted) where the transport
+/// redelivers. And who catches the panic and goes on with the same receiver is given the same
+/// message again: if that would panic again, count, and release it.
+///
 /// ```
 /// # use ipc_core::{Channel, ChannelName, Sender, Transport, local::Local};
-/// use ipc_core::{Message, Receiver};
+/// use ipc_core::{Message, Receiver, Wait};
 ///
 /// # let channel = Local::new().create(&ChannelName::new("messages")?, &Default::default())?;
 /// # let (mut tx, mut rx) = (channel.sender()?, channel.receiver()?);
@@ -270,6 +280,15 @@ pub trait Receiver: Send {
 /// rx.recv()?.keep();
 /// assert_eq!(&*rx.recv()?, b"not yet"); // and released
 /// assert!(rx.try_recv().is_err());
+///
+/// tx.send(b"12 and a half")?;
+/// rx.advance(Wait::Never)?;
+/// let message = rx.held();
+/// match std::str::from_utf8(&message)?.parse::<u32>() { // this `?` would release it
+///     Ok(number) => println!("{number}"),
+///     Err(_) => message.keep(),
+/// }
+/// assert_eq!(&*rx.recv()?, b"12 and a half");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Message: Deref<Target = [u8]> + Sized {

@@ -41,6 +41,7 @@ mod error;
 mod name;
 mod service;
 mod transport;
+mod unwinding;
 mod wait;
 
 #[cfg(feature = "conformance")]
@@ -62,4 +63,5 @@ pub use error::{ChannelError, OsError, RecvError, Rejected, SendError, Unready};
 pub use name::{ChannelName, InvalidName};
 pub use service::{CallError, Client, Request, Server};
 pub use transport::{Channel, ChannelInfo, Participant, Role, Transport};
+pub use unwinding::Unwinding;
 pub use wait::{Cancel, CancelRegistration, Wait};

@@ -3,13 +3,13 @@
 use super::{
     Capabilities, Case, Fixture, cases,
     payload::Stamp,
-    stage::{BRIEF, DEPTH, LEN, Stage, assert_empty, unused_name},
+    stage::{BRIEF, DEPTH, LEN, Made, Stage, assert_empty, unused_name},
     waits::MOMENTS,
 };
 use crate::{
     Batch, BatchReceiver, Channel, ChannelError, Message, Receiver, Role, SendError, Sender, Transport,
 };
-use std::thread;
+use std::{panic::resume_unwind, thread};
 
 pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     let mut all = cases![
@@ -36,6 +36,7 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
         all.extend(cases![
             what_a_dropped_receiver_held_is_delivered_to_the_next,
             a_batch_of_a_dropped_receiver_is_delivered_to_the_next,
+            what_a_panic_takes_along_is_delivered_to_the_next,
         ]);
     }
     if promised.exclusive {
@@ -225,6 +226,32 @@ fn what_a_dropped_receiver_held_is_delivered_to_the_next<F: Fixture>(stage: &Sta
     }
     stage.drain(&mut channel.receiver(), 0..3);
 }
+
+fn what_a_panic_takes_along_is_delivered_to_the_next<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let mut tx = channel.sender();
+    for sequence in 0..3 {
+        stage.send(&mut tx, &Stamp::new(0, sequence).message(LEN));
+    }
+    panic_with_a_message(stage, &channel);
+    stage.drain(&mut channel.receiver(), 0..3);
+}
+
+/// A receiver of a thread that panics with message 0 in hand.
+pub(super) fn panic_with_a_message<F: Fixture>(stage: &Stage<F>, channel: &Made<F>) {
+    let panicked = thread::scope(|threads| {
+        let victim = threads.spawn(|| {
+            let mut rx = channel.receiver();
+            let message = rx.receive(stage.patiently()).expect("receive");
+            assert_eq!(Stamp::of(&message), Stamp::new(0, 0));
+            resume_unwind(Box::new(OnPurpose));
+        });
+        victim.join()
+    });
+    assert!(panicked.is_err_and(|payload| payload.is::<OnPurpose>()), "it had the message");
+}
+
+struct OnPurpose;
 
 fn a_batch_of_a_dropped_receiver_is_delivered_to_the_next<F: Fixture>(stage: &Stage<F>) {
     let channel = stage.channel();

@@ -7,7 +7,10 @@ use super::{
     stage::{DEPTH, LEN, Stage, assert_empty},
 };
 use crate::{Loan, Message, Receiver, Rejected, SendError, Sender, Wait};
-use std::{mem, panic::AssertUnwindSafe};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
 pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
     let mut all = cases![
@@ -17,6 +20,8 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
         without_a_reservation_the_loan_is_empty,
         advance_with_a_message_in_hand_returns_at_once,
         held_without_a_message_panics,
+        a_message_in_hand_at_a_panic_is_lent_again,
+        what_is_received_while_a_panic_unwinds_is_released,
     ];
     if !promised.conflates {
         all.extend(cases![
@@ -251,4 +256,45 @@ fn held_without_a_message_panics<F: Fixture>(stage: &Stage<F>) {
     assert!(panics(&mut rx), "lent a message that was released");
     assert_empty(&mut rx);
     assert!(panics(&mut rx), "lent a message after a failed advance");
+}
+
+fn a_message_in_hand_at_a_panic_is_lent_again<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"only");
+    for is_held_before in [false, true] {
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            if is_held_before {
+                rx.advance(stage.patiently()).expect("it is in hand");
+            }
+            let _message = rx.receive(stage.patiently()).expect("receive");
+            resume_unwind(Box::new(()));
+        }));
+        assert!(panicked.is_err());
+    }
+    stage.expect(&mut rx, b"only");
+    assert_empty(&mut rx);
+}
+
+/// What empties a channel when it is dropped would get the same message for ever, else.
+fn what_is_received_while_a_panic_unwinds_is_released<F: Fixture>(stage: &Stage<F>) {
+    struct AtTheEnd<A: FnMut()>(A);
+
+    impl<A: FnMut()> Drop for AtTheEnd<A> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    stage.send(&mut tx, b"only");
+    let mut received = Vec::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _at_the_end = AtTheEnd(|| received = [(); 2].map(|()| rx.try_recv().is_ok()).to_vec());
+        resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(received, [true, false], "received while a panic unwinds");
+    assert_empty(&mut rx);
 }

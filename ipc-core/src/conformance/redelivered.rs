@@ -2,6 +2,7 @@
 
 use super::{
     Capabilities, Case, Fixture, ReceiverOf, cases,
+    lifecycle::panic_with_a_message,
     order::send_stamped,
     payload::Stamp,
     processes::{AT_ONCE, BATCH},
@@ -20,6 +21,7 @@ where
     let mut all = cases![
         a_first_delivery_has_none_before_it,
         each_receiver_that_goes_away_counts,
+        each_receiver_that_panics_counts,
         what_was_held_and_never_lent_counts,
         what_was_not_held_does_not_count,
         a_released_message_leaves_no_count_behind,
@@ -68,6 +70,22 @@ where
     assert_empty(&mut rx);
     let counted = channel.transport.stat(&channel.name).expect("stat").redelivered_messages;
     assert!(counted.is_none_or(|count| count == u64::from(GIVEN_BACK)), "counted: {counted:?}");
+}
+
+fn each_receiver_that_panics_counts<F: Fixture>(stage: &Stage<F>)
+where
+    ReceiverOf<F>: Redelivered,
+{
+    let channel = stage.channel();
+    let mut tx = channel.sender();
+    send_stamped(stage, &mut tx, 0, 2);
+    for _ in 0..GIVEN_BACK {
+        panic_with_a_message(stage, &channel);
+    }
+    let mut rx = channel.receiver();
+    stage.expect_attempts(&mut rx, 0, GIVEN_BACK);
+    stage.expect_attempts(&mut rx, 1, 0);
+    assert_empty(&mut rx);
 }
 
 fn what_was_held_and_never_lent_counts<F: Fixture>(stage: &Stage<F>)

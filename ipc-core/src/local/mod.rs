@@ -10,7 +10,7 @@ pub(crate) mod bell;
 use crate::{
     Batch, BatchReceiver, BatchSender, Cancel, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName,
     EndMark, Loan, Message, Receiver, RecvError, Redelivered, Rejected, SendError, Sender, Sequenced,
-    Transport, Unready, Wait,
+    Transport, Unready, Unwinding, Wait,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -453,7 +453,7 @@ impl Receiver for LocalReceiver {
 
     fn held(&mut self) -> LocalMessage<'_> {
         assert!(!self.held.is_empty(), "held() without a successful advance()");
-        LocalMessage { receiver: self, release: true }
+        LocalMessage { receiver: self, release: true, unwinding: Unwinding::watch() }
     }
 }
 
@@ -509,6 +509,7 @@ impl Drop for LocalReceiver {
 pub struct LocalMessage<'a> {
     receiver: &'a mut LocalReceiver,
     release: bool,
+    unwinding: Unwinding,
 }
 
 impl LocalMessage<'_> {
@@ -533,7 +534,7 @@ impl Deref for LocalMessage<'_> {
 
 impl Drop for LocalMessage<'_> {
     fn drop(&mut self) {
-        if self.release {
+        if self.release && !self.unwinding.has_begun() {
             self.receiver.release(1);
         }
     }

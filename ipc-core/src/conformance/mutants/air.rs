@@ -10,7 +10,7 @@ use crate::local::bell::{Bell, Ringer};
 use crate::{
     Batch, BatchReceiver, BatchSender, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName,
     EndMark, Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Sequenced, Transport, Unready,
-    Wait,
+    Unwinding, Wait,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -524,7 +524,7 @@ impl Receiver for AirReceiver {
             let newer = state.inboxes.get(&self.id).and_then(|inbox| inbox.items.front());
             self.held[0] = newer.cloned().unwrap_or_else(|| self.held[0].clone());
         }
-        AirMessage { receiver: self, release: true }
+        AirMessage { receiver: self, release: true, unwinding: Unwinding::watch() }
     }
 }
 
@@ -597,6 +597,7 @@ impl Drop for AirReceiver {
 pub(super) struct AirMessage<'a> {
     receiver: &'a mut AirReceiver,
     release: bool,
+    unwinding: Unwinding,
 }
 
 impl Message for AirMessage<'_> {
@@ -615,7 +616,7 @@ impl Deref for AirMessage<'_> {
 
 impl Drop for AirMessage<'_> {
     fn drop(&mut self) {
-        if self.release {
+        if self.release && !self.unwinding.has_begun() {
             self.receiver.release(1);
         }
     }

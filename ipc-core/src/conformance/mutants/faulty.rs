@@ -52,6 +52,8 @@ pub(super) enum Fault {
     NeverReleases,
     AdvanceReleases,
     LendsNothing,
+    PanicReleases,
+    PanicKeepsAll,
     BatchIgnoresLimit,
     BatchReleasesOnDrop,
     BatchReleasesAll,
@@ -247,6 +249,7 @@ impl Channel for FaultyChannel {
             local: self.local.receiver()?,
             fault: self.fault,
             kept: true,
+            panicked: false,
             lent: 0,
             released: 0,
             armed: false,
@@ -458,6 +461,8 @@ pub(super) struct FaultyReceiver {
     fault: Fault,
     /// Nothing is held but what was kept.
     kept: bool,
+    /// What is held was in hand at a panic.
+    panicked: bool,
     lent: u32,
     released: u64,
     armed: bool,
@@ -480,11 +485,18 @@ impl FaultyReceiver {
         if self.fault == Fault::AdvanceReleases && !mem::replace(&mut self.kept, false) {
             self.local.held_batch().release(1);
         }
+        self.forget_panic();
         if self.fault == Fault::CancelledDrops && wait.is_cancelled() {
             drop(self.local.try_recv());
             return Err(RecvError::Cancelled);
         }
         Ok(self.fault.distort(wait))
+    }
+
+    fn forget_panic(&mut self) {
+        if mem::take(&mut self.panicked) && self.fault == Fault::PanicReleases {
+            self.local.held_batch().release(1);
+        }
     }
 }
 
@@ -515,8 +527,8 @@ impl Receiver for FaultyReceiver {
             Fault::AttemptsForEverybody => self.gone.receivers.load(Ordering::Relaxed),
             _ => attempts,
         };
-        let (kept, released) = (&mut self.kept, &mut self.released);
-        FaultyMessage { local, fault: self.fault, sequence, attempts, kept, released }
+        let (kept, panicked, released) = (&mut self.kept, &mut self.panicked, &mut self.released);
+        FaultyMessage { local, fault: self.fault, sequence, attempts, kept, panicked, released }
     }
 
     fn recv_into(&mut self, buffer: &mut Vec<u8>, wait: Wait<'_>) -> Result<usize, RecvError> {
@@ -603,6 +615,7 @@ impl crate::Pollable for FaultyReceiver {
 impl Drop for FaultyReceiver {
     fn drop(&mut self) {
         self.gone.receivers.fetch_add(1, Ordering::Relaxed);
+        self.forget_panic();
         match self.fault {
             Fault::LosesHeld => self.local.held_batch().release_all(),
             Fault::ReceiverTakesAlong => drop(self.local.try_recv()),
@@ -617,6 +630,7 @@ pub(super) struct FaultyMessage<'a> {
     sequence: u64,
     attempts: u32,
     kept: &'a mut bool,
+    panicked: &'a mut bool,
     released: &'a mut u64,
 }
 
@@ -639,8 +653,14 @@ impl Deref for FaultyMessage<'_> {
 
 impl Drop for FaultyMessage<'_> {
     fn drop(&mut self) {
+        *self.panicked = self.local.is_some() && thread::panicking();
+        let keeps = match self.fault {
+            Fault::NeverReleases => true,
+            Fault::PanicKeepsAll => thread::panicking(),
+            _ => false,
+        };
         match self.local.take() {
-            Some(message) if self.fault == Fault::NeverReleases => message.keep(),
+            Some(message) if keeps => message.keep(),
             released => {
                 *self.kept |= released.is_some();
                 *self.released += u64::from(released.is_some());

@@ -8,7 +8,7 @@ use crate::{
     Batch, BatchReceiver, Capabilities, Channel, ChannelError, ChannelInfo, ChannelName, Credentials,
     DescriptorReceiver, DescriptorSender, Message, Peek, PeekError, PeerCredentials, PriorityReceiver,
     PrioritySender, PriorityTooHigh, Receiver, RecvError, Selection, SelectiveReceiver, SendError, Sender,
-    TooManyDescriptors, Transport, TypeOutOfRange, TypeSender, Wait,
+    TooManyDescriptors, Transport, TypeOutOfRange, TypeSender, Unwinding, Wait,
     local::{Local, LocalChannel, LocalConfig, LocalLoan, LocalReceiver, LocalSender},
 };
 use std::{
@@ -303,7 +303,7 @@ impl Receiver for Reader {
     }
 
     fn held(&mut self) -> LetterMessage<'_> {
-        LetterMessage { held: &mut self.held, slip: self.slip, released: true }
+        LetterMessage { held: &mut self.held, slip: self.slip, released: true, unwinding: Unwinding::watch() }
     }
 }
 
@@ -370,6 +370,7 @@ pub(super) struct LetterMessage<'a> {
     held: &'a mut Option<Letter>,
     slip: Slip,
     released: bool,
+    unwinding: Unwinding,
 }
 
 impl LetterMessage<'_> {
@@ -397,7 +398,7 @@ impl Deref for LetterMessage<'_> {
 
 impl Drop for LetterMessage<'_> {
     fn drop(&mut self) {
-        if self.released {
+        if self.released && !self.unwinding.has_begun() {
             if self.slip == Slip::LeaksDescriptors {
                 mem::forget(Reader::take_descriptors(self));
             }

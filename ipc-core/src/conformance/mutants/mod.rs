@@ -130,6 +130,15 @@ const CAUGHT: &[(Fault, &[&str])] = &[
     ),
     (Fault::LendsNothing, &["held_without_a_message_panics"]),
     (
+        Fault::PanicReleases,
+        &[
+            "a_message_in_hand_at_a_panic_is_lent_again",
+            "what_a_panic_takes_along_is_delivered_to_the_next",
+            "each_receiver_that_panics_counts",
+        ],
+    ),
+    (Fault::PanicKeepsAll, &["what_is_received_while_a_panic_unwinds_is_released"]),
+    (
         Fault::BatchIgnoresLimit,
         &["a_batch_takes_what_is_there_up_to_its_limit", "a_batch_of_one_is_one_message"],
     ),
