@@ -10,7 +10,7 @@ use crate::{
 };
 use ipc_core::{
     Batch, BatchReceiver, Message, Notify, NotifyError, OsError, Pollable, PriorityReceiver, Receiver,
-    RecvError, Wait,
+    RecvError, Unwinding, Wait,
 };
 use nix::{errno::Errno, poll::PollFlags};
 use std::{
@@ -69,7 +69,7 @@ impl Receiver for MqReceiver {
 
     fn held(&mut self) -> MqMessage<'_> {
         assert!(!self.held.is_empty(), "held() without a successful advance()");
-        MqMessage { held: &mut self.held, release: true }
+        MqMessage { held: &mut self.held, release: true, unwinding: Unwinding::watch() }
     }
 }
 
@@ -179,6 +179,7 @@ impl Drop for MqReceiver {
 pub struct MqMessage<'a> {
     held: &'a mut Store<u32>,
     release: bool,
+    unwinding: Unwinding,
 }
 
 impl MqMessage<'_> {
@@ -204,7 +205,7 @@ impl Deref for MqMessage<'_> {
 
 impl Drop for MqMessage<'_> {
     fn drop(&mut self) {
-        if self.release {
+        if self.release && !self.unwinding.has_begun() {
             self.held.release(1);
         }
     }

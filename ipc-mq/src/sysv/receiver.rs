@@ -9,7 +9,7 @@ use super::{
 use crate::store::Store;
 use ipc_core::{
     Batch, BatchReceiver, Message, OsError, Peek, PeekError, PriorityReceiver, Receiver, RecvError,
-    Selection, SelectiveReceiver, TypeOutOfRange, Wait,
+    Selection, SelectiveReceiver, TypeOutOfRange, Unwinding, Wait,
 };
 use nix::{errno::Errno, libc::c_long};
 use std::{marker::PhantomData, ops::Deref};
@@ -86,7 +86,7 @@ impl<D: Discipline> Receiver for SysvReceiver<D> {
 
     fn held(&mut self) -> SysvMessage<'_> {
         assert!(!self.held.is_empty(), "held() without a successful advance()");
-        SysvMessage { held: &mut self.held, release: true }
+        SysvMessage { held: &mut self.held, release: true, unwinding: Unwinding::watch() }
     }
 }
 
@@ -178,6 +178,7 @@ impl<D: Discipline> Peek for SysvReceiver<D> {
 pub struct SysvMessage<'a> {
     held: &'a mut Store<c_long>,
     release: bool,
+    unwinding: Unwinding,
 }
 
 impl SysvMessage<'_> {
@@ -203,7 +204,7 @@ impl Deref for SysvMessage<'_> {
 
 impl Drop for SysvMessage<'_> {
     fn drop(&mut self) {
-        if self.release {
+        if self.release && !self.unwinding.has_begun() {
             self.held.release(1);
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 use ipc_core::{
     Batch, BatchReceiver, ChannelError, Credentials, DescriptorReceiver, Message, OsError, PeerCredentials,
-    Pollable, Receiver, RecvError, Wait,
+    Pollable, Receiver, RecvError, Unwinding, Wait,
 };
 use nix::poll::PollFlags;
 use std::{
@@ -101,7 +101,7 @@ impl Receiver for UnixReceiver {
 
     fn held(&mut self) -> UnixMessage<'_> {
         assert!(!self.held.is_empty(), "held() without a successful advance()");
-        UnixMessage { held: &mut self.held, release: true }
+        UnixMessage { held: &mut self.held, release: true, unwinding: Unwinding::watch() }
     }
 }
 
@@ -176,6 +176,7 @@ impl DescriptorReceiver for UnixReceiver {
 pub struct UnixMessage<'a> {
     held: &'a mut Held,
     release: bool,
+    unwinding: Unwinding,
 }
 
 impl Message for UnixMessage<'_> {
@@ -194,7 +195,7 @@ impl Deref for UnixMessage<'_> {
 
 impl Drop for UnixMessage<'_> {
     fn drop(&mut self) {
-        if self.release {
+        if self.release && !self.unwinding.has_begun() {
             self.held.release(1);
         }
     }

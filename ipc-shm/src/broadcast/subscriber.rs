@@ -10,7 +10,8 @@ use crate::{
     wait::{Bed, Bell, Waiter, Waiting},
 };
 use ipc_core::{
-    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait,
+    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced,
+    Unwinding, Wait,
 };
 use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 
@@ -208,7 +209,7 @@ impl Receiver for BroadcastSubscriber {
     fn held(&mut self) -> BroadcastMessage<'_> {
         assert!(self.attachment.is_ours(), "held() in a forked child");
         let record = self.front.expect("held() without a successful advance()");
-        BroadcastMessage { subscriber: self, record }
+        BroadcastMessage { subscriber: self, record, unwinding: Unwinding::watch() }
     }
 }
 
@@ -290,6 +291,7 @@ impl Drop for BroadcastSubscriber {
 pub struct BroadcastMessage<'a> {
     subscriber: &'a mut BroadcastSubscriber,
     record: Record,
+    unwinding: Unwinding,
 }
 
 impl Message for BroadcastMessage<'_> {
@@ -310,7 +312,9 @@ impl Deref for BroadcastMessage<'_> {
 impl Drop for BroadcastMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.subscriber.release_front();
+        if !self.unwinding.has_begun() {
+            self.subscriber.release_front();
+        }
     }
 }
 

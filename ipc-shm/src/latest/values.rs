@@ -6,7 +6,7 @@ use crate::ring::{
     latest::{Look, Reader, Version},
     memory::Words,
 };
-use ipc_core::{Batch, Message, RecvError};
+use ipc_core::{Batch, Message, RecvError, Unwinding};
 use std::{ops::Deref, slice};
 
 /// How often [`Values::read`] begins again in all.
@@ -41,7 +41,7 @@ impl Values {
                 Look::Copied(version) if version.value == 0 => return Ok(None),
                 Look::Copied(version) => {
                     self.held = Some(version);
-                    return Ok(Some(LatestMessage { values: self, version }));
+                    return Ok(Some(self.held()));
                 }
                 Look::Again => {}
             }
@@ -88,7 +88,7 @@ impl Values {
     #[inline]
     pub(crate) fn held(&mut self) -> LatestMessage<'_> {
         let version = self.held.expect("held() without a successful advance()");
-        LatestMessage { values: self, version }
+        LatestMessage { values: self, version, unwinding: Unwinding::watch() }
     }
 
     /// What is held, as a batch.
@@ -119,6 +119,7 @@ impl Values {
 pub struct LatestMessage<'a> {
     values: &'a mut Values,
     version: Version,
+    unwinding: Unwinding,
 }
 
 impl LatestMessage<'_> {
@@ -146,7 +147,9 @@ impl Deref for LatestMessage<'_> {
 impl Drop for LatestMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.values.release();
+        if !self.unwinding.has_begun() {
+            self.values.release();
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 use ipc_core::{
     Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Redelivered,
-    Sequenced, Wait,
+    Sequenced, Unwinding, Wait,
 };
 use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 
@@ -105,7 +105,7 @@ impl MpmcReceiver {
     #[inline]
     fn lend(&mut self, held: Held) -> MpmcMessage<'_> {
         self.front = Some(held);
-        MpmcMessage { receiver: self, held }
+        MpmcMessage { receiver: self, held, unwinding: Unwinding::watch() }
     }
 
     /// Releases the oldest of what is held. A word that isn't ours any more can't be given
@@ -244,7 +244,7 @@ impl Receiver for MpmcReceiver {
     fn held(&mut self) -> MpmcMessage<'_> {
         assert!(self.attachment.is_ours(), "held() in a forked child");
         let held = self.front.expect("held() without a successful advance()");
-        MpmcMessage { receiver: self, held }
+        MpmcMessage { receiver: self, held, unwinding: Unwinding::watch() }
     }
 }
 
@@ -320,6 +320,7 @@ impl Drop for MpmcReceiver {
 pub struct MpmcMessage<'a> {
     receiver: &'a mut MpmcReceiver,
     held: Held,
+    unwinding: Unwinding,
 }
 
 impl Message for MpmcMessage<'_> {
@@ -340,7 +341,9 @@ impl Deref for MpmcMessage<'_> {
 impl Drop for MpmcMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.receiver.release_front(&self.held);
+        if !self.unwinding.has_begun() {
+            self.receiver.release_front(&self.held);
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use crate::{
     segment::Onlooker,
     wait::Waiting,
 };
-use ipc_core::{Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Sequenced, Wait};
+use ipc_core::{
+    Batch, BatchReceiver, ChannelError, Message, Receiver, RecvError, Sequenced, Unwinding, Wait,
+};
 use std::{collections::VecDeque, ops::Deref};
 
 /// A subscribing end of a lossy broadcast that only reads ([`Broadcast::observe`]).
@@ -188,7 +190,7 @@ impl<O: Outlook + Send> Receiver for BroadcastObserver<O> {
     fn held(&mut self) -> ObservedMessage<'_, O> {
         assert!(self.outlook.is_ours(), "held() in a forked child");
         let record = self.held.expect("held() without a successful advance()");
-        ObservedMessage { observer: self, record }
+        ObservedMessage { observer: self, record, unwinding: Unwinding::watch() }
     }
 }
 
@@ -237,6 +239,7 @@ impl<O: Outlook + Send> Sequenced for BroadcastObserver<O> {
 pub struct ObservedMessage<'a, O: Outlook = Window> {
     observer: &'a mut BroadcastObserver<O>,
     record: Record,
+    unwinding: Unwinding,
 }
 
 impl<O: Outlook> Message for ObservedMessage<'_, O> {
@@ -257,7 +260,9 @@ impl<O: Outlook> Deref for ObservedMessage<'_, O> {
 impl<O: Outlook> Drop for ObservedMessage<'_, O> {
     #[inline]
     fn drop(&mut self) {
-        self.observer.held = self.observer.rest.pop_front();
+        if !self.unwinding.has_begun() {
+            self.observer.held = self.observer.rest.pop_front();
+        }
     }
 }
 

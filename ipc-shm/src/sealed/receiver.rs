@@ -8,7 +8,7 @@ use crate::{
     },
     wait::Waiting,
 };
-use ipc_core::{Message, Receiver, RecvError, Sequenced, Wait};
+use ipc_core::{Message, Receiver, RecvError, Sequenced, Unwinding, Wait};
 use std::{ops::Deref, slice};
 
 /// The receiving end of a sealed channel.
@@ -115,7 +115,7 @@ impl Receiver for SealedReceiver {
     fn held(&mut self) -> SealedMessage<'_> {
         assert!(self.line.is_ours(), "held() in a forked child");
         let len = self.held.expect("held() without a successful advance()");
-        SealedMessage { receiver: self, len }
+        SealedMessage { receiver: self, len, unwinding: Unwinding::watch() }
     }
 }
 
@@ -133,6 +133,7 @@ impl Sequenced for SealedReceiver {
 pub struct SealedMessage<'a> {
     receiver: &'a mut SealedReceiver,
     len: usize,
+    unwinding: Unwinding,
 }
 
 impl Message for SealedMessage<'_> {
@@ -153,6 +154,8 @@ impl Deref for SealedMessage<'_> {
 impl Drop for SealedMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.receiver.held = None;
+        if !self.unwinding.has_begun() {
+            self.receiver.held = None;
+        }
     }
 }

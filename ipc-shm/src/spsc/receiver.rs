@@ -9,7 +9,8 @@ use crate::{
     wait::{Bed, Bell, Waiter, Waiting},
 };
 use ipc_core::{
-    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced, Wait,
+    Batch, BatchReceiver, ChannelError, Message, OsError, Pollable, Receiver, RecvError, Sequenced,
+    Unwinding, Wait,
 };
 use std::{ops::Deref, os::fd::BorrowedFd, slice};
 
@@ -88,6 +89,11 @@ impl SpscReceiver {
     }
 
     #[inline]
+    fn lend(&mut self, record: Record) -> SpscMessage<'_> {
+        SpscMessage { receiver: self, record, unwinding: Unwinding::watch() }
+    }
+
+    #[inline]
     fn release_front(&mut self, front: Record) {
         if !self.attachment.is_ours() {
             return;
@@ -163,23 +169,23 @@ impl Receiver for SpscReceiver {
         if self.front.is_none() && self.attachment.is_ours() {
             if let Some(record) = self.ring.first() {
                 self.ring.expect_more();
-                return Ok(SpscMessage { receiver: self, record });
+                return Ok(self.lend(record));
             }
             if self.glimpses(&wait) {
                 if let Some(record) = self.ring.first() {
-                    return Ok(SpscMessage { receiver: self, record });
+                    return Ok(self.lend(record));
                 }
             }
         }
         let record = self.wait_for_message(&wait)?;
-        Ok(SpscMessage { receiver: self, record })
+        Ok(self.lend(record))
     }
 
     #[inline]
     fn held(&mut self) -> SpscMessage<'_> {
         assert!(self.attachment.is_ours(), "held() in a forked child");
         let record = self.front.expect("held() without a successful advance()");
-        SpscMessage { receiver: self, record }
+        self.lend(record)
     }
 }
 
@@ -239,6 +245,7 @@ impl Sequenced for SpscReceiver {
 pub struct SpscMessage<'a> {
     receiver: &'a mut SpscReceiver,
     record: Record,
+    unwinding: Unwinding,
 }
 
 impl Message for SpscMessage<'_> {
@@ -260,7 +267,12 @@ impl Deref for SpscMessage<'_> {
 impl Drop for SpscMessage<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.receiver.release_front(self.record);
+        if self.unwinding.has_begun() {
+            // As in `keep`.
+            self.receiver.front = Some(self.record);
+        } else {
+            self.receiver.release_front(self.record);
+        }
     }
 }
 
