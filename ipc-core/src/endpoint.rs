@@ -28,7 +28,8 @@ pub trait Sender: Send {
     ///
     /// # Errors
     ///
-    /// [`SendError`]; [`SendError::TooLong`] at once, whatever `wait` says.
+    /// [`SendError`]; [`SendError::TooLong`] at once, whatever `wait` says. Nothing is reserved
+    /// then, whatever was before.
     ///
     /// # Blocking
     ///
@@ -51,7 +52,9 @@ pub trait Sender: Send {
 
     /// The lending step: the space that [`reserve`](Sender::reserve) saw to. Without a
     /// reservation, or after a loan of it was committed, it is an empty message's; a loan
-    /// that was dropped leaves the reservation, at most as long as the loan was.
+    /// that was dropped leaves the reservation, at most as long as the loan was. Where space in
+    /// the channel stands in others' way, such a reservation has it no more, and it is
+    /// [`Loan::commit`] that waits.
     fn reserved(&mut self) -> Self::Loan<'_>;
 
     /// Reserves and lends: `len` bytes to be written in place.
@@ -110,6 +113,45 @@ pub trait Sender: Send {
     #[inline]
     fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
         self.send_wait(message, Wait::timeout(timeout))
+    }
+}
+
+/// A borrowed endpoint, for layers that take one over: the endpoint is there again after them.
+/// What else it can do, it does by itself.
+impl<S: Sender> Sender for &mut S {
+    type Loan<'a>
+        = S::Loan<'a>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn max_message_len(&self) -> usize {
+        (**self).max_message_len()
+    }
+
+    #[inline]
+    fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
+        (**self).reserve(len, wait)
+    }
+
+    #[inline]
+    fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
+        (**self).reserve_now(len)
+    }
+
+    #[inline]
+    fn reserved(&mut self) -> Self::Loan<'_> {
+        (**self).reserved()
+    }
+
+    #[inline]
+    fn loan(&mut self, len: usize, wait: Wait<'_>) -> Result<Self::Loan<'_>, SendError> {
+        (**self).loan(len, wait)
+    }
+
+    #[inline]
+    fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
+        (**self).send_wait(message, wait)
     }
 }
 
@@ -255,6 +297,39 @@ pub trait Receiver: Send {
         let message = self.held();
         replace_by_message(buffer, &message);
         Ok(message.len())
+    }
+}
+
+/// A borrowed endpoint, as a [`Sender`] may be.
+impl<R: Receiver> Receiver for &mut R {
+    type Message<'a>
+        = R::Message<'a>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn advance(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
+        (**self).advance(wait)
+    }
+
+    #[inline]
+    fn advance_now(&mut self) -> Result<bool, RecvError> {
+        (**self).advance_now()
+    }
+
+    #[inline]
+    fn held(&mut self) -> Self::Message<'_> {
+        (**self).held()
+    }
+
+    #[inline]
+    fn receive(&mut self, wait: Wait<'_>) -> Result<Self::Message<'_>, RecvError> {
+        (**self).receive(wait)
+    }
+
+    #[inline]
+    fn recv_into(&mut self, buffer: &mut Vec<u8>, wait: Wait<'_>) -> Result<usize, RecvError> {
+        (**self).recv_into(buffer, wait)
     }
 }
 

@@ -2,8 +2,13 @@
 //! batches: it wraps what is lent as well.
 
 use crate::channel;
-use ipc_core::{Batch, BatchReceiver, Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Wait};
-use std::ops::{Deref, DerefMut};
+use ipc_core::{
+    Batch, BatchReceiver, Loan, Message, Receiver, RecvError, Rejected, SendError, Sender, Unwinding, Wait,
+};
+use std::{
+    ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Meter {
@@ -97,14 +102,19 @@ impl<R: Receiver> Receiver for Metered<R> {
     }
 
     fn held(&mut self) -> Self::Message<'_> {
-        MeteredMessage { inner: Some(self.inner.held()), meter: &mut self.meter }
+        MeteredMessage {
+            inner: Some(self.inner.held()),
+            meter: &mut self.meter,
+            unwinding: Unwinding::watch(),
+        }
     }
 }
 
-/// Counted when it is released; `None` once it is kept instead.
+/// Counted when it is released; `None` once it is kept instead, and a panic keeps it too.
 struct MeteredMessage<'a, M: Message> {
     inner: Option<M>,
     meter: &'a mut Meter,
+    unwinding: Unwinding,
 }
 
 impl<M: Message> Message for MeteredMessage<'_, M> {
@@ -125,7 +135,7 @@ impl<M: Message> Deref for MeteredMessage<'_, M> {
 
 impl<M: Message> Drop for MeteredMessage<'_, M> {
     fn drop(&mut self) {
-        if let Some(inner) = &self.inner {
+        if let (Some(inner), false) = (&self.inner, self.unwinding.has_begun()) {
             self.meter.count(inner.len());
         }
     }
@@ -214,4 +224,35 @@ fn what_is_released_is_counted_and_what_is_kept_is_not() {
     assert_eq!(rx.meter, Meter { messages: 3, bytes: 6 });
     rx.held_batch().release_all();
     assert_eq!(rx.meter, Meter { messages: 4, bytes: 10 });
+}
+
+#[test]
+fn a_layer_over_borrowed_endpoints_leaves_them_when_it_goes() {
+    let (mut tx, mut rx) = channel(8);
+    let mut metered = Metered::new(&mut tx);
+    metered.send(b"one").unwrap();
+    metered.loan(3, Wait::Never).unwrap().send().unwrap();
+    assert_eq!(metered.meter, Meter { messages: 2, bytes: 6 });
+    tx.send(b"three").unwrap();
+    let mut metered = Metered::new(&mut rx);
+    assert_eq!(&*metered.recv().unwrap(), b"one");
+    metered.recv().unwrap().keep();
+    assert_eq!(metered.meter, Meter { messages: 1, bytes: 3 });
+    assert_eq!(rx.recv().unwrap().len(), 3, "what was kept through it");
+    assert_eq!(&*rx.recv().unwrap(), b"three");
+}
+
+#[test]
+fn what_a_panic_keeps_is_not_counted() {
+    let (mut tx, rx) = channel(1);
+    let mut rx = Metered::new(rx);
+    tx.send(b"again").unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _message = rx.recv().unwrap();
+        resume_unwind(Box::new(()));
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(rx.meter, Meter::default());
+    assert_eq!(&*rx.try_recv().unwrap(), b"again");
+    assert_eq!(rx.meter, Meter { messages: 1, bytes: 5 });
 }
