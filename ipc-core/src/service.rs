@@ -12,9 +12,9 @@ use std::{error::Error, fmt, ops::Deref};
 /// [`submit`](Client::submit), which gives a ticket for each, and
 /// [`collect`](Client::collect).
 pub trait Client: Send {
-    /// A call that is under way. Whoever doesn't want its response gives it to
-    /// [`abandon`](Client::abandon): a ticket that is merely dropped takes up its place until
-    /// the client is dropped.
+    /// A call that is under way. Dropping it gives the call up, as
+    /// [`abandon`](Client::abandon) does, also while its client waits for another one. Of a
+    /// client that is gone, and in a forked child, it does nothing.
     type Ticket: fmt::Debug + Send;
     /// A response lent by the endpoint. Dropping it releases it.
     type Response<'a>: Deref<Target = [u8]>

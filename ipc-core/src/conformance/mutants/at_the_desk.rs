@@ -89,6 +89,7 @@ const CAUGHT_AT_THE_DESK: &[(Slip, &[&str])] = &[
     ),
     (Slip::LateDeclineStays, &["declining_what_was_abandoned_frees_its_place"]),
     (Slip::ClientLeavesCalls, &["what_a_dropped_client_has_under_way_is_given_up"]),
+    (Slip::DroppedTicketStays, &["dropped_tickets_give_their_calls_up"]),
 ];
 
 struct AtTheDesk {

@@ -3,8 +3,9 @@
 use super::{faulty::Fault, until};
 use crate::{CallError, Client, RecvError, Request, SendError, Server, Unready, Wait};
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     collections::BTreeMap,
+    fmt,
     ops::Deref,
     sync::{Arc, Condvar, Mutex, MutexGuard},
 };
@@ -48,6 +49,7 @@ pub(super) enum Slip {
     LateAnswerStays,
     LateDeclineStays,
     ClientLeavesCalls,
+    DroppedTicketStays,
 }
 
 /// What is waited for.
@@ -192,10 +194,25 @@ pub(super) struct DeskClient {
     id: u64,
 }
 
-#[derive(Debug)]
 pub(super) struct DeskTicket {
+    desk: Arc<Desk>,
     client: u64,
     call: u64,
+    is_over: Cell<bool>,
+}
+
+impl fmt::Debug for DeskTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "call {} of client {}", self.call, self.client)
+    }
+}
+
+impl Drop for DeskTicket {
+    fn drop(&mut self) {
+        if !self.is_over.get() && self.desk.slip != Slip::DroppedTicketStays {
+            self.desk.give_up(&mut self.desk.state(), self.call);
+        }
+    }
 }
 
 impl DeskClient {
@@ -237,7 +254,8 @@ impl Client for DeskClient {
         if called.is_err() && slip == Slip::RefusedIsRequested {
             self.request(&mut self.desk.state(), request);
         }
-        Ok(DeskTicket { client: self.id, call: called? })
+        let desk = Arc::clone(&self.desk);
+        Ok(DeskTicket { desk, client: self.id, call: called?, is_over: Cell::new(false) })
     }
 
     fn advance(&mut self, ticket: &DeskTicket, wait: Wait<'_>) -> Result<(), CallError> {
@@ -259,6 +277,7 @@ impl Client for DeskClient {
             Err(Unready::Cancelled) => slip == Slip::CancelEndsCall,
             Err(_) => false,
         };
+        ticket.is_over.set(ends || matches!(stage, Ok(Stage::Declined)));
         if ends {
             self.desk.give_up(&mut self.desk.state(), ticket.call);
         }
@@ -282,17 +301,21 @@ impl Client for DeskClient {
         };
         let answered = answered.or((slip == Slip::LendsNoResponse).then(|| (ticket.call, Vec::new(), 0)));
         let (call, bytes, answers) = answered.expect("response() without a successful advance()");
+        ticket.is_over.set(true);
         DeskResponse { client: self, call, bytes, answers, newest: OnceCell::new() }
     }
 
     fn abandon(&mut self, ticket: DeskTicket) {
+        ticket.is_over.set(true);
         self.desk.give_up(&mut self.desk.state(), ticket.call);
     }
 
     fn collect(&mut self, ticket: DeskTicket, wait: Wait<'_>) -> Result<DeskResponse<'_>, CallError> {
         if let Err(error) = self.advance(&ticket, wait) {
-            if self.desk.slip != Slip::CollectLeavesCall {
-                self.abandon(ticket);
+            match self.desk.slip {
+                Slip::CollectLeavesCall => ticket.is_over.set(true),
+                _ if ticket.is_over.get() => {}
+                _ => self.abandon(ticket),
             }
             return Err(error);
         }

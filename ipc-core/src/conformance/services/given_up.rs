@@ -11,6 +11,7 @@ use crate::{
         waits::brief_wait,
     },
 };
+use std::thread;
 
 pub(in super::super) fn cases<F: ServiceFixture>() -> Vec<Case<Services<F>>> {
     cases![
@@ -22,6 +23,7 @@ pub(in super::super) fn cases<F: ServiceFixture>() -> Vec<Case<Services<F>>> {
         abandoned_calls_cost_no_place,
         declining_what_was_abandoned_frees_its_place,
         what_a_dropped_client_has_under_way_is_given_up,
+        dropped_tickets_give_their_calls_up,
     ]
 }
 
@@ -150,16 +152,16 @@ fn what_a_dropped_client_has_under_way_is_given_up<F: ServiceFixture>(stage: &Se
     let mut server = service.server();
     let mut successor = service.client();
     let places = stage.free_places(&mut successor);
-    for kept in [false, true] {
+    for forgotten in [false, true] {
         let mut client = service.client();
         let mut tickets = vec![stage.submit(&mut client, Stamp::new(0, 0))];
         stage.serve_one(&mut server);
         tickets.push(stage.submit(&mut client, Stamp::new(0, 1)));
         stage.take(&mut server);
         tickets.push(stage.submit(&mut client, Stamp::new(0, 2)));
-        if !kept {
+        if forgotten {
             // It doesn't end the calls; only the client's end does.
-            tickets.clear();
+            tickets.drain(..).for_each(std::mem::forget);
             assert_eq!(
                 stage.free_places(&mut successor),
                 places - 3,
@@ -167,6 +169,11 @@ fn what_a_dropped_client_has_under_way_is_given_up<F: ServiceFixture>(stage: &Se
             );
         }
         drop(client);
+        // The others come too late, and end nobody else's calls.
+        let later = stage.submit(&mut successor, Stamp::new(1, 0));
+        drop(tickets);
+        assert_told!(successor.advance(&later, Wait::Never), CallError::WouldBlock);
+        successor.abandon(later);
         assert!(!stage.respond(&mut server), "the client is gone, and said to wait");
         assert_idle(&mut server);
         assert_eq!(
@@ -175,4 +182,35 @@ fn what_a_dropped_client_has_under_way_is_given_up<F: ServiceFixture>(stage: &Se
             "places before a client came, and after it went"
         );
     }
+}
+
+/// Also when their client is not used again.
+fn dropped_tickets_give_their_calls_up<F: ServiceFixture>(stage: &ServiceStage<F>) {
+    let service = stage.service();
+    let (mut client, mut server) = service.ends();
+    let mut other = service.client();
+    let places = stage.free_places(&mut other);
+    drop(stage.fill(&mut client));
+    assert_idle(&mut server);
+    assert_eq!(stage.free_places(&mut other), places, "places before, and after tickets were dropped");
+    for _ in 0..3 * places {
+        let answered = stage.submit(&mut client, Stamp::new(0, 0));
+        stage.serve_one(&mut server);
+        client.advance(&answered, stage.patiently()).expect("an answer");
+        drop(answered);
+        drop(stage.submit(&mut client, Stamp::new(0, 1)));
+        let taken = stage.submit(&mut client, Stamp::new(0, 2));
+        stage.take(&mut server);
+        drop(taken);
+        assert!(!stage.respond(&mut server), "the call was given up, and somebody is said to wait");
+    }
+    // While somebody waits for the room.
+    let tickets = stage.fill(&mut client);
+    thread::scope(|threads| {
+        let waiter = threads.spawn(|| other.submit(b"", stage.patiently()).map(drop));
+        thread::sleep(BRIEF);
+        drop(tickets);
+        assert!(matches!(waiter.join(), Ok(Ok(()))), "there is room");
+    });
+    assert_eq!(stage.free_places(&mut other), places, "places before, and after");
 }

@@ -231,11 +231,13 @@ impl<F: ServiceFixture> ServiceStage<F> {
     /// [`DEPTH`] calls can be under way, at the latest when the patience is at an end.
     #[track_caller]
     fn assert_no_place_is_lost(&self, client: &mut F::Client) {
+        let mut tickets = Vec::new();
         for sequence in 0..DEPTH as u64 {
-            let called = client.submit(&Stamp::new(0, sequence).message(LEN), self.patiently());
             let lost = DEPTH as u64 - sequence;
-            // The ticket is dropped: it takes up its place until the client is.
-            assert!(called.is_ok(), "of {DEPTH} places, {lost} don't come free: {:?}", called.err());
+            match client.submit(&Stamp::new(0, sequence).message(LEN), self.patiently()) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(error) => panic!("of {DEPTH} places, {lost} don't come free: {error:?}"),
+            }
         }
     }
 }
