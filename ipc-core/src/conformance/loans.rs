@@ -18,6 +18,8 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
         a_loan_truncated_to_more_than_it_has_stays_as_it_is,
         a_second_reservation_replaces_the_first,
         without_a_reservation_the_loan_is_empty,
+        after_a_refused_reservation_nothing_is_reserved,
+        a_dropped_loan_leaves_its_reservation,
         advance_with_a_message_in_hand_returns_at_once,
         held_without_a_message_panics,
         a_message_in_hand_at_a_panic_is_lent_again,
@@ -133,6 +135,52 @@ fn without_a_reservation_the_loan_is_empty<F: Fixture>(stage: &Stage<F>) {
     assert_empty(&mut rx);
     tx.reserved().commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
     stage.expect(&mut rx, b"");
+    assert_empty(&mut rx);
+}
+
+/// What is claimed for it in the channel would keep back whatever anybody sends later.
+fn after_a_refused_reservation_nothing_is_reserved<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let mut rx = channel.receiver();
+    let others_may_send = !stage.promised().exclusive && !stage.promised().conflates;
+    for another_sends in [false, true] {
+        let mut tx = channel.sender();
+        let mut other = (another_sends && others_may_send).then(|| channel.sender());
+        tx.reserve(8, stage.patiently()).expect("reserved");
+        let too_long = tx.max_message_len().saturating_add(1);
+        let refused = tx.reserve(too_long, stage.patiently());
+        assert!(matches!(refused, Err(SendError::TooLong { len, .. }) if len == too_long), "{refused:?}");
+        stage.send(other.as_mut().unwrap_or(&mut tx), b"next");
+        stage.expect(&mut rx, b"next");
+        tx.reserve(8, stage.patiently()).expect("reserved");
+        let _ = tx.reserve(too_long, Wait::Never);
+        assert!(tx.reserved().is_empty(), "what was reserved before the refusal still is");
+    }
+    assert_empty(&mut rx);
+}
+
+fn a_dropped_loan_leaves_its_reservation<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let (mut tx, mut rx) = channel.ends();
+    for len in [8, LEN] {
+        tx.reserve(len, stage.patiently()).expect("reserved");
+        for _ in 0..2 {
+            let mut loan = tx.reserved();
+            assert_eq!(loan.len(), len);
+            loan.fill(b'x');
+        }
+        assert_empty(&mut rx);
+        let mut loan = tx.reserved();
+        loan.fill(b'r');
+        loan.commit(stage.patiently()).map_err(|rejected| rejected.error).expect("committed");
+        stage.expect(&mut rx, &vec![b'r'; len]);
+        assert!(tx.reserved().is_empty(), "it is used up");
+        tx.reserve(len, stage.patiently()).expect("reserved");
+        drop(tx.reserved());
+        stage.send(&mut tx, b"sent instead");
+        stage.expect(&mut rx, b"sent instead");
+        assert!(tx.reserved().is_empty(), "another message has used it up");
+    }
     assert_empty(&mut rx);
 }
 

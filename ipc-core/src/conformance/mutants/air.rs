@@ -369,6 +369,7 @@ impl Sender for AirSender {
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
         let max = self.shared.max_message_len;
         if len > max {
+            self.space.clear();
             return Err(SendError::TooLong { len, max });
         }
         self.space.resize(len, 0);

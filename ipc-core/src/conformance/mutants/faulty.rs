@@ -34,6 +34,8 @@ pub(super) enum Fault {
     KeepsFirstReservation,
     ReservesByItself,
     ReservationStays,
+    RefusalKeepsReservation,
+    AbortForgetsReservation,
     SendsOnDrop,
     RejectsByWiping,
     EndIsEmpty,
@@ -312,9 +314,13 @@ impl Sender for FaultySender {
         }
         let cut = self.fault == Fault::CutsTooLong;
         let len = if cut { len.min(self.max_message_len()) } else { len };
-        self.local.reserve(len, wait)?;
-        self.space.resize(len, 0);
-        Ok(())
+        let reserved = self.local.reserve(len, wait);
+        match reserved {
+            Ok(()) => self.space.resize(len, 0),
+            Err(_) if self.fault == Fault::RefusalKeepsReservation => {}
+            Err(_) => self.space.clear(),
+        }
+        reserved
     }
 
     fn reserved(&mut self) -> FaultyLoan<'_> {
@@ -450,8 +456,13 @@ impl DerefMut for FaultyLoan<'_> {
 
 impl Drop for FaultyLoan<'_> {
     fn drop(&mut self) {
-        if self.sender.fault == Fault::SendsAborted && !self.done {
-            let _ = self.sender.local.try_send(&self.sender.space);
+        match self.sender.fault {
+            _ if self.done => {}
+            Fault::SendsAborted => {
+                let _ = self.sender.local.try_send(&self.sender.space);
+            }
+            Fault::AbortForgetsReservation => self.sender.space.clear(),
+            _ => {}
         }
     }
 }

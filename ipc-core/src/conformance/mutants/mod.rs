@@ -112,6 +112,8 @@ const CAUGHT: &[(Fault, &[&str])] = &[
     (Fault::KeepsFirstReservation, &["a_second_reservation_replaces_the_first"]),
     (Fault::ReservesByItself, &["without_a_reservation_the_loan_is_empty"]),
     (Fault::ReservationStays, &["a_committed_reservation_is_used_up"]),
+    (Fault::RefusalKeepsReservation, &["after_a_refused_reservation_nothing_is_reserved"]),
+    (Fault::AbortForgetsReservation, &["a_dropped_loan_leaves_its_reservation"]),
     (Fault::SendsOnDrop, &["a_sender_dropped_with_a_reservation_sends_nothing"]),
     (Fault::RejectsByWiping, &["a_rejected_loan_can_be_committed_later"]),
     (
