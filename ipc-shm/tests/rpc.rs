@@ -173,6 +173,38 @@ fn messages_of_every_length_are_answered_also_in_place() {
     assert!(matches!(client.collect(ticket, Wait::Never), Err(CallError::Declined)));
 }
 
+#[test]
+fn a_dropped_ticket_gives_its_call_up_though_its_client_does_nothing_more() {
+    let arena = Arena::new();
+    let service = service(&arena, &small());
+    let (mut client, mut other) = (service.client().unwrap(), service.client().unwrap());
+    (0..64).for_each(|_| drop(client.submit(b"x", Wait::Never).unwrap()));
+    let tickets: Vec<_> = (0..4).map(|_| client.submit(b"x", Wait::Never).unwrap()).collect();
+    assert!(matches!(other.submit(b"x", Wait::Never), Err(CallError::WouldBlock)), "every place is taken");
+    drop(tickets);
+    let tickets: Vec<_> = (0..4).map(|_| other.submit(b"x", patiently()).unwrap()).collect();
+    drop(tickets);
+    assert_eq!(under_way(&arena), 0);
+}
+
+#[test]
+fn a_ticket_ends_no_call_of_others_when_its_client_is_gone_or_the_parent() {
+    let arena = Arena::new();
+    let service = service(&arena, &small());
+    let mut client = service.client().unwrap();
+    let mut ticket = Some(client.submit(b"x", Wait::Never).unwrap());
+    fork_child(|| drop(ticket.take())).ends_well();
+    assert_eq!(under_way(&arena), 1, "the parent's");
+    drop(client);
+    assert_eq!(under_way(&arena), 0, "the client is gone, and the ticket is not");
+    // The same place, in every sense.
+    let mut successor = service.client().unwrap();
+    let tickets: Vec<_> = (0..4).map(|_| successor.submit(b"y", Wait::Never).unwrap()).collect();
+    drop(ticket);
+    assert_eq!(under_way(&arena), 4);
+    drop(tickets);
+}
+
 /// How long a caller may wait for the news that its server is dead: 250 ms, and a busy machine.
 const AT_THE_LATEST: Duration = Duration::from_secs(2);
 

@@ -328,32 +328,42 @@ impl<M: Memory> Caller<M> {
 
     #[inline]
     fn ours(&self, call: &Call) -> Result<Word, Corrupt> {
-        let word = self.geometry.word(&self.memory, call.index)?;
-        if word.call() == call.claimed.call() && word.client() == self.id {
-            return Ok(word);
-        }
-        Err(bad_word(call.index, word))
+        ours(&self.memory, &self.geometry, call)
     }
 
-    /// Is done with a call, at whatever stage it is: frees its slot, or leaves that to the
-    /// server that has taken it. True if the slot is free.
+    /// As [`finish`].
     pub(crate) fn finish(&mut self, call: &Call) -> Result<bool, Corrupt> {
-        // A server may take the request meanwhile, and then be done with it, or die.
-        for _ in 0..4 {
-            let word = self.ours(call)?;
-            let left = left_by_client(word);
-            // Release: pairs with the Acquire of the next claim; our reads come before.
-            if self.swap(call.index, word, left) {
-                return Ok(left.stage() == Stage::Free);
-            }
-        }
-        Err(Corrupt(format!("the word of slot {} doesn't settle", call.index)))
+        finish(&self.memory, &self.geometry, call)
     }
 
     #[inline]
     fn swap(&self, index: u64, found: Word, new: Word) -> bool {
         self.memory.compare_exchange(self.geometry.slot(index), found.0, new.0, Release).is_ok()
     }
+}
+
+#[inline]
+fn ours(memory: &impl Memory, geometry: &Geometry, call: &Call) -> Result<Word, Corrupt> {
+    let word = geometry.word(memory, call.index)?;
+    if word.call() == call.claimed.call() && word.client() == call.claimed.client() {
+        return Ok(word);
+    }
+    Err(bad_word(call.index, word))
+}
+
+/// Is done with a call, at whatever stage it is: frees its slot, or leaves that to the server
+/// that has taken it. True if the slot is free. By its client, in whatever thread.
+pub(crate) fn finish(memory: &impl Memory, geometry: &Geometry, call: &Call) -> Result<bool, Corrupt> {
+    // A server may take the request meanwhile, and then be done with it, or die.
+    for _ in 0..4 {
+        let word = ours(memory, geometry, call)?;
+        let left = left_by_client(word);
+        // Release: pairs with the Acquire of the next claim; our reads come before.
+        if memory.compare_exchange(geometry.slot(call.index), word.0, left.0, Release).is_ok() {
+            return Ok(left.stage() == Stage::Free);
+        }
+    }
+    Err(Corrupt(format!("the word of slot {} doesn't settle", call.index)))
 }
 
 /// What becomes of a slot whose client is done with it, or dead.

@@ -5,20 +5,16 @@ use crate::{
     kind::WhenFull,
     ring::{
         memory::Words,
-        rpc::{Call, Caller, Geometry, Progress},
+        rpc::{self, Call, Caller, Geometry, Progress},
         troubled,
     },
     segment::Attachment,
-    wait::{Awaited, Bed, Waiter, Waiting},
+    sys::fork,
+    wait::{Awaited, Bed, Bell, Waiter, Waiting},
 };
 use ipc_core::{CallError, ChannelError, Client, Wait};
-use std::{
-    cell::Cell,
-    ops::Deref,
-    ptr::NonNull,
-    slice,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use parking_lot::Mutex;
+use std::{cell::Cell, ops::Deref, ptr::NonNull, slice, sync::Arc};
 
 /// A calling end of a service in shared memory.
 ///
@@ -31,8 +27,8 @@ pub struct RpcClient {
     ring: Caller<Words>,
     max_message_len: usize,
     when_full: WhenFull,
-    /// Tells our tickets from other clients'.
-    serial: u64,
+    /// What our tickets have of us.
+    calls: Arc<Calls>,
     party: Party,
     for_room: Waiter,
     for_response: Waiter,
@@ -42,7 +38,6 @@ pub struct RpcClient {
 
 impl RpcClient {
     pub(super) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let settings = attachment.header().geometry;
         let geometry = Geometry::of(attachment.layout(), &settings);
         let mut party = Party::new(&attachment);
@@ -51,7 +46,7 @@ impl RpcClient {
             ring: Caller::attach(attachment.words(), geometry, attachment.id())?,
             max_message_len: geometry.max_message_len,
             when_full: settings.when_full,
-            serial: NEXT.fetch_add(1, Ordering::Relaxed),
+            calls: Arc::new(Calls::new(&attachment, geometry, party.callers.clone())),
             party,
             for_room: Waiter::new(&attachment, Bed::Shared(callers_asleep(&attachment))),
             for_response: Waiter::new(&attachment, Bed::Own(attachment.entry().bed())),
@@ -71,7 +66,7 @@ impl RpcClient {
     }
 
     fn check_ticket(&self, ticket: &RpcTicket) {
-        assert!(ticket.client == self.serial, "a ticket of another client");
+        assert!(Arc::ptr_eq(&ticket.calls, &self.calls), "a ticket of another client");
     }
 
     #[cold]
@@ -119,14 +114,73 @@ impl RpcClient {
     }
 }
 
-/// A call that is under way.
+/// What the tickets of a client have of it, as long as it is there: they give up their calls
+/// themselves, since the client may not be used again for long.
 #[derive(Debug)]
-#[must_use = "without it there is no response; give it to `abandon` if none is wanted"]
+struct Calls {
+    /// The memory, until the client leaves. Used under the lock only, so that no ticket keeps
+    /// the client's place.
+    words: Mutex<Option<Words>>,
+    geometry: Geometry,
+    /// Of the clients that wait for room.
+    callers: Bell,
+    generation: u32,
+}
+
+impl Calls {
+    fn new(attachment: &Attachment, geometry: Geometry, callers: Bell) -> Self {
+        let words = Mutex::new(Some(attachment.words()));
+        Self { words, geometry, callers, generation: fork::generation() }
+    }
+
+    /// Is done with a call. What isn't ours any more can't be given back; who meets it next
+    /// says so.
+    fn finish(&self, call: &Call) {
+        // In a forked child it is the parent's, and the lock may be one of its other threads'.
+        if self.generation != fork::generation() {
+            return;
+        }
+        if let Some(words) = &*self.words.lock() {
+            if let Ok(true) = rpc::finish(words, &self.geometry, call) {
+                self.callers.ring(words);
+            }
+        }
+    }
+
+    /// The client leaves: it gives back what is under way.
+    fn end(&self) {
+        *self.words.lock() = None;
+    }
+}
+
+/// A call that is under way. Dropping it gives the call up, as `abandon` does.
+#[derive(Debug)]
+#[must_use = "without it there is no response, and the call is given up"]
 pub struct RpcTicket {
-    client: u64,
+    calls: Arc<Calls>,
     call: Call,
-    /// The response's length, once `advance` has found it: loaded once and checked.
-    answered: Cell<Option<usize>>,
+    found: Cell<Found>,
+}
+
+/// What `advance` has found of a call.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Nothing,
+    /// The response, and its length: loaded once and checked.
+    Response {
+        len: usize,
+    },
+    /// The call is over, or its response's.
+    End,
+}
+
+impl Drop for RpcTicket {
+    #[inline]
+    fn drop(&mut self) {
+        if !matches!(self.found.get(), Found::End) {
+            self.calls.finish(&self.call);
+        }
+    }
 }
 
 /// Room for a call, awaited. Whoever has it may be dead.
@@ -240,7 +294,7 @@ impl Client for RpcClient {
         unsafe { space.copy_from_nonoverlapping(NonNull::from(request).cast(), request.len()) };
         self.ring.offer(&call, request.len())?;
         self.party.servers.ring(self.ring.memory());
-        Ok(RpcTicket { client: self.serial, call, answered: Cell::new(None) })
+        Ok(RpcTicket { calls: Arc::clone(&self.calls), call, found: Cell::new(Found::Nothing) })
     }
 
     #[inline]
@@ -254,12 +308,13 @@ impl Client for RpcClient {
         };
         let error = match outcome {
             Outcome::Answered { len } => {
-                ticket.answered.set(Some(len));
+                ticket.found.set(Found::Response { len });
                 return Ok(());
             }
             Outcome::Declined => CallError::Declined,
             Outcome::Died => CallError::ServerDied,
         };
+        ticket.found.set(Found::End);
         self.finish(&call);
         Err(error)
     }
@@ -268,21 +323,22 @@ impl Client for RpcClient {
     fn response(&mut self, ticket: RpcTicket) -> RpcResponse<'_> {
         self.check_ticket(&ticket);
         assert!(self.attachment.is_ours(), "response() in a forked child");
-        let len = ticket.answered.get().expect("response() without a successful advance()");
+        let Found::Response { len } = ticket.found.replace(Found::End) else {
+            panic!("response() without a successful advance()")
+        };
         RpcResponse { client: self, call: ticket.call, len }
     }
 
     fn abandon(&mut self, ticket: RpcTicket) {
         self.check_ticket(&ticket);
-        if self.attachment.is_ours() {
-            self.finish(&ticket.call);
-        }
+        drop(ticket);
     }
 }
 
 impl Drop for RpcClient {
     fn drop(&mut self) {
         if self.attachment.is_ours() {
+            self.calls.end();
             self.party.give_back(&self.attachment, self.ring.memory(), self.ring.geometry());
         }
     }

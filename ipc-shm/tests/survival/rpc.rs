@@ -15,7 +15,7 @@ use ipc_shm::{
     ShmConfig, Transport, Wait, Waiting,
 };
 use nix::sys::signal::{Signal, kill};
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 /// Notes of victims, and of those who wait for them.
 const DONE: usize = 0;
@@ -264,7 +264,7 @@ fn requester(stage: &Stage) -> (RpcClient, Option<RpcTicket>) {
 fn request(stage: &Stage) {
     create(stage);
     let mut server = server(stage);
-    stage.victim(|| client(stage), |client| Ok(client.submit(QUESTION, Wait::Never).map(drop)?));
+    stage.victim(|| client(stage), |client| Ok(client.submit(QUESTION, Wait::Never).map(mem::forget)?));
     match server.next(Wait::Never) {
         Ok(request) => {
             assert_eq!(*request, *QUESTION);
@@ -436,7 +436,7 @@ fn wait_for_room(stage: &Stage) {
     let other = fill(stage);
     stage.victim(
         || client(stage),
-        |client| match client.submit(QUESTION, Wait::timeout(BRIEFLY)).map(drop) {
+        |client| match client.submit(QUESTION, Wait::timeout(BRIEFLY)).map(mem::forget) {
             Err(CallError::TimedOut) => Ok(()),
             other => Ok(other?),
         },
@@ -451,7 +451,7 @@ fn wait_for_room_and_be_woken(stage: &Stage) {
     let (mut other, mut tickets) = fill(stage);
     stage.victim_while(
         || client(stage),
-        |client| Ok(client.submit(QUESTION, Wait::timeout(PATIENCE)).map(drop)?),
+        |client| Ok(client.submit(QUESTION, Wait::timeout(PATIENCE)).map(mem::forget)?),
         |alive| {
             until_asleep(stage, CALLERS_ASLEEP, alive);
             other.abandon(tickets.pop().expect("there are some"));
@@ -472,7 +472,7 @@ fn bury(stage: &Stage) {
     };
     stage.victim(come, |client| {
         // With a wait for each, since it may be told of a failure the first time.
-        Ok(client.submit(QUESTION, Wait::timeout(PATIENCE)).map(drop)?)
+        Ok(client.submit(QUESTION, Wait::timeout(PATIENCE)).map(mem::forget)?)
     });
     finish(stage, vec![]);
 }
@@ -513,7 +513,7 @@ fn go(stage: &Stage, role: Role) {
             std::mem::forget(server.next(Wait::Never).expect("there is a request"));
         }
         if let Some(client) = &mut visitor.client {
-            drop(client.submit(QUESTION, Wait::Never).expect("there is room"));
+            mem::forget(client.submit(QUESTION, Wait::Never).expect("there is room"));
         }
         visitor
     };
@@ -749,14 +749,14 @@ fn leave_everything(stage: &Stage) {
     write_at(&file, claimer.slot, &(read_word(&file, claimer.slot) & !7 | CLAIMED).to_ne_bytes());
     let mut client = client(stage);
     let mut submit = || client.submit(QUESTION, Wait::Never).expect("there is room");
-    let _ = submit();
+    mem::forget(submit());
     take(1);
     let unwanted = submit();
     take(2);
-    let _ = [submit(), submit()];
+    mem::forget([submit(), submit()]);
     servers[3].next(Wait::Never).expect("requested").respond(b"an answer").expect("it fits");
     drop(servers[3].next(Wait::Never).expect("requested"));
-    let _ = submit();
+    mem::forget(submit());
     client.abandon(unwanted);
     claimer.ticket = None;
     std::mem::forget((servers, client, claimer));
@@ -772,7 +772,7 @@ struct Both {
 fn call(both: &mut Both) -> Act {
     let ticket = both.client.submit(QUESTION, Wait::Never)?;
     both.client.abandon(ticket);
-    drop(both.client.submit(QUESTION, Wait::Never)?);
+    mem::forget(both.client.submit(QUESTION, Wait::Never)?);
     Ok(())
 }
 
