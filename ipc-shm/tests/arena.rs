@@ -213,6 +213,33 @@ fn a_full_arena_says_what_there_is_and_goes_on() {
 }
 
 #[test]
+fn what_a_full_arena_refuses_a_map_leaves_nothing_behind() {
+    let mut was_branch_refused = false;
+    for left in (0..256).step_by(16) {
+        let directory = common::Arena::new();
+        let arena = create(&directory);
+        let refused = arena.with(|root, heap| {
+            root.map.insert(heap, b"one", b"")?;
+            let largest = heap.stats()?.largest_bytes as usize;
+            heap.allocate_slice(&vec![1_u8; largest - left])?;
+            let before = root.map;
+            match root.map.insert(heap, b"two", b"") {
+                Err(ArenaError::Full { asked_bytes, .. }) => {
+                    assert_eq!(root.map, before);
+                    Ok(Some(asked_bytes))
+                }
+                answer => answer.map(|_| None),
+            }
+        });
+        let refused = refused.unwrap();
+        let objects = if refused.is_some() { 2 } else { 4 };
+        assert_eq!(arena.stats().unwrap().objects, objects, "{left} bytes were left, {refused:?} asked for");
+        was_branch_refused |= refused == Some(24);
+    }
+    assert!(was_branch_refused, "there was room for a key, and none for what leads to it");
+}
+
+#[test]
 fn a_transaction_of_too_many_changes_is_refused_whatever_it_says() {
     let directory = common::Arena::new();
     let arena = create(&directory);

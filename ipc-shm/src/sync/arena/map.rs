@@ -85,7 +85,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`ArenaError::Full`]: the map is what it was, if the transaction is given up;
+    /// [`ArenaError::Full`]: the map is what it was, and the transaction can go on;
     /// [`ArenaError::TooManyChanges`]; and as [`get`](Self::get).
     pub fn insert(&mut self, heap: &mut Heap<'_>, key: &[u8], value: &[u8]) -> Result<bool, ArenaError> {
         let (path, link) = self.descend(heap, key, u64::MAX)?;
@@ -107,7 +107,14 @@ impl Map {
         let (path, beneath) = self.descend(heap, key, position)?;
         let mut children = [beneath; 2];
         children[bit(key, position)] = leaf;
-        let branch = heap.allocate(&Branch { position, children })?;
+        let branch = match heap.allocate(&Branch { position, children }) {
+            Ok(branch) => branch,
+            Err(full) => {
+                // What nothing leads to would be there for ever.
+                heap.free(leaf.offset())?;
+                return Err(full);
+            }
+        };
         self.set(heap, path.slot(), Link::to_branch(branch))?;
         self.len = self.len.wrapping_add(1);
         Ok(false)
