@@ -334,7 +334,8 @@ pub enum WhenFull {
     /// whatever the call says.
     Fail,
     /// It takes the place of the oldest message, which is counted as lost. A message that a
-    /// receiver holds is never dropped; where that is in the way, it waits.
+    /// receiver holds is never dropped; where that is in the way, it waits. The mark of a
+    /// stream's end may be dropped as a message is, and isn't counted.
     DropOldest,
 }
 

@@ -5,8 +5,9 @@ mod common;
 
 use common::{Arena, Child, PATIENCE, eventually, fork_child, is_waited_at, layout, name, say, serve, told};
 use ipc_shm::{
-    Batch, BatchReceiver, BatchSender, Channel, ChannelError, Loan, Message, Mpmc, MpmcReceiver, Receiver,
-    RecvError, Redelivered, SendError, Sender, Sequenced, Shm, ShmConfig, Spsc, Transport, Wait, WhenFull,
+    Batch, BatchReceiver, BatchSender, Channel, ChannelError, EndMark, Loan, Message, Mpmc, MpmcReceiver,
+    Receiver, RecvError, Redelivered, Rejected, SendError, Sender, Sequenced, Shm, ShmConfig, Spsc,
+    Transport, Wait, WhenFull,
 };
 use nix::sys::signal::Signal;
 use rstest::rstest;
@@ -346,6 +347,23 @@ fn when_full_the_oldest_message_is_dropped_and_counted_and_its_number_is_missing
     }
     let info = Mpmc::at(arena.path()).stat(&name("x")).unwrap();
     assert_eq!((info.sent_messages, info.lost_messages), (Some(8), Some(4)));
+}
+
+#[test]
+fn an_end_mark_that_is_dropped_is_no_message_that_is_lost() {
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(2).when_full(WhenFull::DropOldest));
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let lost = || Mpmc::at(arena.path()).stat(&name("x")).unwrap().lost_messages;
+    tx.send(b"a").unwrap();
+    tx.send_end(Wait::Never).unwrap();
+    tx.send(b"b").unwrap();
+    assert_eq!(lost(), Some(1), "a message");
+    tx.send(b"c").unwrap();
+    assert_eq!(lost(), Some(1), "the mark");
+    tx.send(b"d").unwrap();
+    assert_eq!(lost(), Some(2), "another message");
+    assert_eq!(drain(&mut rx), ["c", "d"]);
 }
 
 #[test]

@@ -123,7 +123,8 @@ impl Capabilities {
 /// Senders that can mark the end of a stream apart from any message, the empty one
 /// included. The receiver meets it as [`RecvError::End`](crate::RecvError::End), in order.
 pub trait EndMark: Sender {
-    /// Marks the end of what was sent so far.
+    /// Marks the end of what was sent so far. Where a full channel drops its oldest message
+    /// for a new one, it may drop a mark as well: who must learn of the end needs another sign.
     ///
     /// # Errors
     ///

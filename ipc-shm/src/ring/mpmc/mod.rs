@@ -310,6 +310,14 @@ impl Hints {
     }
 }
 
+/// Whether what is in a slot that is full, or was until it was claimed, is the mark of a
+/// stream's end.
+fn is_end(memory: &impl Memory, at: usize) -> bool {
+    // Relaxed: it was stored before the slot's word was made full, which the caller has loaded
+    // by Acquire; and before the next one stores, the slot is claimed.
+    memory.load(at + 8, Relaxed) & END != 0
+}
+
 #[cold]
 fn bad_meta(geometry: &Geometry, at: usize, meta: u64) -> Corrupt {
     let slot = (at - geometry.slots) / geometry.stride;

@@ -1,6 +1,6 @@
 //! What participants leave in the slots, and in their entries: put in order when they are gone.
 
-use super::{Geometry, Hints, Word, after};
+use super::{Geometry, Hints, Word, after, is_end};
 use crate::ring::{Corrupt, memory::Memory};
 use std::sync::atomic::{
     Ordering::{Relaxed, Release, SeqCst},
@@ -107,8 +107,15 @@ pub(crate) fn repair(memory: &impl Memory, geometry: &Geometry, id: u32) -> Resu
         // Counted before it is done, in one store: a repairer that is killed in between
         // leaves a count that is right once its successor has finished.
         for index in 0..geometry.depth {
-            if let Some((_, word)) = of_the_dead(index)?.filter(|(_, word)| word.is_full()) {
-                if is_spent(word) { state.lost += 1 } else { state.redelivered += 1 }
+            match of_the_dead(index)? {
+                Some((at, word)) if word.is_full() && !is_end(memory, at) => {
+                    if is_spent(word) {
+                        state.lost += 1
+                    } else {
+                        state.redelivered += 1
+                    }
+                }
+                _ => {}
             }
         }
         state.stage = Stage::Repairing;
@@ -184,8 +191,10 @@ impl Drops {
             return Err(Corrupt(format!("participant {id} was dropping the message in slot {index}")));
         }
         let word = geometry.word(memory, geometry.slot(index))?;
-        // The only claim it can have had then, and not committed yet.
-        drops.end(memory, !word.is_full() && word.owner() == id);
+        // The only claim it can have had then, and not committed yet: what was dropped is still
+        // there.
+        let is_dropped = !word.is_full() && word.owner() == id;
+        drops.end(memory, is_dropped && !is_end(memory, geometry.slot(index)));
         Ok(())
     }
 }

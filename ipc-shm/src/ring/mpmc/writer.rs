@@ -2,7 +2,7 @@
 
 use super::{
     COMMITTED, Cursor, END, Geometry, Hints, LEN_SHIFT, LINE_BYTES, OVERHEAD_BYTES, Word, after, bad_word,
-    before, check_laps,
+    before, check_laps, is_end,
     repair::{Drops, enter, leave},
 };
 use crate::ring::{Corrupt, memory::Memory};
@@ -125,11 +125,14 @@ impl<M: Memory> Writer<M> {
         self.memory.compare_exchange(at, found.0, mine.0, Release).is_ok()
     }
 
-    /// Drops the message in the slot, and counts it whatever a kill cuts short.
+    /// Drops the message in the slot, and counts it whatever a kill cuts short; an end mark is
+    /// none.
     fn swap_counted(&mut self, at: usize, found: Word) -> bool {
+        // If the word is still `found` when it is swapped, nobody has claimed the slot since.
+        let is_end = is_end(&self.memory, at);
         self.drops.begin(&self.memory, self.cursor.index(&self.geometry));
         let swapped = self.swap(at, found);
-        self.drops.end(&self.memory, swapped);
+        self.drops.end(&self.memory, swapped && !is_end);
         swapped
     }
 
