@@ -395,6 +395,48 @@ fn a_loan_that_is_dropped_gives_its_slot_up_and_its_number_is_missing() {
 }
 
 #[test]
+fn a_reservation_whose_slot_was_given_up_waits_for_room_at_its_commit() {
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(2));
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    tx.reserve(4, Wait::Never).unwrap();
+    tx.reserved().fill(b'x');
+    for message in [b"a", b"b"] {
+        queue.sender().unwrap().send(message).unwrap();
+    }
+    let mut loan = tx.reserved();
+    loan.copy_from_slice(b"late");
+    let Rejected { loan, error } = loan.commit(Wait::Never).expect_err("the queue is full");
+    assert!(matches!(error, SendError::WouldBlock));
+    assert_eq!(&*loan, b"late");
+    assert_eq!(text(&rx.try_recv().unwrap()), "a");
+    loan.commit(Wait::Never).map_err(|rejected| rejected.error).unwrap();
+    assert_eq!(drain(&mut rx), ["b", "late"]);
+    // Of a loan that was shortened, as much is left.
+    tx.reserve(4, Wait::Never).unwrap();
+    tx.reserved().truncate(2);
+    assert_eq!(tx.reserved().len(), 2);
+}
+
+#[test]
+fn what_is_refused_leaves_no_claim_that_would_hold_others_up() {
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(4));
+    let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
+    let refused: [fn(&mut ipc_shm::MpmcSender) -> Result<(), SendError>; 3] = [
+        |tx| tx.reserve(17, Wait::Never),
+        |tx| tx.try_send(&[0; 17]),
+        |tx| tx.send_batch(&[[0; 17]], Wait::Never).map(drop),
+    ];
+    for refuse in refused {
+        tx.reserve(8, Wait::Never).unwrap();
+        assert!(matches!(refuse(&mut tx), Err(SendError::TooLong { len: 17, max: 16 })));
+        queue.sender().unwrap().send(b"x").unwrap();
+        assert_eq!(drain(&mut rx), ["x"]);
+    }
+}
+
+#[test]
 fn an_endpoint_that_leaves_gives_back_what_it_claimed_and_what_it_holds() {
     let arena = Arena::new();
     let queue = queue(&arena, &slots(4));

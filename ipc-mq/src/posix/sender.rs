@@ -74,6 +74,7 @@ impl Sender for MqSender {
 
     /// Never waits: it is the commit that needs room in the queue.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
+        self.reserved_len = 0;
         self.check_len(len)?;
         if self.space.len() < len {
             self.space.resize(len, 0);

@@ -96,6 +96,7 @@ impl<D: Discipline> Sender for SysvSender<D> {
 
     /// Never waits: it is the commit that needs room in the queue.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
+        self.reserved_len = 0;
         self.make_room(len)?;
         self.reserved_len = len;
         Ok(())

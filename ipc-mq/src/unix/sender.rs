@@ -227,6 +227,7 @@ impl Sender for UnixSender {
 
     /// Never waits: it is the commit that needs a receiver and room.
     fn reserve(&mut self, len: usize, _wait: Wait<'_>) -> Result<(), SendError> {
+        self.reserved_len = 0;
         self.check(len)?;
         self.make_room(len)?;
         self.reserved_len = len;

@@ -14,6 +14,7 @@ use crate::{
 };
 use ipc_core::{BatchSender, ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait};
 use std::{
+    mem,
     ops::{Deref, DerefMut},
     ptr::NonNull,
     slice,
@@ -24,19 +25,32 @@ use std::{
 /// There may be others. Each reservation claims the next slot: until its loan is committed or
 /// dropped, receivers get nothing that was sent later, so fill it without delay. If the
 /// process ends meanwhile, in whatever way, the slot is given up as soon as anybody notices.
+/// What a dropped loan leaves of its reservation is the length alone: a loan of that is written
+/// to memory of the sender's own, and its commit waits for room.
 #[derive(Debug)]
 pub struct MpmcSender {
     ring: Writer<Words>,
     max_message_len: usize,
     when_full: WhenFull,
-    /// The slot that is claimed, and the length that was asked for.
-    reserved: Option<(Slot, usize)>,
+    reserved: Reserved,
+    /// Where a loan is written to that has no slot.
+    aside: Vec<u8>,
     /// The slots of the batch that is being sent.
     batch: Vec<Slot>,
     party: Party,
     waiter: Waiter,
     /// Last: the ring's reference to the memory must be gone before the place is.
     attachment: Attachment,
+}
+
+/// What is reserved.
+#[derive(Clone, Copy, Debug)]
+enum Reserved {
+    Nothing,
+    /// A slot, which is claimed, and the length that was asked for.
+    Slot(Slot, usize),
+    /// This length, of which the slot was given up.
+    Length(usize),
 }
 
 impl MpmcSender {
@@ -49,7 +63,8 @@ impl MpmcSender {
             ring: Writer::attach(attachment.words(), geometry, attachment.id())?,
             max_message_len: geometry.max_message_len,
             when_full: settings.when_full,
-            reserved: None,
+            reserved: Reserved::Nothing,
+            aside: Vec::new(),
             batch: Vec::new(),
             party,
             waiter: Waiter::new(&attachment, Bed::Shared(senders_asleep(&attachment))),
@@ -67,10 +82,14 @@ impl MpmcSender {
         self.waiter.waiting = waiting;
     }
 
-    /// Why no message of this length can be sent, ever or from here.
+    /// Why no message of this length can be sent, ever or from here. Nothing is reserved then.
     #[inline]
-    fn check(&self, len: usize) -> Result<(), SendError> {
-        refusal::check(len, self.max_message_len, self.attachment.is_ours())
+    fn check(&mut self, len: usize) -> Result<(), SendError> {
+        let checked = refusal::check(len, self.max_message_len, self.attachment.is_ours());
+        if checked.is_err() {
+            self.abort(Reserved::Nothing);
+        }
+        checked
     }
 
     #[cold]
@@ -110,7 +129,7 @@ impl MpmcSender {
     /// by value they would be copied before it is known that they are needed.
     #[inline(never)]
     fn claim(&mut self, wait: &Wait<'_>) -> Result<Slot, SendError> {
-        if let Some((slot, _)) = self.reserved.take() {
+        if let Reserved::Slot(slot, _) = mem::replace(&mut self.reserved, Reserved::Nothing) {
             return Ok(slot);
         }
         match self.claim_now()? {
@@ -119,14 +138,19 @@ impl MpmcSender {
         }
     }
 
-    /// Gives the reservation up, if there is one.
-    fn abort(&mut self) {
-        if let Some((slot, _)) = self.reserved.take() {
-            // A word that isn't ours any more can't be given back; who meets it next says so.
-            if self.ring.abort(&slot).is_ok() {
-                self.party.senders.ring(self.ring.memory());
-                self.party.receivers.ring(self.ring.memory());
+    /// Gives up the slot that is reserved, if there is one, and leaves this.
+    #[inline(never)]
+    fn abort(&mut self, left: Reserved) {
+        match mem::replace(&mut self.reserved, left) {
+            Reserved::Slot(slot, _) if self.attachment.is_ours() => {
+                // A word that isn't ours any more can't be given back; who meets it next says so.
+                if self.ring.abort(&slot).is_ok() {
+                    self.party.senders.ring(self.ring.memory());
+                    self.party.receivers.ring(self.ring.memory());
+                }
             }
+            // What was reserved before the fork is the parent's.
+            Reserved::Slot(..) | Reserved::Length(_) | Reserved::Nothing => {}
         }
     }
 
@@ -195,7 +219,7 @@ impl Sender for MpmcSender {
     fn reserve(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
         if !self.reserve_now(len)? {
             let slot = self.wait_for_room(wait)?;
-            self.reserved = Some((slot, len));
+            self.reserved = Reserved::Slot(slot, len);
         }
         Ok(())
     }
@@ -203,11 +227,13 @@ impl Sender for MpmcSender {
     #[inline]
     fn reserve_now(&mut self, len: usize) -> Result<bool, SendError> {
         self.check(len)?;
-        let slot = match self.reserved {
-            Some((slot, _)) => Some(slot),
-            None => self.claim_now()?,
+        let slot = match mem::replace(&mut self.reserved, Reserved::Nothing) {
+            Reserved::Slot(slot, _) => Some(slot),
+            Reserved::Length(_) | Reserved::Nothing => self.claim_now()?,
         };
-        self.reserved = slot.map(|slot| (slot, len));
+        if let Some(slot) = slot {
+            self.reserved = Reserved::Slot(slot, len);
+        }
         Ok(slot.is_some())
     }
 
@@ -217,7 +243,7 @@ impl Sender for MpmcSender {
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
         self.check(message.len())?;
         self.ring.expect_message(message.len());
-        let here = if self.reserved.is_none() { self.ring.claim_here() } else { None };
+        let here = if let Reserved::Nothing = self.reserved { self.ring.claim_here() } else { None };
         let slot = match here {
             Some(slot) => slot,
             None => self.claim(&wait)?,
@@ -232,16 +258,24 @@ impl Sender for MpmcSender {
     fn reserved(&mut self) -> MpmcLoan<'_> {
         if !self.attachment.is_ours() {
             // What was reserved before the fork is the parent's; the commit will say so.
-            self.reserved = None;
+            self.reserved = Reserved::Nothing;
         }
-        MpmcLoan { len: self.reserved.map_or(0, |(_, len)| len), sender: self }
+        let len = match self.reserved {
+            Reserved::Slot(_, len) => len,
+            Reserved::Length(len) => {
+                self.aside.resize(len, 0);
+                len
+            }
+            Reserved::Nothing => 0,
+        };
+        MpmcLoan { len, sender: self }
     }
 }
 
 impl EndMark for MpmcSender {
     fn send_end(&mut self, wait: Wait<'_>) -> Result<(), SendError> {
         self.reserve(0, wait)?;
-        if let Some((slot, _)) = self.reserved.take() {
+        if let Reserved::Slot(slot, _) = mem::replace(&mut self.reserved, Reserved::Nothing) {
             self.ring.commit_end(&slot)?;
             self.party.receivers.ring(self.ring.memory());
         }
@@ -311,14 +345,15 @@ impl Drop for MpmcSender {
         if !self.attachment.is_ours() {
             return;
         }
-        if self.reserved.is_some() || self.ring.leave().is_err() {
+        if matches!(self.reserved, Reserved::Slot(..)) || self.ring.leave().is_err() {
             let geometry = *self.ring.geometry();
             self.party.give_back(&self.attachment, self.ring.memory(), &geometry);
         }
     }
 }
 
-/// Space for one message, in the queue itself. Dropping it gives the slot up.
+/// Space for one message, in the queue itself. Dropping it gives the slot up; one that is lent
+/// after that is in memory of the sender's own.
 #[derive(Debug)]
 pub struct MpmcLoan<'a> {
     sender: &'a mut MpmcSender,
@@ -332,21 +367,45 @@ impl Loan for MpmcLoan<'_> {
 
     #[inline]
     fn commit(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
-        // Only a loan that was never reserved can be refused, or one from before a fork.
-        if self.sender.reserved.is_none() || !self.sender.attachment.is_ours() {
-            if let Err(error) = self.sender.reserve(0, wait) {
-                return Err(Rejected { loan: self, error });
-            }
+        // Only a loan that has no slot can be refused, or one from before a fork.
+        if !matches!(self.sender.reserved, Reserved::Slot(..)) || !self.sender.attachment.is_ours() {
+            return self.commit_aside(wait);
         }
         let sender = &mut *self.sender;
-        if let Some((slot, _)) = sender.reserved {
+        if let Reserved::Slot(slot, _) = sender.reserved {
             if let Err(corrupt) = sender.ring.commit(&slot, self.len) {
                 return Err(Rejected { loan: self, error: corrupt.into() });
             }
-            sender.reserved = None;
+            sender.reserved = Reserved::Nothing;
             sender.party.receivers.ring(sender.ring.memory());
         }
         Ok(())
+    }
+}
+
+impl MpmcLoan<'_> {
+    /// Waits for room, and sends what was written aside, or an empty message.
+    #[cold]
+    #[inline(never)]
+    fn commit_aside(self, wait: Wait<'_>) -> Result<(), Rejected<Self>> {
+        let (sender, len) = (&mut *self.sender, self.len);
+        let before = sender.reserved;
+        let committed = sender.check(len).and_then(|()| sender.claim(&wait)).and_then(|slot| {
+            let aside = mem::take(&mut sender.aside);
+            sender.space_mut(&slot, len).copy_from_slice(&aside[..len]);
+            sender.aside = aside;
+            Ok(sender.ring.commit(&slot, len)?)
+        });
+        match committed {
+            Ok(()) => {
+                sender.party.receivers.ring(sender.ring.memory());
+                Ok(())
+            }
+            Err(error) => {
+                sender.reserved = before;
+                Err(Rejected { loan: self, error })
+            }
+        }
     }
 }
 
@@ -354,8 +413,8 @@ impl Drop for MpmcLoan<'_> {
     #[inline]
     fn drop(&mut self) {
         // Nothing is reserved any more after a commit.
-        if self.sender.reserved.is_some() && self.sender.attachment.is_ours() {
-            self.sender.abort();
+        if !matches!(self.sender.reserved, Reserved::Nothing) {
+            self.sender.abort(Reserved::Length(self.len));
         }
     }
 }
@@ -365,7 +424,7 @@ impl Deref for MpmcLoan<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        let Some((slot, _)) = &self.sender.reserved else { return &[] };
+        let Reserved::Slot(slot, _) = &self.sender.reserved else { return &self.sender.aside[..self.len] };
         let bytes = self.sender.space(slot, self.len);
         // SAFETY: mapped as long as the sender lives, and ours alone since the slot was
         // claimed. A conforming peer doesn't touch it before the commit; a hostile one is
@@ -377,7 +436,9 @@ impl Deref for MpmcLoan<'_> {
 impl DerefMut for MpmcLoan<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Some((slot, _)) = &self.sender.reserved else { return &mut [] };
+        let Reserved::Slot(slot, _) = &self.sender.reserved else {
+            return &mut self.sender.aside[..self.len];
+        };
         let bytes = self.sender.space(slot, self.len);
         // SAFETY: as in `deref`; the borrow of `self` keeps other slices away.
         unsafe { slice::from_raw_parts_mut(bytes.as_ptr(), self.len) }
