@@ -13,6 +13,8 @@ use nix::sys::signal::Signal;
 use rstest::rstest;
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    os::unix::fs::FileExt,
     thread,
     time::{Duration, Instant},
 };
@@ -240,6 +242,30 @@ fn a_message_that_kills_its_receivers_is_dropped_and_counted(#[case] deliveries:
     assert_eq!(info.lost_messages, Some(1));
     assert_eq!(info.redelivered_messages, Some(u64::from(deliveries) - 1));
     assert_eq!(info.queued_messages, Some(0));
+}
+
+#[rstest]
+#[case::delivered_again(2)]
+#[case::dropped(1)]
+fn an_end_mark_of_a_killed_receiver_counts_as_no_message(#[case] deliveries: u32) {
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(1).max_deliveries(deliveries));
+    queue.sender().unwrap().send(b"x").unwrap();
+    let mut victim = Child::spawn("hold", &[path(&arena)]);
+    victim.says("x");
+    // No receiver holds a mark for long: what this one holds becomes one.
+    const COMMITTED_END: u64 = 3;
+    let file = OpenOptions::new().write(true).open(arena.file("x")).unwrap();
+    let slot = file.metadata().unwrap().len() - layout::PAGE;
+    file.write_all_at(&COMMITTED_END.to_ne_bytes(), slot + 8).unwrap();
+    victim.kill();
+    let found = queue.receiver().unwrap().try_recv().map(|message| text(&message));
+    match deliveries {
+        1 => assert!(matches!(found, Err(RecvError::WouldBlock)), "{found:?}"),
+        _ => assert!(matches!(found, Err(RecvError::End)), "{found:?}"),
+    }
+    let info = Mpmc::at(arena.path()).stat(&name("x")).unwrap();
+    assert_eq!((info.lost_messages, info.redelivered_messages), (Some(0), Some(0)));
 }
 
 #[test]
