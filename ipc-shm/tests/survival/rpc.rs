@@ -342,7 +342,7 @@ fn abandon(stage: &Stage) {
         |_| {
             let taken = server.next(Wait::timeout(PATIENCE)).expect("there is a request");
             assert_eq!(*taken, *QUESTION);
-            std::mem::forget(taken);
+            mem::forget(taken);
         },
     );
     let mut callers: Vec<_> = [&b"one"[..], b"two"].map(|question| Caller::new(stage, question)).into();
@@ -394,8 +394,8 @@ fn die_serving(stage: &Stage, servers: usize) {
         end_after(|| {
             for _ in 0..servers {
                 let mut server = server(stage);
-                std::mem::forget(server.next(Wait::Never).expect("there is a request"));
-                std::mem::forget(server);
+                mem::forget(server.next(Wait::Never).expect("there is a request"));
+                mem::forget(server);
             }
         })
     };
@@ -466,7 +466,7 @@ fn bury(stage: &Stage) {
     create(stage);
     let come = || {
         let client = client(stage);
-        let Some(dead) = fork() else { end_after(|| std::mem::forget(fill(stage))) };
+        let Some(dead) = fork() else { end_after(|| mem::forget(fill(stage))) };
         dead.ends_well();
         client
     };
@@ -510,7 +510,7 @@ fn go(stage: &Stage, role: Role) {
         let mut visitor = Visitor::default();
         visitor.take(&open(stage), role).unwrap();
         if let Some(server) = &mut visitor.server {
-            std::mem::forget(server.next(Wait::Never).expect("there is a request"));
+            mem::forget(server.next(Wait::Never).expect("there is a request"));
         }
         if let Some(client) = &mut visitor.client {
             mem::forget(client.submit(QUESTION, Wait::Never).expect("there is room"));
@@ -518,7 +518,7 @@ fn go(stage: &Stage, role: Role) {
         visitor
     };
     stage.victim(come, |visitor| {
-        drop(std::mem::take(visitor));
+        drop(mem::take(visitor));
         Ok(())
     });
     let ends = conclude(stage, &mut callers);
@@ -569,7 +569,7 @@ fn answer_in_vain(stage: &Stage) {
     let come = || {
         let (mut client, ticket) = requester(stage);
         let mut server = server(stage);
-        std::mem::forget(server.next(Wait::Never).expect("there is a request"));
+        mem::forget(server.next(Wait::Never).expect("there is a request"));
         client.abandon(ticket.expect("just made"));
         server
     };
@@ -742,9 +742,9 @@ fn repair_everything(stage: &Stage, role: Role) {
 /// claimed, taken, given up, answered, declined and requested.
 fn leave_everything(stage: &Stage) {
     let mut servers: Vec<_> = (0..4).map(|_| server(stage)).collect();
-    let mut take = |server: usize| std::mem::forget(servers[server].next(Wait::Never).expect("requested"));
+    let mut take = |server: usize| mem::forget(servers[server].next(Wait::Never).expect("requested"));
     take(0);
-    let mut claimer = Caller::new(stage, QUESTION);
+    let claimer = Caller::new(stage, QUESTION);
     let file = stage.arena().file("x");
     write_at(&file, claimer.slot, &(read_word(&file, claimer.slot) & !7 | CLAIMED).to_ne_bytes());
     let mut client = client(stage);
@@ -758,8 +758,8 @@ fn leave_everything(stage: &Stage) {
     drop(servers[3].next(Wait::Never).expect("requested"));
     mem::forget(submit());
     client.abandon(unwanted);
-    claimer.ticket = None;
-    std::mem::forget((servers, client, claimer));
+    // The tickets with them: they are dead, and give nothing up.
+    mem::forget((servers, client, claimer));
 }
 
 /// A client and a server in one.
@@ -781,7 +781,7 @@ fn serve(both: &mut Both) -> Act {
     let request = both.server.next(Wait::Never)?;
     let answer = answer_to(&request);
     request.respond(&answer)?;
-    std::mem::forget(both.server.next(Wait::Never)?);
+    mem::forget(both.server.next(Wait::Never)?);
     Ok(())
 }
 
