@@ -11,7 +11,7 @@ use attack::{
 };
 use common::{Arena, PATIENCE, fork_child, prove, within};
 use ipc_shm::{
-    Receiver, RecvError, Sender, Wait,
+    Receiver, RecvError, Sender, Wait, Waiting,
     sealed::{
         self, Guest, LinkError, Listener, Peers, SealedConfig, SealedPublisher, SealedReader,
         SealedSubscriber, SealedWriter,
@@ -23,7 +23,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -40,19 +40,29 @@ fn hostile_guest(part: u32) -> (Guest, Attacker, NonNull<u8>) {
 
 /// A subscriber whose publisher is the attacker, which says this of its ring.
 fn subscriber_of(more: [u64; 3]) -> (Result<SealedSubscriber, LinkError>, Attacker, NonNull<u8>) {
+    subscriber_in(RING, more)
+}
+
+/// The same of a ring of `bytes`.
+fn subscriber_in(bytes: u64, more: [u64; 3]) -> (Result<SealedSubscriber, LinkError>, Attacker, NonNull<u8>) {
     let arena = Arena::new();
     let (link, attacker) = attacked(&arena);
-    let (file, memory) = memfd(PAGE as u64 + RING, &ALL);
-    attacker.send(&greeting_with(PUBLISHES, RING, more), &[file.as_raw_fd()]);
+    let (file, memory) = memfd(PAGE as u64 + bytes, &ALL);
+    attacker.send(&greeting_with(PUBLISHES, bytes, more), &[file.as_raw_fd()]);
     (link.subscriber(&SealedConfig::new(), soon()), attacker, memory)
 }
 
 /// A reader whose writer is the attacker, which says that this is its longest value.
 fn reader_of(longest: u64) -> (Result<SealedReader, LinkError>, Attacker, NonNull<u8>) {
+    reader_in(RING, longest)
+}
+
+/// The same where the writer has `bytes` of memory for values.
+fn reader_in(bytes: u64, longest: u64) -> (Result<SealedReader, LinkError>, Attacker, NonNull<u8>) {
     let arena = Arena::new();
     let (link, attacker) = attacked(&arena);
-    let (file, memory) = memfd(PAGE as u64 + RING, &ALL);
-    attacker.send(&greeting_with(WRITES, RING, [longest, 0, 0]), &[file.as_raw_fd()]);
+    let (file, memory) = memfd(PAGE as u64 + bytes, &ALL);
+    attacker.send(&greeting_with(WRITES, bytes, [longest, 0, 0]), &[file.as_raw_fd()]);
     (link.reader(&SealedConfig::new(), soon()), attacker, memory)
 }
 
@@ -326,8 +336,8 @@ fn who_waits_is_not_held_up_by_a_peer_that_rings_all_the_time(#[case] is_subscri
         }
     });
     let (mut subscriber, mut reader) = (subscriber.unwrap(), reader.unwrap());
-    subscriber.set_waiting(ipc_shm::Waiting::Block);
-    reader.set_waiting(ipc_shm::Waiting::Block);
+    subscriber.set_waiting(Waiting::Block);
+    reader.set_waiting(Waiting::Block);
     let answer = within(PATIENCE, move || match is_subscriber {
         true => subscriber.recv_timeout(Duration::from_millis(50)).map(drop),
         false => reader.recv_timeout(Duration::from_millis(50)).map(drop),
@@ -342,4 +352,102 @@ fn a_publisher_that_talks_on_the_socket_is_corrupt() {
     let (rx, attacker, _) = subscriber_of([0; 3]);
     attacker.send(b"blah blah", &[]);
     assert!(matches!(rx.unwrap().receive(soon()).map(drop), Err(RecvError::Corrupt(_))));
+}
+
+/// What the peers have that make one copy in vain: as much as takes a while to copy.
+const MUCH: u64 = 16 << 20;
+/// Some copies of that, and a busy machine: a fraction of what it takes to copy it all the time.
+const A_FEW_COPIES: Duration = Duration::from_secs(3);
+
+/// The attacker's memory, whose words it stores to as it likes.
+#[derive(Clone, Copy)]
+struct Theirs(usize);
+
+impl Theirs {
+    fn store(self, at: usize, word: u64) {
+        // SAFETY: mapped for good, aligned, and used by atomics only.
+        unsafe { &*((self.0 + at) as *const AtomicU64) }.store(word, Ordering::SeqCst);
+    }
+}
+
+/// Has the attacker do this with ever larger numbers, until the answer is there.
+fn while_it<T: Send + 'static>(
+    step: impl Fn(u64) + Send + 'static,
+    victim: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (started, is_started) = std::sync::mpsc::channel();
+    let attacker = thread::spawn({
+        let stop = stop.clone();
+        move || {
+            for number in 1.. {
+                step(number);
+                let _ = started.send(());
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+        }
+    });
+    is_started.recv().unwrap();
+    let answer = within(A_FEW_COPIES, victim);
+    stop.store(true, Ordering::Relaxed);
+    attacker.join().unwrap();
+    answer
+}
+
+/// A reader of one slot, to which nothing was ever written, and whose number of the newest version
+/// is another one all the time.
+fn reader_of_what_never_settles() -> (SealedReader, Attacker, impl Fn(u64) + Send + 'static) {
+    let (rx, attacker, memory) = reader_in(MUCH, MUCH - 128);
+    let memory = Theirs(memory.as_ptr().addr());
+    memory.store(PAGE + 8, (MUCH - 128) << 8 | 1);
+    (rx.unwrap(), attacker, move |version| memory.store(512, version << 8))
+}
+
+/// A subscriber whose publisher has one long message, and is about to overwrite it all the time.
+fn subscriber_that_is_always_overtaken() -> (SealedSubscriber, Attacker, impl Fn(u64) + Send + 'static) {
+    let (rx, attacker, memory) = subscriber_in(MUCH, [0; 3]);
+    let memory = Theirs(memory.as_ptr().addr());
+    memory.store(PAGE, (MUCH - 32) << 8 | 1);
+    [(512, 1), (640, 1), (896, MUCH)].into_iter().for_each(|(at, word)| memory.store(at, word));
+    let step = move |lap| {
+        memory.store(1024, lap * MUCH);
+        memory.store(896, (lap + 1) * MUCH);
+    };
+    (rx.unwrap(), attacker, step)
+}
+
+#[rstest]
+fn who_waits_is_not_held_up_by_a_peer_that_has_it_copy_in_vain(
+    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    #[values(true, false)] is_subscriber: bool,
+) {
+    let briefly = Duration::from_millis(50);
+    let answer = if is_subscriber {
+        let (mut rx, _attacker, step) = subscriber_that_is_always_overtaken();
+        rx.set_waiting(waiting);
+        while_it(step, move || rx.recv_timeout(briefly).map(drop))
+    } else {
+        let (mut rx, _attacker, step) = reader_of_what_never_settles();
+        rx.set_waiting(waiting);
+        while_it(step, move || rx.recv_timeout(briefly).map(drop))
+    };
+    assert!(matches!(answer, Err(RecvError::TimedOut)), "{answer:?}");
+}
+
+#[rstest]
+#[case::subscriber_that_tries(true, false)]
+#[case::reader_that_tries(false, false)]
+#[case::reader_that_reads(false, true)]
+fn who_does_not_wait_is_not_held_up_by_it_either(#[case] is_subscriber: bool, #[case] reads: bool) {
+    let answer = if is_subscriber {
+        let (mut rx, _attacker, step) = subscriber_that_is_always_overtaken();
+        while_it(step, move || rx.try_recv().map(drop))
+    } else {
+        let (mut rx, _attacker, step) = reader_of_what_never_settles();
+        while_it(step, move || if reads { rx.read().map(drop) } else { rx.try_recv().map(drop) })
+    };
+    assert!(matches!(answer, Err(RecvError::WouldBlock)), "{answer:?}");
 }

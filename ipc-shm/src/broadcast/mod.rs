@@ -1,7 +1,10 @@
 //! Every subscriber sees every message: endpoints over the rings of `ring::broadcast`.
 
+mod news;
 mod publisher;
 mod subscriber;
+
+pub(crate) use news::News;
 
 pub use publisher::{BroadcastLoan, BroadcastPublisher};
 pub use subscriber::{BroadcastBatch, BroadcastMessage, BroadcastSubscriber};

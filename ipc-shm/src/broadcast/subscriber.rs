@@ -1,6 +1,6 @@
 //! The subscribing end: API → ring → bell.
 
-use super::{publishers_asleep, subscribers_asleep};
+use super::{News, publishers_asleep, subscribers_asleep};
 use crate::{
     ring::{
         broadcast::{self, Copies, Geometry, Next, Reader, Record},
@@ -94,12 +94,8 @@ impl BroadcastSubscriber {
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let (ring, copies) = (&mut self.ring, &mut self.copies);
-        let next = self.waiter.until(&self.attachment, wait, || match ring.next(copies) {
-            Ok(Next::Nothing) => Ok(None),
-            Ok(next) => Ok(Some(next)),
-            Err(corrupt) => Err(RecvError::from(corrupt)),
-        })?;
+        let news = News::of(&mut self.ring, &mut self.copies);
+        let next = self.waiter.until(&self.attachment, wait, news)?;
         self.take(next).map(drop)
     }
 
@@ -107,7 +103,7 @@ impl BroadcastSubscriber {
     #[inline]
     fn take(&mut self, next: Next) -> Result<bool, RecvError> {
         match next {
-            Next::Nothing => Ok(false),
+            Next::Nothing | Next::Overtaken => Ok(false),
             Next::Record(end) if end.is_end() => Err(self.report(Ahead::End(end))),
             Next::Record(record) => {
                 self.front = Some(record);
@@ -230,7 +226,7 @@ impl BatchReceiver for BroadcastSubscriber {
                 }
                 Ok(Next::Missed(missed)) => self.ahead = Some(Ahead::Missed(missed)),
                 // What is corrupt is found again when nothing is held any more.
-                Ok(Next::Nothing) | Err(_) => break,
+                Ok(Next::Nothing | Next::Overtaken) | Err(_) => break,
             }
         }
         Ok(self.rest.len() + 1)
@@ -259,7 +255,7 @@ impl Pollable for BroadcastSubscriber {
         let Self { ring, copies, front, ahead, .. } = self;
         self.waiter.arm(&self.attachment, || {
             match ring.next(copies)? {
-                Next::Nothing => return Ok(None),
+                Next::Nothing | Next::Overtaken => return Ok(None),
                 Next::Record(end) if end.is_end() => *ahead = Some(Ahead::End(end)),
                 Next::Record(record) => *front = Some(record),
                 Next::Missed(missed) => *ahead = Some(Ahead::Missed(missed)),

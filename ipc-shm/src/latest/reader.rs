@@ -7,7 +7,7 @@ use super::{
 use crate::{
     ring::latest::{Geometry, Reader},
     segment::Attachment,
-    wait::{Bed, Waiter, Waiting},
+    wait::{Awaited, Bed, Waiter, Waiting},
 };
 use ipc_core::{BatchReceiver, OsError, Pollable, Receiver, RecvError, Sequenced, Wait};
 use std::os::fd::BorrowedFd;
@@ -74,9 +74,9 @@ impl LatestReader {
     ///
     /// # Errors
     ///
-    /// [`RecvError::WouldBlock`] if the writer overtook every one of 1,024 copies: a channel
-    /// of a greater depth gives more time for one. [`RecvError::Corrupt`],
-    /// [`RecvError::Forked`].
+    /// [`RecvError::WouldBlock`] if the writer overtook every one of 1,024 copies, fewer if
+    /// they come to 64 MiB: a channel of a greater depth gives more time for one.
+    /// [`RecvError::Corrupt`], [`RecvError::Forked`].
     ///
     /// # Blocking
     ///
@@ -92,8 +92,7 @@ impl LatestReader {
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let values = &mut self.values;
-        let version = self.waiter.until(&self.attachment, wait, || Ok::<_, RecvError>(values.newer()?))?;
+        let version = self.waiter.until(&self.attachment, wait, self.values.newer())?;
         self.values.take(version)
     }
 }
@@ -158,7 +157,7 @@ impl Pollable for LatestReader {
         if self.values.is_held() {
             return Ok(true);
         }
-        let values = &mut self.values;
-        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(values.newer()?.map(drop)))
+        let mut newer = self.values.newer();
+        self.waiter.arm(&self.attachment, || Ok::<_, RecvError>(newer.poll()?.map(drop)))
     }
 }

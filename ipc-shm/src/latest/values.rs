@@ -1,16 +1,18 @@
 //! What a reading end of the newest value has of it: the copy that is lent, and which version
 //! was received last. The reader and those who only look on differ in how they wait.
 
-use crate::ring::{
-    Corrupt,
-    latest::{Look, Reader, Version},
-    memory::Words,
+use crate::{
+    ring::{
+        latest::{Look, Patience, Reader, Version},
+        memory::Words,
+    },
+    wait::Awaited,
 };
 use ipc_core::{Batch, Message, RecvError, Unwinding};
 use std::{ops::Deref, slice};
 
-/// How often [`Values::read`] begins again in all.
-const READ_TRIES: u32 = 1 << 10;
+/// Of [`Values::read`], behind which nobody looks at a clock.
+const READING: Patience = Patience { tries: 1 << 10, bytes: 64 << 20 };
 
 #[derive(Debug)]
 pub(crate) struct Values {
@@ -35,18 +37,15 @@ impl Values {
     #[inline]
     pub(crate) fn read(&mut self) -> Result<Option<LatestMessage<'_>>, RecvError> {
         self.held = None;
-        for _ in 0..READ_TRIES {
-            match self.ring.try_copy()? {
-                Look::Nothing => return Ok(None),
-                Look::Copied(version) if version.value == 0 => return Ok(None),
-                Look::Copied(version) => {
-                    self.held = Some(version);
-                    return Ok(Some(self.held()));
-                }
-                Look::Again => {}
+        match self.ring.copy_anew(READING)? {
+            Look::Nothing => Ok(None),
+            Look::Copied(version) if version.value == 0 => Ok(None),
+            Look::Copied(version) => {
+                self.held = Some(version);
+                Ok(Some(self.held()))
             }
+            Look::Again => Err(RecvError::WouldBlock),
         }
-        Err(RecvError::WouldBlock)
     }
 
     /// Whether a value is held, or one that is new is there now: then it is held.
@@ -63,8 +62,9 @@ impl Values {
 
     /// A version that was not received yet.
     #[inline]
-    pub(crate) fn newer(&mut self) -> Result<Option<Version>, Corrupt> {
-        self.ring.newer_than(self.received)
+    pub(crate) fn newer(&mut self) -> Newer<'_> {
+        // By the look before: it isn't known.
+        Newer { values: self, was_overtaken: true }
     }
 
     /// Holds a value; an end is reported, and done with, when its value was received.
@@ -110,6 +110,30 @@ impl Values {
         // SAFETY: this process's own memory, as long as the longest value; `try_copy` checked
         // `len` against that. Bytes have no alignment and any value, and no peer sees them.
         unsafe { slice::from_raw_parts(words.as_ptr().cast(), len) }
+    }
+}
+
+/// A version that was not received yet, awaited.
+#[derive(Debug)]
+pub(crate) struct Newer<'a> {
+    values: &'a mut Values,
+    was_overtaken: bool,
+}
+
+impl Awaited for Newer<'_> {
+    type Answer = Version;
+    type Error = RecvError;
+
+    #[inline]
+    fn poll(&mut self) -> Result<Option<Version>, RecvError> {
+        let look = self.values.ring.newer_than(self.values.received)?;
+        self.was_overtaken = look == Look::Again;
+        Ok(if let Look::Copied(version) = look { Some(version) } else { None })
+    }
+
+    /// What is copied may be long, and the writer decides how often it is in vain.
+    fn takes_long(&self) -> bool {
+        self.was_overtaken
     }
 }
 

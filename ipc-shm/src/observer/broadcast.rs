@@ -2,7 +2,7 @@
 
 use super::{Outlook, Window};
 use crate::{
-    broadcast::subscribers_asleep,
+    broadcast::{News, subscribers_asleep},
     ring::{
         broadcast::{Copies, Geometry, Next, Reader, Record},
         memory::Words,
@@ -118,12 +118,7 @@ impl<O: Outlook> BroadcastObserver<O> {
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_record(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let Self { ring, copies, outlook, .. } = self;
-        let next = outlook.until(wait, || match ring.next(copies) {
-            Ok(Next::Nothing) => Ok(None),
-            Ok(next) => Ok(Some(next)),
-            Err(corrupt) => Err(RecvError::from(corrupt)),
-        })?;
+        let next = self.outlook.until(wait, News::of(&mut self.ring, &mut self.copies))?;
         self.take(next).map(drop)
     }
 
@@ -131,7 +126,7 @@ impl<O: Outlook> BroadcastObserver<O> {
     #[inline]
     fn take(&mut self, next: Next) -> Result<bool, RecvError> {
         match next {
-            Next::Nothing => Ok(false),
+            Next::Nothing | Next::Overtaken => Ok(false),
             Next::Record(end) if end.is_end() => Err(Ahead::End.into()),
             Next::Record(record) => {
                 self.held = Some(record);
@@ -214,7 +209,7 @@ impl<O: Outlook + Send> BatchReceiver for BroadcastObserver<O> {
                 }
                 Ok(Next::Missed(missed)) => self.ahead = Some(Ahead::Missed(missed)),
                 // What is corrupt is found again when nothing is held any more.
-                Ok(Next::Nothing) | Err(_) => break,
+                Ok(Next::Nothing | Next::Overtaken) | Err(_) => break,
             }
         }
         Ok(self.rest.len() + 1)

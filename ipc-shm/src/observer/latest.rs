@@ -52,8 +52,8 @@ impl<O: Outlook> LatestObserver<O> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::WouldBlock`] if the writer was faster than each of a thousand copies;
-    /// [`RecvError::Corrupt`]; [`RecvError::Forked`].
+    /// [`RecvError::WouldBlock`] if the writer was faster than each of 1,024 copies, fewer if
+    /// they come to 64 MiB; [`RecvError::Corrupt`]; [`RecvError::Forked`].
     pub fn read(&mut self) -> Result<Option<LatestMessage<'_>>, RecvError> {
         if !self.outlook.is_ours() {
             return Err(RecvError::Forked);
@@ -64,8 +64,7 @@ impl<O: Outlook> LatestObserver<O> {
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let values = &mut self.values;
-        let version = self.outlook.until(wait, || Ok(values.newer()?))?;
+        let version = self.outlook.until(wait, self.values.newer())?;
         self.values.take(version)
     }
 }

@@ -31,11 +31,9 @@ pub trait Outlook {
 
     /// Waits until what is awaited is there, `wait` is over, or nothing will come any more. The
     /// caller has polled once.
-    fn until<T>(
-        &mut self,
-        wait: Wait<'_>,
-        poll: impl FnMut() -> Result<Option<T>, RecvError>,
-    ) -> Result<T, RecvError>;
+    fn until<A>(&mut self, wait: Wait<'_>, awaited: A) -> Result<A::Answer, RecvError>
+    where
+        A: Awaited<Error = RecvError>;
 }
 
 /// At a named channel: a place that nobody knows of.
@@ -78,11 +76,10 @@ impl Outlook for Window {
         self.waiting = waiting;
     }
 
-    fn until<T>(
-        &mut self,
-        wait: Wait<'_>,
-        poll: impl FnMut() -> Result<Option<T>, RecvError>,
-    ) -> Result<T, RecvError> {
-        Self::until(self, wait, poll)
+    fn until<A>(&mut self, wait: Wait<'_>, awaited: A) -> Result<A::Answer, RecvError>
+    where
+        A: Awaited<Error = RecvError>,
+    {
+        Self::until(self, wait, awaited)
     }
 }

@@ -44,8 +44,17 @@ const END: u64 = 2;
 const VOID: u64 = 4;
 const LEN_SHIFT: u32 = 8;
 
-/// How often a copy is begun again at once when the writer was faster.
-const OVERTAKEN_TRIES: u32 = 64;
+/// How often a copy is made anew at once where the writer was faster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// So often in all,
+    pub(crate) tries: u32,
+    /// and no more after so many bytes that were copied in vain.
+    pub(crate) bytes: usize,
+}
+
+/// Of one who looks at a clock in between.
+const WAITING: Patience = Patience { tries: 64, bytes: 64 << 10 };
 
 /// What a slot takes up for values of up to `max_message_len` bytes: processors fetch lines
 /// in pairs, and readers of one slot aren't to have the next one taken from the writer.
@@ -277,6 +286,8 @@ pub(crate) struct Reader<M> {
     /// What is in the copy, and the word that said so; 0 if it isn't whole.
     copied: Version,
     copied_word: u64,
+    /// How many bytes were copied when the writer was faster the last time.
+    in_vain: usize,
 }
 
 impl<M: Memory> Reader<M> {
@@ -287,6 +298,7 @@ impl<M: Memory> Reader<M> {
             copy: vec![0; geometry.max_message_len.div_ceil(WORD_BYTES)].into(),
             copied: Version { number: 0, value: 0, len: 0 },
             copied_word: 0,
+            in_vain: 0,
         }
     }
 
@@ -321,17 +333,37 @@ impl<M: Memory> Reader<M> {
         self.copy_slot(word)
     }
 
-    /// A version later than this one, if there is one now. Gives up if the writer is faster all
-    /// the time, so that the caller looks at its deadline.
-    pub(crate) fn newer_than(&mut self, number: u64) -> Result<Option<Version>, Corrupt> {
-        for _ in 0..OVERTAKEN_TRIES {
+    /// The same, made anew where the writer was faster.
+    #[inline]
+    pub(crate) fn copy_anew(&mut self, patience: Patience) -> Result<Look, Corrupt> {
+        match self.try_copy()? {
+            Look::Again => self.copy_again(patience),
+            look => Ok(look),
+        }
+    }
+
+    #[cold]
+    fn copy_again(&mut self, patience: Patience) -> Result<Look, Corrupt> {
+        let mut in_vain = self.in_vain;
+        for _ in 1..patience.tries {
+            if in_vain >= patience.bytes {
+                break;
+            }
             match self.try_copy()? {
-                Look::Copied(version) if version.number > number => return Ok(Some(version)),
-                Look::Copied(_) | Look::Nothing => break,
-                Look::Again => {}
+                Look::Again => in_vain += self.in_vain,
+                look => return Ok(look),
             }
         }
-        Ok(None)
+        Ok(Look::Again)
+    }
+
+    /// A version later than this one, if there is one now. Gives up if the writer is faster all
+    /// the time, so that the caller looks at its deadline.
+    pub(crate) fn newer_than(&mut self, number: u64) -> Result<Look, Corrupt> {
+        Ok(match self.copy_anew(WAITING)? {
+            Look::Copied(version) if version.number <= number => Look::Nothing,
+            look => look,
+        })
     }
 
     #[inline]
@@ -352,7 +384,7 @@ impl<M: Memory> Reader<M> {
         // this version, the slot is seen taken away.
         self.memory.fence(Acquire);
         if self.memory.load(at, Relaxed) != newest.version {
-            return self.overtaken(word);
+            return self.overtaken(word, len.unwrap_or(0));
         }
         let Some(len) = len else { return Err(bad_meta(newest, meta)) };
         let value = if meta & VOID == 0 { value } else { 0 };
@@ -366,7 +398,8 @@ impl<M: Memory> Reader<M> {
 
     /// A slot is taken away only after another one has become the newest.
     #[cold]
-    fn overtaken(&self, word: u64) -> Result<Look, Corrupt> {
+    fn overtaken(&mut self, word: u64, in_vain: usize) -> Result<Look, Corrupt> {
+        self.in_vain = in_vain;
         // Acquire: pairs with the store in `begin`, which our look at the slot may have seen.
         self.memory.fence(Acquire);
         if self.memory.load(self.geometry.newest, Acquire) == word {

@@ -158,16 +158,15 @@ impl Outlook for Line {
         self.waiting = waiting;
     }
 
-    fn until<T>(
-        &mut self,
-        wait: Wait<'_>,
-        mut poll: impl FnMut() -> Result<Option<T>, RecvError>,
-    ) -> Result<T, RecvError> {
+    fn until<A>(&mut self, wait: Wait<'_>, mut awaited: A) -> Result<A::Answer, RecvError>
+    where
+        A: Awaited<Error = RecvError>,
+    {
         if let (Wait::Never, Some(gone)) = (wait, self.gone_lately()) {
             // What it left before it went is there now.
-            return poll()?.ok_or(gone.into());
+            return awaited.poll()?.ok_or(gone.into());
         }
-        Line::until(self, wait, poll)
+        Line::until(self, wait, awaited)
     }
 }
 

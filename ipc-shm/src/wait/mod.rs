@@ -131,7 +131,7 @@ impl Flag for SegmentFlag<'_> {
 }
 
 /// What an endpoint waits for. A closure that polls is one.
-pub(crate) trait Awaited {
+pub trait Awaited {
     /// What comes of it.
     type Answer;
     /// Why nothing will.
@@ -142,6 +142,13 @@ pub(crate) trait Awaited {
 
     /// Whether, by the last look, another participant stands in the way, who may be dead.
     fn is_obstructed(&self) -> bool {
+        false
+    }
+
+    /// Whether the last look, or the next one, may take long: then the clock is looked at after
+    /// each. Where it is always false, nothing is made of it.
+    #[inline]
+    fn takes_long(&self) -> bool {
         false
     }
 
@@ -441,13 +448,14 @@ pub(crate) fn stay_awake<A: Awaited>(
     if matches!(wait, Wait::Never) {
         return Err(Unready::WouldBlock.into());
     }
+    keep_to(wait, awaited)?;
     if let Some(spin_time) = waiting.spin_time() {
         if let Some(answer) = spin(is_there, wait, spin_time, awaited)? {
             return Ok(Some(answer));
         }
     }
     match waiting {
-        Waiting::Adaptive => yield_briefly(awaited),
+        Waiting::Adaptive => yield_briefly(wait, awaited),
         Waiting::Spin | Waiting::Block => Ok(None),
     }
 }
@@ -466,6 +474,9 @@ fn spin<A: Awaited>(
         for _ in 0..BURST {
             if let Some(answer) = awaited.poll()? {
                 return Ok(Some(answer));
+            }
+            if awaited.takes_long() {
+                break;
             }
             hint::spin_loop();
         }
@@ -492,15 +503,26 @@ fn spin<A: Awaited>(
 }
 
 /// Lets others run on this processor a few times: the peer may be among them.
-fn yield_briefly<A: Awaited>(awaited: &mut A) -> Result<Option<A::Answer>, A::Error> {
+fn yield_briefly<A: Awaited>(wait: Wait<'_>, awaited: &mut A) -> Result<Option<A::Answer>, A::Error> {
     let backoff = Backoff::new();
     while !backoff.is_completed() {
         backoff.snooze();
         if let Some(answer) = awaited.poll()? {
             return Ok(Some(answer));
         }
+        keep_to(wait, awaited)?;
     }
     Ok(None)
+}
+
+/// An error if the wait is over; where looks take long, or else nobody asks the clock.
+#[inline]
+fn keep_to<A: Awaited>(wait: Wait<'_>, awaited: &A) -> Result<(), A::Error> {
+    if awaited.takes_long() {
+        overdue(wait).map_or(Ok(()), |unready| Err(unready.into()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Why the wait is over, if it is.

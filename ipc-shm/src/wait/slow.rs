@@ -36,14 +36,18 @@ pub(crate) fn until<A: Awaited>(
         if let Some(unready) = overdue(wait) {
             return Err(unready.into());
         }
-        let time = time_left(wait).map_or(pause, |left| left.min(pause));
-        futex::wait(word.get(), seen, time);
+        // There is something, and it was overwritten while it was copied: a pause would make it
+        // no better.
+        if !awaited.takes_long() {
+            let time = time_left(wait).map_or(pause, |left| left.min(pause));
+            futex::wait(word.get(), seen, time);
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
         if looked_around.elapsed() >= SLEEP {
             looked_around = Instant::now();
             if !is_there() {
                 return awaited.poll()?.ok_or(Unready::Closed.into());
             }
         }
-        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }

@@ -14,6 +14,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 /// How often a subscriber tries again to find a place where it isn't overtaken meanwhile.
 const TRIES: u32 = 1024;
 
+/// How often it goes on at once behind a gap in which there was no message.
+const GAPS: u32 = 8;
+/// After how much that it copied in vain it doesn't, in bytes: then there was a message.
+const IN_VAIN_BYTES: usize = 64 << 10;
+
 /// How far a subscriber is with one publisher.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
@@ -127,6 +132,7 @@ impl<M: Memory> Reader<M> {
         if generation != self.seen {
             self.find_used(generation);
         }
+        let mut nothing = Next::Nothing;
         for _ in 0..self.used.len() {
             let publisher = self.used[self.turn];
             self.turn += 1;
@@ -135,11 +141,13 @@ impl<M: Memory> Reader<M> {
             }
             let found =
                 if self.geometry.lossy { self.copy(publisher, copies)? } else { self.find(publisher)? };
-            if found != Next::Nothing {
-                return Ok(found);
+            match found {
+                Next::Nothing => {}
+                Next::Overtaken => nothing = found,
+                found => return Ok(found),
             }
         }
-        Ok(Next::Nothing)
+        Ok(nothing)
     }
 
     #[cold]
@@ -178,7 +186,8 @@ impl<M: Memory> Reader<M> {
     #[inline]
     fn copy(&mut self, publisher: u32, copies: &mut Copies) -> Result<Next, Corrupt> {
         let ring = self.geometry.ring(publisher);
-        for _ in 0..TRIES {
+        let mut in_vain = 0;
+        for _ in 0..GAPS {
             let Cursor { position, place, number } = self.lanes[publisher as usize - 1].cursor;
             // Relaxed: the fence in `is_overtaken`, ahead of the payload, pairs with the Release
             // in `Writer::publish`. The number was there before the word.
@@ -208,16 +217,17 @@ impl<M: Memory> Reader<M> {
                         end: lane.cursor.position,
                     }));
                 }
+                in_vain += header.len();
             }
             match self.skip(publisher)? {
                 // Nothing but the mark of an end: on to what comes behind.
-                Some(0) => {}
-                Some(missed) => return Ok(Next::Missed(missed)),
-                None => break,
+                Some(0) if in_vain < IN_VAIN_BYTES => {}
+                Some(missed) if missed > 0 => return Ok(Next::Missed(missed)),
+                _ => break,
             }
         }
         // A publisher that overtakes us all the time wakes us, too.
-        Ok(Next::Nothing)
+        Ok(Next::Overtaken)
     }
 
     /// Lossy: whether what was loaded from this position on may have been overwritten.

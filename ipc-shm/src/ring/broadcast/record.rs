@@ -61,6 +61,8 @@ pub(crate) enum Next {
     /// It was overtaken by a publisher; so many messages are lost to it.
     Missed(u64),
     Nothing,
+    /// Nothing yet: it is overtaken by a publisher all the time.
+    Overtaken,
 }
 
 /// Copies of messages, one behind the other. The memory is kept for the next ones.

@@ -169,7 +169,7 @@ impl Subscriber {
     fn poll(&mut self) -> bool {
         self.copies.clear();
         match self.ring.next(&mut self.copies).expect("sound") {
-            Next::Nothing => return false,
+            Next::Nothing | Next::Overtaken => return false,
             Next::Missed(missed) => {
                 assert!(missed > 0, "a gap of nothing");
                 match &mut self.next {
