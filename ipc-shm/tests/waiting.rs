@@ -9,10 +9,14 @@ use common::{
     layout, name, say, serve, told, until_asleep, within,
 };
 use ipc_shm::{
-    Cancel, Channel, ChannelError, Kind, Receiver, RecvError, Role, SendError, Sender, ShmConfig, Spsc,
-    SpscReceiver, SpscSender, Transport, Wait, Waiting,
+    Cancel, Channel, ChannelError, Kind, Receiver, RecvError, Role, Rpc, RpcServer, SendError, Sender,
+    Server, ShmConfig, Spsc, SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
-use nix::{libc, sys::signal::Signal};
+use nix::{
+    libc,
+    sys::signal::Signal,
+    time::{ClockId, clock_gettime},
+};
 use rstest::rstest;
 use std::{
     fs,
@@ -362,6 +366,47 @@ fn deadlines_are_kept(#[case] waiting: Waiting) {
     tx.send_wait(&[0; FULL], Wait::Until(past)).unwrap();
     assert!(matches!(tx.send_wait(b"", Wait::Until(past)), Err(SendError::TimedOut)));
     rx.receive(Wait::Until(past)).unwrap();
+}
+
+/// A server that looks at so many slots, far from each other, that each look takes a while.
+fn busy_server(arena: &Arena, waiting: Waiting) -> RpcServer {
+    let config = ShmConfig::new().depth(4096).max_message_len(8 << 10);
+    let mut server = Rpc::at(arena.path()).create(&name("x"), &config).unwrap().server().unwrap();
+    server.set_waiting(waiting);
+    server
+}
+
+/// What a busy machine takes of a thread's time doesn't count.
+fn processor_time(body: impl FnOnce()) -> Duration {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    let before = now();
+    body();
+    now() - before
+}
+
+#[rstest]
+#[case(Waiting::Spin)]
+#[case(Waiting::Adaptive)]
+fn who_spins_looks_at_the_clock_however_long_each_look_takes(#[case] waiting: Waiting) {
+    let arena = Arena::new();
+    let mut server = busy_server(&arena, waiting);
+    let mut next = |wait| assert!(server.next(wait).is_err());
+    let look = (0..100).map(|_| processor_time(|| next(Wait::Never))).min().unwrap();
+    const ROUNDS: u32 = 50;
+    let timeout = Duration::from_micros(100);
+    let taken = processor_time(|| (0..ROUNDS).for_each(|_| next(Wait::timeout(timeout))));
+    // Two at first, and one that ends after the deadline; not dozens.
+    let most = ROUNDS * (timeout + 10 * look);
+    assert!(taken < most, "{ROUNDS} waits of {timeout:?} took {taken:?}, with looks of {look:?}");
+}
+
+#[test]
+fn who_spins_looks_around_however_long_each_look_takes() {
+    let arena = Arena::new();
+    let mut server = busy_server(&arena, Waiting::Spin);
+    fs::remove_file(arena.file("x")).unwrap();
+    let error = within(PATIENCE, move || server.next(Wait::Forever).map(drop).unwrap_err());
+    assert!(matches!(error, RecvError::Closed), "{error:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     },
     segment::Attachment,
     sys::fork,
-    wait::{Awaited, Bed, Bell, Waiter, Waiting},
+    wait::{Awaited, Bed, Bell, Waiter, Waiting, are_many},
 };
 use ipc_core::{CallError, ChannelError, Client, Wait};
 use parking_lot::Mutex;
@@ -200,6 +200,11 @@ impl Awaited for Room<'_> {
 
     fn is_obstructed(&self) -> bool {
         true
+    }
+
+    /// Every slot is looked at.
+    fn takes_long(&self) -> bool {
+        are_many(self.ring.geometry().depth)
     }
 
     fn look_around(&mut self) -> Result<(), CallError> {

@@ -10,7 +10,7 @@ use crate::{
         troubled,
     },
     segment::Attachment,
-    wait::{Awaited, Bed, Waiter, Waiting},
+    wait::{Awaited, Bed, Waiter, Waiting, are_many},
 };
 use ipc_core::{ChannelError, OsError, Pollable, RecvError, Request, SendError, Server, Wait};
 use std::{ops::Deref, os::fd::BorrowedFd, ptr::NonNull, slice};
@@ -96,6 +96,12 @@ impl Awaited for Next<'_> {
     #[inline]
     fn poll(&mut self) -> Result<Option<Taken>, RecvError> {
         Ok(self.ring.try_take()?)
+    }
+
+    /// Every slot is looked at.
+    #[inline]
+    fn takes_long(&self) -> bool {
+        are_many(self.ring.geometry().depth)
     }
 
     fn look_around(&mut self) -> Result<(), RecvError> {

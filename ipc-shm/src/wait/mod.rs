@@ -71,8 +71,10 @@ const BURST: u32 = 64;
 const GLIMPSES: u32 = 8 * BURST;
 /// Pauses of a sender that stands back: some 5 µs, a fraction of what a wake-up costs.
 const STAND_BACK: u32 = 128;
-/// Bursts of a spinning endpoint between two looks around.
-const LOOK_AROUND_BURSTS: u32 = 1 << 14;
+/// How long a spinning endpoint goes without a look around.
+const SPIN: Duration = Duration::from_millis(50);
+/// More words than these take longer to look at than the clock.
+const MANY_WORDS: u64 = 64;
 
 /// A role's flag in a segment, as `flag` wants it.
 struct SegmentFlag<'a> {
@@ -167,6 +169,12 @@ impl<T, E: From<Unready>, F: FnMut() -> Result<Option<T>, E>> Awaited for F {
     fn poll(&mut self) -> Result<Option<T>, E> {
         self()
     }
+}
+
+/// Whether it takes long to look at so many words.
+#[inline]
+pub(crate) fn are_many(words: u64) -> bool {
+    words > MANY_WORDS
 }
 
 /// Wakes who sleeps on a flag, or polls.
@@ -468,8 +476,7 @@ fn spin<A: Awaited>(
     awaited: &mut A,
 ) -> Result<Option<A::Answer>, A::Error> {
     let started = Instant::now();
-    let mut looked_around = started;
-    let mut bursts = 0;
+    let (mut looked_around, mut looked_at_it) = (started, started);
     loop {
         for _ in 0..BURST {
             if let Some(answer) = awaited.poll()? {
@@ -487,12 +494,12 @@ fn spin<A: Awaited>(
         if now - started >= spin_time {
             return Ok(None);
         }
-        if awaited.is_obstructed() && now - looked_around >= OBSTRUCTED_SLEEP {
-            looked_around = now;
+        if awaited.is_obstructed() && now - looked_at_it >= OBSTRUCTED_SLEEP {
+            looked_at_it = now;
             awaited.look_around()?;
         }
-        bursts += 1;
-        if bursts % LOOK_AROUND_BURSTS == 0 {
+        if now - looked_around >= SPIN {
+            looked_around = now;
             thread::yield_now();
             if !is_there() {
                 return awaited.poll()?.map(Some).ok_or(Unready::Closed.into());
