@@ -106,10 +106,9 @@ pub(super) fn announce(flag: &impl Flag, bit: u32) -> Announced {
     Announced { seen, is_heard: flag.heavy_fence() }
 }
 
-/// The sleeper's part after its last look at the ring. False if nobody woke it.
-pub(super) fn sleep(flag: &impl Flag, Announced { seen, .. }: Announced, time: Duration) -> bool {
+/// The sleeper's part after its last look at the ring.
+pub(super) fn sleep(flag: &impl Flag, Announced { seen, .. }: Announced, time: Duration) {
     flag.sleep(seen, time);
-    flag.load() & !BITS != seen & !BITS
 }
 
 /// The sleeper's part when it doesn't sleep after all. Only where nobody else sleeps on the

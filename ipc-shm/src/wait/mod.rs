@@ -60,6 +60,9 @@ const SPIN_TIME: Duration = Duration::from_micros(50);
 pub(crate) const SLEEP: Duration = Duration::from_millis(250);
 /// How long it may last while another participant stands in the way, who may be dead.
 const OBSTRUCTED_SLEEP: Duration = Duration::from_millis(5);
+/// How long before its deadline a wait looks around that hasn't yet: some times as long as a
+/// look takes, so that it isn't late for the deadline.
+const LAST_LOOK: Duration = Duration::from_micros(200);
 /// How long it may last if the peer may have overlooked the flag.
 pub(crate) const DOUBTFUL_SLEEP: Duration = Duration::from_millis(1);
 /// Looks at the ring between two looks at the clock. There is a pause after each: whoever
@@ -265,6 +268,8 @@ impl Streak {
 pub(crate) struct Waiter {
     pub(crate) waiting: Waiting,
     bed: Bed,
+    /// When it looked around last while it slept, in whichever wait.
+    looked_around: Option<Instant>,
     /// Made at the first sleep that can be cancelled, then kept.
     alarm: Option<Arc<Alarm>>,
     /// Made when the endpoint is first polled, then kept.
@@ -276,7 +281,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     pub(crate) fn new(attachment: &Attachment, bed: Bed) -> Self {
         let bell = Bell::of(attachment, bed.flag());
-        Self { waiting: Waiting::default(), bed, alarm: None, doorbell: None, bell }
+        Self { waiting: Waiting::default(), bed, looked_around: None, alarm: None, doorbell: None, bell }
     }
 
     /// Whether it is there within the time that a peer takes which is about to answer; at
@@ -351,7 +356,7 @@ impl Waiter {
             }
         };
         let _armed = wait.cancel().map(|cancel| arm(&mut self.alarm, &self.bell, &words, cancel));
-        let mut looked_around = Instant::now();
+        let began = Instant::now();
         loop {
             let announced = announce(attachment, &words, &mine, flag::ASLEEP);
             let answer = awaited.poll();
@@ -364,11 +369,16 @@ impl Waiter {
                 return Err(unready.into());
             }
             let bound = longest_sleep(announced.is_heard, awaited.is_obstructed());
-            let time = time_left(wait).map_or(bound, |left| left.min(bound));
-            // Nobody woke us: a good time to look around. And so it is when we are woken all the
-            // time for nothing.
-            if looked_around.elapsed() >= bound || !flag::sleep(&mine, announced, time) {
-                looked_around = Instant::now();
+            let due = next_look(self.looked_around, began, bound, wait);
+            let until = wait.deadline().map_or(due, |deadline| deadline.min(due));
+            let time = until.saturating_duration_since(Instant::now());
+            if !time.is_zero() {
+                flag::sleep(&mine, announced, time);
+            }
+            // By the clock: we may be woken all the time for nothing.
+            let now = Instant::now();
+            if now >= due {
+                self.looked_around = Some(now);
                 if !attachment.is_named() {
                     return awaited.poll()?.ok_or(Unready::Closed.into());
                 }
@@ -387,6 +397,21 @@ fn doorbell<'a>(
         *made = Some(Box::new(Doorbell::new(attachment)?));
     }
     Ok(made.as_mut().expect("made above"))
+}
+
+/// When a wait that began then is to look around: when `bound` is over since the last look, in
+/// whichever wait, or since it began, if that look was longer ago. In the latter case it does so
+/// before it ends, however brief it is, and shortly before its deadline rather than after.
+fn next_look(last: Option<Instant>, began: Instant, bound: Duration, wait: Wait<'_>) -> Instant {
+    match last.map(|last| last + bound).filter(|&due| due > began) {
+        Some(due) => due,
+        None => {
+            let late = began + bound;
+            let shortly_before =
+                |deadline: Instant| deadline - LAST_LOOK.min(deadline.saturating_duration_since(began) / 2);
+            wait.deadline().map_or(late, |deadline| late.min(shortly_before(deadline)))
+        }
+    }
 }
 
 /// How long we may wait without a look around.
@@ -522,13 +547,12 @@ fn yield_briefly<A: Awaited>(wait: Wait<'_>, awaited: &mut A) -> Result<Option<A
     Ok(None)
 }
 
-/// An error if the wait is over; where looks take long, or else nobody asks the clock.
+/// An error if the wait is over, where looks take long; elsewhere nobody asks the clock that often.
 #[inline]
 fn keep_to<A: Awaited>(wait: Wait<'_>, awaited: &A) -> Result<(), A::Error> {
-    if awaited.takes_long() {
-        overdue(wait).map_or(Ok(()), |unready| Err(unready.into()))
-    } else {
-        Ok(())
+    match awaited.takes_long().then(|| overdue(wait)).flatten() {
+        Some(unready) => Err(unready.into()),
+        None => Ok(()),
     }
 }
 
@@ -548,4 +572,75 @@ pub(crate) fn time_left(wait: Wait<'_>) -> Option<Duration> {
 pub(crate) fn has_several_processors() -> bool {
     static SEVERAL: OnceLock<bool> = OnceLock::new();
     *SEVERAL.get_or_init(|| ident::online_processors() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Channel, ChannelName, Latest, LatestReader, ShmConfig, Transport, latest::readers_asleep};
+    use std::{env, fs, process};
+
+    /// What never comes: it notes when somebody looked around meanwhile.
+    struct Nothing<'a>(&'a mut Vec<Instant>);
+
+    impl Awaited for Nothing<'_> {
+        type Answer = ();
+        type Error = Unready;
+
+        fn poll(&mut self) -> Result<Option<()>, Unready> {
+            Ok(None)
+        }
+
+        fn look_around(&mut self) -> Result<(), Unready> {
+            self.0.push(Instant::now());
+            Ok(())
+        }
+    }
+
+    /// What one does who waits in a channel for nothing.
+    fn wait_for_nothing(test: &str, body: impl FnOnce(&Attachment, &dyn Fn() -> Waiter)) {
+        let directory = env::temp_dir().join(format!("ipc-shm-{test}-{}", process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let config = ShmConfig::new().transient();
+        let channel = Latest::at(&directory).create(&ChannelName::new("x").unwrap(), &config).unwrap();
+        let rx: LatestReader = channel.receiver().unwrap();
+        let attachment = rx.attachment();
+        body(attachment, &|| {
+            let mut waiter = Waiter::new(attachment, Bed::Shared(readers_asleep(attachment.layout())));
+            waiter.waiting = Waiting::Block;
+            waiter
+        });
+        drop((rx, channel));
+        fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
+    fn who_looks_around_before_its_time_is_over_is_not_late_for_it() {
+        wait_for_nothing("deadlines", |attachment, waiter| {
+            // A busy machine may wake it too late for that, but not always.
+            let in_time = (0..50).filter(|_| {
+                let (mut looks, deadline) = (Vec::new(), Instant::now() + Duration::from_millis(5));
+                let answer = waiter().until(attachment, Wait::Until(deadline), Nothing(&mut looks));
+                assert!(matches!(answer, Err(Unready::TimedOut)), "{answer:?}");
+                looks.first().expect("it looks around") < &deadline
+            });
+            assert!(in_time.count() > 0);
+        });
+    }
+
+    #[test]
+    fn who_waits_briefly_again_and_again_looks_around_now_and_then() {
+        wait_for_nothing("brief-waits", |attachment, waiter| {
+            let (mut looks, mut waits, mut waiter) = (Vec::new(), 0, waiter());
+            let started = Instant::now();
+            while started.elapsed() < 3 * SLEEP {
+                let wait = Wait::timeout(Duration::from_millis(1));
+                let answer = waiter.until(attachment, wait, Nothing(&mut looks));
+                assert!(matches!(answer, Err(Unready::TimedOut)), "{answer:?}");
+                waits += 1;
+            }
+            let most = started.elapsed().div_duration_f64(SLEEP) as usize + 1;
+            assert!(looks.len() >= 3 && looks.len() <= most, "{} looks in {waits} waits", looks.len());
+        });
+    }
 }
