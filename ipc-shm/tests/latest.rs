@@ -289,6 +289,42 @@ fn a_reader_that_is_overtaken_at_every_copy_is_told_so_and_goes_on() {
     assert_eq!(rx.read().unwrap().unwrap().len(), LEN);
 }
 
+/// One copy of such a value is as much as is made between two looks at the clock.
+#[rstest]
+fn long_values_of_a_writer_that_never_rests_are_received(
+    #[values(Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    #[values(true, false)] only_looks_on: bool,
+) {
+    const LEN: usize = 1 << 20;
+    let arena = Arena::new();
+    let channel = channel(&arena, &small().depth(8).max_message_len(LEN as u64));
+    let mut tx = channel.sender().unwrap();
+    let mut rx = channel.receiver().unwrap();
+    let mut observer = Latest::at(arena.path()).observe(&name("x")).unwrap();
+    rx.set_waiting(waiting);
+    observer.set_waiting(waiting);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let give_up = Instant::now() + 2 * PATIENCE;
+            for number in (0..).take_while(|_| !stop.load(Ordering::Relaxed) && Instant::now() < give_up) {
+                tx.send(&sealed(number, LEN - 24)).unwrap();
+            }
+        });
+        let mut last = None;
+        for _ in 0..10 {
+            let number = match only_looks_on {
+                true => observer.recv_timeout(PATIENCE).map(|value| unsealed(&value)),
+                false => rx.recv_timeout(PATIENCE).map(|value| unsealed(&value)),
+            };
+            let number = Some(number.unwrap());
+            assert!(number > last, "{number:?} after {last:?}");
+            last = number;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 #[rstest]
 fn a_reader_that_waits_is_woken(#[values(1, 3)] readers: usize) {
     let arena = Arena::new();
