@@ -451,3 +451,22 @@ fn who_does_not_wait_is_not_held_up_by_it_either(#[case] is_subscriber: bool, #[
     };
     assert!(matches!(answer, Err(RecvError::WouldBlock)), "{answer:?}");
 }
+
+#[rstest]
+fn who_waits_briefly_again_and_again_is_told_that_the_peer_is_gone(
+    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+) {
+    let (rx, attacker, _) = subscriber_of([0; 3]);
+    let mut rx = rx.unwrap();
+    rx.set_waiting(waiting);
+    drop(attacker);
+    let answer = within(PATIENCE, move || {
+        loop {
+            match rx.recv_timeout(Duration::from_millis(5)).map(drop) {
+                Err(RecvError::TimedOut) => {}
+                answer => return answer,
+            }
+        }
+    });
+    assert!(matches!(answer, Err(RecvError::PeerDied)), "{answer:?}");
+}

@@ -103,18 +103,25 @@ impl Line {
         };
         let answer = match answer {
             Some(answer) => answer,
-            None => self.sleep(wait, awaited, &gone),
+            None => self.sleep(wait, &mut awaited, &gone),
         };
-        match gone.get() {
-            Some(gone) if answer.is_err() => Err(gone.into()),
-            _ => answer,
+        if answer.is_ok() {
+            return answer;
+        }
+        if let Some(gone) = gone.get() {
+            return Err(gone.into());
+        }
+        // Who waits briefly again and again is told as well.
+        match self.gone_lately() {
+            Some(gone) => awaited.poll()?.ok_or(gone.into()),
+            None => answer,
         }
     }
 
     fn sleep<A: Awaited>(
         &mut self,
         wait: Wait<'_>,
-        mut awaited: A,
+        awaited: &mut A,
         gone: &Cell<Option<Gone>>,
     ) -> Result<A::Answer, A::Error> {
         let mut looked = Instant::now();
