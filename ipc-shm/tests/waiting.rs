@@ -9,8 +9,8 @@ use common::{
     layout, name, say, serve, told, until_asleep, within,
 };
 use ipc_shm::{
-    Cancel, Channel, ChannelError, Kind, Receiver, RecvError, Role, Rpc, RpcServer, SendError, Sender,
-    Server, ShmConfig, Spsc, SpscReceiver, SpscSender, Transport, Wait, Waiting,
+    Cancel, Channel, ChannelError, Kind, Latest, Receiver, RecvError, Role, Rpc, RpcServer, SendError,
+    Sender, Server, ShmConfig, Spsc, SpscReceiver, SpscSender, Transport, Wait, Waiting,
 };
 use nix::{
     libc,
@@ -406,6 +406,32 @@ fn who_spins_looks_around_however_long_each_look_takes() {
     let mut server = busy_server(&arena, Waiting::Spin);
     fs::remove_file(arena.file("x")).unwrap();
     let error = within(PATIENCE, move || server.next(Wait::Forever).map(drop).unwrap_err());
+    assert!(matches!(error, RecvError::Closed), "{error:?}");
+}
+
+/// What a call came to that is made again and again, and waits briefly each time.
+fn at_last<R: Receiver>(mut rx: R) -> RecvError {
+    loop {
+        match rx.recv_timeout(Duration::from_millis(5)).map(drop) {
+            Err(RecvError::TimedOut) => {}
+            answer => return answer.unwrap_err(),
+        }
+    }
+}
+
+#[rstest]
+fn who_waits_briefly_again_and_again_is_told_that_the_channel_was_removed(
+    #[values(Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    #[values(true, false)] only_looks_on: bool,
+) {
+    let arena = Arena::new();
+    let latest = Latest::at(arena.path());
+    let channel = latest.create(&name("x"), &ShmConfig::new()).unwrap();
+    let (mut rx, mut observer) = (channel.receiver().unwrap(), latest.observe(&name("x")).unwrap());
+    rx.set_waiting(waiting);
+    observer.set_waiting(waiting);
+    fs::remove_file(arena.file("x")).unwrap();
+    let error = within(PATIENCE, move || if only_looks_on { at_last(observer) } else { at_last(rx) });
     assert!(matches!(error, RecvError::Closed), "{error:?}");
 }
 

@@ -21,6 +21,7 @@ use crate::{
     wait::{Awaited, Waiting, slow, stay_awake},
 };
 use ipc_core::{RecvError, Wait};
+use std::time::Instant;
 
 /// Where one looks on from, and how one waits there: at a named channel, or a sealed one.
 pub trait Outlook {
@@ -44,11 +45,13 @@ pub struct Window {
     /// The flag of those who are woken when something changes.
     flag: usize,
     pub(crate) waiting: Waiting,
+    /// When it was looked last whether the channel is still there, in a wait.
+    looked: Instant,
 }
 
 impl Window {
     pub(crate) fn new(onlooker: Onlooker, flag: usize) -> Self {
-        Self { words: onlooker.words(), onlooker, flag, waiting: Waiting::default() }
+        Self { words: onlooker.words(), onlooker, flag, waiting: Waiting::default(), looked: Instant::now() }
     }
 
     #[inline]
@@ -57,11 +60,15 @@ impl Window {
     }
 
     /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
-    pub(crate) fn until<A: Awaited>(&self, wait: Wait<'_>, mut awaited: A) -> Result<A::Answer, A::Error> {
+    pub(crate) fn until<A: Awaited>(
+        &mut self,
+        wait: Wait<'_>,
+        mut awaited: A,
+    ) -> Result<A::Answer, A::Error> {
         let is_there = || self.onlooker.is_named();
         match stay_awake(self.waiting, wait, is_there, &mut awaited)? {
             Some(answer) => Ok(answer),
-            None => slow::until(&self.words, self.flag, wait, is_there, awaited),
+            None => slow::until(&self.words, self.flag, wait, is_there, &mut self.looked, awaited),
         }
     }
 }

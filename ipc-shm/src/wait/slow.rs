@@ -17,17 +17,18 @@ const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Waits until what is awaited is there, `wait` is over, or the channel isn't there any more
-/// as `is_there` says. A cancellation is noticed after the pause that it falls into.
+/// as `is_there` says, which was asked at `looked` last, in whichever wait. A cancellation is
+/// noticed after the pause that it falls into.
 pub(crate) fn until<A: Awaited>(
     words: &Words,
     flag: usize,
     wait: Wait<'_>,
     is_there: impl Fn() -> bool,
+    looked: &mut Instant,
     mut awaited: A,
 ) -> Result<A::Answer, A::Error> {
     let word = words.half_word(flag);
     let mut pause = FIRST_PAUSE;
-    let mut looked_around = Instant::now();
     loop {
         let seen = word.load(Ordering::Relaxed);
         if let Some(answer) = awaited.poll()? {
@@ -36,18 +37,18 @@ pub(crate) fn until<A: Awaited>(
         if let Some(unready) = overdue(wait) {
             return Err(unready.into());
         }
+        if looked.elapsed() >= SLEEP {
+            *looked = Instant::now();
+            if !is_there() {
+                return awaited.poll()?.ok_or(Unready::Closed.into());
+            }
+        }
         // There is something, and it was overwritten while it was copied: a pause would make it
         // no better.
         if !awaited.takes_long() {
             let time = time_left(wait).map_or(pause, |left| left.min(pause));
             futex::wait(word.get(), seen, time);
             pause = (2 * pause).min(LONGEST_PAUSE);
-        }
-        if looked_around.elapsed() >= SLEEP {
-            looked_around = Instant::now();
-            if !is_there() {
-                return awaited.poll()?.ok_or(Unready::Closed.into());
-            }
         }
     }
 }
