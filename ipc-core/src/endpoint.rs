@@ -99,7 +99,7 @@ pub trait Sender: Send {
     ///
     /// # Errors
     ///
-    /// [`SendError::WouldBlock`] if the channel is full.
+    /// [`SendError::WouldBlock`] if the channel is full, or nobody receives where nothing is stored.
     #[inline]
     fn try_send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.send_wait(message, Wait::Never)
@@ -109,7 +109,7 @@ pub trait Sender: Send {
     ///
     /// # Errors
     ///
-    /// [`SendError::TimedOut`] if the channel stayed full.
+    /// [`SendError::TimedOut`] if the channel stayed full, or nobody received.
     #[inline]
     fn send_timeout(&mut self, message: &[u8], timeout: Duration) -> Result<(), SendError> {
         self.send_wait(message, Wait::timeout(timeout))
@@ -404,9 +404,9 @@ pub trait BatchReceiver: Receiver {
         Self: 'a;
 
     /// Waits for one message, as long as `wait` says, then takes what else is there without
-    /// waiting: at most `max_messages` in all, at least one even if that is 0. Those held
-    /// already count; if there are any it doesn't wait, and it gives none of them back.
-    /// Returns how many are held now.
+    /// waiting: at most `max_messages` in all, at least one even if that is 0, and fewer where the
+    /// transport bounds how many it takes in one call. Those held already count; if there are any
+    /// it doesn't wait, and it gives none of them back. Returns how many are held now.
     ///
     /// An end mark or a gap ends the batch before it; the next call, with nothing held,
     /// reports it.
