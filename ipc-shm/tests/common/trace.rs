@@ -56,20 +56,26 @@ pub(crate) fn killed_after<P>(
     true
 }
 
-/// Runs `prepare` and then `act` in a child, and says how often `act` made this system call.
-pub(crate) fn calls_of<P>(number: libc::c_long, prepare: impl FnOnce() -> P, act: impl FnOnce(P)) -> usize {
+/// Runs `prepare` and then `act` in a child, and says how often `act` made each of these system
+/// calls.
+pub(crate) fn calls_of<P, const N: usize>(
+    calls: [libc::c_long; N],
+    prepare: impl FnOnce() -> P,
+    act: impl FnOnce(P),
+) -> [usize; N] {
     let pid = start(prepare, act);
-    let call = format!("{number} ");
-    let mut stops = 0;
+    let mut stops = [0; N];
     loop {
         ptrace::syscall(pid, None).unwrap();
         match waitpid(pid, None).unwrap() {
             WaitStatus::PtraceSyscall(_) => {
                 let now = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-                stops += usize::from(now.starts_with(&call));
+                for (call, stops) in calls.iter().zip(&mut stops) {
+                    *stops += usize::from(now.starts_with(&format!("{call} ")));
+                }
             }
             // Where it enters, and where it leaves.
-            WaitStatus::Exited(_, 0) => return stops / 2,
+            WaitStatus::Exited(_, 0) => return stops.map(|stops| stops / 2),
             other => panic!("it came to another end: {other:?}"),
         }
     }
