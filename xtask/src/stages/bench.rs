@@ -1,7 +1,7 @@
 //! Whether the measuring rig works: each experiment briefly, and the form of what it prints
 //! for programs. Each experiment is a check; how large the figures are means nothing here.
 
-use super::TIME_LIMIT;
+use super::{TIME_LIMIT, suites};
 use crate::{process, report::Outcome};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, path::Path, process::Command};
@@ -39,7 +39,8 @@ const KEYS: [&str; 13] = [
 
 /// The program is the one that the tests have: it is built already.
 pub(super) fn run() -> Outcome {
-    match super::program(&["--workspace", "--all-features", "--bin", "ipc-bench"]) {
+    let as_built = [&["--workspace", "--all-features", "--bin", "ipc-bench"], suites::AS_IT_IS].concat();
+    match super::program(&as_built) {
         Ok(bench) => {
             let of_each = EXPERIMENTS.each_ref().map(|experiment| problems(&bench, experiment));
             Outcome::of_problems(&of_each, "latency and throughput, briefly")

@@ -19,31 +19,44 @@ use std::{panic::resume_unwind, process::Command, thread};
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
 
-/// What is run at the same time: together all there is, but for a test program called `s`.
-const PARTS: [&[&str]; 3] = [UNITS, &["--test", "su*"], &["--bins", "--test", "[!s]*", "--test", "s[!u]*"]];
+/// What computes: units, models among them, and a race that two of its ends have to run at speed.
+const COMPUTING: &[&str] = &["--lib", "--test", "latest"];
 
-/// The units, models among them: these take longer without than the compiler takes to improve
-/// them. Whatever else there is waits more than it computes.
-const UNITS: &[&str] = &["--lib", "--config", "profile.dev.package.ipc-shm.opt-level=1"];
+/// Without the optimizer: what waits more than it computes takes longer to improve than to run.
+pub(super) const AS_IT_IS: &[&str] = &["--config", "profile.dev.package.ipc-shm.opt-level=0"];
+
+/// What is run beside it: together all there is. The longest of all, `survival`, by itself.
+const WAITING: [&[&str]; 2] = [
+    &["--test", "su*"],
+    &["--bins", "--examples", "--test", "[!sl]*", "--test", "s[!u]*", "--test", "l[!a]*"],
+];
 
 pub(super) fn run() -> Outcome {
-    let at_once = thread::scope(|scope| {
-        let running = PARTS.map(|part| scope.spawn(|| test(part)));
-        running.map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    let mut finished: Vec<Finished> = thread::scope(|scope| {
+        let running = parts().map(|part| scope.spawn(|| test(part)));
+        running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
-    let [units, longest, others] = at_once;
-    evaluate(&[units, longest, others, test(&["--doc"])])
+    finished.push(test(cargo_test(&["--doc"])));
+    evaluate(&finished)
 }
 
 /// Whether programs and tests can be built; nothing can be run otherwise.
 pub(super) fn build() -> Outcome {
-    let parts = [UNITS, &["--bins", "--examples", "--test", "*"]];
-    let mut outcomes = parts.iter().map(|part| super::check(cargo_test(part).args(["--no-run", "--quiet"])));
+    let mut outcomes = parts().into_iter().map(|mut part| super::check(part.args(["--no-run", "--quiet"])));
     outcomes.find(|outcome| outcome.failed > 0).unwrap_or(Outcome::passed(""))
 }
 
-fn test(part: &[&str]) -> Finished {
-    process::run(cargo_test(part).arg("--no-fail-fast"), TIME_LIMIT)
+fn parts() -> [Command; 3] {
+    let [longest, others] = WAITING.map(|part| {
+        let mut command = cargo_test(part);
+        command.args(AS_IT_IS);
+        command
+    });
+    [cargo_test(COMPUTING), longest, others]
+}
+
+fn test(mut part: Command) -> Finished {
+    process::run(part.arg("--no-fail-fast"), TIME_LIMIT)
 }
 
 fn cargo_test(part: &[&str]) -> Command {
