@@ -72,6 +72,8 @@ pub(crate) struct Spec {
     pub(crate) peer: String,
     pub(crate) is_near: bool,
     pub(crate) payload: Payload,
+    /// Whether one message is under way at a time, as in round trips.
+    in_turn: bool,
     /// Where files may be, a directory of the block's own.
     pub(crate) directory: PathBuf,
     /// What names in the system have to begin with, so that they are found and removed.
@@ -107,6 +109,7 @@ impl Spec {
             peer: text(&lane["shape"]["Guests"]["peer"])?,
             is_near: member["side"] == "near",
             payload: Payload { len_bytes, touch },
+            in_turn: lane["in_turn"].as_bool().ok_or("whether one message is under way at a time")?,
             directory: text(&spec["site"]["directory"])?.into(),
             prefix: format!("{}-{}", text(&spec["site"]["prefix"])?, text(&lane["tag"])?),
             other_processor: spec["other_processor"].as_u64().map(usize::try_from).transpose()?,
@@ -119,10 +122,12 @@ impl Spec {
         if self.is_near { ["there", "back"] } else { ["back", "there"] }
     }
 
-    /// How many messages a channel holds: those of our own rings.
+    /// How many messages a channel holds: those of our own rings (`links/floor.rs`), of round trips of
+    /// 1 MiB and more the one that is under way.
     pub(crate) fn messages_in_flight(&self) -> usize {
         let len_bytes = self.payload.len_bytes;
         let fitting = match self.payload.touch {
+            _ if self.in_turn && len_bytes >= 1 << 20 => 1,
             Touch::First => ((16 << 20) / len_bytes).max(16),
             Touch::All | Touch::Copied if len_bytes >= 1 << 20 => 2,
             Touch::All | Touch::Copied => (4 << 20) / len_bytes,

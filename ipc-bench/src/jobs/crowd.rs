@@ -258,6 +258,7 @@ mod tests {
             message_len_bytes: 20,
             touch: Touch::All,
             batch,
+            in_turn: false,
             shape: Shape::Crowd { senders, receivers },
             tag: "0".into(),
             layer: Layer::None,

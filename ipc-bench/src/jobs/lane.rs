@@ -85,6 +85,7 @@ mod tests {
             message_len_bytes: 20,
             touch,
             batch,
+            in_turn: false,
             shape: Shape::Pair,
             tag: "0".into(),
             layer: Layer::None,

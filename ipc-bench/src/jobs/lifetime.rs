@@ -158,6 +158,7 @@ mod tests {
             message_len_bytes: 8,
             touch: Touch::All,
             batch: 1,
+            in_turn: false,
             shape: Shape::Lives,
             layer: Layer::None,
             tag: "0".into(),

@@ -255,6 +255,7 @@ mod tests {
             message_len_bytes: 8,
             touch: Touch::All,
             batch: 1,
+            in_turn: false,
             shape: Shape::Solo,
             tag: "0".into(),
             layer: Layer::None,

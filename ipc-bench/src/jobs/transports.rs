@@ -50,7 +50,7 @@ pub(crate) fn holds(transport: TransportId, payload: Payload) -> usize {
         TransportId::RawUnix | TransportId::RawMemfd | TransportId::Unix => {
             raw_unix::depth(payload.len_bytes)
         }
-        _ => messages_in_flight(payload),
+        _ => messages_in_flight(payload, false),
     }
 }
 
@@ -74,7 +74,7 @@ fn transports_bytes(spec: &LaneSpec) -> Option<usize> {
         (Shape::Lives, _) => Some(Lifetimes::<backends::Mq>::LEN_BYTES),
         (_, TransportId::CacheLine | TransportId::CacheLinePaused) => Some(CacheLine::<false>::LEN_BYTES),
         (_, TransportId::Futex) => Some(Futex::LEN_BYTES),
-        (_, TransportId::FixedRing | TransportId::Memcpy) => Some(FixedRing::len_bytes(spec.payload())),
+        (_, TransportId::FixedRing | TransportId::Memcpy) => Some(FixedRing::len_bytes(spec)),
         (_, TransportId::ShmMutex) => Some(Updates::LEN_BYTES),
         _ => None,
     }
@@ -340,6 +340,7 @@ mod tests {
             message_len_bytes: 8,
             touch: Touch::All,
             batch: 1,
+            in_turn: false,
             shape,
             layer: Layer::Drop { one_in: std::num::NonZeroU64::MIN },
             tag: "0".into(),

@@ -104,6 +104,7 @@ mod tests {
             message_len_bytes: 8,
             touch: Touch::All,
             batch: 1,
+            in_turn: false,
             shape: Shape::Pair,
             layer: Layer::Delay { hop_ns: 1_000 },
             tag: "0".into(),

@@ -362,6 +362,7 @@ mod tests {
             message_len_bytes: 8,
             touch: Touch::All,
             batch: 1,
+            in_turn: false,
             shape: Shape::Workers { near: workers.div_ceil(2), far: workers / 2 },
             tag: "0".into(),
             layer: Layer::None,

@@ -146,7 +146,7 @@ impl Backend for ShmMpmc {
     fn config(spec: &LaneSpec) -> ShmConfig {
         ShmConfig::new()
             .transient()
-            .depth(messages_in_flight(spec.payload()) as u64)
+            .depth(messages_in_flight(spec.payload(), spec.in_turn) as u64)
             .max_message_len(spec.message_len_bytes as u64)
     }
 
@@ -227,12 +227,13 @@ impl Backend for ShmLatest {
     }
 }
 
-/// What a byte ring takes for as many messages as `floor:fixed-ring` has slots, and not more:
-/// whoever has more room has more time.
+/// What a byte ring takes for as many messages as `floor:fixed-ring` has slots, and for one more, since
+/// where it begins again a part of it may be left over; not for more than that: whoever has more room
+/// has more time.
 pub(crate) fn records_bytes(spec: &LaneSpec) -> u64 {
     const HEADER_BYTES: usize = 8;
     let record_bytes = HEADER_BYTES + spec.message_len_bytes.next_multiple_of(8);
-    ((messages_in_flight(spec.payload()) + 1) * record_bytes) as u64
+    ((messages_in_flight(spec.payload(), spec.in_turn) + 1) * record_bytes) as u64
 }
 
 /// A way of waiting, as endpoints in shared memory know it.

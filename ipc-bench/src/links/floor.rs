@@ -107,10 +107,15 @@ impl Link for Futex {
 /// one processor, and takes up but a part of that which processors share, has long messages
 /// copied fastest: here twice as fast as one of 16 MiB. Where a message is lent, nothing is
 /// copied, and the room is what counts: 16 MiB, and 16 messages at least.
-pub(crate) fn messages_in_flight(payload: Payload) -> usize {
+///
+/// Of round trips, one message is under way at a time each way. Of 1 MiB and more there is room for that
+/// one: what goes round a longer ring is out of the cache when its place comes again, and that would be
+/// measured for nothing.
+pub(crate) fn messages_in_flight(payload: Payload, in_turn: bool) -> usize {
     const MOST: usize = 1024;
     let len_bytes = payload.len_bytes.max(1);
     let fitting = match payload.touch {
+        _ if in_turn && len_bytes >= 1 << 20 => 1,
         Touch::First => ((16 << 20) / len_bytes).max(16),
         Touch::All | Touch::Copied if len_bytes >= 1 << 20 => 2,
         Touch::All | Touch::Copied => (4 << 20) / len_bytes,
@@ -129,17 +134,17 @@ pub(crate) struct FixedRing {
 }
 
 impl FixedRing {
-    fn layout(payload: Payload) -> RingLayout {
-        RingLayout::new(messages_in_flight(payload), payload.len_bytes)
+    fn layout(spec: &LaneSpec) -> RingLayout {
+        RingLayout::new(messages_in_flight(spec.payload(), spec.in_turn), spec.message_len_bytes)
     }
 
     /// The memory that two of them take.
-    pub(crate) fn len_bytes(payload: Payload) -> usize {
-        2 * Self::layout(payload).len_bytes()
+    pub(crate) fn len_bytes(spec: &LaneSpec) -> usize {
+        2 * Self::layout(spec).len_bytes()
     }
 
     pub(crate) fn attach(region: &'static Region, side: Side, spec: &LaneSpec) -> Self {
-        let layout = Self::layout(spec.payload());
+        let layout = Self::layout(spec);
         let (there, back) = match side {
             Side::Near => (0, layout.len_bytes()),
             Side::Far => (layout.len_bytes(), 0),
@@ -166,5 +171,30 @@ impl Link for FixedRing {
     fn receive(&mut self, number: u64) -> Fallible<()> {
         self.rx.receive(&mut self.incoming);
         self.payload.check(&self.incoming, number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::messages_in_flight;
+    use crate::spec::{Payload, Touch};
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::short(8, Touch::All, [1024, 1024])]
+    #[case::long(64 << 10, Touch::Copied, [64, 64])]
+    #[case::longer(1 << 20, Touch::Copied, [2, 1])]
+    #[case::lent(64 << 10, Touch::First, [256, 256])]
+    #[case::longer_and_lent(1 << 20, Touch::First, [16, 1])]
+    fn a_ring_has_room_for_what_is_under_way(
+        #[case] len_bytes: usize,
+        #[case] touch: Touch,
+        #[case] streams_and_round_trips: [usize; 2],
+    ) {
+        let payload = Payload { len_bytes, touch };
+        assert_eq!(
+            [false, true].map(|in_turn| messages_in_flight(payload, in_turn)),
+            streams_and_round_trips
+        );
     }
 }

@@ -228,6 +228,7 @@ mod tests {
             message_len_bytes: 20,
             touch: Touch::All,
             batch,
+            in_turn: false,
             shape: Shape::Pair,
             layer: Layer::None,
             tag: "0".into(),

@@ -46,6 +46,7 @@ impl Contender {
             message_len_bytes: 8,
             touch: Touch::All,
             batch: 1,
+            in_turn: jobs[0] == Job::Ping,
             shape: Shape::Pair,
             tag: String::new(),
             layer: Layer::None,

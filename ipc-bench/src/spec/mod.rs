@@ -240,6 +240,9 @@ pub(crate) struct LaneSpec {
     pub(crate) touch: Touch,
     /// How many messages are sent with one commit, and taken together; 1 is one by one.
     pub(crate) batch: usize,
+    /// Whether one message is under way at a time, as in round trips.
+    #[serde(default)]
+    pub(crate) in_turn: bool,
     pub(crate) shape: Shape,
     pub(crate) layer: Layer,
     /// Tells the names of this connection from those of the others of its block.
