@@ -2,8 +2,8 @@
 //! of `unix`; see unix(7) and memfd_create(2).
 //!
 //! `raw:unix` is `send` and `recv`, blocking or with MSG_DONTWAIT again and again. A message
-//! that doesn't fit the socket's buffer goes in pieces that do. `raw:memfd` writes each
-//! message to a memfd, seals it and passes it; the other end maps it.
+//! that doesn't fit the socket's buffer goes in pieces that do, an empty one as it is. `raw:memfd`
+//! writes each message to a memfd, seals it and passes it; the other end maps it.
 
 use super::{link::Link, site::Site};
 use crate::{
@@ -113,7 +113,8 @@ impl Link for RawUnix {
     fn send(&mut self, number: u64) -> Fallible<()> {
         self.payload.write(&mut self.outgoing, number);
         let (socket, flags) = (self.connection.socket()?, self.connection.flags);
-        for piece in self.outgoing.chunks(PIECE_LEN_BYTES) {
+        let empty = self.outgoing.is_empty().then_some(&[][..]);
+        for piece in self.outgoing.chunks(PIECE_LEN_BYTES).chain(empty) {
             insistently(|| send(socket, piece, flags))?;
         }
         Ok(())
@@ -126,6 +127,14 @@ impl Link for RawUnix {
             let len_bytes = insistently(|| recv(socket, piece, flags))?;
             if len_bytes != piece.len() {
                 return Err(format!("a piece of {} bytes came with {len_bytes}", piece.len()).into());
+            }
+        }
+        if self.incoming.is_empty() {
+            // With room for a byte, so that a message that isn't empty is seen. Nothing is also what comes
+            // once the other side has gone; the coordinator hears of that.
+            let len_bytes = insistently(|| recv(socket, &mut [0], flags))?;
+            if len_bytes != 0 {
+                return Err("an empty message came with something in it".into());
             }
         }
         self.payload.check(&self.incoming, number)
@@ -186,5 +195,51 @@ impl Link for RawMemfd {
         // SAFETY: it is sealed against all changes.
         let pages = unsafe { Mmap::map(&memfd)? };
         self.payload.check(&pages, number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RawUnix;
+    use crate::{
+        links::{link::Link, site::Ground},
+        spec::{LaneSpec, Layer, Shape, Side, Touch, TransportId, Waiting},
+    };
+    use nix::{
+        errno::Errno,
+        sys::socket::{MsgFlags, recv},
+    };
+    use std::os::fd::RawFd;
+
+    /// Whether something is there to be received.
+    fn is_something_there(socket: RawFd) -> bool {
+        let answer = recv(socket, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+        assert!(matches!(answer, Ok(0) | Err(Errno::EAGAIN)), "{answer:?}");
+        answer.is_ok()
+    }
+
+    #[test]
+    fn an_empty_message_is_sent_and_received() {
+        let spec = LaneSpec {
+            transport: TransportId::RawUnix,
+            waiting: Waiting::Spin,
+            message_len_bytes: 0,
+            touch: Touch::All,
+            batch: 1,
+            in_turn: false,
+            shape: Shape::Pair,
+            tag: "0".into(),
+            layer: Layer::None,
+            region: None,
+        };
+        let site = Ground::new(std::slice::from_ref(&spec)).unwrap();
+        let [mut near, mut far] =
+            [Side::Near, Side::Far].map(|side| RawUnix::attach(&spec, side, &site).unwrap());
+        let socket = near.connection.socket().unwrap();
+        assert!(!is_something_there(socket));
+        far.send(1).unwrap();
+        assert!(is_something_there(socket), "nothing was sent");
+        near.receive(1).unwrap();
+        assert!(!is_something_there(socket), "nothing was received");
     }
 }
