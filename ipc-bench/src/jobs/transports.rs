@@ -16,7 +16,10 @@ use super::{
 use crate::{
     links::{
         backends::{self, Backend, Opens, ReadsNewest, ReceiverOf, SenderOf, crowd_channel},
-        ends::{BatchedReceiver, BatchedSender, Copying, InPlace, Polling, ReceivingEnd, SendingEnd},
+        ends::{
+            BatchedReceiver, BatchedSender, Copying, InPlace, Polling, PollingCopies, ReceivingEnd,
+            SendingEnd,
+        },
         floor::{CacheLine, FixedRing, Futex, messages_in_flight},
         layers::{Delayed, Dropping, Stamps},
         link::{EndsLink, Link},
@@ -263,7 +266,11 @@ fn in_the_kernel<B: Backend>(spec: &LaneSpec, member: Member, site: &Site) -> Fa
         (Waiting::Spin, Touch::All | Touch::First) => {
             with_ends::<B, _, _>(spec, member, site, |tx| Polling::new(tx, spec), |rx| Polling::new(rx, spec))
         }
-        _ => one_by_one::<B>(spec, member, site),
+        (Waiting::Spin, Touch::Copied) => {
+            let (sending, receiving) = (|tx| PollingCopies::new(tx, spec), |rx| PollingCopies::new(rx, spec));
+            with_ends::<B, _, _>(spec, member, site, sending, receiving)
+        }
+        (Waiting::Adaptive | Waiting::Block, _) => one_by_one::<B>(spec, member, site),
     }
 }
 
@@ -323,10 +330,59 @@ fn with_ends<B: Backend, S: SendingEnd + 'static, R: ReceivingEnd + 'static>(
 mod tests {
     use super::attach;
     use crate::{
-        links::site::Ground,
-        spec::{LaneSpec, Layer, Member, Shape, Touch, TransportId, Waiting},
+        links::site::{Ground, Site},
+        spec::{Job, LaneSpec, Layer, Member, Shape, Side, Touch, TransportId, Waiting},
     };
+    use nix::unistd::gettid;
     use rstest::rstest;
+    use std::{
+        fs,
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    /// The processor time that a thread of this process has taken, in ticks, by proc_pid_stat(5).
+    fn ticks(thread: nix::unistd::Pid) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        let after_name = stat.rsplit(')').next().unwrap();
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
+    #[rstest]
+    fn who_polls_takes_processor_time_while_it_waits(
+        #[values(TransportId::RawUnix, TransportId::Unix)] transport: TransportId,
+        #[values(Touch::All, Touch::First, Touch::Copied)] touch: Touch,
+    ) {
+        let spec = LaneSpec {
+            transport,
+            waiting: Waiting::Spin,
+            message_len_bytes: 4096,
+            touch,
+            batch: 1,
+            in_turn: false,
+            shape: Shape::Pair,
+            tag: "0".into(),
+            layer: Layer::None,
+            region: None,
+        };
+        let ground = Ground::new(std::slice::from_ref(&spec)).unwrap();
+        let mut near = attach(&spec, Member::NEAR, &ground).unwrap();
+        let (site, (say, said)) = (Site::clone(&ground), mpsc::channel());
+        let far = thread::spawn(move || {
+            let mut far = attach(&spec, Member { side: Side::Far, index: 0 }, &site).unwrap();
+            say.send(gettid()).unwrap();
+            far.run(Job::Echo, 1).map(|_| ()).unwrap();
+        });
+        let (waiting, deadline) = (said.recv().unwrap(), Instant::now() + Duration::from_secs(30));
+        while ticks(waiting) < 5 {
+            assert!(Instant::now() < deadline, "it sleeps");
+            thread::sleep(Duration::from_millis(10));
+        }
+        near.run(Job::Ping, 1).map(|_| ()).unwrap();
+        far.join().unwrap();
+    }
 
     #[rstest]
     #[case::several(TransportId::Mq, Shape::Crowd { senders: 2, receivers: 1 })]

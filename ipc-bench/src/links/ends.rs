@@ -1,5 +1,6 @@
 //! The sending and the receiving end of any transport of the toolkit, in the three ways that
-//! programs use them: in place, by copies, and in batches.
+//! programs use them: in place, by copies, and in batches. Of the first two there is each one that
+//! waits in the call, and one that calls again and again.
 
 use crate::{
     spec::{LaneSpec, Payload, Touch},
@@ -146,6 +147,43 @@ impl<R: Receiver> ReceivingEnd for Copying<R> {
         match self.end.recv_into(&mut self.own, Wait::Forever) {
             Ok(_) => read(&self.own).map(|()| 0),
             Err(error) => missed(error),
+        }
+    }
+}
+
+/// The same by calls that don't wait, made again and again.
+pub(crate) struct PollingCopies<E>(Copying<E>);
+
+impl<E> PollingCopies<E> {
+    pub(crate) fn new(end: E, spec: &LaneSpec) -> Self {
+        Self(Copying::new(end, spec))
+    }
+}
+
+impl<S: Sender> SendingEnd for PollingCopies<S> {
+    #[inline]
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        let Copying { end, payload, own } = &mut self.0;
+        payload.write(own, number);
+        loop {
+            match end.try_send(own) {
+                Err(SendError::WouldBlock) => {}
+                answer => return Ok(answer?),
+            }
+        }
+    }
+}
+
+impl<R: Receiver> ReceivingEnd for PollingCopies<R> {
+    #[inline]
+    fn receive(&mut self, mut read: impl FnMut(&[u8]) -> Fallible<()>) -> Fallible<u64> {
+        let Copying { end, own, .. } = &mut self.0;
+        loop {
+            match end.recv_into(own, Wait::Never) {
+                Ok(_) => return read(own).map(|()| 0),
+                Err(RecvError::WouldBlock) => {}
+                Err(error) => return missed(error),
+            }
         }
     }
 }
