@@ -1,7 +1,11 @@
 //! Why something yields no figures.
 
 use nix::sys::signal::Signal;
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// The result of what can fail for reasons that are only told to the user.
 pub(crate) type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -22,6 +26,15 @@ pub(crate) enum Trouble {
 impl<E: Error> From<E> for Trouble {
     fn from(error: E) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+/// Says it on standard output, with an end of line.
+pub(crate) fn print(text: &str) -> Result<(), Trouble> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Trouble::ReaderGone),
+        other => Ok(other?),
     }
 }
 

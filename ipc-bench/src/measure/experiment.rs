@@ -3,7 +3,7 @@
 use super::{
     figures::Figures,
     plan::{Block, Contender, plan},
-    report::{Report, print},
+    report::Report,
     rounds::{Course, Series, interleave},
     run::Run,
     survey::{self, Survey},
@@ -15,7 +15,7 @@ use crate::{
     rig::team::{Rig, Team},
     spec::{Experiment, LaneSpec, Layer, Waiting},
     stats::iterations_for,
-    trouble::{Trouble, code},
+    trouble::{Trouble, code, print},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{path::PathBuf, process::ExitCode};

@@ -8,7 +8,6 @@ use super::{
     experiment::{Pace, bar, measure_together},
     figures::Figures,
     plan::{Block, Contender},
-    report::print,
     rounds::{Round, Series},
     run::Run,
     table::{Table, decimals, ratio},
@@ -18,8 +17,8 @@ use crate::{
     record::{Head, Keeper, Row, size},
     rig::team::Rig,
     spec::{Experiment, Guest, Job, LaneSpec, Shape, Touch, TransportId, Waiting},
-    stats::median,
-    trouble::{Trouble, code},
+    stats::{median, quartiles},
+    trouble::{Trouble, code, print},
 };
 use std::{
     path::{Path, PathBuf},

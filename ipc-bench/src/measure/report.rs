@@ -9,13 +9,10 @@ use crate::{
     machine::Machine,
     record::{Repeats, Row, curves, delay, size},
     spec::{Experiment, Touch, Waiting},
-    trouble::Trouble,
+    trouble::{Trouble, print},
 };
 use indicatif::ProgressBar;
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-};
+use std::fmt::Write as _;
 
 /// A report that is being made.
 #[derive(Debug)]
@@ -309,14 +306,6 @@ pub(super) fn micros(figure_ns: Option<f64>, digits: usize) -> Option<String> {
 
 pub(super) fn whole(figure: Option<u64>) -> Option<String> {
     figure.map(|figure| figure.to_string())
-}
-
-pub(super) fn print(text: &str) -> Result<(), Trouble> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Trouble::ReaderGone),
-        other => Ok(other?),
-    }
 }
 
 #[cfg(test)]

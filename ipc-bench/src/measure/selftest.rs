@@ -13,7 +13,6 @@
 use super::{
     experiment::{Pace, Running, measure_together, tagged},
     plan::Contender,
-    report::print,
     rounds::{Course, Round, Series, interleave},
     run::Run,
     table::Table,
@@ -24,7 +23,7 @@ use crate::{
     rig::team::Rig,
     spec::{Job, LaneSpec, Layer, Member, TransportId, Waiting},
     stats::{median, quartiles},
-    trouble::{Trouble, code},
+    trouble::{Trouble, code, print},
 };
 use serde::Serialize;
 use std::{

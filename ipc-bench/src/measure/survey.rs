@@ -6,7 +6,6 @@ use super::{
     idle::Idle,
     lifetimes::Lifetimes,
     load::Load,
-    report::print,
     safety::Safety,
     scale::Scale,
 };
@@ -16,7 +15,7 @@ use crate::{
     record::{Keeper, Row},
     rig::team::Rig,
     spec::{TransportId, Waiting},
-    trouble::{Trouble, code},
+    trouble::{Trouble, code, print},
 };
 use indicatif::ProgressBar;
 use std::{process::ExitCode, time::Duration};

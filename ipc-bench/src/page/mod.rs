@@ -13,7 +13,10 @@ mod set_up;
 mod steady;
 mod verdicts;
 
-use crate::record::{Repeats, Row, Run};
+use crate::{
+    record::{Repeats, Row, Run},
+    trouble::{code, print},
+};
 use plots::Plot;
 use std::{fs, path::Path, process::ExitCode};
 use verdicts::Verdict;
@@ -25,10 +28,7 @@ const STYLE: &str = include_str!("style.css");
 /// the terminal what it comes to.
 pub(crate) fn make(run: &Path, out: &Path) -> ExitCode {
     match try_make(run, out) {
-        Ok(summary) => {
-            print!("{summary}");
-            ExitCode::SUCCESS
-        }
+        Ok(summary) => code(print(summary.trim_end()).map(|()| ExitCode::SUCCESS)),
         Err(what) => {
             eprintln!("ipc-bench: {what}");
             ExitCode::FAILURE
