@@ -37,7 +37,9 @@ impl Figures<'_> {
         match experiment {
             Experiment::Latency => self.round_trips(row),
             Experiment::Throughput => self.one_way(row),
-            Experiment::Open | Experiment::Setup => self.openings(row),
+            Experiment::Open => Row { capacity_bytes: Some(CAPACITY_BYTES), ..self.openings(row) },
+            // The kernel's channels have the room that it gives them.
+            Experiment::Setup => self.openings(row),
             Experiment::Latest => self.values(row),
             Experiment::Tolerance => self.under_delay(row),
         }
@@ -104,7 +106,6 @@ impl Figures<'_> {
         Row {
             wait: None,
             operation: self.block.subject.operation().map(Into::into),
-            capacity_bytes: Some(CAPACITY_BYTES),
             ratio_quartiles: row.raw_quartiles,
             // It is of the whole run, what isn't timed included.
             cpu_ns_per_message: None,
@@ -125,6 +126,7 @@ impl Figures<'_> {
             awake_share: median(self.subjects().filter_map(|run| run.awake_share)),
             floor_ratio: self.median_of(|round| round.measured[0].p50_ns / round.floor_ns),
             floor_ratio_net: self.median_of(|round| round.measured[0].p50_ns / net(round.floor_ns)),
+            ratio_quartiles: self.quartiles_of(|round| round.measured[0].p50_ns / round.floor_ns),
             // It is of the whole run, what isn't timed included.
             cpu_ns_per_message: None,
             ..row
@@ -198,6 +200,9 @@ impl Figures<'_> {
             raw_quartiles: self.quartiles_against(Against::Raw, figure),
             memcpy_quartiles: self.quartiles_against(Against::Memcpy, figure),
             alone_ratio: self.against(Against::Alone, figure),
+            alone_quartiles: self.quartiles_against(Against::Alone, figure),
+            shared_ratio: self.against(Against::Shared, figure),
+            shared_quartiles: self.quartiles_against(Against::Shared, figure),
             ..row
         }
     }
@@ -267,9 +272,10 @@ pub(super) mod tests {
     }
 
     fn run(block: &Block, latency_ns: u64, elapsed_ns: u64) -> Run {
-        let near =
-            Outcome { ended_ns: 1, cpu_ns: 300, latencies_ns: vec![(latency_ns, 10)], ..Outcome::default() };
-        let far = Outcome { ended_ns: elapsed_ns, cpu_ns: 100, ..Outcome::default() };
+        let messages = block.subject.messages(20);
+        let latencies_ns = vec![(latency_ns, 10)];
+        let near = Outcome { ended_ns: 1, cpu_ns: 300, messages, latencies_ns, ..Outcome::default() };
+        let far = Outcome { ended_ns: elapsed_ns, cpu_ns: 100, messages, ..Outcome::default() };
         Run::new(&block.subject, &[vec![near], vec![far]], 20, 1.0).unwrap()
     }
 
@@ -277,9 +283,10 @@ pub(super) mod tests {
 
     /// Three rounds; in the second the whole machine is four times as slow.
     fn series(block: &Block) -> Series<Vec<Run>> {
-        let rounds = [(100, 1), (400, 4), (110, 1)].map(|(floor_ns, slow)| Round {
-            floor_ns: floor_ns as f64,
-            measured: vec![run(block, 150 * slow, 2_000 * slow), run(block, 300 * slow, 1_000 * slow)],
+        let rounds = [(100, 1), (400, 4), (110, 1)].map(|(floor_ns, slow)| {
+            let opponents = block.opponents.iter().map(|_| run(block, 300 * slow, 1_000 * slow));
+            let measured = [run(block, 150 * slow, 2_000 * slow)].into_iter().chain(opponents).collect();
+            Round { floor_ns: floor_ns as f64, measured }
         });
         Series { rounds: rounds.into(), repeats: REPEATS }
     }
@@ -305,6 +312,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn both_models_are_in_the_rounds_of_a_kernels_channel() {
+        for experiment in [Experiment::Latency, Experiment::Setup] {
+            let row = row(&block(experiment, TransportId::Mq, 1, 1), experiment);
+            assert!(near(row.shared_ratio, 0.5) && row.shared_quartiles.is_some(), "{row:?}");
+        }
+        let memory = row(&block(Experiment::Latency, TransportId::ShmSpsc, 1, 1), Experiment::Latency);
+        assert_eq!(memory.shared_ratio, None);
+    }
+
+    #[test]
     fn streams_are_compared_by_their_rate() {
         let row = row(&block(Experiment::Throughput, TransportId::ShmSpsc, 1, 1), Experiment::Throughput);
         assert!(near(row.messages_per_second, 1e7), "{row:?}");
@@ -319,5 +336,21 @@ pub(super) mod tests {
         let row = row(&block(Experiment::Open, TransportId::ShmSpsc, 1, 1), Experiment::Open);
         assert!(near(row.raw_ratio, 0.5) && near(row.p50_ns, 150.25), "{row:?}");
         assert_eq!((row.operation, row.wait, row.floor_ratio), (Some("create".into()), None, None));
+        assert_eq!(row.capacity_bytes, Some(1 << 20));
+    }
+
+    #[test]
+    fn a_kernels_channel_is_made_with_its_own_room() {
+        let row = row(&block(Experiment::Setup, TransportId::Mq, 1, 1), Experiment::Setup);
+        assert_eq!((row.operation, row.capacity_bytes), (Some("create".into()), None));
+    }
+
+    #[test]
+    fn ratios_that_a_run_is_judged_by_have_their_spread() {
+        let latest = row(&block(Experiment::Latest, TransportId::ShmLatest, 1, 1), Experiment::Latest);
+        assert!(latest.floor_ratio.is_some() && latest.ratio_quartiles.is_some(), "{latest:?}");
+        let crowd = block(Experiment::Throughput, TransportId::ShmMpmc, 2, 1);
+        let figures = row(&crowd, Experiment::Throughput).figures();
+        assert!(figures.iter().all(|figure| figure.quartiles.is_some()), "{figures:?}");
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Against {
     Memcpy,
     /// The subject itself with one sender and one receiver.
     Alone,
+    /// The other model: of the kernel's channels, `shm:spsc`.
+    Shared,
 }
 
 impl Contender {
@@ -125,12 +127,19 @@ impl Block {
     pub(super) fn new(experiment: Experiment, subject: Contender) -> Self {
         let LaneSpec { transport, waiting, touch, shape, .. } = subject.lane;
         let mut against = Vec::new();
+        let raw = transport.traits().raw;
+        // Both models in the same rounds: what is said of one over the other is of the same moment.
+        let of_the_kernel =
+            raw.into_iter().flat_map(|raw| [(Against::Raw, raw), (Against::Shared, TransportId::ShmSpsc)]);
         match experiment {
             Experiment::Open => against.push((Against::Raw, TransportId::RawFile)),
             Experiment::Latest | Experiment::Tolerance => {}
-            Experiment::Setup => against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw))),
+            Experiment::Setup => against.extend(of_the_kernel),
             Experiment::Latency | Experiment::Throughput => {
-                against.extend(transport.traits().raw.map(|raw| (Against::Raw, raw)));
+                match experiment {
+                    Experiment::Latency => against.extend(of_the_kernel),
+                    _ => against.extend(raw.map(|raw| (Against::Raw, raw))),
+                }
                 if touch == Touch::Copied {
                     against.push((Against::Memcpy, TransportId::Memcpy));
                 } else if experiment == Experiment::Throughput {

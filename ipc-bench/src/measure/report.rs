@@ -231,6 +231,10 @@ fn table(experiment: Experiment, rows: &[&Row]) -> String {
     column("x memcpy", &|row| ratio(row.memcpy_ratio));
     column("x raw", &|row| ratio(row.raw_ratio));
     column("x futex", &|row| ratio(row.futex_ratio));
+    // Of round trips there are columns enough.
+    if experiment == Experiment::Setup {
+        column("x spsc", &|row| ratio(row.shared_ratio));
+    }
     column("x 1to1", &|row| ratio(row.alone_ratio));
     column("fair s/r", &|row| {
         Some(format!("{}/{}", ratio(row.senders_fairness)?, ratio(row.receivers_fairness)?))
@@ -275,6 +279,7 @@ fn legend(experiment: Experiment, tables: &str) -> String {
         ("x memcpy", "floor:memcpy, two bare copies"),
         ("x raw", bare),
         ("x futex", "floor:futex, a bare futex ping-pong"),
+        ("x spsc", "shm:spsc, of the kernel's channels"),
         ("x 1to1", "the same with one sender and one receiver"),
     ];
     let mut lines: Vec<String> = ratios
@@ -347,6 +352,7 @@ mod tests {
             floor_ratio: Some(123_456.7),
             futex_ratio: Some(99.1),
             raw_ratio: Some(99.1),
+            shared_ratio: Some(99.1),
             ..wide()
         }
     }

@@ -4,20 +4,21 @@
 use super::{
     costs::lives,
     rate, time,
-    verdicts::{ALIKE, Verdict, is_message_passing, least, not_measured},
+    verdicts::{ALIKE, APART, Verdict, is_message_passing, least, not_measured},
 };
-use crate::record::Row;
+use crate::{
+    jobs::opening::CAPACITY_BYTES,
+    record::{Row, size},
+};
 
 const CLAIM: &str = "“Message passing is slower because the connection set-up takes time.”";
 
 /// What it takes, and from how many messages on each model is ahead.
 pub(super) fn set_up(rows: &[Row]) -> Verdict {
-    let shared = |row: &Row| row.experiment == "open" && row.transport.starts_with("shm:");
-    let passing = |row: &Row| row.experiment == "setup" && is_message_passing(row);
-    let (Some(memory), Some(kernel)) = (Parts::of(rows, &shared), Parts::of(rows, &passing)) else {
+    let Some(Both { memory, kernel, is_of_one_moment }) = Both::of(rows) else {
         return not_measured(CLAIM);
     };
-    let mut figures = vec![memory.text(), kernel.text()];
+    let mut figures = vec![memory.text(rows), kernel.text(rows)];
     let (memory_ns, kernel_ns) = (memory.whole_ns(), kernel.whole_ns());
     let mut says = match kernel_ns / memory_ns {
         ratio if ratio < 1.0 / ALIKE => format!(
@@ -33,44 +34,112 @@ pub(super) fn set_up(rows: &[Row]) -> Verdict {
         ),
         _ => format!("Set-up takes both the same: {} and {}.", time(memory_ns), time(kernel_ns)),
     };
+    says += &format!(" That is of {} and {}", memory.with_room(rows), kernel.with_room(rows));
+    says += if is_of_one_moment { ", in the same rounds." } else { "." };
+    if !is_of_one_moment {
+        says += APART;
+    }
     let run = run(rows);
     if !run.is_empty() {
         figures.extend(run.iter().map(Life::text));
         says += &crossover(&run);
     }
     if let Some((messages, figure)) = made_up(rows, memory_ns - kernel_ns) {
-        figures.push(format!("{figure}; put together with set-up, {}", calculated(messages)));
+        figures.push(format!(
+            "{figure}, of different moments; put together with set-up, {}",
+            calculated(messages)
+        ));
     }
     Verdict { claim: CLAIM.into(), says, figures }
 }
 
-/// How fast a channel is made and opened: that of a model for which both is fastest.
+/// How fast a channel is made and opened.
 struct Parts {
     transport: String,
     create_ns: f64,
     open_ns: f64,
 }
 
+/// The channel of each model for which both is fastest.
+struct Both {
+    memory: Parts,
+    kernel: Parts,
+    /// Whether both were in the same rounds; else each is of its own.
+    is_of_one_moment: bool,
+}
+
+impl Both {
+    fn of(rows: &[Row]) -> Option<Self> {
+        let passing = |row: &Row| row.experiment == "setup" && is_message_passing(row);
+        let own = |row: &Row| row.p50_ns;
+        // What shm:spsc took in the rounds of that row.
+        let others = |row: &Row| Some(row.p50_ns? / row.shared_ratio?);
+        let together = Parts::all(rows, &passing, &own).into_iter().filter_map(|kernel| {
+            let is_its = |row: &Row| passing(row) && row.transport == kernel.transport;
+            let memory = Parts::all(rows, &is_its, &others).pop()?;
+            let memory = Parts { transport: "shm:spsc".into(), ..memory };
+            Some(Self { memory, kernel, is_of_one_moment: true })
+        });
+        let by_ratio = |one: &Self, other: &Self| one.ratio().total_cmp(&other.ratio());
+        together.min_by(by_ratio).or_else(|| {
+            let shared = |row: &Row| row.experiment == "open" && row.transport.starts_with("shm:");
+            let fastest = |is_meant: &dyn Fn(&Row) -> bool| {
+                let all = Parts::all(rows, is_meant, &own).into_iter();
+                all.min_by(|one, other| one.whole_ns().total_cmp(&other.whole_ns()))
+            };
+            Some(Self { memory: fastest(&shared)?, kernel: fastest(&passing)?, is_of_one_moment: false })
+        })
+    }
+
+    fn ratio(&self) -> f64 {
+        self.kernel.whole_ns() / self.memory.whole_ns()
+    }
+}
+
 impl Parts {
-    fn of(rows: &[Row], is_meant: &dyn Fn(&Row) -> bool) -> Option<Self> {
+    /// Of each transport that has both among those that are meant, by this time of each.
+    fn all(
+        rows: &[Row],
+        is_meant: &dyn Fn(&Row) -> bool,
+        time_ns: &dyn Fn(&Row) -> Option<f64>,
+    ) -> Vec<Self> {
         let is = |row: &Row, operation: &str| row.operation.as_deref() == Some(operation) && is_meant(row);
         let parts = |created: &Row| {
             let opened =
                 rows.iter().find(|row| is(row, "open+send") && row.transport == created.transport)?;
             let transport = created.transport.to_string();
-            Some(Self { transport, create_ns: created.p50_ns?, open_ns: opened.p50_ns? })
+            Some(Self { transport, create_ns: time_ns(created)?, open_ns: time_ns(opened)? })
         };
-        let all = rows.iter().filter(|row| is(row, "create")).filter_map(parts);
-        all.min_by(|one, other| one.whole_ns().total_cmp(&other.whole_ns()))
+        rows.iter().filter(|row| is(row, "create")).filter_map(parts).collect()
     }
 
     fn whole_ns(&self) -> f64 {
         self.create_ns + self.open_ns
     }
 
-    fn text(&self) -> String {
+    /// What it is, and how much it has room for: what was asked for, or what was found of the kernel's.
+    fn with_room(&self, rows: &[Row]) -> String {
+        let its = || rows.iter().filter(|row| row.transport == self.transport);
+        let asked = || its().chain(rows.iter().filter(|row| row.experiment == "open"));
+        if self.transport.starts_with("shm:") {
+            let capacity_bytes = asked().find_map(|row| row.capacity_bytes).unwrap_or(CAPACITY_BYTES);
+            return format!("{} with room for {} bytes", self.transport, size(capacity_bytes as usize));
+        }
+        match its().find_map(|row| row.memory.as_ref()?.room_bytes) {
+            Some(room_bytes) => {
+                format!(
+                    "{} with the room that is its default, {} bytes",
+                    self.transport,
+                    size(room_bytes as usize)
+                )
+            }
+            None => format!("{} with the room that is its default", self.transport),
+        }
+    }
+
+    fn text(&self, rows: &[Row]) -> String {
         let (create, open) = (time(self.create_ns), time(self.open_ns));
-        format!("{}: made in {create}, opened with a first message sent in {open}", self.transport)
+        format!("{}: made in {create}, opened with a first message sent in {open}", self.with_room(rows))
     }
 }
 
@@ -171,8 +240,11 @@ fn calculated(messages: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::set_up;
-    use crate::record::{Life, Row};
+    use super::{APART, set_up};
+    use crate::{
+        record::{Life, Row},
+        spec::Memory,
+    };
 
     fn opening(
         experiment: &'static str,
@@ -245,8 +317,40 @@ mod tests {
             verdict.figures[2],
             "made, opened and used for 1 message, run as a whole: shm:spsc 260.0 µs, mq 15.0 µs"
         );
+        assert!(
+            verdict
+                .says
+                .contains("of shm:spsc with room for 1M bytes and mq with the room that is its default.")
+        );
+        assert!(verdict.says.contains(APART), "{}", verdict.says);
         // 240 µs more, 800 ns saved each.
         assert!(verdict.figures[5].ends_with("made up for after 300 messages"), "{:?}", verdict.figures);
+    }
+
+    #[test]
+    fn where_both_models_were_in_the_same_rounds_these_count_and_both_rooms_are_named() {
+        let beside = |transport, operation, p50_us, ratio| Row {
+            shared_ratio: Some(ratio),
+            ..opening("setup", transport, operation, p50_us)
+        };
+        let memory = Memory { room_bytes: Some(80 << 10), ..Memory::default() };
+        let rows = [
+            opening("open", "shm:spsc", "create", 200.0),
+            opening("open", "shm:spsc", "open+send", 50.0),
+            // There the machine was twice as slow.
+            beside("mq", "create", 10.0, 10.0 / 400.0),
+            beside("mq", "open+send", 10.0, 10.0 / 100.0),
+            Row { memory: Some(memory), ..opening("idle", "mq", "memory", 0.0) },
+        ];
+        let verdict = set_up(&rows);
+        let says = "No, the other way round: set-up takes shared memory 25.0 times as long (500.0 µs against 20.0 µs). \
+                    That is of shm:spsc with room for 1M bytes and mq with the room that is its default, 80K bytes, in \
+                    the same rounds.";
+        assert_eq!(verdict.says, says);
+        assert_eq!(
+            verdict.figures[0],
+            "shm:spsc with room for 1M bytes: made in 400.0 µs, opened with a first message sent in 100.0 µs"
+        );
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Figure {
         Self { less_is_better: false, ..self }
     }
 
+    /// Whether it is known how far it moves by itself: of ratios that is their spread.
+    pub(crate) fn is_judged(&self) -> bool {
+        self.unit != Unit::Ratio || self.quartiles.is_some()
+    }
+
     /// For people.
     pub(crate) fn text(&self) -> String {
         let value = self.value;
@@ -64,9 +69,10 @@ impl Row {
             let quartiles = self.ratio_quartiles;
             figures.push(Figure { less_is_better, quartiles, ..Figure::of("ratio", ratio, Unit::Ratio) });
         }
-        figures.extend(
-            self.ours_ratio.map(|ratio| Figure::of("ours over it", ratio, Unit::Ratio).more_is_better()),
-        );
+        if let Some(ratio) = self.ours_ratio {
+            let figure = Figure::of("ours over it", ratio, Unit::Ratio).more_is_better();
+            figures.push(Figure { quartiles: self.ours_quartiles, ..figure });
+        }
         figures.extend(self.special());
         if figures.is_empty() {
             figures = self.plain();
@@ -86,7 +92,8 @@ impl Row {
             figures.push(Figure { quartiles: self.ratio_quartiles, ..figure });
         }
         if let Some(ratio) = self.alone_ratio {
-            figures.push(Figure::of("rate over one to one", ratio, Unit::Ratio).more_is_better());
+            let figure = Figure::of("rate over one to one", ratio, Unit::Ratio).more_is_better();
+            figures.push(Figure { quartiles: self.alone_quartiles, ..figure });
         }
         if let Some(idle) = &self.idle {
             let cpu = Figure::of("processor time a second", idle.cpu_ns_per_second, Unit::Nanoseconds);

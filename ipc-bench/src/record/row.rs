@@ -56,6 +56,9 @@ pub(crate) struct Row {
     /// The same ratio against the same transport with one sender and one receiver.
     #[serde(serialize_with = "rounded")]
     pub(crate) alone_ratio: Option<f64>,
+    /// Of the kernel's channels, the same ratio against `shm:spsc`.
+    #[serde(serialize_with = "rounded")]
+    pub(crate) shared_ratio: Option<f64>,
     /// Of peers: how many times as fast the best of ours on the same work was in the same
     /// rounds, whose name follows; below 1 the peer wins.
     #[serde(serialize_with = "rounded")]
@@ -115,9 +118,12 @@ pub(crate) struct Row {
     /// The quartiles, over the rounds, of the ratio that the figure is judged by: to the floor,
     /// or to the bare calls where that is no measure.
     pub(crate) ratio_quartiles: Option<[f64; 2]>,
-    /// The same of `raw_ratio` and of `memcpy_ratio`.
+    /// The same of `raw_ratio`, `memcpy_ratio`, `alone_ratio`, `shared_ratio` and `ours_ratio`.
     pub(crate) raw_quartiles: Option<[f64; 2]>,
     pub(crate) memcpy_quartiles: Option<[f64; 2]>,
+    pub(crate) alone_quartiles: Option<[f64; 2]>,
+    pub(crate) shared_quartiles: Option<[f64; 2]>,
+    pub(crate) ours_quartiles: Option<[f64; 2]>,
     /// What was timed one by one: shares of it, and the nanoseconds that so many took at most.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) distribution: Vec<(f64, u64)>,
