@@ -3,11 +3,16 @@
 //! Each measurement is judged by its ratio, to the floor or to the bare calls, since the
 //! nanoseconds of two runs are of two states of the machine; where it has none, by what it has, and
 //! more of that is noise. A change counts if the figures differ by more than that, and the quartiles
-//! of the rounds, where there are some, don't overlap.
+//! of the rounds, where there are some, don't overlap. A ratio of which no spread was kept isn't
+//! judged, since nothing says how far it moves by itself.
 //!
-//! Besides, it says of the ratios that both runs claim to be stable whether they are.
+//! Besides, it says of each ratio that one of the runs claims to be stable whether the other one found
+//! it, too, be it claimed there or not.
 
-use crate::record::{CLOSE, Figure, Row, Run, are_close};
+use crate::{
+    record::{CLOSE, Figure, Row, Run, Steady, are_close},
+    trouble::{Trouble, print},
+};
 use std::{cmp::Ordering, collections::BTreeMap, path::Path, process::ExitCode};
 
 /// Compares the runs in two files: exit code 0 if nothing is worse, 1 if something is, or if the
@@ -21,7 +26,11 @@ pub(crate) fn run(old: &Path, new: &Path) -> ExitCode {
         }
     };
     let comparison = compare(&old, &new);
-    print!("{}", comparison.text());
+    // The exit code is for who doesn't read it.
+    if let Err(Trouble::Failed(why)) = print(comparison.text().trim_end()) {
+        eprintln!("ipc-bench: {why}");
+        return ExitCode::from(2);
+    }
     match (comparison.compared, comparison.is_well()) {
         (0, _) => ExitCode::from(2),
         (_, true) => ExitCode::SUCCESS,
@@ -43,15 +52,22 @@ struct Comparison {
     compared: usize,
     better: Vec<Change>,
     worse: Vec<Change>,
-    /// Ratios of which both runs claim that they hold: how many are close to each other, and which
-    /// aren't.
-    held: usize,
-    not_held: Vec<String>,
+    /// Of the ratios that the earlier run claims to hold, and of those that the later one does.
+    claims: [Claims; 2],
     /// What only one of the runs has.
     missing: Vec<String>,
     /// Whether the later run came to its end, and nothing failed in it.
     is_whole: bool,
     notes: Vec<String>,
+}
+
+/// What became of the claims of one run, of those ratios that the other one has measured as well.
+#[derive(Debug, Default, PartialEq)]
+struct Claims {
+    /// How many the other one found.
+    held: usize,
+    /// The others.
+    not_held: Vec<String>,
 }
 
 fn compare(old: &Run, new: &Run) -> Comparison {
@@ -72,9 +88,17 @@ fn compare(old: &Run, new: &Run) -> Comparison {
     if set_up(&old.head.machine) != set_up(&new.head.machine) {
         comparison.notes.push("the machines are not the same, or not set up alike".into());
     }
+    if old.head.extent != new.head.extent {
+        comparison.notes.push(format!(
+            "one is a {} run, the other a {} one: their rounds are of different length",
+            old.head.extent, new.head.extent
+        ));
+    }
     let bare = new.rows.iter().filter(|row| row.figures().is_empty());
     comparison.notes.extend(bare.map(|row| format!("nothing to compare it by: {}", row.label())));
-    comparison.hold(&steady(&old.rows), &steady(&new.rows));
+    let found = [old, new].map(|run| ratios(&run.rows, Row::alike));
+    let claimed = [old, new].map(|run| ratios(&run.rows, Row::steady));
+    comparison.claims = [hold(&claimed[0], &found, 1), hold(&claimed[1], &found, 0)];
     let (old, new) = (figures(&old.rows), figures(&new.rows));
     let only = |here: &Keyed<Figure>, there: &Keyed<Figure>, name: &str| -> Vec<String> {
         let gone = here.iter().filter(|(key, _)| !there.contains_key(*key));
@@ -83,6 +107,10 @@ fn compare(old: &Run, new: &Run) -> Comparison {
     comparison.missing = [only(&new, &old, "later"), only(&old, &new, "earlier")].concat();
     for (key, after) in &new {
         let Some(before) = old.get(key) else { continue };
+        if !(before.is_judged() && after.is_judged()) {
+            comparison.notes.push(format!("not judged, since no spread of it was kept: {}", key.text()));
+            continue;
+        }
         comparison.compared += 1;
         let change = || Change { label: key.label.clone(), old: before.clone(), new: after.clone() };
         match (moved(before, after), after.less_is_better) {
@@ -129,9 +157,24 @@ fn figures(rows: &[Row]) -> Keyed<Figure> {
     keyed(rows, |row| row.figures().into_iter().map(|figure| (figure.name, figure)).collect())
 }
 
-/// All ratios of which the run claims that they hold.
-fn steady(rows: &[Row]) -> Keyed<f64> {
-    keyed(rows, |row| row.steady().into_iter().map(|steady| (steady.over, steady.ratio)).collect())
+/// All ratios of like to like, or those of them that are claimed to hold.
+fn ratios(rows: &[Row], of: fn(&Row) -> Vec<Steady>) -> Keyed<f64> {
+    keyed(rows, |row| of(row).into_iter().map(|ratio| (ratio.over, ratio.ratio)).collect())
+}
+
+/// Looks whether what is claimed was found in the other run; the earlier one's ratios come first.
+fn hold(claimed: &Keyed<f64>, found: &[Keyed<f64>; 2], other: usize) -> Claims {
+    let mut claims = Claims::default();
+    for (key, &ratio) in claimed {
+        let Some(&its) = found[other].get(key) else { continue };
+        if are_close(ratio, its) {
+            claims.held += 1;
+            continue;
+        }
+        let (before, now) = if other == 0 { (its, ratio) } else { (ratio, its) };
+        claims.not_held.push(format!("{}: over {} {before:.2} before, {now:.2} now", key.label, key.name));
+    }
+    claims
 }
 
 fn keyed<T>(rows: &[Row], of: impl Fn(&Row) -> Vec<(&'static str, T)>) -> Keyed<T> {
@@ -154,7 +197,7 @@ fn moved(old: &Figure, new: &Figure) -> Option<Ordering> {
     if high <= low * (1.0 + new.noise_share) || high - low <= new.noise_least {
         return None;
     }
-    // Without a spread, nothing is known to overlap.
+    // What is no ratio is known by its noise.
     let apart = match (old.quartiles, new.quartiles) {
         (Some([old_low, old_high]), Some([new_low, new_high])) => old_high < new_low || new_high < old_low,
         _ => true,
@@ -163,19 +206,6 @@ fn moved(old: &Figure, new: &Figure) -> Option<Ordering> {
 }
 
 impl Comparison {
-    /// Looks whether what both runs claim is so.
-    fn hold(&mut self, old: &Keyed<f64>, new: &Keyed<f64>) {
-        for (key, &after) in new {
-            match old.get(key) {
-                Some(&before) if are_close(before, after) => self.held += 1,
-                Some(before) => self
-                    .not_held
-                    .push(format!("{}: over {} {before:.2} before, {after:.2} now", key.label, key.name)),
-                None => {}
-            }
-        }
-    }
-
     /// Nothing is worse, and nothing is unknown that could be.
     fn is_well(&self) -> bool {
         self.worse.is_empty() && self.is_whole
@@ -196,15 +226,19 @@ impl Comparison {
             self.worse.len(),
             self.better.len(),
         ));
-        if self.held + self.not_held.len() > 0 {
-            let both = self.held + self.not_held.len();
-            text.push_str(&format!(
-                "{both} ratios that both runs claim to be stable: {} of them within {:.0} % of each other\n",
-                self.held,
-                CLOSE * 100.0
-            ));
+        for (Claims { held, not_held }, [its, other]) in
+            self.claims.iter().zip([["earlier", "later"], ["later", "earlier"]])
+        {
+            let claimed = held + not_held.len();
+            if claimed > 0 {
+                text.push_str(&format!(
+                    "of {claimed} ratios that the {its} run claims to be stable, the {other} one found {held} within \
+                     {:.0} %\n",
+                    CLOSE * 100.0
+                ));
+            }
+            not_held.iter().for_each(|one| text.push_str(&format!("moved    {one}\n")));
         }
-        self.not_held.iter().for_each(|one| text.push_str(&format!("moved    {one}\n")));
         for note in self.notes.iter().chain(&self.missing) {
             text.push_str(&format!("note     {note}\n"));
         }
@@ -310,21 +344,53 @@ mod tests {
     }
 
     #[test]
-    fn what_both_runs_claim_to_be_stable_is_held_to_it() {
-        let claims = |transport: &'static str, ratio: f64| Row {
+    fn what_either_run_claims_to_be_stable_is_held_to_what_the_other_found() {
+        let found = |transport: &'static str, ratio: f64, spread: f64| Row {
             transport: transport.into(),
             rounds: 5,
             raw_ratio: Some(ratio),
-            raw_quartiles: Some([ratio, ratio]),
+            raw_quartiles: Some([ratio - spread, ratio + spread]),
             ..row("latency", 1.0, 0.0)
         };
-        let old = whole(vec![claims("mq", 1.0), claims("sysv", 1.0), row("open", 1.0, 0.0)]);
-        let new = whole(vec![claims("mq", 1.05), claims("sysv", 0.9), claims("unix", 1.0)]);
+        let old = whole(vec![found("mq", 1.0, 0.0), found("sysv", 1.0, 0.0), found("unix", 1.0, 0.0)]);
+        // Of these, it claims the first alone.
+        let new = whole(vec![found("mq", 1.05, 0.0), found("sysv", 0.8, 0.3), found("raw:mq", 1.0, 0.0)]);
         let text = compare(&old, &new).text();
-        let expected = "2 ratios that both runs claim to be stable: 1 of them within 10 % of each other\n\
-                        moved    latency sysv, 8 bytes: over the bare calls 1.00 before, 0.90 now\n";
+        let expected = "of 2 ratios that the earlier run claims to be stable, the later one found 1 within 10 %\n\
+                        moved    latency sysv, 8 bytes: over the bare calls 1.00 before, 0.80 now\n\
+                        of 1 ratios that the later run claims to be stable, the earlier one found 1 within 10 %\n";
         assert!(text.contains(expected), "{text}");
         assert!(!compare(&new, &whole(vec![row("latency", 1.0, 0.0)])).text().contains("stable"));
+    }
+
+    #[test]
+    fn a_ratio_without_a_spread_is_not_judged() {
+        let run = |ratio| {
+            let (floor_ratio, ratio_quartiles) = (Some(ratio), None);
+            whole(vec![
+                Row { floor_ratio, ratio_quartiles, ..row("latest", 0.0, 0.0) },
+                row("latency", 1.0, 0.0),
+            ])
+        };
+        let comparison = compare(&run(1.0), &run(2.0));
+        assert!(comparison.is_well());
+        let text = comparison.text();
+        assert!(text.starts_with("1 figures compared: 0 worse, 0 better, 1 the same"), "{text}");
+        assert!(
+            text.contains("not judged, since no spread of it was kept: latest mq, 8 bytes: ratio"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn runs_of_different_extent_are_said_to_be() {
+        let of = |extent: &str| Run {
+            head: Head { extent: extent.into(), ..Head::default() },
+            ..whole(vec![row("latency", 1.0, 0.0)])
+        };
+        let said = "one is a quick run, the other a full one: their rounds are of different length";
+        assert_eq!(compare(&of("quick"), &of("full")).notes, [said]);
+        assert!(compare(&of("full"), &of("full")).notes.is_empty());
     }
 
     #[test]

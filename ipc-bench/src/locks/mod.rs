@@ -57,6 +57,7 @@ pub(crate) struct Cost {
     pub(crate) without_ns: f64,
     /// The median of the rounds' ratios.
     pub(crate) times: f64,
+    pub(crate) quartiles: Option<[f64; 2]>,
     pub(crate) rounds: usize,
 }
 

@@ -4,7 +4,10 @@ use super::{
     Cost, Round,
     jobs::{Job, Outcome},
 };
-use crate::{machine::Machine, stats::median};
+use crate::{
+    machine::Machine,
+    stats::{median, quartiles},
+};
 use serde::Serialize;
 
 /// What two jobs come to beside each other.
@@ -130,10 +133,11 @@ pub(super) fn costs(rounds: &[(Job, Vec<Round>)]) -> Vec<Cost> {
         its.flat_map(|(_, all)| all.iter().map(each_ns)).collect()
     };
     let (with, without) = (of(Job::Mutex), of(Job::ParkingLot));
-    let times = median(with.iter().zip(&without).map(|(with, without)| with / without));
-    let figures = (median(with.iter().copied()), median(without.iter().copied()), times);
+    let ratios = || with.iter().zip(&without).map(|(with, without)| with / without);
+    let figures = (median(with.iter().copied()), median(without.iter().copied()), median(ratios()));
     let (Some(with_ns), Some(without_ns), Some(times)) = figures else { return Vec::new() };
-    vec![Cost { without: "parking_lot", with_ns, without_ns, times, rounds: with.len() }]
+    let (quartiles, rounds) = (quartiles(ratios()), with.len());
+    vec![Cost { without: "parking_lot", with_ns, without_ns, times, quartiles, rounds }]
 }
 
 /// A table.

@@ -240,7 +240,8 @@ fn named(row: Row, name: String, ratios: &[f64]) -> Row {
     if row.transport == OURS {
         return row;
     }
-    Row { ours_ratio: median(ratios.iter().copied()), ours: Some(OURS.into()), ..row }
+    let (ours_ratio, ours_quartiles) = (median(ratios.iter().copied()), quartiles(ratios.iter().copied()));
+    Row { ours_ratio, ours_quartiles, ours: Some(OURS.into()), ..row }
 }
 
 fn show(its: &Match, rows: &[Row], json: bool) -> Result<(), Trouble> {

@@ -123,6 +123,7 @@ impl Safety {
             operation: Some("lock and unlock".into()),
             p50_ns: Some(cost.with_ns),
             rounds: cost.rounds,
+            ratio_quartiles: cost.quartiles,
             safety: Some(SafetyRow {
                 buys: "a lock whose owner may be killed".into(),
                 without: cost.without.into(),

@@ -19,12 +19,14 @@ pub(super) fn section(rows: &[Row]) -> String {
     let mut text = String::from("<h2>What may be quoted</h2>\n");
     text += &paragraph(
         "These ratios are claimed to be stable: a run at another time should find them within a tenth, and \
-         `ipc-bench compare` says of two runs whether it did. They compare like with like, with the bare system \
-         calls or with copies of the same bytes, and the middle half of their rounds lies within a tenth.",
+         `ipc-bench compare` says of each claim of two runs whether the other one found it. They compare like with \
+         like, with the bare system calls or with copies of the same bytes; the middle half of their rounds lies \
+         within a twentieth of the median, and none of the rounds is in doubt.",
     );
     text += &paragraph(&format!(
         "Of others that isn’t claimed. What is compared with the cache line’s round trip or with a bare wake-up \
-         depends on which processors take part and what they do besides. The cache line itself took {low:.0} to \
+         depends on which processors take part and what they do besides; how long it takes to make and open a channel \
+         in shared memory, on the state of the system’s memory. The cache line itself took {low:.0} to \
          {high:.0} ns in this run, and the ratios to it are of that.",
     ));
     let lines = all.into_iter().map(|(row, Steady { over, ratio, quartiles: [low, high] })| {
