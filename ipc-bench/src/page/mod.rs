@@ -182,13 +182,22 @@ fn table(rows: &[Row]) -> String {
             Some(row.label()),
             row.p50_ns.map(time),
             row.p99_ns.map(|ns| time(ns as f64)),
-            row.messages_per_second.map(rate),
+            row.messages_per_second.map(|per_second| came(per_second, row.lost_share)),
             ratio,
             spread,
             row.floor_ns.map(time),
         ]
     });
     grid(&["measurement", "p50", "p99", "messages/s", "ratio", "spread", "floor"], lines)
+}
+
+/// Of what may be lost, both what was sent and how much of it nobody got.
+fn came(per_second: f64, lost_share: Option<f64>) -> String {
+    let rate = rate(per_second);
+    match lost_share {
+        Some(lost) => format!("{rate}, {:.0} % lost", lost * 100.0),
+        None => rate,
+    }
 }
 
 /// A table; what isn't known is empty.
@@ -363,6 +372,32 @@ mod tests {
             summary.contains("CAUTION One processor.\nCAUTION Of 2 measurements: 8 share 2.\n"),
             "{summary}"
         );
+    }
+
+    #[test]
+    fn what_was_left_out_is_listed() {
+        let mut run = run();
+        assert!(!html(&run, &[], &[]).unwrap().contains("left out"));
+        run.head.left_out = vec!["latency: mq with 64K bytes: too long".into()];
+        let page = html(&run, &[], &[]).unwrap();
+        assert!(
+            page.contains("<h2>What was left out</h2>\n<ul class=\"method\">\n<li>latency: mq with"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn what_was_published_and_lost_is_no_message_that_came() {
+        let lossy = Row {
+            experiment: "throughput".into(),
+            transport: "shm:broadcast".into(),
+            messages_per_second: Some(50.7e6),
+            lost_share: Some(0.9604),
+            ..Row::default()
+        };
+        let run = Run { rows: vec![lossy], ..run() };
+        let page = html(&run, &[], &[]).unwrap();
+        assert!(page.contains("<td>50.7 M, 96 % lost</td>"), "{page}");
     }
 
     #[test]
