@@ -186,6 +186,15 @@ fn text_style(size: u32) -> TextStyle<'static> {
 
 pub(super) type Series = BTreeMap<String, Vec<(f64, f64)>>;
 
+/// What a logarithmic axis has a place for: a file may hold anything.
+fn on_the_axes(series: &Series) -> Series {
+    let is_there = |&&(x, y): &&(f64, f64)| [x, y].iter().all(|value| value.is_finite() && *value > 0.0);
+    let kept = series
+        .iter()
+        .map(|(name, points)| (name.clone(), points.iter().filter(is_there).copied().collect::<Vec<_>>()));
+    kept.filter(|(_, points)| !points.is_empty()).collect()
+}
+
 /// Dots on lines over logarithmic axes; `None` if there is nothing to draw. The lines go through
 /// the dots, unless others are given.
 pub(super) fn lines(
@@ -196,6 +205,7 @@ pub(super) fn lines(
     series: &Series,
     others: &Series,
 ) -> Result<Option<Plot>, String> {
+    let (series, others) = (&on_the_axes(series), &on_the_axes(others));
     let points = || series.values().flatten();
     let (Some((x_low, x_high)), Some((y_low, y_high))) =
         (range(points().map(|point| point.0)), range(points().map(|point| point.1)))
@@ -346,6 +356,18 @@ mod tests {
             plot.svg.split("points=\"").map(|line| line.split('"').next().unwrap_or("").split(' ').count());
         assert!(longest.max() >= Some(61), "{}", plot.svg);
         assert!(tolerance(&[row(0)]).unwrap().is_none(), "without delays there is no picture");
+    }
+
+    #[test]
+    fn what_has_no_place_on_a_logarithmic_axis_is_left_out() {
+        let points = vec![(0.0, 5.0), (8.0, 0.0), (8.0, f64::NAN), (16.0, -1.0), (8.0, 5.0)];
+        let series = Series::from([("mq".to_owned(), points), ("sysv".to_owned(), vec![(1.0, 0.0)])]);
+        let draw =
+            |series| lines("T", "E", ["x", "y"], SeriesLabelPosition::UpperLeft, series, &Series::new());
+        let plot = draw(&series).unwrap().unwrap();
+        assert_eq!(plot.svg.matches("<circle").count(), 1, "{}", plot.svg);
+        assert!(!plot.svg.contains("sysv"));
+        assert!(draw(&Series::from([("mq".to_owned(), vec![(0.0, 0.0)])])).unwrap().is_none());
     }
 
     #[test]
