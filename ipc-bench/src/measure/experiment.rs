@@ -134,19 +134,22 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf, unfit: Unfit) -> Re
     let Some(first) = all.first() else { return Ok(ExitCode::from(2)) };
     let machine = Machine::observe(unfit)?;
     let mut rig = Rig::new(machine.pinned.clone(), first.watchdog)?;
-    let head = Head::now(extent.name(), machine.lines(), machine.warnings().to_vec());
-    let mut keeper = Keeper::new(keep, head).map_err(Trouble::Failed)?;
     let surveys = survey::all(extent);
+    let plans: Vec<_> = all.iter().map(Plan::of).collect();
+    let head = Head::now(extent.name(), machine.lines(), machine.warnings().to_vec());
+    let head = Head { left_out: left_out(&plans, &surveys), ..head };
+    let mut keeper = Keeper::new(keep, head).map_err(Trouble::Failed)?;
     let steps: usize = surveys.iter().map(|survey| survey.steps().len()).sum();
-    let bar = bar(steps + all.iter().map(|asked| plan(asked).0.len()).sum::<usize>());
+    let bar = bar(steps + plans.iter().map(|plan| plan.blocks.len()).sum::<usize>());
     let mut is_well = true;
-    for (index, asked) in all.iter().enumerate() {
+    for (index, Plan { asked, blocks, left_out }) in plans.into_iter().enumerate() {
         let machine = machine.with([asked.senders, asked.receivers]);
         rig.pin(machine.pinned.clone());
         let mut report = Report::begin(asked, (index == 0).then_some(&machine), bar.clone())?;
+        left_out.into_iter().for_each(|why| report.note(why));
         let pace = extent.pace();
         let mut session = Session { rig: &mut rig, machine: &machine, pace, keeper: Some(&mut keeper) };
-        let ended = session.measure_all(asked.experiment, &plan(asked).0, &mut report);
+        let ended = session.measure_all(asked.experiment, &blocks, &mut report);
         is_well &= report.end()?;
         if ended.is_err() {
             eprintln!("ipc-bench: {}", keeper.whereabouts());
@@ -160,6 +163,30 @@ fn try_run_all(all: &[Asked], extent: Extent, keep: PathBuf, unfit: Unfit) -> Re
     bar.finish_and_clear();
     eprintln!("ipc-bench: {}", keeper.whereabouts());
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was asked for, and what comes of it.
+struct Plan<'a> {
+    asked: &'a Asked,
+    blocks: Vec<Block>,
+    left_out: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(asked: &'a Asked) -> Self {
+        let (blocks, left_out) = plan(asked);
+        Self { asked, blocks, left_out }
+    }
+}
+
+/// What a run of everything leaves out, each with the experiment that it isn't in.
+fn left_out(plans: &[Plan], surveys: &[Box<dyn Survey>]) -> Vec<String> {
+    let planned = plans.iter().map(|plan| (plan.asked.experiment.name(), plan.left_out.clone()));
+    let surveyed = surveys.iter().map(|survey| (survey.name(), survey.left_out()));
+    let each = |(name, left_out): (&str, Vec<String>)| {
+        left_out.into_iter().map(|why| format!("{name}: {why}")).collect::<Vec<_>>()
+    };
+    planned.chain(surveyed).flat_map(each).collect()
 }
 
 /// Measures one that has no blocks, and returns whether all went well.
@@ -178,6 +205,9 @@ fn run_survey(
     }
     let mut session = survey::Session { rig, machine, json, bar: bar.clone(), keeper: keeper.as_deref_mut() };
     let ended = session.measure(survey);
+    for what in survey.left_out() {
+        bar.suspend(|| eprintln!("ipc-bench: left out: {what}"));
+    }
     if let (Err(_), Some(keeper)) = (&ended, keeper) {
         eprintln!("ipc-bench: {}", keeper.whereabouts());
     }
@@ -375,5 +405,26 @@ impl Course for Running<'_> {
 
     fn times_ns(&self, runs: &Vec<Run>) -> Vec<f64> {
         runs.iter().map(Run::each_ns).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Extent, Plan, left_out};
+    use crate::{
+        cli::Asked,
+        spec::{Experiment, TransportId},
+    };
+
+    #[test]
+    fn what_is_left_out_of_a_run_of_everything_is_said_with_what_it_is_left_out_of() {
+        let asked = Asked {
+            experiment: Experiment::Latest,
+            transports: vec![TransportId::ShmLatest],
+            sizes_bytes: vec![7, 8],
+            ..Asked::all(Extent::Smoke, false).remove(0)
+        };
+        let expected = "latest: shm:latest with 7 bytes: values are known by numbers of 8 bytes";
+        assert_eq!(left_out(&[Plan::of(&asked)], &[]), [expected]);
     }
 }

@@ -137,6 +137,10 @@ fn html(run: &Run, verdicts: &[Verdict], pictures: &[Plot]) -> Result<String, St
     body += &idle::section(&run.rows);
     body += "<h2>All measurements</h2>\n";
     body += &table(&run.rows);
+    if !run.head.left_out.is_empty() {
+        body += "<h2>What was left out</h2>\n";
+        body += &list("method", &run.head.left_out);
+    }
     body += "<h2>The method</h2>\n";
     body += &list("method", &METHOD.map(str::to_owned));
     body += "<h2>The machine</h2>\n";

@@ -48,6 +48,9 @@ pub(crate) struct Head {
     pub(crate) machine: Vec<String>,
     /// What makes the figures doubtful.
     pub(crate) warnings: Vec<String>,
+    /// What isn't measured of what was asked for, and why.
+    #[serde(default)]
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Head {
@@ -61,6 +64,7 @@ impl Head {
             extent: extent.into(),
             machine,
             warnings,
+            left_out: Vec::new(),
         }
     }
 }
