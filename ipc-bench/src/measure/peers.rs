@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     machine::{Machine, Unfit},
-    record::{Head, Keeper, Row, size},
+    record::{Head, Keeper, Row, are_close, size},
     rig::team::Rig,
     spec::{Experiment, Guest, Job, LaneSpec, Shape, Touch, TransportId, Waiting},
     stats::{median, quartiles},
@@ -266,7 +266,10 @@ fn verdict(rows: &[Row]) -> String {
     let best =
         rivals.filter_map(|row| Some((row, row.ours_ratio?))).min_by(|one, other| one.1.total_cmp(&other.1));
     match best {
-        Some((row, ratio)) if ratio >= 1.0 => {
+        Some((row, ratio)) if are_close(ratio, 1.0) => {
+            format!("{OURS} and the best other, {}, are alike: {ratio:.2} times as fast", row.transport)
+        }
+        Some((row, ratio)) if ratio > 1.0 => {
             format!("{OURS} is {ratio:.2} times as fast as the best other, {}", row.transport)
         }
         Some((row, ratio)) => {
@@ -301,6 +304,8 @@ mod tests {
         let reference = row("in-process:rtrb", Some(0.2));
         let says = verdict(&[ours.clone(), row("peer:a", Some(0.5)), row("peer:b", Some(3.0))]);
         assert_eq!(says, "peer:a wins: it is 2.00 times as fast as shm:spsc");
+        let says = verdict(&[ours.clone(), row("peer:a", Some(0.95)), row("peer:b", Some(3.0))]);
+        assert_eq!(says, "shm:spsc and the best other, peer:a, are alike: 0.95 times as fast");
         let batched = row("shm:spsc, 64 at a time", Some(0.4));
         let says = verdict(&[ours, batched, row("peer:b", Some(3.0)), reference]);
         assert_eq!(says, "shm:spsc is 3.00 times as fast as the best other, peer:b");

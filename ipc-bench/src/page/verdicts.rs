@@ -1,7 +1,7 @@
 //! What the figures say of what everybody says.
 
 use super::{rate, scale::hardware, set_up::set_up, time};
-use crate::record::{Curve, Row, curves, size};
+use crate::record::{Curve, Row, are_close, curves, size};
 
 /// A claim, and what comes of it.
 #[derive(Debug, PartialEq)]
@@ -266,12 +266,17 @@ fn peers(rows: &[Row]) -> Verdict {
             format!("{}: {ours} is {ratio:.2} times as fast", row.label())
         })
         .collect();
-    let winners: Vec<String> =
-        measured.iter().filter(|(_, ratio)| *ratio < 1.0).map(|(row, _)| row.label()).collect();
-    let says = match winners.as_slice() {
+    let those = |is_meant: &dyn Fn(f64) -> bool| -> Vec<String> {
+        measured.iter().filter(|(_, ratio)| is_meant(*ratio)).map(|(row, _)| row.label()).collect()
+    };
+    let (winners, alike) = (those(&|ratio| ratio < 1.0 / ALIKE), those(&|ratio| are_close(ratio, 1.0)));
+    let mut says = match winners.as_slice() {
         [] => format!("Ours is {low:.2} to {high:.1} times as fast as each of them."),
         some => format!("From {low:.2} to {high:.1} times as fast: it loses in {}.", some.join("; ")),
     };
+    if !alike.is_empty() {
+        says += &format!(" Both are alike, within a tenth, in {}.", alike.join("; "));
+    }
     Verdict { claim: claim.into(), says, figures }
 }
 
@@ -396,6 +401,9 @@ mod tests {
         let verdict = peers(&[peer("peer:a", 2.0), peer("peer:b", 0.5)]);
         assert!(verdict.says.contains("it loses in latency peer:b, 8 bytes, spin"), "{}", verdict.says);
         assert_eq!(verdict.figures.len(), 2);
+        let verdict = peers(&[peer("peer:a", 2.0), peer("peer:b", 0.95)]);
+        assert!(!verdict.says.contains("loses"), "{}", verdict.says);
+        assert!(verdict.says.ends_with("alike, within a tenth, in latency peer:b, 8 bytes, spin."));
     }
 
     #[test]
