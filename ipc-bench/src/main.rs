@@ -5,7 +5,8 @@
 //! what is measured. The figure that counts is the ratio of the two. Where something else
 //! is the fairer measure, it is in the same rounds as well: a fixed-slot ring for streams,
 //! the bare system calls beneath a kernel queue or an opening, a bare futex ping-pong for
-//! who sleeps, two copies for what is copied, one sender and one receiver for several.
+//! who sleeps, two copies for what is copied, one sender and one receiver for several; and,
+//! where one model is compared with the other, the other one.
 //!
 //! At least three processes take part. The *coordinator* (the one the user starts) plans,
 //! sleeps and evaluates; the *near* and the *far* ones do the work, each pinned, a near and
@@ -41,7 +42,7 @@ use measure::{
     lifetimes::Lifetimes,
     peers, selftest, survey,
 };
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 fn main() -> ExitCode {
     let Cli { command, anyway } = Cli::parse();
@@ -82,7 +83,9 @@ fn main() -> ExitCode {
         Command::SelfTest { json, smoke } => selftest::run(json, smoke, unfit),
         Command::Report { run, out } => page::make(&run.unwrap_or_else(record::last_run), &out),
         Command::Compare { old, new } => compare::run(&old, &new),
-        Command::Lock { json, quick } => locks::run(json, quick, unfit),
+        Command::Lock { json, quick, watchdog_s } => {
+            locks::run(json, quick, Duration::from_secs(watchdog_s), unfit)
+        }
         Command::LockingProcess { directory, processor } => locks::peer(&directory, &processor),
         Command::Peer { spec } => rig::peer::main(&spec),
     }

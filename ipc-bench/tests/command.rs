@@ -552,19 +552,23 @@ fn long_run(extra: &[&str]) -> (Child, [Pid; 2]) {
 fn long_run_of(transport: &str, extra: &[&str]) -> (Child, [Pid; 2]) {
     let arguments = [&["latency", "--transport", transport, "--wait", "block"], extra].concat();
     let child = bench(&arguments).spawn().unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
-    let peers = until("two measuring processes", || {
+    let peers = its_two(&child, "measuring-process");
+    (child, peers)
+}
+
+/// The two processes of this kind that a run has started, once they are there.
+fn its_two(run: &Child, kind: &str) -> [Pid; 2] {
+    let children = format!("/proc/{0}/task/{0}/children", run.id());
+    until(kind, || {
         let listed = fs::read_to_string(&children).ok()?;
         let pids: Vec<Pid> =
             listed.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect();
         // A child that is stopped before its exec(2) would stop its parent, too.
         let begun = pids.iter().all(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.contains("measuring-process"))
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(kind))
         });
         begun.then_some(pids)?.try_into().ok()
-    });
-    (child, peers)
+    })
 }
 
 fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
@@ -590,7 +594,10 @@ fn assert_nothing_stays(coordinator: u32, peers: [Pid; 2]) {
     let left: Vec<_> = fs::read_dir("/dev/shm")
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with(&format!("ipc-bench-{coordinator}-")))
+        .filter(|name| {
+            name.starts_with(&format!("ipc-bench-{coordinator}-"))
+                || *name == format!("ipc-bench-lock-{coordinator}")
+        })
         .collect();
     assert!(left.is_empty(), "{left:?} stays behind");
 }
@@ -635,6 +642,39 @@ fn a_signal_ends_the_run_and_leaves_nothing(#[case] signal: Signal, #[case] code
     kill(Pid::from_raw(i32::try_from(coordinator).unwrap()), signal).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    assert_nothing_stays(coordinator, peers);
+}
+
+#[test]
+fn a_stopped_process_is_given_up_among_the_locks_too() {
+    let child = bench(&["lock", "--watchdog-s", "1"]).spawn().unwrap();
+    let (coordinator, peers) = (child.id(), its_two(&child, "locking-process"));
+    kill(peers[1], Signal::SIGSTOP).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no measuring process was heard of for 1 s"), "{}", stderr(&output));
+    assert_nothing_stays(coordinator, peers);
+}
+
+#[test]
+fn a_killed_process_is_missed_among_the_locks() {
+    let child = bench(&["lock"]).spawn().unwrap();
+    let (coordinator, peers) = (child.id(), its_two(&child, "locking-process"));
+    kill(peers[1], Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the far process ended early"), "{}", stderr(&output));
+    assert_nothing_stays(coordinator, peers);
+}
+
+#[rstest]
+#[case::by_themselves(&["lock"])]
+#[case::among_others(&["safety", "--quick", "--json"])]
+fn a_signal_ends_a_run_of_locks_and_leaves_nothing(#[case] arguments: &[&str]) {
+    let mut child = bench(arguments).stdout(Stdio::null()).spawn().unwrap();
+    let (coordinator, peers) = (child.id(), its_two(&child, "locking-process"));
+    kill(Pid::from_raw(i32::try_from(coordinator).unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + Signal::SIGINT as i32));
     assert_nothing_stays(coordinator, peers);
 }
 
@@ -744,6 +784,30 @@ fn a_run_that_is_interrupted_before_its_first_result_leaves_the_last_one() {
     assert_eq!(fs::read_to_string(&kept).unwrap(), "the last run\n");
     assert!(stderr(&output).contains("run.jsonl is as it was"), "{}", stderr(&output));
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[rstest]
+#[case::report(&["report", "RUN", "--out", "OUT"])]
+#[case::compare(&["compare", "RUN", "RUN"])]
+#[case::lock(&["lock", "--quick"])]
+fn a_reader_that_has_gone_is_no_fault(#[case] arguments: &[&str]) {
+    let folder = Folder::new(&format!("gone-{}", arguments[0]));
+    let (kept, out) = (folder.file("run.jsonl"), folder.file("page"));
+    let head = r#"{"head":{"format":1,"started_unix_s":0,"version":"0","extent":"quick","machine":[],"warnings":[]}}"#;
+    let row =
+        r#"{"row":{"experiment":"latency","transport":"mq","floor_ratio":1.0,"ratio_quartiles":[1.0,1.0]}}"#;
+    fs::write(&kept, format!("{head}\n{row}\n{{\"end\":{{\"complete\":true}}}}\n")).unwrap();
+    let named = |argument: &&str| match *argument {
+        "RUN" => kept.clone(),
+        "OUT" => out.clone(),
+        other => other.to_owned(),
+    };
+    let arguments: Vec<String> = arguments.iter().map(named).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut child = bench(&arguments).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[rstest]

@@ -145,8 +145,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR", default_value = "ipc-bench-report")]
         out: PathBuf,
     },
-    /// Say what has changed between two runs beyond the noise; exit with 1 if anything is worse, or
-    /// failed in the later one
+    /// Say what has changed between two runs beyond the noise, and which of the ratios that either
+    /// claims to be stable the other one found; exit with 1 if anything is worse, or failed in the
+    /// later one
     Compare {
         /// The file of the earlier run
         old: PathBuf,
@@ -161,6 +162,9 @@ pub(crate) enum Command {
         /// Rounds too short to mean anything: for testing the rig
         #[arg(long, hide = true)]
         quick: bool,
+        /// Seconds without a sign of life after which it has failed
+        #[arg(long, hide = true, default_value_t = 20)]
+        watchdog_s: u64,
     },
     /// One of the processes of a measurement of locks
     #[command(hide = true)]

@@ -11,19 +11,19 @@ mod pthread;
 mod report;
 
 use crate::{
-    links::{
-        folder::{self, Folder},
-        site,
-    },
+    links::folder::{self, Folder},
     machine::{self, Machine, Unfit},
+    rig::team::Rig,
     spec::{Member, Side},
-    trouble::{Fallible, Trouble, code},
+    trouble::{Fallible, Trouble, code, print},
 };
 use jobs::{Bench, Job, Outcome};
+use nix::sys::{prctl, signal::Signal};
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::Path,
-    process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    process::{Child, ChildStdin, Command, ExitCode, Stdio},
+    time::Duration,
 };
 
 /// Rounds, and for how long each job goes on in each.
@@ -33,20 +33,21 @@ const SLICE_MS: u64 = 40;
 /// One round's outcomes of a job: the near process's, and the far one's if it took part.
 type Round = (Outcome, Option<Outcome>);
 
-/// Measures, and prints.
-pub(crate) fn run(json: bool, quick: bool, unfit: Unfit) -> ExitCode {
-    code(try_run(json, quick, unfit))
+/// Measures, and prints. It fails if no process was heard of for as long as the watchdog waits.
+pub(crate) fn run(json: bool, quick: bool, watchdog: Duration, unfit: Unfit) -> ExitCode {
+    code(try_run(json, quick, watchdog, unfit))
 }
 
-fn try_run(json: bool, quick: bool, unfit: Unfit) -> Result<ExitCode, Trouble> {
+fn try_run(json: bool, quick: bool, watchdog: Duration, unfit: Unfit) -> Result<ExitCode, Trouble> {
     let machine = Machine::observe(unfit)?;
+    let mut rig = Rig::new(machine.pinned.clone(), watchdog)?;
     let (rounds, slice_ms) = if quick { (1, 2) } else { (ROUNDS, SLICE_MS) };
-    let measured = rounds_of(&machine, Job::ALL, rounds, slice_ms)
-        .map_err(|error| Trouble::Failed(error.to_string()))?;
+    let measured = rounds_of(&mut rig, &machine, Job::ALL, rounds, slice_ms)?;
     if json {
         eprintln!("{machine}");
     }
-    print!("{}", if json { report::json(&machine, &measured) } else { report::text(&machine, &measured) });
+    let text = if json { report::json(&machine, &measured) } else { report::text(&machine, &measured) };
+    print(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -55,94 +56,139 @@ pub(crate) struct Cost {
     pub(crate) without: &'static str,
     pub(crate) with_ns: f64,
     pub(crate) without_ns: f64,
-    /// The median of the rounds' ratios.
+    /// The median of the rounds' ratios, and their quartiles.
     pub(crate) times: f64,
     pub(crate) quartiles: Option<[f64; 2]>,
     pub(crate) rounds: usize,
 }
 
 /// What it costs that a lock's owner may be killed: lock and unlock, with nobody else there.
-pub(crate) fn costs(machine: &Machine, rounds: u64) -> Fallible<Vec<Cost>> {
+pub(crate) fn costs(rig: &mut Rig, machine: &Machine, rounds: u64) -> Result<Vec<Cost>, Trouble> {
     let jobs = [Job::Mutex, Job::ParkingLot];
-    Ok(report::costs(&rounds_of(machine, &jobs, rounds, SLICE_MS)?))
+    Ok(report::costs(&rounds_of(rig, machine, &jobs, rounds, SLICE_MS)?))
 }
 
 /// All rounds of each job.
 type Measured = Vec<(Job, Vec<Round>)>;
 
-fn rounds_of(machine: &Machine, jobs: &[Job], rounds: u64, slice_ms: u64) -> Fallible<Measured> {
-    site::clear_after_the_killed();
+fn rounds_of(
+    rig: &mut Rig,
+    machine: &Machine,
+    jobs: &[Job],
+    rounds: u64,
+    slice_ms: u64,
+) -> Result<Measured, Trouble> {
     let directory = Folder::new(&format!("{}lock-{}", folder::PREFIX, std::process::id()))?;
-    let start = |side| {
-        let processor = machine.pinned.as_ref().map(|pinned| pinned.of(Member { side, index: 0 }));
-        Peer::start(directory.path(), processor)
-    };
-    let (mut near, mut far) = (start(Side::Near)?, start(Side::Far)?);
-    near.expect("ready")?;
-    far.expect("ready")?;
+    let mut two = Two::start(rig, directory.path(), machine)?;
     let mut measured: Measured = jobs.iter().map(|job| (*job, Vec::new())).collect();
     for _ in 0..rounds {
         for (job, outcomes) in &mut measured {
-            near.begin(*job, slice_ms)?;
-            if job.is_shared() {
-                far.begin(*job, slice_ms)?;
-                outcomes.push((near.outcome()?, Some(far.outcome()?)));
-            } else {
-                outcomes.push((near.outcome()?, None));
-            }
+            outcomes.push(two.run(*job, slice_ms)?);
         }
     }
     Ok(measured)
 }
 
-/// One of the two processes. It is ended when it is dropped.
-struct Peer {
-    process: Child,
-    said: BufReader<ChildStdout>,
+/// The near process and the far one. Dropping them ends them.
+struct Two<'rig> {
+    rig: &'rig Rig,
+    team: u64,
+    processes: [Process; 2],
 }
 
-impl Peer {
-    fn start(directory: &Path, processor: Option<usize>) -> Fallible<Self> {
+/// One of them. It is ended when it is dropped.
+struct Process {
+    child: Child,
+    orders: Option<ChildStdin>,
+}
+
+impl<'rig> Two<'rig> {
+    fn start(rig: &'rig mut Rig, directory: &Path, machine: &Machine) -> Result<Self, Trouble> {
+        let team = rig.new_team();
+        let rig = &*rig;
+        let start = |side| -> Result<Process, Trouble> {
+            let member = Member { side, index: 0 };
+            let processor = machine.pinned.as_ref().map(|pinned| pinned.of(member));
+            let mut process = Process::start(directory, processor)?;
+            rig.listen(team, member, process.child.stdout.take());
+            Ok(process)
+        };
+        let mut two = Self { rig, team, processes: [start(Side::Near)?, start(Side::Far)?] };
+        for said in two.lines([true, true])?.into_iter().flatten() {
+            if said != "ready" {
+                return Err(Trouble::Failed(format!("a measuring process said: {said}")));
+            }
+        }
+        Ok(two)
+    }
+
+    /// Has the near one do a job, and the far one too if it is one of both.
+    fn run(&mut self, job: Job, slice_ms: u64) -> Result<Round, Trouble> {
+        let takes_part = [true, job.is_shared()];
+        let order = format!("{} {slice_ms}", serde_json::to_string(&job)?);
+        for (process, takes_part) in self.processes.iter_mut().zip(takes_part) {
+            if takes_part {
+                process.order(&order);
+            }
+        }
+        let outcome = |said: String| -> Result<Outcome, Trouble> {
+            serde_json::from_str(&said)
+                .map_err(|_| Trouble::Failed(format!("a measuring process said: {said}")))
+        };
+        let [near, far] = self.lines(takes_part)?.map(|said| said.map(outcome).transpose());
+        let near = near?.ok_or_else(|| Trouble::Failed("the near process has said nothing".into()))?;
+        Ok((near, far?))
+    }
+
+    /// The next line of each that is waited for.
+    fn lines(&mut self, waited_for: [bool; 2]) -> Result<[Option<String>; 2], Trouble> {
+        let mut lines = [None, None];
+        while (0..2).any(|index| waited_for[index] && lines[index].is_none()) {
+            let (member, line) = self.rig.hear(self.team)?;
+            let its = member.side as usize;
+            match line {
+                Some(line) => lines[its] = Some(line),
+                None => return Err(Trouble::Failed(format!("the {member} {}", self.processes[its].ended()))),
+            }
+        }
+        Ok(lines)
+    }
+}
+
+impl Process {
+    fn start(directory: &Path, processor: Option<usize>) -> Result<Self, Trouble> {
         let processor = processor.map_or("-".into(), |processor| processor.to_string());
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(std::env::current_exe()?)
             .arg("locking-process")
             .arg(directory)
             .arg(processor)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let said = BufReader::new(process.stdout.take().ok_or("no standard output")?);
-        Ok(Self { process, said })
+        let orders = child.stdin.take();
+        Ok(Self { child, orders })
     }
 
-    fn line(&mut self) -> Fallible<String> {
-        let mut line = String::new();
-        match self.said.read_line(&mut line)? {
-            0 => Err("a measuring process has ended".into()),
-            _ => Ok(line.trim_end().to_owned()),
+    /// If it is gone, the next line is that it has ended.
+    fn order(&mut self, order: &str) {
+        if let Some(orders) = &mut self.orders {
+            let _ = writeln!(orders, "{order}");
         }
     }
 
-    fn expect(&mut self, word: &str) -> Fallible<()> {
-        let line = self.line()?;
-        if line == word { Ok(()) } else { Err(format!("a measuring process said: {line}").into()) }
-    }
-
-    fn begin(&mut self, job: Job, slice_ms: u64) -> Fallible<()> {
-        let stdin = self.process.stdin.as_mut().ok_or("no standard input")?;
-        Ok(writeln!(stdin, "{} {slice_ms}", serde_json::to_string(&job)?)?)
-    }
-
-    fn outcome(&mut self) -> Fallible<Outcome> {
-        Ok(serde_json::from_str(&self.line()?)?)
+    /// Of one that has closed its output: how it ended.
+    fn ended(&mut self) -> String {
+        self.orders = None;
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        format!("ended early ({status})")
     }
 }
 
-impl Drop for Peer {
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -158,6 +204,7 @@ pub(crate) fn peer(directory: &Path, processor: &str) -> ExitCode {
 }
 
 fn serve(directory: &Path, processor: &str) -> Fallible<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
     if let Ok(processor) = processor.parse() {
         machine::pin_to(processor)?;
     }

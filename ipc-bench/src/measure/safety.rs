@@ -114,9 +114,8 @@ impl Safety {
         rows.collect()
     }
 
-    fn locks(&self, machine: &Machine) -> Result<Vec<Row>, Trouble> {
-        let costs =
-            locks::costs(machine, self.lock_rounds).map_err(|error| Trouble::Failed(error.to_string()))?;
+    fn locks(&self, rig: &mut Rig, machine: &Machine) -> Result<Vec<Row>, Trouble> {
+        let costs = locks::costs(rig, machine, self.lock_rounds)?;
         let rows = costs.into_iter().map(|cost| Row {
             experiment: "safety".into(),
             transport: "shm:mutex".into(),
@@ -188,7 +187,7 @@ impl Survey for Safety {
         let locks = Step {
             label: "locks".into(),
             sides: [1, 1],
-            measure: Box::new(move |_, machine| self.locks(machine)),
+            measure: Box::new(move |rig: &mut Rig, machine: &Machine| self.locks(rig, machine)),
         };
         pairs.chain(self.named.is_empty().then_some(locks)).collect()
     }

@@ -147,6 +147,10 @@ impl Session<'_> {
                 }
             }
             self.bar.inc(1);
+            if let Err(other) = self.rig.check() {
+                ended = Err(other);
+                break;
+            }
         }
         if !self.json {
             self.bar.suspend(|| print(&survey.text(&rows)))?;

@@ -3,7 +3,8 @@
 //! Everything that can happen arrives at one place: replies, the end of a process, a signal
 //! to the coordinator, or nothing for too long. So no wait here is for ever, and whichever
 //! way a block ends, dropping its [`Team`] ends all processes and takes away what they had in
-//! the system.
+//! the system. Processes that carry no messages, as those of `locks`, are no [`Team`], but are
+//! heard in the same way: [`Rig::listen`], [`Rig::hear`].
 
 use super::peer::{Order, PeerSpec, Reply};
 use crate::{
@@ -21,7 +22,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -80,6 +81,63 @@ impl Rig {
         self.watchdog = watchdog;
     }
 
+    /// The number of a new team.
+    pub(crate) fn new_team(&mut self) -> u64 {
+        self.teams += 1;
+        self.teams
+    }
+
+    /// From now on what a process of a team says is heard, line by line, and its end.
+    pub(crate) fn listen(&self, team: u64, member: Member, stdout: Option<ChildStdout>) {
+        let report = self.report.clone();
+        thread::spawn(move || {
+            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+                let Ok(line) = line else { break };
+                // Nobody listens any more when the run is over.
+                let _ = report.send(Event::Said { team, member, line });
+            }
+            let _ = report.send(Event::Ended { team, member });
+        });
+    }
+
+    /// The next line of any process of a team; `None` if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the run is to end, or nothing was heard for too long.
+    pub(crate) fn hear(&self, number: u64) -> Result<(Member, Option<String>), Trouble> {
+        loop {
+            match self.events.recv_timeout(self.watchdog) {
+                Ok(Event::Signal(signal)) => return Err(Trouble::Interrupted(signal)),
+                Ok(Event::Said { team, member, line }) if team == number => return Ok((member, Some(line))),
+                Ok(Event::Ended { team, member }) if team == number => return Ok((member, None)),
+                // Of an earlier team, whose processes were ended.
+                Ok(Event::Said { .. } | Event::Ended { .. }) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let seconds = self.watchdog.as_secs();
+                    return Err(Trouble::Failed(format!(
+                        "no measuring process was heard of for {seconds} s: a message is lost, or a process is stuck; \
+                         all were ended"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Looks whether the run is to end, when there is no team.
+    ///
+    /// # Errors
+    ///
+    /// If it is.
+    pub(crate) fn check(&self) -> Result<(), Trouble> {
+        let signal = self.events.try_iter().find_map(|event| match event {
+            Event::Signal(signal) => Some(signal),
+            // Of an earlier team, whose processes were ended.
+            Event::Said { .. } | Event::Ended { .. } => None,
+        });
+        signal.map_or(Ok(()), |signal| Err(Trouble::Interrupted(signal)))
+    }
+
     /// The program that drives guests.
     pub(crate) fn invite(&mut self, program: PathBuf) {
         self.guests = Some(program);
@@ -95,10 +153,10 @@ impl Rig {
                 regions.push(region);
             }
         }
-        self.teams += 1;
+        let number = self.new_team();
         let members = everybody(&lanes);
         let ground = Ground::new(&lanes)?;
-        let mut team = Team { number: self.teams, rig: self, processes: Vec::new(), ground, lanes, regions };
+        let mut team = Team { number, rig: self, processes: Vec::new(), ground, lanes, regions };
         // The first near one creates, so it goes first.
         for member in members {
             team.spawn(member)?;
@@ -195,16 +253,8 @@ impl Team<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (report, team) = (self.rig.report.clone(), self.number);
-        thread::spawn(move || {
-            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
-                let Ok(line) = line else { break };
-                // Nobody listens any more when the run is over.
-                let _ = report.send(Event::Said { team, member, line });
-            }
-            let _ = report.send(Event::Ended { team, member });
-        });
+        let stderr = child.stderr.take();
+        self.rig.listen(self.number, member, child.stdout.take());
         let stderr = thread::spawn(move || {
             let mut text = Vec::new();
             // What could be read is what there is to tell.
@@ -230,25 +280,11 @@ impl Team<'_> {
 
     /// The next reply of any process.
     fn hear(&mut self) -> Result<(Member, Reply), Trouble> {
-        loop {
-            match self.rig.events.recv_timeout(self.rig.watchdog) {
-                Ok(Event::Signal(signal)) => return Err(Trouble::Interrupted(signal)),
-                Ok(Event::Said { team, member, line }) if team == self.number => {
-                    return Ok((member, serde_json::from_str(&line)?));
-                }
-                Ok(Event::Ended { team, member }) if team == self.number => {
-                    let what = self.process(member).map_or_else(String::new, |process| process.end(false));
-                    return Err(Trouble::Failed(format!("the {member} {what}")));
-                }
-                // Of an earlier team, whose processes were ended.
-                Ok(Event::Said { .. } | Event::Ended { .. }) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let seconds = self.rig.watchdog.as_secs();
-                    return Err(Trouble::Failed(format!(
-                        "no measuring process was heard of for {seconds} s: a message is lost, or a process is stuck; \
-                         all were ended"
-                    )));
-                }
+        match self.rig.hear(self.number)? {
+            (member, Some(line)) => Ok((member, serde_json::from_str(&line)?)),
+            (member, None) => {
+                let what = self.process(member).map_or_else(String::new, |process| process.end(false));
+                Err(Trouble::Failed(format!("the {member} {what}")))
             }
         }
     }
