@@ -127,8 +127,8 @@ impl Spec {
     pub(crate) fn messages_in_flight(&self) -> usize {
         let len_bytes = self.payload.len_bytes;
         let fitting = match self.payload.touch {
-            _ if self.in_turn && len_bytes >= 1 << 20 => 1,
             Touch::First => ((16 << 20) / len_bytes).max(16),
+            Touch::All | Touch::Copied if self.in_turn && len_bytes >= 1 << 20 => 1,
             Touch::All | Touch::Copied if len_bytes >= 1 << 20 => 2,
             Touch::All | Touch::Copied => (4 << 20) / len_bytes,
         };

@@ -108,15 +108,15 @@ impl Link for Futex {
 /// copied fastest: here twice as fast as one of 16 MiB. Where a message is lent, nothing is
 /// copied, and the room is what counts: 16 MiB, and 16 messages at least.
 ///
-/// Of round trips, one message is under way at a time each way. Of 1 MiB and more there is room for that
-/// one: what goes round a longer ring is out of the cache when its place comes again, and that would be
+/// Of round trips, one message is under way at a time each way. Where 1 MiB and more are copied or
+/// touched, there is room for that one: what goes round a longer ring is out of the cache when its place comes again, and that would be
 /// measured for nothing.
 pub(crate) fn messages_in_flight(payload: Payload, in_turn: bool) -> usize {
     const MOST: usize = 1024;
     let len_bytes = payload.len_bytes.max(1);
     let fitting = match payload.touch {
-        _ if in_turn && len_bytes >= 1 << 20 => 1,
         Touch::First => ((16 << 20) / len_bytes).max(16),
+        Touch::All | Touch::Copied if in_turn && len_bytes >= 1 << 20 => 1,
         Touch::All | Touch::Copied if len_bytes >= 1 << 20 => 2,
         Touch::All | Touch::Copied => (4 << 20) / len_bytes,
     };
@@ -185,7 +185,7 @@ mod tests {
     #[case::long(64 << 10, Touch::Copied, [64, 64])]
     #[case::longer(1 << 20, Touch::Copied, [2, 1])]
     #[case::lent(64 << 10, Touch::First, [256, 256])]
-    #[case::longer_and_lent(1 << 20, Touch::First, [16, 1])]
+    #[case::longer_and_lent(1 << 20, Touch::First, [16, 16])]
     fn a_ring_has_room_for_what_is_under_way(
         #[case] len_bytes: usize,
         #[case] touch: Touch,
