@@ -449,7 +449,8 @@ fn what_is_refused_leaves_no_claim_that_would_hold_others_up() {
     let arena = Arena::new();
     let queue = queue(&arena, &slots(4));
     let (mut tx, mut rx) = (queue.sender().unwrap(), queue.receiver().unwrap());
-    let refused: [fn(&mut ipc_shm::MpmcSender) -> Result<(), SendError>; 3] = [
+    type Refused = fn(&mut ipc_shm::MpmcSender) -> Result<(), SendError>;
+    let refused: [Refused; 3] = [
         |tx| tx.reserve(17, Wait::Never),
         |tx| tx.try_send(&[0; 17]),
         |tx| tx.send_batch(&[[0; 17]], Wait::Never).map(drop),
