@@ -360,7 +360,10 @@ impl<R: Receiver> Receiver for &mut R {
 /// rx.advance(Wait::Never)?;
 /// let message = rx.held();
 /// match std::str::from_utf8(&message)?.parse::<u32>() { // this `?` would release it
-///     Ok(number) => println!("{number}"),
+///     Ok(number) => {
+///         println!("{number}");
+///         drop(message);
+///     }
 ///     Err(_) => message.keep(),
 /// }
 /// assert_eq!(&*rx.recv()?, b"12 and a half");
