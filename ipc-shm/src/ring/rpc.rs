@@ -283,8 +283,9 @@ impl<M: Memory> Caller<M> {
             if word.stage() == Stage::Free {
                 let claimed = Word::new(word.call(), self.id, 0, Stage::Claimed);
                 // The Acquire of `word` pairs with the Release that freed the slot, so that it
-                // was read before we overwrite it.
-                if self.swap(index, word, claimed) {
+                // was read before we overwrite it. Relaxed: nothing of ours comes before.
+                let at = self.geometry.slot(index);
+                if self.memory.compare_exchange(at, word.0, claimed.0, Relaxed).is_ok() {
                     self.start = index;
                     return Ok(Some(Call { index, claimed }));
                 }
@@ -334,11 +335,6 @@ impl<M: Memory> Caller<M> {
     /// As [`finish`].
     pub(crate) fn finish(&mut self, call: &Call) -> Result<bool, Corrupt> {
         finish(&self.memory, &self.geometry, call)
-    }
-
-    #[inline]
-    fn swap(&self, index: u64, found: Word, new: Word) -> bool {
-        self.memory.compare_exchange(self.geometry.slot(index), found.0, new.0, Release).is_ok()
     }
 }
 
