@@ -328,9 +328,11 @@ impl Client for RpcClient {
     fn response(&mut self, ticket: RpcTicket) -> RpcResponse<'_> {
         self.check_ticket(&ticket);
         assert!(self.attachment.is_ours(), "response() in a forked child");
-        let Found::Response { len } = ticket.found.replace(Found::End) else {
+        let Found::Response { len } = ticket.found.get() else {
             panic!("response() without a successful advance()")
         };
+        // From now on it is the response that ends the call.
+        ticket.found.set(Found::End);
         RpcResponse { client: self, call: ticket.call, len }
     }
 
