@@ -54,8 +54,8 @@ impl Attachment {
         // Relaxed, here and below: a hint. Whatever it says, everybody's turn comes.
         let round = Round::of(words.load(at, Ordering::Relaxed));
         let in_the_way = in_the_way.filter(|&id| entered(id));
-        let now_ms = ident::coarse_unix_time_ns() / 1_000_000;
-        if round.is_fresh(now_ms) {
+        let now_ms = || ident::coarse_unix_time_ns() / 1_000_000;
+        if round.is_fresh(now_ms()) {
             return self.bury(in_the_way, repair);
         }
         let is_another = |&id: &u32| id != self.id() && entered(id);
@@ -65,7 +65,7 @@ impl Attachment {
         let dead = self.ask(first.into_iter().chain(turn), &mut repair)?;
         if dead.is_some() {
             // Afterwards: whoever can't ask, or is stopped or killed, leaves it to the others.
-            words.store(at, Round { at_ms: now_ms, next }.word(), Ordering::Relaxed);
+            words.store(at, Round { at_ms: now_ms(), next }.word(), Ordering::Relaxed);
         }
         Ok(dead.unwrap_or_default())
     }
