@@ -455,6 +455,8 @@ fn who_does_not_wait_is_not_held_up_by_it_either(#[case] is_subscriber: bool, #[
 #[rstest]
 fn who_waits_briefly_again_and_again_is_told_that_the_peer_is_gone(
     #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    // It does something else meanwhile: then the time to look falls between two waits.
+    #[values(0, 20)] busy_ms: u64,
 ) {
     let (rx, attacker, _) = subscriber_of([0; 3]);
     let mut rx = rx.unwrap();
@@ -463,7 +465,7 @@ fn who_waits_briefly_again_and_again_is_told_that_the_peer_is_gone(
     let answer = within(PATIENCE, move || {
         loop {
             match rx.recv_timeout(Duration::from_millis(5)).map(drop) {
-                Err(RecvError::TimedOut) => {}
+                Err(RecvError::TimedOut) => thread::sleep(Duration::from_millis(busy_ms)),
                 answer => return answer,
             }
         }

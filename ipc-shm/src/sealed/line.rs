@@ -97,7 +97,9 @@ impl Line {
             gone.set(self.gone());
             gone.get().is_none()
         };
-        let answer = match stay_awake(self.waiting, wait, is_there, &mut awaited) {
+        // For who waits briefly, below.
+        let mut looked = Some(Instant::now());
+        let answer = match stay_awake(self.waiting, wait, is_there, &mut looked, &mut awaited) {
             Ok(None) => None,
             answer => Some(answer.map(|answer| answer.expect("matched above"))),
         };
@@ -111,7 +113,8 @@ impl Line {
         if let Some(gone) = gone.get() {
             return Err(gone.into());
         }
-        // Who waits briefly again and again is told as well.
+        // Who waits briefly again and again, or never, is told as well. What the peer left before it
+        // went is there now.
         match self.gone_lately() {
             Some(gone) => awaited.poll()?.ok_or(gone.into()),
             None => answer,
@@ -165,14 +168,10 @@ impl Outlook for Line {
         self.waiting = waiting;
     }
 
-    fn until<A>(&mut self, wait: Wait<'_>, mut awaited: A) -> Result<A::Answer, RecvError>
+    fn until<A>(&mut self, wait: Wait<'_>, awaited: A) -> Result<A::Answer, RecvError>
     where
         A: Awaited<Error = RecvError>,
     {
-        if let (Wait::Never, Some(gone)) = (wait, self.gone_lately()) {
-            // What it left before it went is there now.
-            return awaited.poll()?.ok_or(gone.into());
-        }
         Line::until(self, wait, awaited)
     }
 }

@@ -84,16 +84,7 @@ impl Receiver for SealedReceiver {
         let ring = &mut self.ring;
         let record = match ring.next(0)? {
             Some(record) => record,
-            None => {
-                if let (Wait::Never, Some(gone)) = (wait, self.line.gone_lately()) {
-                    // What it sent before it went is there now.
-                    match ring.next(0)? {
-                        Some(record) => return self.take(record),
-                        None => return Err(gone.into()),
-                    }
-                }
-                self.line.until(wait, || ring.next(0).map_err(RecvError::from))?
-            }
+            None => self.line.until(wait, || ring.next(0).map_err(RecvError::from))?,
         };
         self.take(record)
     }
