@@ -161,6 +161,25 @@ fn a_dead_owner_is_told_and_nobody_gets_the_lock_until_it_is_repaired() {
     assert_eq!((pair.one, pair.other), (7, 7));
 }
 
+/// However briefly: less than it takes to go to sleep, or to look whether the owner is alive.
+#[rstest]
+fn who_waits_briefly_again_and_again_is_told_of_a_dead_owner(
+    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    #[values(20, 1000)] wait_us: u64,
+) {
+    let arena = Arena::new();
+    let mut mutex = state(&arena).create::<Mutex<Pair>>("x", Pair::default).unwrap();
+    mutex.set_waiting(waiting);
+    let mut owner = Child::spawn("hold", &[arena.path().to_str().unwrap(), "mutex"]);
+    owner.says("held");
+    owner.kill();
+    common::eventually("it is told", || match mutex.lock_timeout(Duration::from_micros(wait_us)).map(drop) {
+        Err(LockError::TimedOut) => false,
+        Err(LockError::OwnerDied) => true,
+        other => panic!("{other:?}"),
+    });
+}
+
 #[test]
 fn what_is_not_repaired_is_poisoned_for_good() {
     let arena = Arena::new();

@@ -421,7 +421,7 @@ fn at_last<R: Receiver>(mut rx: R) -> RecvError {
 
 #[rstest]
 fn who_waits_briefly_again_and_again_is_told_that_the_channel_was_removed(
-    #[values(Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
     #[values(true, false)] only_looks_on: bool,
 ) {
     let arena = Arena::new();

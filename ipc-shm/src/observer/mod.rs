@@ -46,12 +46,18 @@ pub struct Window {
     flag: usize,
     pub(crate) waiting: Waiting,
     /// When it was looked last whether the channel is still there, in a wait.
-    looked: Instant,
+    looked: Option<Instant>,
 }
 
 impl Window {
     pub(crate) fn new(onlooker: Onlooker, flag: usize) -> Self {
-        Self { words: onlooker.words(), onlooker, flag, waiting: Waiting::default(), looked: Instant::now() }
+        Self {
+            words: onlooker.words(),
+            onlooker,
+            flag,
+            waiting: Waiting::default(),
+            looked: Some(Instant::now()),
+        }
     }
 
     #[inline]
@@ -66,7 +72,7 @@ impl Window {
         mut awaited: A,
     ) -> Result<A::Answer, A::Error> {
         let is_there = || self.onlooker.is_named();
-        match stay_awake(self.waiting, wait, is_there, &mut awaited)? {
+        match stay_awake(self.waiting, wait, is_there, &mut self.looked, &mut awaited)? {
             Some(answer) => Ok(answer),
             None => slow::until(&self.words, self.flag, wait, is_there, &mut self.looked, awaited),
         }

@@ -268,7 +268,7 @@ impl Streak {
 pub(crate) struct Waiter {
     pub(crate) waiting: Waiting,
     bed: Bed,
-    /// When it looked around last while it slept, in whichever wait.
+    /// When it looked around last, in whichever wait.
     looked_around: Option<Instant>,
     /// Made at the first sleep that can be cancelled, then kept.
     alarm: Option<Arc<Alarm>>,
@@ -320,7 +320,8 @@ impl Waiter {
         wait: Wait<'_>,
         mut awaited: A,
     ) -> Result<A::Answer, A::Error> {
-        if let Some(answer) = stay_awake(self.waiting, wait, || attachment.is_named(), &mut awaited)? {
+        let (is_there, looked_around) = (|| attachment.is_named(), &mut self.looked_around);
+        if let Some(answer) = stay_awake(self.waiting, wait, is_there, looked_around, &mut awaited)? {
             return Ok(answer);
         }
         self.sleep(attachment, wait, awaited)
@@ -366,7 +367,7 @@ impl Waiter {
             }
             if let Some(unready) = overdue(wait) {
                 withdraw();
-                return Err(unready.into());
+                return last_look(unready, || attachment.is_named(), &mut self.looked_around, &mut awaited);
             }
             let bound = longest_sleep(announced.is_heard, awaited.is_obstructed());
             let due = next_look(self.looked_around, began, bound, wait);
@@ -470,12 +471,36 @@ impl Drop for Armed<'_> {
     }
 }
 
+/// What a wait comes to that is over as `unready` says: who waits briefly again and again, and so
+/// never long enough to look around, does so at the end of one of these waits.
+#[cold]
+fn last_look<A: Awaited>(
+    unready: Unready,
+    is_there: impl Fn() -> bool,
+    looked_around: &mut Option<Instant>,
+    awaited: &mut A,
+) -> Result<A::Answer, A::Error> {
+    let bound = longest_sleep(true, awaited.is_obstructed());
+    let is_due = looked_around.is_none_or(|looked| looked.elapsed() >= bound);
+    if !is_due || !matches!(unready, Unready::TimedOut) {
+        return Err(unready.into());
+    }
+    *looked_around = Some(Instant::now());
+    if !is_there() {
+        return awaited.poll()?.ok_or(Unready::Closed.into());
+    }
+    awaited.look_around()?;
+    awaited.poll()?.ok_or(unready.into())
+}
+
 /// The first part of any wait: spins and yields, as far as `waiting` says. `None` if it is
-/// time to sleep. The caller has polled once; `is_there` says whether the channel still is.
+/// time to sleep. The caller has polled once; `is_there` says whether the channel still is, and
+/// `looked_around` when that was asked last, in whichever wait.
 pub(crate) fn stay_awake<A: Awaited>(
     waiting: Waiting,
     wait: Wait<'_>,
     is_there: impl Fn() -> bool,
+    looked_around: &mut Option<Instant>,
     awaited: &mut A,
 ) -> Result<Option<A::Answer>, A::Error> {
     if matches!(wait, Wait::Never) {
@@ -483,7 +508,7 @@ pub(crate) fn stay_awake<A: Awaited>(
     }
     keep_to(wait, awaited)?;
     if let Some(spin_time) = waiting.spin_time() {
-        if let Some(answer) = spin(is_there, wait, spin_time, awaited)? {
+        if let Some(answer) = spin(is_there, wait, spin_time, looked_around, awaited)? {
             return Ok(Some(answer));
         }
     }
@@ -498,10 +523,11 @@ fn spin<A: Awaited>(
     is_there: impl Fn() -> bool,
     wait: Wait<'_>,
     spin_time: Duration,
+    looked_around: &mut Option<Instant>,
     awaited: &mut A,
 ) -> Result<Option<A::Answer>, A::Error> {
     let started = Instant::now();
-    let (mut looked_around, mut looked_at_it) = (started, started);
+    let (mut looked, mut looked_at_it) = (started, started);
     loop {
         for _ in 0..BURST {
             if let Some(answer) = awaited.poll()? {
@@ -513,7 +539,7 @@ fn spin<A: Awaited>(
             hint::spin_loop();
         }
         if let Some(unready) = overdue(wait) {
-            return Err(unready.into());
+            return last_look(unready, is_there, looked_around, awaited).map(Some);
         }
         let now = Instant::now();
         if now - started >= spin_time {
@@ -523,8 +549,9 @@ fn spin<A: Awaited>(
             looked_at_it = now;
             awaited.look_around()?;
         }
-        if now - looked_around >= SPIN {
-            looked_around = now;
+        if now - looked >= SPIN {
+            looked = now;
+            *looked_around = Some(now);
             thread::yield_now();
             if !is_there() {
                 return awaited.poll()?.map(Some).ok_or(Unready::Closed.into());
@@ -578,6 +605,7 @@ pub(crate) fn has_several_processors() -> bool {
 mod tests {
     use super::*;
     use crate::{Channel, ChannelName, Latest, LatestReader, ShmConfig, Transport, latest::readers_asleep};
+    use rstest::rstest;
     use std::{env, fs, process};
 
     /// What never comes: it notes when somebody looked around meanwhile.
@@ -628,10 +656,13 @@ mod tests {
         });
     }
 
-    #[test]
-    fn who_waits_briefly_again_and_again_looks_around_now_and_then() {
-        wait_for_nothing("brief-waits", |attachment, waiter| {
+    #[rstest]
+    fn who_waits_briefly_again_and_again_looks_around_now_and_then(
+        #[values(Waiting::Block, Waiting::Adaptive, Waiting::Spin)] waiting: Waiting,
+    ) {
+        wait_for_nothing(&format!("brief-waits-{waiting:?}"), |attachment, waiter| {
             let (mut looks, mut waits, mut waiter) = (Vec::new(), 0, waiter());
+            waiter.waiting = waiting;
             let started = Instant::now();
             while started.elapsed() < 3 * SLEEP {
                 let wait = Wait::timeout(Duration::from_millis(1));

@@ -24,7 +24,7 @@ pub(crate) fn until<A: Awaited>(
     flag: usize,
     wait: Wait<'_>,
     is_there: impl Fn() -> bool,
-    looked: &mut Instant,
+    looked: &mut Option<Instant>,
     mut awaited: A,
 ) -> Result<A::Answer, A::Error> {
     let word = words.half_word(flag);
@@ -37,8 +37,8 @@ pub(crate) fn until<A: Awaited>(
         if let Some(unready) = overdue(wait) {
             return Err(unready.into());
         }
-        if looked.elapsed() >= SLEEP {
-            *looked = Instant::now();
+        if looked.is_none_or(|looked| looked.elapsed() >= SLEEP) {
+            *looked = Some(Instant::now());
             if !is_there() {
                 return awaited.poll()?.ok_or(Unready::Closed.into());
             }
