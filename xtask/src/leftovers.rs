@@ -40,7 +40,7 @@ impl Watch {
     pub(crate) fn start(isolation: Isolation) -> Self {
         let temporary = env::temp_dir().join(format!("xtask-{}", process::id()));
         // The name is short: there are sockets within.
-        let before = fs::create_dir(&temporary).and_then(|()| list(&isolation, &temporary));
+        let before = make_for_all(&temporary).and_then(|()| list(&isolation, &temporary));
         workspace::set_temporary(&temporary);
         Self { isolation, temporary, before }
     }
@@ -73,6 +73,14 @@ impl Watch {
         };
         format!("none in /dev/shm, among temporary files, processes, {queues}")
     }
+}
+
+/// Makes a folder that every user may use, as they may the system's: some tests act as others.
+fn make_for_all(folder: &Path) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    #[cfg(unix)]
+    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+    Ok(())
 }
 
 fn added(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Vec<String> {

@@ -3,7 +3,7 @@
 use crate::{matrix, report::Outcome};
 
 pub(super) fn run() -> Outcome {
-    match super::program(&["--package", "ipc-cli", "--bin", "ipc"]) {
+    match super::program("ipc", &["build", "--package", "ipc-cli", "--bin", "ipc"]) {
         Ok(ipc) => matrix::run(&ipc),
         Err(problem) => Outcome::failed(problem),
     }

@@ -62,19 +62,20 @@ fn check(command: &mut Command) -> Outcome {
     if finished.success { Outcome::passed("") } else { Outcome::failed(finished.output) }
 }
 
-/// The program that `cargo build` makes when it is called with these arguments.
-fn program(arguments: &[&str]) -> Result<PathBuf, String> {
-    let mut command = workspace::cargo(&["build", "--quiet"]);
-    command.args(arguments).args(["--message-format", "json-render-diagnostics"]);
+/// The program of this name that `cargo` makes when it is called with these arguments.
+fn program(name: &str, arguments: &[&str]) -> Result<PathBuf, String> {
+    let mut command = workspace::cargo(arguments);
+    command.args(["--quiet", "--message-format", "json-render-diagnostics"]);
     let built = process::run_for_stdout(&mut command, TIME_LIMIT);
-    executable(&built.output).filter(|_| built.success).ok_or_else(|| without_messages(&built.output))
+    executable(name, &built.output).filter(|_| built.success).ok_or_else(|| without_messages(&built.output))
 }
 
-/// The program that `cargo` says it has built.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The program that `cargo` says it has built, and not its tests.
+fn executable(name: &str, messages: &str) -> Option<PathBuf> {
     let mut paths = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
+        let is_it = message["target"]["name"] == name && message["profile"]["test"] == false;
+        message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
     });
     paths.next_back()
 }
@@ -87,12 +88,21 @@ fn without_messages(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::executable;
+    use serde_json::json;
 
     #[test]
     fn the_program_is_found_among_cargos_messages() {
-        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
-            {\"reason\":\"compiler-artifact\",\"executable\":\"/target/ipc\"}\n{\"reason\":\"build-finished\"}\n";
-        assert_eq!(executable(messages), Some("/target/ipc".into()));
-        assert_eq!(executable("not JSON\n"), None);
+        let message = |name: &str, is_test: bool, path: Option<&str>| {
+            let (target, profile) = (json!({ "name": name }), json!({ "test": is_test }));
+            json!({ "target": target, "profile": profile, "executable": path }).to_string() + "\n"
+        };
+        let messages = message("ipc", false, Some("/target/ipc"))
+            + &message("ipc", true, Some("/target/deps/ipc-1"))
+            + &message("other", false, Some("/target/other"))
+            + &message("ipc", false, None)
+            + "{\"reason\":\"build-finished\"}\n";
+        assert_eq!(executable("ipc", &messages), Some("/target/ipc".into()));
+        assert_eq!(executable("ipc-bench", &messages), None);
+        assert_eq!(executable("ipc", "not JSON\n"), None);
     }
 }

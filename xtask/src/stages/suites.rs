@@ -19,17 +19,16 @@ use std::{panic::resume_unwind, process::Command, thread};
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
 
-/// What computes: units, models among them, and a race that two of its ends have to run at speed.
-const COMPUTING: &[&str] = &["--lib", "--test", "latest"];
+/// What computes: units, models among them; what kills at every access, which takes longest of
+/// all; and a race that its two ends have to run at speed.
+const COMPUTING: [&[&str]; 2] = [&["--lib", "--test", "latest"], &["--test", "su*"]];
+
+/// What is run beside it: together all there is.
+const WAITING: &[&str] =
+    &["--bins", "--examples", "--test", "[!sl]*", "--test", "s[!u]*", "--test", "l[!a]*"];
 
 /// Without the optimizer: what waits more than it computes takes longer to improve than to run.
 pub(super) const AS_IT_IS: &[&str] = &["--config", "profile.dev.package.ipc-shm.opt-level=0"];
-
-/// What is run beside it: together all there is. The longest of all, `survival`, by itself.
-const WAITING: [&[&str]; 2] = [
-    &["--test", "su*"],
-    &["--bins", "--examples", "--test", "[!sl]*", "--test", "s[!u]*", "--test", "l[!a]*"],
-];
 
 pub(super) fn run() -> Outcome {
     let mut finished: Vec<Finished> = thread::scope(|scope| {
@@ -47,12 +46,10 @@ pub(super) fn build() -> Outcome {
 }
 
 fn parts() -> [Command; 3] {
-    let [longest, others] = WAITING.map(|part| {
-        let mut command = cargo_test(part);
-        command.args(AS_IT_IS);
-        command
-    });
-    [cargo_test(COMPUTING), longest, others]
+    let [units, longest] = COMPUTING.map(cargo_test);
+    let mut others = cargo_test(WAITING);
+    others.args(AS_IT_IS);
+    [units, longest, others]
 }
 
 fn test(mut part: Command) -> Finished {
