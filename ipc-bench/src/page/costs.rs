@@ -7,7 +7,6 @@ use super::{
     rate, time,
 };
 use crate::record::Row;
-use plotters::chart::SeriesLabelPosition;
 use std::collections::BTreeMap;
 
 /// A channel's way from nothing to the last of some messages of 8 bytes.
@@ -82,7 +81,6 @@ pub(super) fn crossover(rows: &[Row]) -> Result<Option<Plot>, String> {
          together from what set-up and messages took each for itself. Where one channel's dots fall below \
          another's, what it saves in messages has made up for its set-up. Both axes are logarithmic.",
         ["messages", "time for each, ns"],
-        SeriesLabelPosition::UpperRight,
         &series,
         &calculated,
     )

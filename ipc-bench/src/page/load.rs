@@ -2,7 +2,6 @@
 
 use super::plots::{Plot, Series, lines};
 use crate::record::Row;
-use plotters::chart::SeriesLabelPosition;
 use std::collections::BTreeMap;
 
 /// The ways of waiting that are in one picture, and what that is called.
@@ -31,7 +30,6 @@ pub(super) fn plots(rows: &[Row]) -> Result<Vec<Plot>, String> {
             "Messages one way at a fixed rate, each timed from when it was due; to the right what came, up to \
              where the channel is saturated. Both axes are logarithmic.",
             ["messages per second", "latency, ns"],
-            SeriesLabelPosition::UpperLeft,
             &curves(its(), |row| row.p50_ns),
             &Series::new(),
         )?);
@@ -39,7 +37,6 @@ pub(super) fn plots(rows: &[Row]) -> Result<Vec<Plot>, String> {
             &format!("Latency under load, what 99 % stay below, {how}"),
             "The same, the slowest of a hundred.",
             ["messages per second", "latency, ns"],
-            SeriesLabelPosition::UpperLeft,
             &curves(its(), |row| row.p99_ns.map(|ns| ns as f64)),
             &Series::new(),
         )?);

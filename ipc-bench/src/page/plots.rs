@@ -3,7 +3,6 @@
 
 use crate::record::{Law, Row, curves, size};
 use plotters::{
-    chart::SeriesLabelPosition,
     prelude::{
         ChartBuilder, Circle, Color as _, EmptyElement, IntoDrawingArea as _, IntoFont as _,
         IntoLogRange as _, LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, Text,
@@ -78,7 +77,6 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
             &format!("Round trips by length, {wait}"),
             "The median of a message there and an answer of the same length back. Both axes are logarithmic.",
             ["message, bytes", "round trip, ns"],
-            SeriesLabelPosition::UpperLeft,
             &by_size,
             &Series::new(),
         )?);
@@ -90,7 +88,6 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
             &format!("One way by length, {wait}"),
             "Messages a second, as fast as it goes; each is checked. Both axes are logarithmic.",
             ["message, bytes", "messages per second"],
-            SeriesLabelPosition::LowerLeft,
             &by_size,
             &Series::new(),
         )?);
@@ -107,7 +104,6 @@ pub(super) fn of(rows: &[Row]) -> Result<Vec<Plot>, String> {
             &format!("How round trips of 8 bytes are distributed, {wait}"),
             "At 10 the time that 90 % stay below, at 100 that of 99 %, at 1000 that of 99.9 %. Both axes are logarithmic.",
             ["1 / (1 - share)", "round trip, ns"],
-            SeriesLabelPosition::UpperLeft,
             &distributions,
             &Series::new(),
         )?);
@@ -154,7 +150,6 @@ fn tolerance(rows: &[Row]) -> Result<Option<Plot>, String> {
          second one: both processes store and retrieve, a hop there and a hop back. An update under a lock takes \
          a delay to get it and one to get it back. Both axes are logarithmic.",
         ["a hop longer by, ns", "operations per second"],
-        SeriesLabelPosition::LowerLeft,
         &points.collect(),
         &laws.collect(),
     )
@@ -201,7 +196,6 @@ pub(super) fn lines(
     title: &str,
     explains: &str,
     [x_title, y_title]: [&str; 2],
-    labels: SeriesLabelPosition,
     series: &Series,
     others: &Series,
 ) -> Result<Option<Plot>, String> {
@@ -214,11 +208,19 @@ pub(super) fn lines(
     };
     let mut svg = String::new();
     let drawn = (|| {
-        let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
+        let (key, key_height) = key(series.keys());
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, key_height + HEIGHT)).into_drawing_area();
+        let (top, below) = area.split_vertically(key_height);
+        for (index, (name, (x, y))) in series.keys().zip(key).enumerate() {
+            let line = vec![(x, y), (x + KEY_LINE, y)];
+            let style = ShapeStyle::from(&colour(name, index)).stroke_width(2);
+            top.draw(&PathElement::new(line, style))?;
+            top.draw(&Text::new(name.clone(), (x + KEY_LINE + 6, y - 7), text_style(13)))?;
+        }
+        let mut chart = ChartBuilder::on(&below)
             .margin(8)
             .x_label_area_size(44)
-            .y_label_area_size(84)
+            .y_label_area_size(MARGIN as u32 - 8)
             .build_cartesian_2d((x_low..x_high).log_scale(), (y_low..y_high).log_scale())?;
         chart
             .configure_mesh()
@@ -235,29 +237,40 @@ pub(super) fn lines(
         for (index, (name, points)) in series.iter().enumerate() {
             let colour = colour(name, index);
             let line = others.get(name).unwrap_or(points);
-            chart
-                .draw_series(LineSeries::new(
-                    line.iter().copied(),
-                    ShapeStyle::from(&colour).stroke_width(2),
-                ))?
-                .label(name.clone())
-                .legend(move |(x, y)| {
-                    PathElement::new(vec![(x, y), (x + 18, y)], ShapeStyle::from(&colour).stroke_width(2))
-                });
+            let style = ShapeStyle::from(&colour).stroke_width(2);
+            chart.draw_series(LineSeries::new(line.iter().copied(), style))?;
             chart.draw_series(points.iter().map(|&(x, y)| {
                 EmptyElement::at((x, y)) + Circle::new((0, 0), 3, ShapeStyle::from(&colour).filled())
             }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(labels)
-            .label_font(text_style(13))
-            .border_style(ShapeStyle::from(&LINE))
-            .draw()?;
         area.present()
     })();
     drawn.map_err(|error| format!("{title} can't be drawn: {error}"))?;
     Ok(Some(Plot { title: title.into(), explains: explains.into(), svg: themed(&svg) }))
+}
+
+/// How long the line is before a name in the key.
+const KEY_LINE: i32 = 18;
+/// What is to the left of the axes.
+const MARGIN: i32 = 92;
+
+/// Where the lines of the key begin, above the axes and nowhere in the way of what they are the key
+/// to; and how high it is.
+fn key<'a>(names: impl Iterator<Item = &'a String>) -> (Vec<(i32, i32)>, u32) {
+    const ROW: i32 = 20;
+    /// Wide enough for most letters of the labels' size.
+    const LETTER: i32 = 7;
+    let (mut x, mut y) = (MARGIN, ROW / 2 + 4);
+    let mut places = Vec::new();
+    for name in names {
+        let width = KEY_LINE + 6 + LETTER * name.chars().count() as i32 + KEY_LINE;
+        if x > MARGIN && x + width > WIDTH as i32 {
+            (x, y) = (MARGIN, y + ROW);
+        }
+        places.push((x, y));
+        x += width;
+    }
+    (places, (y + ROW / 2) as u32)
 }
 
 /// A bar for each; `None` if there is nothing to draw.
@@ -308,9 +321,21 @@ fn themed(svg: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        SERIES_COLOURS, Series, SeriesLabelPosition, TRANSPORTS, colour, lines, of, round, tolerance,
+        MARGIN, SERIES_COLOURS, Series, TRANSPORTS, WIDTH, colour, key, lines, of, round, tolerance,
     };
     use crate::record::Row;
+
+    #[test]
+    fn the_names_in_the_key_are_beside_or_below_one_another() {
+        let names: Vec<String> = (0..12).map(|number| format!("shm:transport-{number}")).collect();
+        let (places, height) = key(names.iter());
+        assert!(places.iter().all(|&(x, y)| x >= MARGIN && x < WIDTH as i32 && y < height as i32));
+        for pair in places.windows(2) {
+            let [(x, y), (next_x, next_y)] = [pair[0], pair[1]];
+            assert!(next_y > y || (next_y == y && next_x - x > 7 * 15), "{pair:?}");
+        }
+        assert!(height > 40, "they take more than a line");
+    }
 
     #[test]
     fn a_floor_has_the_colour_of_no_transport() {
@@ -327,9 +352,7 @@ mod tests {
             ("mq".to_owned(), vec![(8.0, 45_000.0), (1024.0, 46_000.0)]),
             ("shm:spsc".to_owned(), vec![(8.0, 150.0), (1024.0, 400.0)]),
         ]);
-        let plot = lines("T", "E", ["x", "y"], SeriesLabelPosition::UpperLeft, &series, &Series::new())
-            .unwrap()
-            .unwrap();
+        let plot = lines("T", "E", ["x", "y"], &series, &Series::new()).unwrap().unwrap();
         for part in ["<svg", "viewBox", "mq", "shm:spsc", "var(--c0)", "var(--c1)", "var(--ink)"] {
             assert!(plot.svg.contains(part), "no {part}: {}", plot.svg);
         }
@@ -362,8 +385,7 @@ mod tests {
     fn what_has_no_place_on_a_logarithmic_axis_is_left_out() {
         let points = vec![(0.0, 5.0), (8.0, 0.0), (8.0, f64::NAN), (16.0, -1.0), (8.0, 5.0)];
         let series = Series::from([("mq".to_owned(), points), ("sysv".to_owned(), vec![(1.0, 0.0)])]);
-        let draw =
-            |series| lines("T", "E", ["x", "y"], SeriesLabelPosition::UpperLeft, series, &Series::new());
+        let draw = |series| lines("T", "E", ["x", "y"], series, &Series::new());
         let plot = draw(&series).unwrap().unwrap();
         assert_eq!(plot.svg.matches("<circle").count(), 1, "{}", plot.svg);
         assert!(!plot.svg.contains("sysv"));
