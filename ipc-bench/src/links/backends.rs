@@ -229,11 +229,15 @@ impl Backend for ShmLatest {
 
 /// What a byte ring takes for as many messages as `floor:fixed-ring` has slots, and for one more, since
 /// where it begins again a part of it may be left over; not for more than that: whoever has more room
-/// has more time.
+/// has more time. Where there is one message at a time, a page more is enough, and it goes round in the
+/// pages of that one.
 pub(crate) fn records_bytes(spec: &LaneSpec) -> u64 {
     const HEADER_BYTES: usize = 8;
+    const PAGE_BYTES: usize = 4096;
     let record_bytes = HEADER_BYTES + spec.message_len_bytes.next_multiple_of(8);
-    ((messages_in_flight(spec.payload(), spec.in_turn) + 1) * record_bytes) as u64
+    let messages = messages_in_flight(spec.payload(), spec.in_turn);
+    let spare_bytes = if messages == 1 { PAGE_BYTES } else { record_bytes };
+    (messages * record_bytes + spare_bytes) as u64
 }
 
 /// A way of waiting, as endpoints in shared memory know it.
