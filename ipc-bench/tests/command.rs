@@ -645,25 +645,20 @@ fn a_signal_ends_the_run_and_leaves_nothing(#[case] signal: Signal, #[case] code
     assert_nothing_stays(coordinator, peers);
 }
 
-#[test]
-fn a_stopped_process_is_given_up_among_the_locks_too() {
-    let child = bench(&["lock", "--watchdog-s", "1"]).spawn().unwrap();
+#[rstest]
+#[case::stopped(Signal::SIGSTOP, "1", "no measuring process was heard of for 1 s")]
+#[case::killed(Signal::SIGKILL, "60", "the far process ended early")]
+fn who_ends_or_says_nothing_is_missed_among_the_locks_too(
+    #[case] signal: Signal,
+    #[case] watchdog_s: &str,
+    #[case] said: &str,
+) {
+    let child = bench(&["lock", "--watchdog-s", watchdog_s]).spawn().unwrap();
     let (coordinator, peers) = (child.id(), its_two(&child, "locking-process"));
-    kill(peers[1], Signal::SIGSTOP).unwrap();
+    kill(peers[1], signal).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("no measuring process was heard of for 1 s"), "{}", stderr(&output));
-    assert_nothing_stays(coordinator, peers);
-}
-
-#[test]
-fn a_killed_process_is_missed_among_the_locks() {
-    let child = bench(&["lock"]).spawn().unwrap();
-    let (coordinator, peers) = (child.id(), its_two(&child, "locking-process"));
-    kill(peers[1], Signal::SIGKILL).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("the far process ended early"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(said), "{}", stderr(&output));
     assert_nothing_stays(coordinator, peers);
 }
 

@@ -238,7 +238,7 @@ mod tests {
             ends::{BatchedReceiver, BatchedSender, InPlace},
             shared::{Region, create},
         },
-        spec::{Delivery, Job, LaneSpec, Layer, Outcome, Shape, Touch, TransportId, Waiting},
+        spec::{Delivery, Job, LaneSpec, Outcome, Shape, TransportId, Waiting},
     };
     use ipc_core::{
         Channel, ChannelName, Sender, Transport,
@@ -253,16 +253,10 @@ mod tests {
 
     fn spec(senders: usize, receivers: usize, batch: usize) -> LaneSpec {
         LaneSpec {
-            transport: TransportId::Mq,
-            waiting: Waiting::Block,
             message_len_bytes: 20,
-            touch: Touch::All,
             batch,
-            in_turn: false,
             shape: Shape::Crowd { senders, receivers },
-            tag: "0".into(),
-            layer: Layer::None,
-            region: None,
+            ..LaneSpec::sample(TransportId::Mq, Waiting::Block)
         }
     }
 

@@ -66,7 +66,7 @@ mod tests {
             ends::{BatchedReceiver, BatchedSender, Copying, InPlace, ReceivingEnd, SendingEnd},
             link::EndsLink,
         },
-        spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
+        spec::{Job, LaneSpec, Touch, TransportId, Waiting},
     };
     use ipc_core::{
         Channel, ChannelName, Sender, Transport,
@@ -80,16 +80,10 @@ mod tests {
 
     fn spec(touch: Touch, batch: usize) -> LaneSpec {
         LaneSpec {
-            transport: TransportId::ShmSpsc,
-            waiting: Waiting::Block,
             message_len_bytes: 20,
             touch,
             batch,
-            in_turn: false,
-            shape: Shape::Pair,
-            tag: "0".into(),
-            layer: Layer::None,
-            region: None,
+            ..LaneSpec::sample(TransportId::ShmSpsc, Waiting::Block)
         }
     }
 

@@ -137,7 +137,7 @@ mod tests {
             shared::{Region, create},
             site::{Ground, Site},
         },
-        spec::{Job, LaneSpec, Layer, Shape, Side, Touch, TransportId, Waiting},
+        spec::{Job, LaneSpec, Shape, Side, TransportId, Waiting},
     };
     use ipc_core::Transport;
     use rstest::rstest;
@@ -152,18 +152,7 @@ mod tests {
         site: &Site,
         memory: &OwnedFd,
     ) -> Lifetimes<B> {
-        let spec = LaneSpec {
-            transport: TransportId::Mq,
-            waiting: Waiting::Block,
-            message_len_bytes: 8,
-            touch: Touch::All,
-            batch: 1,
-            in_turn: false,
-            shape: Shape::Lives,
-            layer: Layer::None,
-            tag: "0".into(),
-            region: None,
-        };
+        let spec = LaneSpec { shape: Shape::Lives, ..LaneSpec::sample(TransportId::Mq, Waiting::Block) };
         Lifetimes::attach(config, &spec, side, Region::map(memory.as_raw_fd()).unwrap(), site).unwrap()
     }
 

@@ -239,7 +239,7 @@ mod tests {
     use crate::{
         jobs::lane::AnyLane,
         links::{backends::ShmSpsc, site::Ground},
-        spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
+        spec::{Job, LaneSpec, Shape, TransportId, Waiting},
     };
     use rstest::rstest;
     use std::{fs, slice};
@@ -249,18 +249,7 @@ mod tests {
         #[values(TransportId::RawFile, TransportId::ShmSpsc)] transport: TransportId,
         #[values(Job::Create, Job::OpenToSend, Job::OpenToReceive)] job: Job,
     ) {
-        let spec = LaneSpec {
-            transport,
-            waiting: Waiting::Adaptive,
-            message_len_bytes: 8,
-            touch: Touch::All,
-            batch: 1,
-            in_turn: false,
-            shape: Shape::Solo,
-            tag: "0".into(),
-            layer: Layer::None,
-            region: None,
-        };
+        let spec = LaneSpec { shape: Shape::Solo, ..LaneSpec::sample(transport, Waiting::Adaptive) };
         let site = Ground::new(slice::from_ref(&spec)).unwrap();
         let mut lane: Box<dyn AnyLane> = match transport {
             TransportId::RawFile => Box::new(RawFile::new(&spec, &site).unwrap()),

@@ -355,18 +355,7 @@ mod tests {
         #[values(TransportId::RawUnix, TransportId::Unix)] transport: TransportId,
         #[values(Touch::All, Touch::First, Touch::Copied)] touch: Touch,
     ) {
-        let spec = LaneSpec {
-            transport,
-            waiting: Waiting::Spin,
-            message_len_bytes: 4096,
-            touch,
-            batch: 1,
-            in_turn: false,
-            shape: Shape::Pair,
-            tag: "0".into(),
-            layer: Layer::None,
-            region: None,
-        };
+        let spec = LaneSpec { message_len_bytes: 4096, touch, ..LaneSpec::sample(transport, Waiting::Spin) };
         let ground = Ground::new(std::slice::from_ref(&spec)).unwrap();
         let mut near = attach(&spec, Member::NEAR, &ground).unwrap();
         let (site, (say, said)) = (Site::clone(&ground), mpsc::channel());
@@ -391,16 +380,9 @@ mod tests {
     #[case::locked(TransportId::ShmMutex, Shape::Pair)]
     fn a_layer_that_would_do_nothing_is_refused(#[case] transport: TransportId, #[case] shape: Shape) {
         let spec = LaneSpec {
-            transport,
-            waiting: Waiting::Spin,
-            message_len_bytes: 8,
-            touch: Touch::All,
-            batch: 1,
-            in_turn: false,
             shape,
             layer: Layer::Drop { one_in: std::num::NonZeroU64::MIN },
-            tag: "0".into(),
-            region: None,
+            ..LaneSpec::sample(transport, Waiting::Spin)
         };
         let site = Ground::new(std::slice::from_ref(&spec)).unwrap();
         let error = attach(&spec, Member::NEAR, &site).map(|_| ()).unwrap_err().to_string();

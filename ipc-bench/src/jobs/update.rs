@@ -90,7 +90,7 @@ mod tests {
             shared::{Region, create},
             site::{Ground, Site},
         },
-        spec::{Job, LaneSpec, Layer, Shape, Touch, TransportId, Waiting},
+        spec::{Job, LaneSpec, Layer, TransportId, Waiting},
     };
     use std::{
         os::fd::{AsRawFd, OwnedFd},
@@ -99,16 +99,8 @@ mod tests {
 
     fn attach(site: &Site, memory: &OwnedFd) -> Updates {
         let spec = LaneSpec {
-            transport: TransportId::ShmMutex,
-            waiting: Waiting::Adaptive,
-            message_len_bytes: 8,
-            touch: Touch::All,
-            batch: 1,
-            in_turn: false,
-            shape: Shape::Pair,
             layer: Layer::Delay { hop_ns: 1_000 },
-            tag: "0".into(),
-            region: None,
+            ..LaneSpec::sample(TransportId::ShmMutex, Waiting::Adaptive)
         };
         Updates::attach(&spec, Region::map(memory.as_raw_fd()).unwrap(), site).unwrap()
     }

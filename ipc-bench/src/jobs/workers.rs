@@ -349,7 +349,7 @@ mod tests {
             shared::{Region, create},
             site::{Ground, Site},
         },
-        spec::{Design, Job, LaneSpec, Layer, Member, Outcome, Shape, Side, Touch, TransportId, Waiting},
+        spec::{Design, Job, LaneSpec, Member, Outcome, Shape, Side, TransportId, Waiting},
     };
     use ipc_core::{BatchSender, Wait};
     use rstest::rstest;
@@ -357,16 +357,8 @@ mod tests {
 
     fn spec(workers: usize) -> LaneSpec {
         LaneSpec {
-            transport: TransportId::ShmSpsc,
-            waiting: Waiting::Adaptive,
-            message_len_bytes: 8,
-            touch: Touch::All,
-            batch: 1,
-            in_turn: false,
             shape: Shape::Workers { near: workers.div_ceil(2), far: workers / 2 },
-            tag: "0".into(),
-            layer: Layer::None,
-            region: None,
+            ..LaneSpec::sample(TransportId::ShmSpsc, Waiting::Adaptive)
         }
     }
 

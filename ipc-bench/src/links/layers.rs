@@ -206,7 +206,7 @@ mod tests {
             link::{EndsLink, Link},
             shared::{Region, create},
         },
-        spec::{LaneSpec, Layer, Shape, Side, Touch, TransportId, Waiting},
+        spec::{LaneSpec, Side, TransportId, Waiting},
     };
     use ipc_core::{
         Channel, ChannelName, Transport,
@@ -222,18 +222,7 @@ mod tests {
     const COUNT: u64 = 40;
 
     fn spec(batch: usize) -> LaneSpec {
-        LaneSpec {
-            transport: TransportId::ShmSpsc,
-            waiting: Waiting::Block,
-            message_len_bytes: 20,
-            touch: Touch::All,
-            batch,
-            in_turn: false,
-            shape: Shape::Pair,
-            layer: Layer::None,
-            tag: "0".into(),
-            region: None,
-        }
+        LaneSpec { message_len_bytes: 20, batch, ..LaneSpec::sample(TransportId::ShmSpsc, Waiting::Block) }
     }
 
     /// Those of the near and of the far side.

@@ -203,7 +203,7 @@ mod tests {
     use super::RawUnix;
     use crate::{
         links::{link::Link, site::Ground},
-        spec::{LaneSpec, Layer, Shape, Side, Touch, TransportId, Waiting},
+        spec::{LaneSpec, Side, TransportId, Waiting},
     };
     use nix::{
         errno::Errno,
@@ -220,18 +220,7 @@ mod tests {
 
     #[test]
     fn an_empty_message_is_sent_and_received() {
-        let spec = LaneSpec {
-            transport: TransportId::RawUnix,
-            waiting: Waiting::Spin,
-            message_len_bytes: 0,
-            touch: Touch::All,
-            batch: 1,
-            in_turn: false,
-            shape: Shape::Pair,
-            tag: "0".into(),
-            layer: Layer::None,
-            region: None,
-        };
+        let spec = LaneSpec { message_len_bytes: 0, ..LaneSpec::sample(TransportId::RawUnix, Waiting::Spin) };
         let site = Ground::new(std::slice::from_ref(&spec)).unwrap();
         let [mut near, mut far] =
             [Side::Near, Side::Far].map(|side| RawUnix::attach(&spec, side, &site).unwrap());

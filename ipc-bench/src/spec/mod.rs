@@ -255,6 +255,23 @@ impl LaneSpec {
     pub(crate) fn payload(&self) -> Payload {
         Payload { len_bytes: self.message_len_bytes, touch: self.touch }
     }
+
+    /// A pair that sends one short message by one: for tests, which say what differs.
+    #[cfg(test)]
+    pub(crate) fn sample(transport: TransportId, waiting: Waiting) -> Self {
+        Self {
+            transport,
+            waiting,
+            message_len_bytes: 8,
+            touch: Touch::All,
+            batch: 1,
+            in_turn: false,
+            shape: Shape::Pair,
+            layer: Layer::None,
+            tag: "0".into(),
+            region: None,
+        }
+    }
 }
 
 /// What one process does in a measurement.
