@@ -7,11 +7,18 @@ use crate::{
     sites,
     stage::{Stage, Stop, key},
 };
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 /// In a smoke, the share of the points to die at that were died at before. At those of
 /// short operations all die.
 const SMOKE_STRIDE: usize = 13;
+
+/// How often a scene is played again for a point that it came by once and, when a victim was to
+/// die there, didn't.
+const SECOND_CHANCES: usize = 20;
 
 /// Kills at every point of every scenario; in a smoke, at each point of the sources once
 /// and at some again.
@@ -27,6 +34,7 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
         .collect();
     let stage = Stage::new();
     let mut died_at = BTreeSet::new();
+    let mut came_by: BTreeMap<u64, Vec<&Scenario>> = BTreeMap::new();
     let mut kills = 0_usize;
     for scenario in scenarios {
         // First to its end, to see what there is.
@@ -34,6 +42,9 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
             continue;
         }
         let points = stage.record().points;
+        for point in points.iter().collect::<BTreeSet<_>>() {
+            came_by.entry(*point).or_default().push(scenario);
+        }
         for (number, point) in points.iter().enumerate() {
             if smoke && !scenario.is_short && died_at.contains(point) && (number + kills) % SMOKE_STRIDE != 0
             {
@@ -50,6 +61,14 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
             } else {
                 tally.check(scenario.varies, || format!("{}: not killed at {number}", scenario.title()));
             }
+        }
+    }
+    // Where scenes vary, the point of a number may be another one each time.
+    came_by.retain(|point, _| !died_at.contains(point));
+    for (point, scenarios) in came_by {
+        if dies_at_last(&mut tally, &stage, point, &scenarios) {
+            died_at.insert(point);
+            kills += 1;
         }
     }
     let hit = keys.iter().filter(|(key, ..)| died_at.contains(key)).count();
@@ -69,4 +88,19 @@ pub(crate) fn run(scenarios: &[Scenario], is_whole: bool, smoke: bool) -> Tally 
         }
     }
     tally
+}
+
+/// Plays what once came by a point until somebody dies there.
+fn dies_at_last(tally: &mut Tally, stage: &Stage, point: u64, scenarios: &[&Scenario]) -> bool {
+    let chances = scenarios.iter().flat_map(|scenario| iter::repeat_n(scenario, SECOND_CHANCES));
+    for scenario in chances {
+        if !try_play(tally, stage, scenario, Stop::First(point)) {
+            return false;
+        }
+        let record = stage.record();
+        if !record.finished && record.points.last() == Some(&point) {
+            return true;
+        }
+    }
+    false
 }

@@ -37,6 +37,8 @@ pub(crate) enum Stop {
     Never,
     /// At the point of this number, killed.
     Point(usize),
+    /// The first time that it comes to the point of this key, killed.
+    First(u64),
     /// After so many instructions, killed.
     Instruction(usize),
     /// When it is done, but its system call of this number fails.
@@ -392,11 +394,11 @@ fn observe(point: &ipc_shm::hooks::Point) -> Option<i32> {
     let plan = PLAN.get()?;
     let site = point.site;
     let number = plan.page.points.fetch_add(1, Ordering::Relaxed);
+    let key = key(site.file(), site.line(), site.column(), point.moment == Moment::After);
     if let Some(entry) = plan.page.trace.get(number) {
-        let key = key(site.file(), site.line(), site.column(), point.moment == Moment::After);
         entry.store(key, Ordering::Relaxed);
     }
-    if plan.stop == Stop::Point(number) {
+    if plan.stop == Stop::Point(number) || plan.stop == Stop::First(key) {
         die();
     }
     if point.moment == Moment::After || !site.file().contains("/sys/") {
