@@ -79,6 +79,8 @@ struct Page {
     trace: [AtomicU64; TRACE_LEN],
     /// System calls that it made.
     calls: AtomicUsize,
+    /// Where, in order.
+    callers: [AtomicU64; TRACE_LEN],
     /// How many of them were made to fail.
     failures: AtomicUsize,
     /// How many weren't available.
@@ -113,8 +115,8 @@ pub(crate) struct Record {
     pub(crate) finished: bool,
     /// The points that it came to, in order.
     pub(crate) points: Vec<u64>,
-    /// System calls that it made.
-    pub(crate) calls: usize,
+    /// The points of the system calls that it made, in order.
+    pub(crate) calls: Vec<u64>,
     /// How many of them were made to fail.
     pub(crate) failures: usize,
 }
@@ -285,11 +287,12 @@ impl Stage {
     fn keep_record(&self, finished: bool) {
         let page = self.page;
         let count = page.points.load(Ordering::Relaxed);
-        assert!(count <= TRACE_LEN, "more points than are remembered: {count}");
+        let calls = page.calls.load(Ordering::Relaxed);
+        assert!(count <= TRACE_LEN && calls <= TRACE_LEN, "more than is remembered: {count}, {calls}");
         self.record.replace(Record {
             finished,
             points: page.trace[..count].iter().map(|point| point.load(Ordering::Relaxed)).collect(),
-            calls: page.calls.load(Ordering::Relaxed),
+            calls: page.callers[..calls].iter().map(|point| point.load(Ordering::Relaxed)).collect(),
             failures: page.failures.load(Ordering::Relaxed),
         });
     }
@@ -410,6 +413,9 @@ fn observe(point: &ipc_shm::hooks::Point) -> Option<i32> {
         }
     }
     let made = plan.page.calls.fetch_add(1, Ordering::Relaxed);
+    if let Some(entry) = plan.page.callers.get(made) {
+        entry.store(key, Ordering::Relaxed);
+    }
     match plan.stop {
         // They can't fail on what is mapped, so nothing could be done about it either.
         Stop::Failure { call, fault }
