@@ -151,7 +151,10 @@ fn json_has_the_fixed_keys_for_every_transport(
 
 #[test]
 fn the_table_keeps_ways_of_waiting_apart_and_fits_100_columns() {
-    let output = bench(&["latency", "--quick", "--size", "8,16K"]).output().unwrap();
+    // With the longest names.
+    let transports = "floor:cache-line-paused,raw:sysv,sysv,shm:broadcast-reliable";
+    let arguments = ["latency", "--quick", "--size", "8,16K", "--transport", transports];
+    let output = bench(&arguments).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     for heading in ["wait: spin", "wait: adaptive", "wait: block", "x floor", "pinned"] {
