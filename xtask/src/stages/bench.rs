@@ -40,7 +40,7 @@ const KEYS: [&str; 13] = [
 /// The program is the one that the tests have: it is built already.
 pub(super) fn run() -> Outcome {
     let tests = ["test", "--workspace", "--all-features", "--no-run", "--test", "command"];
-    match super::program("ipc-bench", &[&tests, suites::AS_IT_IS].concat()) {
+    match super::program("ipc-bench", &[&tests[..], &suites::AS_IT_IS].concat()) {
         Ok(bench) => {
             let of_each = EXPERIMENTS.each_ref().map(|experiment| problems(&bench, experiment));
             Outcome::of_problems(&of_each, "latency and throughput, briefly")

@@ -4,9 +4,9 @@
 //! A test that can't be made here counts as passed to the harness; it prints `skipped: NAME: WHY`
 //! past it, and is counted as skipped.
 //!
-//! Unit tests compute, model checkers that they are; integration tests mostly wait for the
-//! processes that they start and kill. So they run at the same time, and the longest of all,
-//! which kills at every access, beside the others.
+//! Models compute, and most else waits for the processes that it starts and kills, so they run at
+//! the same time. Models are explored by one thread of a process: it makes and unmaps stacks for
+//! each schedule, for which the threads of a process would wait for each other.
 
 use super::TIME_LIMIT;
 use crate::{
@@ -14,52 +14,117 @@ use crate::{
     report::Outcome,
     workspace,
 };
-use std::{panic::resume_unwind, process::Command, thread};
+use serde_json::Value;
+use std::{collections::BTreeSet, panic::resume_unwind, process::Command, thread};
 
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
 
-/// What computes: units, models among them; what kills at every access, which takes longest of
-/// all; and a race that its two ends have to run at speed.
-const COMPUTING: [&[&str]; 2] = [&["--lib", "--test", "latest"], &["--test", "su*"]];
+/// Programs of tests that need the optimizer: what single-steps or races through code, which had
+/// better be short; and what changes every byte.
+const STEPPED: [&str; 3] = ["corrupt", "kills", "latest"];
 
-/// What is run beside it: together all there is.
-const WAITING: &[&str] =
-    &["--bins", "--examples", "--test", "[!sl]*", "--test", "s[!u]*", "--test", "l[!a]*"];
+/// Models: those that take about half of the time, and the others.
+const MODELS: [&[&str]; 2] = [
+    &["--test-threads=1", "::model::mpmc::", "::model::broadcast::"],
+    &["--test-threads=1", "::model::", "--skip=::model::mpmc::", "--skip=::model::broadcast::"],
+];
 
-/// Without the optimizer: what waits more than it computes takes longer to improve than to run.
-pub(super) const AS_IT_IS: &[&str] = &["--config", "profile.dev.package.ipc-shm.opt-level=0"];
+/// What kills at every access, and takes longest of all.
+const LONGEST: &str = "survival";
+
+/// Tests that `cargo` runs in one call.
+#[derive(Debug, Default)]
+struct Part {
+    targets: Vec<String>,
+    harness: &'static [&'static str],
+    /// What waits more than it computes takes longer to improve than to run.
+    is_optimized: bool,
+}
+
+/// Nobody looks into the programs, which are made sooner without what debuggers have.
+const BARE: [&str; 2] = ["--config", "profile.dev.debug='none'"];
+
+/// The same without the optimizer.
+pub(super) const AS_IT_IS: [&str; 4] =
+    ["--config", "profile.dev.debug='none'", "--config", "profile.dev.package.ipc-shm.opt-level=0"];
+
+impl Part {
+    fn optimized(targets: &[&str], harness: &'static [&'static str]) -> Self {
+        Self { targets: targets.iter().map(ToString::to_string).collect(), harness, is_optimized: true }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = workspace::cargo(&["test", "--workspace", "--all-features"]);
+        command.args(&self.targets).args(arguments);
+        command.args(if self.is_optimized { &BARE[..] } else { &AS_IT_IS[..] });
+        command
+    }
+
+    fn build(&self) -> Outcome {
+        super::check(&mut self.command(&["--no-run", "--quiet"]))
+    }
+
+    fn run(&self) -> Finished {
+        let mut command = self.command(&["--no-fail-fast"]);
+        process::run(command.arg("--").args(self.harness), TIME_LIMIT)
+    }
+}
+
+/// What is run at the same time, of these programs of tests: together all there is.
+fn parts(programs: &BTreeSet<String>) -> Vec<Part> {
+    let option = |program: &str| format!("--test={program}");
+    let mut units = Part::optimized(&["--lib"], &["--skip=::model::"]);
+    units.targets.extend(STEPPED.map(option));
+    let is_other = |program: &&String| *program != LONGEST && !STEPPED.contains(&program.as_str());
+    let mut others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
+    let more = others.split_off(others.len() / 2);
+    others.extend(["--bins", "--examples"].map(String::from));
+    vec![
+        Part::optimized(&["--lib"], MODELS[0]),
+        Part::optimized(&["--lib"], MODELS[1]),
+        units,
+        Part::optimized(&[&option(LONGEST)], &[]),
+        Part { targets: others, ..Part::default() },
+        Part { targets: more, ..Part::default() },
+    ]
+}
+
+/// The names of the programs of tests, as `cargo` has them.
+fn programs() -> Result<BTreeSet<String>, String> {
+    let mut command = workspace::cargo(&["metadata", "--no-deps", "--format-version=1"]);
+    let told = process::run_for_stdout(&mut command, TIME_LIMIT);
+    let metadata: Value = match told.success {
+        true => serde_json::from_str(&told.output).map_err(|error| error.to_string())?,
+        false => return Err(told.output),
+    };
+    let targets = metadata["packages"].as_array().into_iter().flatten();
+    let targets = targets.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    Ok(tests.filter_map(|target| target["name"].as_str().map(String::from)).collect())
+}
 
 pub(super) fn run() -> Outcome {
+    let parts = match programs() {
+        Ok(programs) => parts(&programs),
+        Err(problem) => return Outcome::failed(problem),
+    };
     let mut finished: Vec<Finished> = thread::scope(|scope| {
-        let running = parts().map(|part| scope.spawn(|| test(part)));
+        let running: Vec<_> = parts.iter().map(|part| scope.spawn(|| part.run())).collect();
         running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
-    finished.push(test(cargo_test(&["--doc"])));
+    finished.push(Part::optimized(&["--doc"], &[]).run());
     evaluate(&finished)
 }
 
 /// Whether programs and tests can be built; nothing can be run otherwise.
 pub(super) fn build() -> Outcome {
-    let mut outcomes = parts().into_iter().map(|mut part| super::check(part.args(["--no-run", "--quiet"])));
+    let parts = match programs() {
+        Ok(programs) => parts(&programs),
+        Err(problem) => return Outcome::failed(problem),
+    };
+    let mut outcomes = parts.iter().map(Part::build);
     outcomes.find(|outcome| outcome.failed > 0).unwrap_or(Outcome::passed(""))
-}
-
-fn parts() -> [Command; 3] {
-    let [units, longest] = COMPUTING.map(cargo_test);
-    let mut others = cargo_test(WAITING);
-    others.args(AS_IT_IS);
-    [units, longest, others]
-}
-
-fn test(mut part: Command) -> Finished {
-    process::run(part.arg("--no-fail-fast"), TIME_LIMIT)
-}
-
-fn cargo_test(part: &[&str]) -> Command {
-    let mut command = workspace::cargo(&["test", "--workspace", "--all-features"]);
-    command.args(part);
-    command
 }
 
 fn evaluate(parts: &[Finished]) -> Outcome {
@@ -154,7 +219,7 @@ fn of_failed_programs(output: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, evaluate, of_failed_programs, slowest};
+    use super::{Counts, evaluate, of_failed_programs, parts, programs, slowest};
     use crate::process::Finished;
 
     const OUTPUT: &str = "\
@@ -174,6 +239,21 @@ test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; fini
 
     fn finished(success: bool, output: &str) -> [Finished; 1] {
         [Finished { success, output: output.into() }]
+    }
+
+    #[test]
+    fn each_program_of_tests_is_in_one_part() {
+        let programs = programs().unwrap();
+        for program in ["command", "kills", "survival", "waiting"] {
+            assert!(programs.contains(program), "{program} in {programs:?}");
+        }
+        let mut named: Vec<String> = parts(&programs)
+            .iter()
+            .flat_map(|part| &part.targets)
+            .filter_map(|target| target.strip_prefix("--test=").map(String::from))
+            .collect();
+        named.sort();
+        assert_eq!(named, Vec::from_iter(programs));
     }
 
     #[test]
