@@ -340,6 +340,45 @@ fn who_has_another_ipc_namespace_takes_no_name_away() {
     });
 }
 
+/// Not even if what the name stands for elsewhere looks the same.
+#[rstest]
+#[case::made("made", false)]
+#[case::adopted("adopted", true)]
+fn a_name_of_another_ipc_namespace_leads_to_no_queue(#[case] case: &str, #[case] adopted: bool) {
+    let number = 1 + u32::from(adopted);
+    let test = format!("a_name_of_another_ipc_namespace_leads_to_no_queue::case_{number}_{case}");
+    alone(&test, || {
+        if !is_apart() {
+            return;
+        }
+        // One that we could have drawn ourselves.
+        const KEY: u32 = 0x0012_3456;
+        let (_place, sysv, name) = (Place::new(), Sysv::new(), fresh_name());
+        if adopted {
+            make_as_others(KEY, 0o600);
+            sysv.adopt(&name, KEY).unwrap();
+        } else {
+            sysv.create(&name, &small()).unwrap();
+        }
+        let ours = sysv.open(&name).unwrap();
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWIPC).unwrap();
+                if adopted {
+                    make_as_others(KEY, 0o600);
+                }
+                assert!(matches!(sysv.open(&name), Err(ChannelError::NotFound)));
+                let theirs = sysv.open_or_create(&name, &small()).unwrap();
+                assert_ne!(theirs.key(), ours.key());
+                assert_eq!(sysv.open(&name).unwrap().key(), theirs.key());
+            });
+        });
+        // What another thread was told is of no use here.
+        assert_eq!(sysv.open(&name).unwrap().key(), ours.key());
+        sysv.remove(&name).unwrap();
+    });
+}
+
 #[test]
 fn where_the_namespace_cant_be_told_it_is_said_what_to_do() {
     alone_in_namespaces("where_the_namespace_cant_be_told_it_is_said_what_to_do", || {

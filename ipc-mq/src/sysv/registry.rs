@@ -19,6 +19,14 @@
 //! and none takes away what leads to another's queues. Nobody outside can tell whether a namespace
 //! has ended, so the links of one that has stay; the kernel gives its number to a later one, where
 //! they are names without queues.
+//!
+//! To ask for the number takes longer than all else that it takes to open a queue. So it is first
+//! supposed that this thread's namespace is the one that the process was last told of, and what is
+//! found says whether that holds: the kernel looks for the key in this thread's namespace, and a key
+//! that was drawn at random for a queue of this user's, out of fifteen million, is that of no other. By
+//! the same, a queue that is there is told from one that is gone. Where nothing is found the number is
+//! asked for; and so it is for a key that we didn't draw, which a program may give to its queues in
+//! each namespace, and for all that changes names.
 
 use super::{
     alarm::gone_or,
@@ -29,10 +37,13 @@ use crate::place::{Home, LockedFolder, value};
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, AtFlags},
+    fcntl::{AT_FDCWD, AtFlags, readlinkat},
     sys::stat::fstatat,
 };
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The names of one user's queues in the IPC namespace of this thread.
 #[derive(Clone, Debug)]
@@ -49,6 +60,8 @@ pub(crate) struct Registered {
     /// Who made the queue: it is believed to be ours only if the kernel says the same.
     pub(crate) creator_uid: u32,
     pub(crate) max_message_len: usize,
+    /// Whether the key was drawn for this queue; else it is whatever its maker chose.
+    pub(crate) is_drawn: bool,
 }
 
 /// How a new queue is to be.
@@ -72,7 +85,21 @@ enum State {
 impl<'a> Registry<'a> {
     /// Only for what is done at once: a thread can go to another namespace.
     pub(crate) fn new(home: &'a Home) -> Result<Self, ChannelError> {
-        Ok(Self { home, prefix: format!("sysv.{}:", namespace()?) })
+        let namespace = namespace()?;
+        LAST_NAMESPACE.store(namespace, Relaxed);
+        Ok(Self::of(home, namespace))
+    }
+
+    fn of(home: &'a Home, namespace: u64) -> Self {
+        Self { home, prefix: format!("sysv.{namespace}:") }
+    }
+
+    /// The queue of this name, where it can be told without asking for the namespace that it is this
+    /// thread's. Where it can't, `None`, it is to be asked, and whatever went wrong is met again.
+    pub(crate) fn queue_unasked(home: &'a Home, name: &ChannelName) -> Option<(Queue, Registered, Status)> {
+        let last = Some(LAST_NAMESPACE.load(Relaxed)).filter(|&last| last != 0)?;
+        let found = Self::of(home, last).queue(name).ok()?;
+        found.filter(|(_, registered, _)| registered.is_drawn)
     }
 
     pub(crate) fn path(&self, name: &ChannelName) -> PathBuf {
@@ -112,7 +139,8 @@ impl<'a> Registry<'a> {
         let folder = self.home.lock_or_make()?;
         let Wish { max_message_len, .. } = wish;
         loop {
-            let registered = Registered { key: random_key()?, creator_uid: folder.uid(), max_message_len };
+            let (key, creator_uid) = (random_key()?, folder.uid());
+            let registered = Registered { key, creator_uid, max_message_len, is_drawn: true };
             match self.write(&folder, name, registered) {
                 Ok(()) => {}
                 Err(ChannelError::AlreadyExists) => {
@@ -255,26 +283,44 @@ fn remove(queue: Queue) -> Result<(), ChannelError> {
     }
 }
 
+/// What the last thread that asked was told. Nobody says when a thread's namespace changes
+/// (`unshare(2)`, `setns(2)`), nor is it all threads': it is a supposition. 0 is none.
+static LAST_NAMESPACE: AtomicU64 = AtomicU64::new(0);
+
 /// The number of the IPC namespace that this thread is in: what it calls a queue by is one of that
-/// namespace. Asked each time, since nobody tells us when it changes (`unshare(2)`, `setns(2)`).
+/// namespace. The text of the link says it; to follow the link would take twice as long.
 fn namespace() -> Result<u64, ChannelError> {
     /// Of the one that the system began with, the only one of a kernel without namespaces.
     const FIRST: u64 = 0xEFFF_FFFF;
-    let inode = |path| fstatat(AT_FDCWD, path, AtFlags::empty()).map(|found| found.st_ino);
-    match inode("/proc/thread-self/ns/ipc") {
-        Err(Errno::ENOENT) if inode("/proc/thread-self/ns").is_ok() => Ok(FIRST),
-        Err(Errno::ENOENT) => Err(ChannelError::Unsupported(
-            "which IPC namespace this is, and so which queues these are, can't be told without /proc: \
-             mount it with `mount -t proc proc /proc`"
-                .into(),
-        )),
-        answer => Ok(answer.map_err(|errno| OsError::new("fstatat", errno))?),
+    match readlinkat(AT_FDCWD, "/proc/thread-self/ns/ipc") {
+        Ok(text) => text.to_str().and_then(number_of).ok_or_else(untold),
+        Err(Errno::ENOENT) if fstatat(AT_FDCWD, "/proc/thread-self/ns", AtFlags::empty()).is_ok() => {
+            Ok(FIRST)
+        }
+        Err(Errno::ENOENT) => Err(untold()),
+        Err(errno) => Err(OsError::new("readlinkat", errno).into()),
     }
 }
 
+/// A text like `ipc:[4026531839]`, `namespaces(7)`.
+fn number_of(text: &str) -> Option<u64> {
+    text.strip_prefix("ipc:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn untold() -> ChannelError {
+    ChannelError::Unsupported(
+        "which IPC namespace this is, and so which queues these are, can't be told without /proc: \
+         mount it with `mount -t proc proc /proc`"
+            .into(),
+    )
+}
+
 fn text_of(registered: Registered) -> String {
-    let Registered { key, creator_uid, max_message_len } = registered;
-    format!("ipc-sysv 1, key {key}, creator-uid {creator_uid}, max-message-len-bytes {max_message_len}")
+    let Registered { key, creator_uid, max_message_len, is_drawn } = registered;
+    let drawn = if is_drawn { ", drawn 1" } else { "" };
+    format!(
+        "ipc-sysv 1, key {key}, creator-uid {creator_uid}, max-message-len-bytes {max_message_len}{drawn}"
+    )
 }
 
 fn parse(text: &str) -> Option<Registered> {
@@ -284,6 +330,7 @@ fn parse(text: &str) -> Option<Registered> {
         key: item("key").filter(|&key| key != 0)?,
         creator_uid: item("creator-uid")?,
         max_message_len: item("max-message-len-bytes").filter(|&len| len != 0)?.try_into().ok()?,
+        is_drawn: item("drawn") == Some(1),
     })
 }
 

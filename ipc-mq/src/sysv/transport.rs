@@ -51,8 +51,8 @@ mod sealed {
 /// The System V queues that this user's names stand for.
 ///
 /// Each IPC namespace has names of its own, as it has queues of its own, even where a container
-/// shares its directory of names with the system. Which one it is, a thread is asked at each call
-/// here; it takes `/proc`.
+/// shares its directory of names with the system. Which one a thread is in, is asked at each call
+/// here, unless it is to open a queue that is found there; it takes `/proc`.
 #[derive(Clone, Debug)]
 pub struct Sysv<D: Discipline = ByAge> {
     home: Home,
@@ -129,7 +129,8 @@ impl<D: Discipline> Sysv<D> {
             return Err(ChannelError::NotFound);
         }
         let max_message_len = limits::current()?.max_message_len;
-        let registered = Registered { key, creator_uid: status.creator_uid, max_message_len };
+        let registered =
+            Registered { key, creator_uid: status.creator_uid, max_message_len, is_drawn: false };
         self.registry()?.adopt(name, registered)?;
         Ok(channel(name, queue, registered, Some(&status)))
     }
@@ -148,7 +149,10 @@ impl<D: Discipline> Transport for Sysv<D> {
     }
 
     fn open(&self, name: &ChannelName) -> Result<SysvChannel<D>, ChannelError> {
-        let (queue, registered, status) = found(&self.registry()?, name)?;
+        let (queue, registered, status) = match Registry::queue_unasked(&self.home, name) {
+            Some(found) => found,
+            None => found(&self.registry()?, name)?,
+        };
         Ok(channel(name, queue, registered, Some(&status)))
     }
 
@@ -158,11 +162,17 @@ impl<D: Discipline> Transport for Sysv<D> {
         config: &SysvConfig,
     ) -> Result<SysvChannel<D>, ChannelError> {
         config.validate()?;
+        let matching = |(queue, registered, status)| {
+            config.check(settings_of(registered, &status))?;
+            Ok(channel(name, queue, registered, Some(&status)))
+        };
+        if let Some(found) = Registry::queue_unasked(&self.home, name) {
+            return matching(found);
+        }
         let registry = self.registry()?;
         loop {
-            if let Some((queue, registered, status)) = registry.queue(name)? {
-                config.check(settings_of(registered, &status))?;
-                return Ok(channel(name, queue, registered, Some(&status)));
+            if let Some(found) = registry.queue(name)? {
+                return matching(found);
             }
             match create(&registry, name, config) {
                 Err(ChannelError::AlreadyExists) => {}
