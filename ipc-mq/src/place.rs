@@ -5,9 +5,9 @@
 //! a dot, so nothing else is called so. It is made with mode 0700, and used only if it is a
 //! directory itself, belongs to its user and can't be written by others; to the one that
 //! `IPC_DIR` names others may write if it has the sticky bit, or is ours, root's or a trusted
-//! user's. It is opened and checked each time, since it may be another one by then: one
-//! directory, in which the names of `sysv:` and `unix:` channels lie side by side, so that there is one
-//! to open.
+//! user's. It is one directory, in which the names of `sysv:` and `unix:` channels lie side by side.
+//! Whoever has found it keeps it open; each time it is asked again what has its name, which may be
+//! another one by then, and what is allowed there, and it is opened anew where it isn't the same.
 //!
 //! What is only to be read is the text of a symbolic link that leads nowhere: made whole by
 //! one call (`symlink(2)`), read by another. What has a mode or is locked is a file: it is
@@ -37,7 +37,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// No file of ours is longer, in bytes.
@@ -51,6 +51,29 @@ pub(crate) struct Home {
     is_in_chosen: bool,
     /// Users besides this one whose directories and files are believed.
     trusted_uids: Arc<[u32]>,
+    /// What was found there last. Nobody waits for the lock: who was forked while another thread held
+    /// it would wait for ever.
+    last: Arc<Mutex<Option<Arc<Directory>>>>,
+}
+
+/// A directory, open to look up names. While it is, no other one gets its number.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    descriptor: OwnedFd,
+    device: u64,
+    inode: u64,
+}
+
+impl Directory {
+    fn is(&self, found: &FileStat) -> bool {
+        (self.device, self.inode) == (found.st_dev, found.st_ino)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 impl Home {
@@ -64,7 +87,7 @@ impl Home {
 
     /// A directory that was chosen.
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path: path.into(), is_in_chosen: false, trusted_uids: Arc::default() }
+        Self { path: path.into(), is_in_chosen: false, trusted_uids: Arc::default(), last: Arc::default() }
     }
 
     /// The same, where these users' files are believed too.
@@ -78,8 +101,24 @@ impl Home {
 
     /// Opens it to look up names; `None` if nobody has made it yet.
     pub(crate) fn open(&self) -> Result<Option<Folder>, ChannelError> {
-        let opened = self.open_checked(OFlag::O_PATH)?;
-        Ok(opened.map(|(descriptor, uid)| Folder { descriptor, home: self.clone(), uid }))
+        if let Some((descriptor, found)) = self.found_again() {
+            let uid = self.check(&*descriptor, &found)?;
+            return Ok(Some(Folder { descriptor, home: self.clone(), uid }));
+        }
+        let Some((descriptor, found, uid)) = self.open_checked(OFlag::O_PATH)? else { return Ok(None) };
+        let (device, inode) = (found.st_dev, found.st_ino);
+        let descriptor = Arc::new(Directory { descriptor, device, inode });
+        if let Ok(mut last) = self.last.try_lock() {
+            *last = Some(Arc::clone(&descriptor));
+        }
+        Ok(Some(Folder { descriptor, home: self.clone(), uid }))
+    }
+
+    /// The directory that was found last, if it has the name still; and how it is now.
+    fn found_again(&self) -> Option<(Arc<Directory>, FileStat)> {
+        let last = Arc::clone(self.last.try_lock().ok()?.as_ref()?);
+        let found = fstatat(AT_FDCWD, &*self.path, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        last.is(&found).then_some((last, found))
     }
 
     /// The same; it is made if it is missing.
@@ -91,7 +130,7 @@ impl Home {
     /// with the process. Who only looks at channels takes none.
     pub(crate) fn lock(&self) -> Result<Option<LockedFolder>, ChannelError> {
         // Each time a description of its own: threads exclude each other too.
-        let Some((unlocked, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
+        let Some((unlocked, _, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
         let descriptor = Locked::wait(unlocked).map_err(|errno| match errno {
             Errno::EWOULDBLOCK => self.locked_by_somebody(),
             other => OsError::new("flock", other).into(),
@@ -143,15 +182,22 @@ impl Home {
         }
     }
 
-    /// Somebody else may have been faster to take the name of our directory. Says also who we
-    /// are.
-    fn open_checked(&self, access: OFlag) -> Result<Option<(OwnedFd, u32)>, ChannelError> {
+    /// Somebody else may have been faster to take the name of our directory. Says also how it is, and
+    /// who we are.
+    fn open_checked(&self, access: OFlag) -> Result<Option<(OwnedFd, FileStat, u32)>, ChannelError> {
         let directory = match uninterrupted(|| open(&*self.path, DIRECTORY | access, Mode::empty())) {
             Ok(directory) => directory,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(refusal("open", &self.path, errno)),
         };
-        let (found, uid, path) = (status(&directory)?, geteuid().as_raw(), self.path.display());
+        let found = status(&directory)?;
+        let uid = self.check(&directory, &found)?;
+        Ok(Some((directory, found, uid)))
+    }
+
+    /// Whether the directory may be used that is like that; who we are.
+    fn check(&self, directory: &impl AsFd, found: &FileStat) -> Result<u32, ChannelError> {
+        let (uid, path) = (geteuid().as_raw(), self.path.display());
         if found.st_uid != uid && !self.trusted_uids.contains(&found.st_uid) {
             return Err(ChannelError::NotPermitted(format!(
                 "{path} belongs to user {}, not to us (user {uid}): remove it or set IPC_DIR to a directory of yours",
@@ -166,10 +212,10 @@ impl Home {
             )));
         }
         if self.is_in_chosen {
-            let parent = fstatat(&directory, "..", AtFlags::empty());
+            let parent = fstatat(directory, "..", AtFlags::empty());
             self.check_parent(&parent.map_err(|errno| OsError::new("fstatat", errno))?)?;
         }
-        Ok(Some((directory, uid)))
+        Ok(uid)
     }
 
     /// Where anybody may write and names aren't their owners' alone, anybody can take our
@@ -192,7 +238,7 @@ impl Home {
 
 /// The directory, open.
 #[derive(Debug)]
-pub(crate) struct Folder<D = OwnedFd> {
+pub(crate) struct Folder<D = Arc<Directory>> {
     descriptor: D,
     home: Home,
     /// Whose it was opened as.

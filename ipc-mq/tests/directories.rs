@@ -229,3 +229,52 @@ fn a_directory_in_which_others_can_take_names_away_is_refused() {
         drop(ordinary);
     });
 }
+
+/// Who has found it before is told of what it is now.
+#[test]
+fn a_directory_that_is_another_one_by_now_is_seen_to_be() {
+    alone("a_directory_that_is_another_one_by_now_is_seen_to_be", || {
+        let chosen = Chosen::new();
+        make_channels();
+        let (sysv, unix) = (Sysv::new(), Unix::new());
+        let are_there = || {
+            let answers = [sysv.open(&name()).map(drop), unix.open(&name()).map(drop)];
+            answers.map(|answer| match answer {
+                Ok(()) => Some(true),
+                Err(ChannelError::NotFound) => Some(false),
+                Err(ChannelError::NotPermitted(_)) => None,
+                Err(other) => panic!("{other}"),
+            })
+        };
+        let (kept, aside) = (chosen.0.join(".mq"), chosen.0.join("aside"));
+        let (there, gone, refused) = ([Some(true); 2], [Some(false); 2], [None; 2]);
+        assert_eq!(are_there(), there);
+        fs::rename(&kept, &aside).unwrap();
+        assert_eq!(are_there(), gone);
+        std::os::unix::fs::symlink(&aside, &kept).unwrap();
+        assert_eq!(are_there(), refused);
+        fs::remove_file(&kept).unwrap();
+        Unix::new().create(&ChannelName::new("y").unwrap(), &UnixConfig::new()).unwrap();
+        assert_eq!(are_there(), gone);
+        assert_eq!(unix.list().unwrap().len(), 1);
+        fs::remove_dir_all(&kept).unwrap();
+        fs::rename(&aside, &kept).unwrap();
+        assert_eq!(are_there(), there);
+        let set_mode = |mode| fs::set_permissions(&kept, fs::Permissions::from_mode(mode)).unwrap();
+        for mode in [0o720, 0o702] {
+            set_mode(mode);
+            assert_eq!(are_there(), refused, "{mode:o}");
+        }
+        set_mode(0o700);
+        assert_eq!(are_there(), there);
+        if geteuid().is_root() {
+            chown(&kept, Some(Uid::from_raw(100_000)), None).unwrap();
+            assert_eq!(are_there(), refused);
+            chown(&kept, Some(Uid::from_raw(0)), None).unwrap();
+            let ordinary = OrdinaryUser::new();
+            assert_eq!(are_there(), refused);
+            drop(ordinary);
+        }
+        sysv.remove(&name()).unwrap();
+    });
+}

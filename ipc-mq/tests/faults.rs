@@ -156,7 +156,7 @@ impl World {
                 let before = look(&self.directory, name);
                 let (reader, writer) = pipe().unwrap();
                 let failed = fail(nth, errno, || {
-                    let descriptors = names_in(Path::new("/proc/self/fd"));
+                    let descriptors = descriptors(&self.directory);
                     let mut prepared = prepare();
                     let there = look(&self.directory, name);
                     mark();
@@ -171,10 +171,10 @@ impl World {
                     check(prepared);
                     // Some are closed on a thread apart.
                     let start = Instant::now();
-                    while names_in(Path::new("/proc/self/fd")) != descriptors && start.elapsed() < PATIENCE {
+                    while self::descriptors(&self.directory) != descriptors && start.elapsed() < PATIENCE {
                         thread::yield_now();
                     }
-                    assert_eq!(names_in(Path::new("/proc/self/fd")), descriptors, "after {what}");
+                    assert_eq!(self::descriptors(&self.directory), descriptors, "after {what}");
                     let answer = answer.err().unwrap_or(Answer::Well).to_text();
                     File::from(writer.try_clone().unwrap()).write_all(answer.as_bytes()).unwrap();
                 });
@@ -245,6 +245,21 @@ fn is_right(call: c_long, errno: Errno, answer: &Answer) -> bool {
     }
 }
 
+/// What this process has open, but for what this is read from, and one descriptor of the directory,
+/// which the transport keeps.
+fn descriptors(directory: &Path) -> Vec<String> {
+    let (mut others, mut kept) = (Vec::new(), 0);
+    for name in names_in(Path::new("/proc/self/fd")) {
+        // Its own is closed by now.
+        let Ok(leads_to) = fs::read_link(Path::new("/proc/self/fd").join(&name)) else { continue };
+        kept += usize::from(leads_to == directory.join(".mq"));
+        if leads_to != directory.join(".mq") || kept > 1 {
+            others.push(name);
+        }
+    }
+    others
+}
+
 fn names_in(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -262,9 +277,8 @@ fn fail_all<T: Transport>(world: &mut World, transport: &T, config: &T::Config, 
     let create = || drop(transport.create(name, config).unwrap());
     world.fail("remove", name, || (create(), false), |(_, tried)| removed(transport, name, tried), |_| {});
 
-    let channel = transport.create(name, config).unwrap();
     // What a receiver leaves, it leaves once.
-    drop(channel.receiver().unwrap());
+    drop(transport.create(name, config).unwrap().receiver().unwrap());
     world.fail("open", name, || {}, |()| done(transport.open(name)), nothing);
     world.fail("open or create", name, || {}, |()| done(transport.open_or_create(name, config)), nothing);
     world.fail("stat", name, || {}, |()| done(transport.stat(name)), nothing);

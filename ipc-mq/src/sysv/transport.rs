@@ -53,6 +53,8 @@ mod sealed {
 /// Each IPC namespace has names of its own, as it has queues of its own, even where a container
 /// shares its directory of names with the system. Which one a thread is in, is asked at each call
 /// here, unless it is to open a queue that is found there; it takes `/proc`.
+///
+/// Once the directory was found it stays open as long as this or a copy of it lives.
 #[derive(Clone, Debug)]
 pub struct Sysv<D: Discipline = ByAge> {
     home: Home,

@@ -14,7 +14,8 @@ use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Ro
 use nix::errno::Errno;
 use std::{fs::File, os::fd::AsFd, path::PathBuf};
 
-/// The channels of this user, or of a directory.
+/// The channels of this user, or of a directory, which stays open once it was found, as long as this,
+/// a copy of it or one of its channels lives.
 #[derive(Clone, Debug)]
 pub struct Unix {
     home: Home,
