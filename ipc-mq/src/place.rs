@@ -430,11 +430,19 @@ impl OpenFile {
     }
 }
 
-/// The value of the first item `KEY VALUE`, if there is such a one and it makes sense.
-pub(crate) fn value<'a, T: std::str::FromStr>(items: impl Iterator<Item = &'a str>, key: &str) -> Option<T> {
-    let mut pairs = items.filter_map(|item| item.split_once(' '));
-    let (_, value) = pairs.find(|(found, _)| *found == key)?;
-    value.parse().ok()
+/// The values of the first items `KEY VALUE` with these keys, as far as there are such, in one pass:
+/// to look for each by itself took as long as a system call.
+pub(crate) fn values<'a, const COUNT: usize>(
+    items: impl Iterator<Item = &'a str>,
+    keys: [&str; COUNT],
+) -> [Option<&'a str>; COUNT] {
+    let mut found = [None; COUNT];
+    for (key, value) in items.filter_map(|item| item.split_once(' ')) {
+        if let Some(index) = keys.iter().position(|&wanted| wanted == key) {
+            found[index].get_or_insert(value);
+        }
+    }
+    found
 }
 
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);

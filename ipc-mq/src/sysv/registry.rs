@@ -33,7 +33,7 @@ use super::{
     limits,
     sys::{Queue, Status},
 };
-use crate::place::{Home, LockedFolder, value};
+use crate::place::{Home, LockedFolder, values};
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     errno::Errno,
@@ -324,13 +324,15 @@ fn text_of(registered: Registered) -> String {
 }
 
 fn parse(text: &str) -> Option<Registered> {
-    let item = |key| value::<u32>(text.split(", "), key);
-    (item("ipc-sysv")? == 1).then_some(())?;
+    let keys = ["ipc-sysv", "key", "creator-uid", "max-message-len-bytes", "drawn"];
+    let figure = |value: Option<&str>| value?.parse::<u32>().ok();
+    let [version, key, creator_uid, max_message_len, drawn] = values(text.split(", "), keys).map(figure);
+    (version? == 1).then_some(())?;
     Some(Registered {
-        key: item("key").filter(|&key| key != 0)?,
-        creator_uid: item("creator-uid")?,
-        max_message_len: item("max-message-len-bytes").filter(|&len| len != 0)?.try_into().ok()?,
-        is_drawn: item("drawn") == Some(1),
+        key: key.filter(|&key| key != 0)?,
+        creator_uid: creator_uid?,
+        max_message_len: max_message_len.filter(|&len| len != 0)?.try_into().ok()?,
+        is_drawn: drawn == Some(1),
     })
 }
 

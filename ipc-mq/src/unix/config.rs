@@ -1,6 +1,6 @@
 //! How a channel is made; kept in its file.
 
-use crate::place::value;
+use crate::place::values;
 use ipc_core::ChannelError;
 
 /// How a channel is made. What is left out is: messages of up to 1 GiB, the system's socket
@@ -156,15 +156,15 @@ impl Settings {
     }
 
     pub(crate) fn of(text: &str) -> Option<Self> {
-        let item = |key| value::<String>(text.lines(), key);
-        let figure = |key| item(key)?.parse::<usize>().ok();
-        (figure("ipc-unix")? == 1).then_some(())?;
-        let uids = item("allow-uids")?;
-        let uids = uids.split(',').filter(|uid| !uid.is_empty()).map(str::parse);
+        let keys = ["ipc-unix", "socket", "max-message-len-bytes", "buffer-bytes", "allow-uids"];
+        let [version, socket, max_message_len, buffer_bytes, uids] = values(text.lines(), keys);
+        let figure = |value: Option<&str>| value?.parse::<usize>().ok();
+        (figure(version)? == 1).then_some(())?;
+        let uids = uids?.split(',').filter(|uid| !uid.is_empty()).map(str::parse);
         Some(Self {
-            socket: value(text.lines(), "socket")?,
-            max_message_len: figure("max-message-len-bytes").filter(|&len| Self::is_max_message_len(len))?,
-            buffer_bytes: figure("buffer-bytes")?,
+            socket: socket?.parse().ok()?,
+            max_message_len: figure(max_message_len).filter(|&len| Self::is_max_message_len(len))?,
+            buffer_bytes: figure(buffer_bytes)?,
             allowed_uids: uids.collect::<Result<_, _>>().ok()?,
         })
     }
