@@ -4,8 +4,9 @@ mod common;
 
 use common::{DEPTH, MAX_LEN, TestQueue, alone};
 use ipc_mq::{
-    Batch, BatchReceiver, Channel, Loan, Message, Mq, MqBatch, MqReceiver, MqSender, PriorityReceiver,
-    PrioritySender, PriorityTooHigh, Receiver, RecvError, Rejected, SendError, Sender, Transport, Wait,
+    Batch, BatchReceiver, Cancel, Channel, Loan, Message, Mq, MqBatch, MqReceiver, MqSender,
+    PriorityReceiver, PrioritySender, PriorityTooHigh, Receiver, RecvError, Rejected, SendError, Sender,
+    Transport, Wait,
 };
 use nix::{
     mqueue::{MQ_OFlag, mq_close, mq_open, mq_receive, mq_send},
@@ -16,6 +17,7 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 use rstest::rstest;
+use std::time::Duration;
 
 #[rstest]
 #[case::empty(0)]
@@ -30,11 +32,24 @@ fn messages_arrive_as_they_were_sent(#[case] len: usize) {
 
 #[test]
 fn a_message_too_long_is_refused_at_once_even_if_the_queue_is_full() {
-    let (mut tx, _rx) = TestQueue::small().pair();
+    let queue = TestQueue::small();
+    let (mut tx, _rx) = queue.pair();
     fill(&mut tx);
     let max = MAX_LEN;
-    for answer in [tx.send(&[0; MAX_LEN + 1]), tx.reserve(MAX_LEN + 1, Wait::Forever)] {
+    let is_refused = |answer: Result<(), SendError>| {
         assert!(matches!(answer, Err(SendError::TooLong { len, max: m }) if len == max + 1 && m == max));
+    };
+    is_refused(tx.send(&[0; MAX_LEN + 1]));
+    is_refused(tx.reserve(MAX_LEN + 1, Wait::Forever));
+    // By one that doesn't know yet how long they may be, too.
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let wait = [Wait::Never, Wait::Forever, Wait::timeout(Duration::ZERO), Wait::Forever.or_cancel(&cancel)];
+    for wait in wait {
+        let opened = || Mq::new().open(&queue.name.0).unwrap().sender().unwrap();
+        is_refused(opened().send_wait(&[0; MAX_LEN + 1], wait));
+        is_refused(opened().reserve(MAX_LEN + 1, wait));
+        assert_eq!(opened().max_message_len(), MAX_LEN);
     }
 }
 

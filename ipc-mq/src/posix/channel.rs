@@ -2,7 +2,7 @@
 
 use super::{
     MqReceiver, MqSender, limits,
-    sys::{Access, Geometry, Queue},
+    sys::{Access, Queue},
     transport::not_permitted,
 };
 use ipc_core::{Channel, ChannelError, ChannelName};
@@ -19,7 +19,6 @@ use std::sync::{
 #[derive(Clone, Debug)]
 pub struct MqChannel {
     name: ChannelName,
-    geometry: Geometry,
     queue: Queue,
     /// What for; nothing at all if its maker gave it such a mode.
     access: Option<Access>,
@@ -29,8 +28,8 @@ pub struct MqChannel {
 }
 
 impl MqChannel {
-    pub(crate) fn new(name: ChannelName, geometry: Geometry, queue: Queue, access: Option<Access>) -> Self {
-        Self { name, geometry, queue, access, shared: Arc::default() }
+    pub(crate) fn new(name: ChannelName, queue: Queue, access: Option<Access>) -> Self {
+        Self { name, queue, access, shared: Arc::default() }
     }
 
     /// The name; the kernel's has a slash before it.
@@ -40,12 +39,12 @@ impl MqChannel {
 
     /// Room for messages, in messages.
     pub fn depth(&self) -> usize {
-        self.geometry.depth
+        self.queue.depth()
     }
 
     /// The longest message, in bytes.
     pub fn max_message_len(&self) -> usize {
-        self.geometry.max_message_len
+        self.queue.max_message_len()
     }
 
     /// The queue for an endpoint.
@@ -67,7 +66,7 @@ impl Channel for MqChannel {
         if !matches!(self.access, Some(Access::Both | Access::Send)) {
             return Err(not_permitted(&self.name, "this process may not send to the queue"));
         }
-        Ok(MqSender::new(self.endpoint()?, self.geometry.max_message_len))
+        Ok(MqSender::new(self.endpoint()?))
     }
 
     /// Needs the permission to read, and no other.
@@ -75,6 +74,7 @@ impl Channel for MqChannel {
         if !matches!(self.access, Some(Access::Both | Access::Receive)) {
             return Err(not_permitted(&self.name, "this process may not receive from the queue"));
         }
-        Ok(MqReceiver::new(self.endpoint()?, self.geometry))
+        let geometry = self.queue.geometry()?;
+        Ok(MqReceiver::new(self.endpoint()?, geometry))
     }
 }

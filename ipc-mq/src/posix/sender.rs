@@ -1,9 +1,9 @@
 //! The sending end of a queue, after `mq_send(3)`.
 
-use super::sys::Queue;
+use super::sys::{Geometry, Queue};
 use crate::wait::{Patience, Waiter, sort_out};
-use ipc_core::{Loan, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, Wait};
-use nix::poll::PollFlags;
+use ipc_core::{Loan, PrioritySender, PriorityTooHigh, Rejected, SendError, Sender, Unready, Wait};
+use nix::{libc, poll::PollFlags};
 use std::{
     ops::{Deref, DerefMut},
     os::fd::{AsFd, BorrowedFd},
@@ -19,7 +19,6 @@ use std::{
 #[derive(Debug)]
 pub struct MqSender {
     queue: Queue,
-    max_message_len: usize,
     priority: u32,
     /// Grows to the longest loan so far.
     space: Vec<u8>,
@@ -29,20 +28,22 @@ pub struct MqSender {
 }
 
 impl MqSender {
-    pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
-        Self {
-            queue,
-            max_message_len,
-            priority: 0,
-            space: Vec::new(),
-            reserved_len: 0,
-            waiter: Waiter::default(),
-        }
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self { queue, priority: 0, space: Vec::new(), reserved_len: 0, waiter: Waiter::default() }
     }
 
     fn check_len(&self, len: usize) -> Result<(), SendError> {
-        let max = self.max_message_len;
+        let max = self.queue.geometry()?.max_message_len;
         if len > max { Err(SendError::TooLong { len, max }) } else { Ok(()) }
+    }
+
+    /// The same, where it costs no call; else the kernel refuses what is too long.
+    #[inline]
+    fn check_known_len(&self, len: usize) -> Result<(), SendError> {
+        match self.queue.known_geometry() {
+            Some(known) if len > known.max_message_len => self.check_len(len),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -62,14 +63,26 @@ fn push(
         };
         sort_out("mq_send", answer)
     };
-    waiter.until(queue.as_fd(), PollFlags::POLLOUT, wait, attempt).map_err(SendError::from)
+    waiter.until(queue.as_fd(), PollFlags::POLLOUT, wait, attempt).map_err(|unready| match unready {
+        Unready::Os(error) if error.error.raw_os_error() == Some(libc::EMSGSIZE) => too_long(queue, message),
+        other => other.into(),
+    })
+}
+
+/// The kernel has refused it, which was sent before it was known how long messages may be.
+#[cold]
+fn too_long(queue: &Queue, message: &[u8]) -> SendError {
+    match queue.geometry() {
+        Ok(Geometry { max_message_len: max, .. }) => SendError::TooLong { len: message.len(), max },
+        Err(error) => error.into(),
+    }
 }
 
 impl Sender for MqSender {
     type Loan<'a> = MqLoan<'a>;
 
     fn max_message_len(&self) -> usize {
-        self.max_message_len
+        self.queue.max_message_len()
     }
 
     /// Never waits: it is the commit that needs room in the queue.
@@ -89,7 +102,7 @@ impl Sender for MqSender {
 
     /// Straight from the caller's memory, without a copy of our own.
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
-        self.check_len(message.len())?;
+        self.check_known_len(message.len())?;
         self.reserved_len = 0;
         push(&self.queue, &mut self.waiter, message, self.priority, wait)
     }

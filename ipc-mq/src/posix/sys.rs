@@ -24,7 +24,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     path::Path,
     ptr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// What a descriptor is opened for.
@@ -63,6 +66,30 @@ pub(crate) struct Queue {
 struct Common {
     first: OwnedFd,
     notification: Notification,
+    geometry: Known,
+}
+
+/// What is settled of a queue, once it was asked for.
+#[derive(Debug, Default)]
+struct Known {
+    depth: AtomicUsize,
+    /// 0 until it is known; no queue has that.
+    max_message_len: AtomicUsize,
+}
+
+impl Known {
+    fn get(&self) -> Option<Geometry> {
+        // Acquire: pairs with the Release in `set`.
+        let max_message_len = self.max_message_len.load(Ordering::Acquire);
+        let depth = self.depth.load(Ordering::Relaxed);
+        (max_message_len > 0).then_some(Geometry { depth, max_message_len })
+    }
+
+    fn set(&self, Geometry { depth, max_message_len }: Geometry) {
+        self.depth.store(depth, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `get`, so that the depth is there too.
+        self.max_message_len.store(max_message_len, Ordering::Release);
+    }
 }
 
 impl Queue {
@@ -82,11 +109,17 @@ impl Queue {
     /// is given. The process's umask takes away from `mode`.
     pub(crate) fn create(path: &CStr, mode: u32, geometry: Option<Geometry>) -> Result<Self, Errno> {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-        let attributes = geometry.map(Geometry::to_raw);
-        let attributes = attributes.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let raw = geometry.map(Geometry::to_raw);
+        let attributes = raw.as_ref().map_or(ptr::null(), ptr::from_ref);
         // SAFETY: `path` ends with a NUL, `attributes` is null or points to a local of this
         // function, and with O_CREAT the call takes four arguments of these types.
-        Self::opened(unsafe { libc::mq_open(path.as_ptr(), flags, mode as libc::mode_t, attributes) })
+        let answer = unsafe { libc::mq_open(path.as_ptr(), flags, mode as libc::mode_t, attributes) };
+        let queue = Self::opened(answer)?;
+        if let Some(geometry) = geometry {
+            // What was asked for is what there is.
+            queue.common.geometry.set(geometry);
+        }
+        Ok(queue)
     }
 
     fn opened(answer: RawFd) -> Result<Self, Errno> {
@@ -94,7 +127,8 @@ impl Queue {
         // SAFETY: the kernel just gave us this descriptor, so nobody else owns it; on Linux
         // a queue descriptor is a file descriptor, and mq_close(3) is close(2).
         let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
-        let common = Common { first: descriptor, notification: Notification::new() };
+        let (notification, geometry) = (Notification::new(), Known::default());
+        let common = Common { first: descriptor, notification, geometry };
         Ok(Self { common: Arc::new(common), own: None })
     }
 
@@ -121,6 +155,36 @@ impl Queue {
 
     pub(crate) fn notification(&self) -> &Notification {
         &self.common.notification
+    }
+
+    /// What is settled of it. It is asked once.
+    pub(crate) fn geometry(&self) -> Result<Geometry, OsError> {
+        if let Some(known) = self.known_geometry() {
+            return Ok(known);
+        }
+        let geometry = self.attributes()?.geometry;
+        self.common.geometry.set(geometry);
+        Ok(geometry)
+    }
+
+    /// The same, if somebody has asked.
+    #[inline]
+    pub(crate) fn known_geometry(&self) -> Option<Geometry> {
+        self.common.geometry.get()
+    }
+
+    /// For whoever can't be told of an error: the kernel has none for a queue that is open.
+    pub(crate) fn max_message_len(&self) -> usize {
+        self.settled().max_message_len
+    }
+
+    /// The same.
+    pub(crate) fn depth(&self) -> usize {
+        self.settled().depth
+    }
+
+    fn settled(&self) -> Geometry {
+        self.geometry().expect("the kernel answers mq_getattr for an open queue")
     }
 
     /// `mq_getattr`.

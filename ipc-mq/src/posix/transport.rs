@@ -65,13 +65,8 @@ impl Transport for Mq {
         let (path, mode) = (queue_path(name), config.mode_or_default());
         let queue = Queue::create(&path, mode, config.geometry())
             .map_err(|errno| limits::explain_create(errno, config.geometry_or_default()))?;
-        let geometry = set_exact_mode(&queue, mode).and_then(|()| match config.geometry() {
-            // What was asked for is what there is.
-            Some(geometry) => Ok(geometry),
-            None => queue.attributes().map(|all| all.geometry),
-        });
-        let geometry = geometry.inspect_err(|_| {
-            // Without its mode it is not the queue that was asked for, nor known without the other.
+        set_exact_mode(&queue, mode).inspect_err(|_| {
+            // Without its mode it is not the queue that was asked for.
             let _ = sys::unlink(&path);
         })?;
         let access = match mode & 0o600 {
@@ -79,12 +74,12 @@ impl Transport for Mq {
             // The maker's descriptor can do more than its queue's mode permits.
             _ => permitted(&path).ok().map(|(_, access)| access),
         };
-        Ok(MqChannel::new(name.clone(), geometry, queue, access))
+        Ok(MqChannel::new(name.clone(), queue, access))
     }
 
     fn open(&self, name: &ChannelName) -> Result<MqChannel, ChannelError> {
         let (queue, access) = self.open_trusted(name)?;
-        Ok(MqChannel::new(name.clone(), queue.attributes()?.geometry, queue, Some(access)))
+        Ok(MqChannel::new(name.clone(), queue, Some(access)))
     }
 
     fn open_or_create(&self, name: &ChannelName, config: &MqConfig) -> Result<MqChannel, ChannelError> {
@@ -170,12 +165,13 @@ fn matching(
     queue: Queue,
     access: Access,
 ) -> Result<MqChannel, ChannelError> {
-    let geometry = queue.attributes()?.geometry;
-    config.check_geometry(geometry)?;
+    if config.geometry().is_some() {
+        config.check_geometry(queue.geometry()?)?;
+    }
     if config.asks_for_a_mode() {
         check_settled_mode(config, &queue)?;
     }
-    Ok(MqChannel::new(name.clone(), geometry, queue, Some(access)))
+    Ok(MqChannel::new(name.clone(), queue, Some(access)))
 }
 
 /// Between a creator's `mq_open` and its `fchmod`, the queue has less than its mode, so a
