@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{Arena, Child, Dice, PATIENCE, eventually, fork_child, layout, name, say, serve, told, within};
+use common::{Arena, Child, Dice, PATIENCE, fork_child, layout, name, say, serve, told, within};
 use ipc_shm::{
     Batch, BatchReceiver, Cancel, Channel, ChannelError, EndMark, Kind, Latest, LatestChannel, LatestReader,
-    Loan, Message, Receiver, RecvError, Role, SendError, Sender, Sequenced, Shm, ShmConfig, Transport, Wait,
+    Message, Receiver, RecvError, Role, SendError, Sender, Sequenced, Shm, ShmConfig, Transport, Wait,
     Waiting,
 };
 use rstest::rstest;
@@ -67,6 +67,8 @@ fn this_binary_is_its_own_child() {
                 let value = rx.recv_timeout(PATIENCE).unwrap();
                 say(std::str::from_utf8(&value).unwrap());
             }
+            #[cfg(feature = "crash-points")]
+            "read overtaken" => read_overtaken(&channel),
             other => panic!("no such child: {other}"),
         }
     });
@@ -262,31 +264,44 @@ fn readers_that_are_stopped_or_killed_hold_nobody_up_and_leave_their_place() {
     }
 }
 
+#[cfg(feature = "crash-points")]
+thread_local! {
+    /// Who writes whenever this thread comes by shared memory.
+    static WRITER: std::cell::RefCell<Option<ipc_shm::LatestWriter>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Reads while somebody writes at each of the reader's accesses.
+#[cfg(feature = "crash-points")]
+fn read_overtaken(channel: &LatestChannel) {
+    ipc_shm::hooks::observe(|_| {
+        // Not at its own accesses.
+        if let Some(mut tx) = WRITER.take() {
+            for value in [b"one", b"two"] {
+                tx.send(value).unwrap();
+            }
+            WRITER.set(Some(tx));
+        }
+        None
+    });
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    tx.send(b"first").unwrap();
+    WRITER.set(Some(tx));
+    assert!(matches!(rx.read(), Err(RecvError::WouldBlock)));
+    say("overtaken");
+    let tx = WRITER.take();
+    assert_eq!(&*rx.read().unwrap().unwrap(), b"two");
+    drop(tx);
+}
+
 /// What it takes for that: a writer that is never slower than a copy.
+#[cfg(feature = "crash-points")]
 #[test]
 fn a_reader_that_is_overtaken_at_every_copy_is_told_so_and_goes_on() {
-    const LEN: usize = 16 << 10;
     let arena = Arena::new();
-    let channel = channel(&arena, &small().depth(2).max_message_len(LEN as u64));
-    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // Not for ever, should the reader fail.
-            let give_up = Instant::now() + 2 * PATIENCE;
-            while !stop.load(Ordering::Relaxed) && Instant::now() < give_up {
-                // Nothing is written to it: that is faster than what a reader does.
-                tx.loan(LEN, Wait::Never).unwrap().send().unwrap();
-            }
-        });
-        eventually("it is overtaken", || match rx.read() {
-            Ok(_) => false,
-            Err(RecvError::WouldBlock) => true,
-            Err(error) => panic!("{error:?}"),
-        });
-        stop.store(true, Ordering::Relaxed);
-    });
-    assert_eq!(rx.read().unwrap().unwrap().len(), LEN);
+    let _channel = channel(&arena, &small().depth(2));
+    let mut reader = Child::spawn("read overtaken", &[arena.path().to_str().unwrap()]);
+    reader.says("overtaken");
+    reader.ends_well();
 }
 
 /// One copy of such a value is as much as is made between two looks at the clock.
