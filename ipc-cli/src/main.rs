@@ -3,9 +3,10 @@
 //! A command line is parsed ([`args`]), an address's scheme chooses the backend
 //! ([`backend`]), and the command does its work on `ipc-core`'s traits alone. Data goes
 //! standard input → [`framing`] → channel → [`output`] → standard output; [`interrupt`] is
-//! what ends it early, [`exit`] how it ends.
+//! what ends it early, [`exit`] how it ends. That the two are there at all is known by [`streams`].
 
-#![forbid(unsafe_code)]
+// Allowed in `streams` alone, which says why.
+#![deny(unsafe_code)]
 // They panic where nobody reads: see `Failure::report` and `commands::print`.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
@@ -20,6 +21,7 @@ mod exit;
 mod framing;
 mod interrupt;
 mod output;
+mod streams;
 mod units;
 
 use args::Command;

@@ -7,6 +7,7 @@ use crate::{
     framing::Stdin,
     interrupt::Interrupt,
     output::{Printer, Stdout},
+    streams,
 };
 use ipc_core::{CallError, Client};
 use std::{
@@ -17,6 +18,10 @@ use std::{
 };
 
 pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
+    streams::require_output()?;
+    if options.requests.is_empty() {
+        streams::require_input()?;
+    }
     let address = &options.address;
     let interrupt = Interrupt::new().map_err(|error| Failure::io("standard input", &error))?;
     interrupt.on_signals().map_err(|error| Failure::io("standard input", &error))?;

@@ -18,11 +18,13 @@ pub(crate) mod stat;
 use crate::{
     exit::{Ending, Failure},
     interrupt::Interrupt,
+    streams,
 };
 use std::io::{self, Write};
 
 /// Prints the whole of a command's output. That nobody reads it to the end is no failure.
 pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
+    streams::require_output()?;
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -7,11 +7,13 @@ use crate::{
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
     output::{Output, Printer, Stdout},
+    streams,
 };
 use ipc_core::PeekError;
 use std::sync::Arc;
 
 pub(crate) fn run(options: &args::Peek) -> Result<Ending, Failure> {
+    streams::require_output()?;
     let of_output = |error| Failure::io("standard output", &error);
     let interrupt = Interrupt::new().map_err(of_output)?;
     interrupt.on_signals().map_err(of_output)?;

@@ -10,6 +10,7 @@ use crate::{
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
     output::{Output, Printer, Stdout},
+    streams,
 };
 use ipc_core::{Batch, BatchReceiver, Channel, RecvError};
 use std::{sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use std::{sync::Arc, time::Duration};
 const BATCH_MESSAGES: usize = 256;
 
 pub(crate) fn run(options: &args::Recv) -> Result<Ending, Failure> {
+    streams::require_output()?;
     let of_output = |error| Failure::io("standard output", &error);
     let interrupt = Interrupt::new().map_err(of_output)?;
     interrupt.on_signals().map_err(of_output)?;

@@ -7,6 +7,7 @@ use crate::{
     exit::{Ending, Exit, Failure},
     framing::{InputError, Messages, Stdin},
     interrupt::Interrupt,
+    streams,
 };
 use ipc_core::{Loan, SendError, Sender, Wait};
 use std::{
@@ -17,6 +18,9 @@ use std::{
 };
 
 pub(crate) fn run(options: &args::Send) -> Result<Ending, Failure> {
+    if options.messages.is_empty() {
+        streams::require_input()?;
+    }
     let of_input = |error| Failure::io("standard input", &error);
     let interrupt = Interrupt::new().map_err(of_input)?;
     interrupt.on_signals().map_err(of_input)?;

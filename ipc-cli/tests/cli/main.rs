@@ -1,6 +1,7 @@
 //! The binary `ipc`, run as a user runs it: real processes, real channels.
 
 mod calls;
+mod closed;
 mod commands;
 mod creating;
 mod demo;

@@ -1,0 +1,56 @@
+//! Which standard streams were closed when we were started.
+//!
+//! Rust's runtime opens `/dev/null` in place of one that is closed, before `main`. Written to that,
+//! messages would count as printed, and an input that isn't there would count as an empty one. So
+//! we look before the runtime does: what an ELF file lists in `.init_array` is called before
+//! `main` (System V ABI, "Initialization and Termination Functions"). Where there are no such
+//! files, nothing is known.
+
+// A section is named, and the C library is asked what its safe wrappers don't: they take
+// descriptors that are known to be open.
+#![allow(unsafe_code)]
+
+use crate::exit::{Exit, Failure};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Bit 0: standard input was closed, bit 1: standard output.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+#[cfg(target_os = "linux")]
+mod before_main {
+    use super::{CLOSED, Ordering};
+    use nix::libc;
+
+    // SAFETY: the section holds addresses of functions of this type, and all that this one relies
+    // on is there before any of them is called: system calls, `errno` and a static.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LOOK: extern "C" fn() = look;
+
+    extern "C" fn look() {
+        for (bit, stream) in [libc::STDIN_FILENO, libc::STDOUT_FILENO].into_iter().enumerate() {
+            // SAFETY: it takes no pointer, and any number for a descriptor.
+            if unsafe { libc::fcntl(stream, libc::F_GETFD) } == -1 {
+                // Relaxed: there is no other thread yet.
+                CLOSED.fetch_or(1 << bit, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Fails if standard input was closed when we were started.
+pub(crate) fn require_input() -> Result<(), Failure> {
+    require(1, "standard input is closed: redirect it, from /dev/null if there is nothing to read")
+}
+
+/// Fails if standard output was closed when we were started.
+pub(crate) fn require_output() -> Result<(), Failure> {
+    require(2, "standard output is closed: redirect it, to /dev/null if nothing is to be kept")
+}
+
+fn require(bit: u8, or_else: &str) -> Result<(), Failure> {
+    match CLOSED.load(Ordering::Relaxed) & bit {
+        0 => Ok(()),
+        _ => Err(Failure::bare(Exit::Failure, or_else)),
+    }
+}
