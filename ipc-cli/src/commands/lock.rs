@@ -7,8 +7,20 @@ use crate::{
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
 };
+use ipc_core::{ChannelError, Wait};
 use ipc_shm::sync::{Lock, LockError, MutexGuard, State};
-use std::{io, os::unix::process::ExitStatusExt, time::Duration};
+use std::{
+    io,
+    os::unix::process::ExitStatusExt,
+    time::{Duration, Instant},
+};
+
+/// So many can have a lock or wait for it at once, if we make it. Each place costs 256 bytes,
+/// whether it is taken or not; who finds none waits for that.
+const PLACES: u32 = 512;
+
+/// How often a place is looked for.
+const RETRY: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(options: &args::Lock) -> Result<Ending, Failure> {
     let address = &options.address;
@@ -18,12 +30,12 @@ pub(crate) fn run(options: &args::Lock) -> Result<Ending, Failure> {
     let of_command = |error| Failure::io(&options.command[0].to_string_lossy(), &error);
     let interrupt = Interrupt::new().map_err(of_command)?;
     interrupt.on_all_signals().map_err(of_command)?;
-    let mut lock = State::new()
-        .open_or_create::<Lock>(address.name.as_str(), || ())
-        .map_err(|error| Failure::channel(address, &error))?;
-    lock.set_timed(true);
     let timeout = if options.r#try { Some(Duration::ZERO) } else { options.timeout };
-    let guard = match take(&lock, address, options.repair, &interrupt, timeout) {
+    let wait = interrupt.wait(timeout);
+    let opened = open(address, &interrupt, wait)?;
+    let Some(mut lock) = opened else { return Ok(interrupt.ending().unwrap_or(Ending::Done)) };
+    lock.set_timed(true);
+    let guard = match take(&lock, address, options.repair, wait) {
         Ok(guard) => guard,
         Err(LockError::Cancelled) => return Ok(interrupt.ending().unwrap_or(Ending::Done)),
         Err(error) => return Err(failure(address, &lock, &error)),
@@ -33,16 +45,43 @@ pub(crate) fn run(options: &args::Lock) -> Result<Ending, Failure> {
     ending
 }
 
+/// Opens the lock, or makes it. Where all its places are taken, those who have them will be done
+/// before long, so it is tried again. `None` if a cause to end came first.
+fn open(address: &Address, interrupt: &Interrupt, wait: Wait<'_>) -> Result<Option<Lock>, Failure> {
+    let state = State::new().participants(PLACES);
+    let name = address.name.as_str();
+    loop {
+        let error = match state.open_or_create::<Lock>(name, || ()) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(error) => error,
+        };
+        // The other limits are met by those who make it.
+        if !matches!(error, ChannelError::Limit(_)) || state.stat(name).is_err() {
+            return Err(Failure::channel(address, &error));
+        }
+        if interrupt.cause().is_some() {
+            return Ok(None);
+        }
+        if matches!(wait, Wait::Never) || wait.deadline().is_some_and(|until| until <= Instant::now()) {
+            let what = format_args!(
+                "as many have it or wait for it as it has places; see them with: ipc stat {address}. A program \
+                 can make it with more (State::participants)"
+            );
+            return Err(Failure::new(Exit::TimedOut, address, what));
+        }
+        interrupt.pause(RETRY).map_err(|error| Failure::new(Exit::Failure, address, error))?;
+    }
+}
+
 /// Takes the lock. A dead owner is said, and so is what becomes of it.
 fn take<'a>(
     lock: &'a Lock,
     address: &Address,
     repair: bool,
-    interrupt: &Interrupt,
-    timeout: Option<Duration>,
+    wait: Wait<'_>,
 ) -> Result<MutexGuard<'a, ()>, LockError> {
     loop {
-        match lock.lock_wait(interrupt.wait(timeout)) {
+        match lock.lock_wait(wait) {
             Err(LockError::OwnerDied) if lock.value_bytes() == 0 || repair => {}
             other => return other,
         }

@@ -2,6 +2,7 @@
 
 use crate::support::{World, eventually};
 use ipc_shm::sync::{Lock, Mutex, State};
+use nix::sys::signal::Signal;
 use rstest::rstest;
 
 /// Whether somebody has the lock.
@@ -39,6 +40,50 @@ fn a_second_one_waits_or_is_told_so() {
     let second = world.spawn(&["lock", &address, "--", "echo", "mine"]);
     first.finish().assert_done();
     assert_eq!(second.finish().assert_done(), b"mine\n");
+}
+
+/// All that are at a lock.
+fn crowd(world: &World, address: &str) -> usize {
+    world.stat(address)["participants"].as_array().unwrap().len()
+}
+
+#[test]
+fn there_are_places_for_many() {
+    const MANY: usize = 100;
+    let world = World::new();
+    let address = world.address("shm");
+    let first = world.spawn(&["lock", &address, "--", "cat"]);
+    eventually("it has the lock", || is_held(&world, &address));
+    let others: Vec<_> = (1..MANY).map(|_| world.spawn(&["lock", &address, "--", "echo", "mine"])).collect();
+    eventually("all wait for it", || crowd(&world, &address) == MANY);
+    first.finish().assert_done();
+    for other in others {
+        assert_eq!(other.finish().assert_done(), b"mine\n");
+    }
+}
+
+#[test]
+fn a_place_is_waited_for_as_the_lock_is() {
+    let world = World::new();
+    let address = world.address("shm");
+    drop(State::at(world.directory()).participants(2).create::<Lock>(name(&address), || ()).unwrap());
+    let first = world.spawn(&["lock", &address, "--", "cat"]);
+    eventually("it has the lock", || is_held(&world, &address));
+    let second = world.spawn(&["lock", &address, "--", "echo", "second"]);
+    eventually("it waits", || crowd(&world, &address) == 2);
+    for patience in [&["--try"], &["--timeout", "50ms"][..]] {
+        let line = world.run(&[&["lock", &address], patience, &["--", "true"]].concat()).assert_failed(4);
+        assert!(line.contains("ipc stat") && line.contains("State::participants"), "{line}");
+    }
+    let given_up = world.spawn(&["lock", &address, "--", "true"]);
+    given_up.wait_for_sleep();
+    given_up.signal(Signal::SIGTERM);
+    assert_eq!(given_up.finish().code(), Some(143));
+    let third = world.spawn(&["lock", &address, "--", "echo", "third"]);
+    third.wait_for_sleep();
+    first.finish().assert_done();
+    assert_eq!(second.finish().assert_done(), b"second\n");
+    assert_eq!(third.finish().assert_done(), b"third\n");
 }
 
 #[test]
