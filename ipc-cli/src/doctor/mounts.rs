@@ -68,7 +68,7 @@ pub(super) fn room(name: &'static str, path: &Path, meaning: &str) -> Finding {
     };
     let Mount { point, kind, options } = mount;
     let unit = status.fragment_size();
-    let (size, free) = (status.blocks() * unit, status.blocks_available() * unit);
+    let (size, free) = (bytes(status.blocks(), unit), bytes(status.blocks_available(), unit));
     let point = point.display();
     if options.split(',').any(|option| option == "ro") || status.flags().contains(FsFlags::ST_RDONLY) {
         let meaning = format!("{} can't be written, so no channels are made there", path.display());
@@ -82,16 +82,23 @@ pub(super) fn room(name: &'static str, path: &Path, meaning: &str) -> Finding {
     let finding = Finding::fine(name, shown, meaning);
     match size != 0 && (size < ENOUGH_BYTES || free < ENOUGH_FREE_BYTES) {
         true if kind == "tmpfs" => {
-            finding.short(format!("mount -o remount,size={} {point}", ENOUGH_BYTES.max(size * 2)))
+            let wanted = ENOUGH_BYTES.max(size.saturating_mul(2));
+            finding.short(format!("mount -o remount,size={wanted} {point}"))
         }
         true => finding.short("ipc rm ADDR  or  export IPC_DIR=…"),
         false => finding,
     }
 }
 
+/// So many blocks. Some file systems without a limit, and those that know none, say that they have
+/// as many as can be said.
+fn bytes(blocks: u64, unit: u64) -> u64 {
+    blocks.saturating_mul(unit)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::innermost;
+    use super::{bytes, innermost};
     use std::path::Path;
 
     const MOUNTS: &str = "\
@@ -101,6 +108,11 @@ none /mnt/a\\040b tmpfs ro 0 0
 none /mnt/a\\040b/c ramfs rw 0 0
 none /dev/shm tmpfs rw 0 0
 ";
+
+    #[test]
+    fn no_file_system_is_too_large() {
+        assert_eq!((bytes(3, 4096), bytes(u64::MAX, 4096)), (12_288, u64::MAX));
+    }
 
     #[test]
     fn a_file_is_on_the_innermost_mount_and_of_several_on_the_last() {
