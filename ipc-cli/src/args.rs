@@ -200,8 +200,9 @@ pub(crate) struct Call {
 /// Serve calls: run a command for each request
 ///
 /// The command reads the request from its standard input; what it prints is the response. If
-/// it fails, or prints more than fits, the call is declined and the caller told so. Any number
-/// of servers share the work.
+/// it fails, or prints more than fits, the call is declined and the caller told so. What it leaves
+/// running in the background isn't waited for: the response is what was printed up to a tenth of a
+/// second after its end. Any number of servers share the work.
 ///
 /// SIGINT and SIGTERM are handed on to the command that runs, and end the server as soon as that
 /// has ended; a second signal ends it at once.

@@ -5,8 +5,10 @@
 //! does. To let the signals through for a moment while the child is started would not be one:
 //! such a moment is enough to end us and leave the child behind.
 
-use crate::interrupt::{Interrupt, Persistence};
+use crate::interrupt::{Interrupt, Persistence, is_ready, poll_uninterrupted};
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags},
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
     sys::signal::{SigSet, Signal},
     unistd::Pid,
@@ -15,12 +17,14 @@ use rustix::process::{WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 use std::{
     ffi::{CString, OsStr, OsString},
     fs::File,
-    io,
+    io::{self, Read as _, Write as _},
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, process::ExitStatusExt},
     },
     process::ExitStatus,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// A process that signals are handed on to.
@@ -29,11 +33,11 @@ pub(crate) struct Child<'a> {
     interrupt: &'a Interrupt,
 }
 
-/// Our ends of its standard input and output.
-pub(crate) struct Pipes {
-    pub(crate) stdin: File,
-    pub(crate) stdout: File,
-}
+/// How long those whom a command leaves behind may go on printing in its name.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
+/// How much is read at once.
+const READ_LEN: usize = 64 * 1024;
 
 impl<'a> Child<'a> {
     /// Starts it with our standard input and output; until it has ended, no signal ends us.
@@ -42,16 +46,31 @@ impl<'a> Child<'a> {
         Self::start_with(command, interrupt, Persistence::UntilItEnds, &[])
     }
 
-    /// Starts it with pipes for its standard input and output.
-    pub(crate) fn start_piped(
+    /// Runs it with pipes for its standard input and output: what it printed, up to `most` bytes,
+    /// and how it ended. `None` if a cause to end came before.
+    pub(crate) fn converse(
         command: &[OsString],
+        input: &[u8],
+        most: usize,
         interrupt: &'a Interrupt,
-    ) -> io::Result<Option<(Self, Pipes)>> {
+    ) -> io::Result<Option<(Vec<u8>, ExitStatus)>> {
         let (its_stdin, stdin) = pipe()?;
         let (stdout, its_stdout) = pipe()?;
+        let (ended, its_end) = pipe()?;
         let streams = [(&its_stdin, nix::libc::STDIN_FILENO), (&its_stdout, nix::libc::STDOUT_FILENO)];
-        let child = Self::start_with(command, interrupt, Persistence::UntilASecondSignal, &streams)?;
-        Ok(child.map(|child| (child, Pipes { stdin: stdin.into(), stdout: stdout.into() })))
+        let started = Self::start_with(command, interrupt, Persistence::UntilASecondSignal, &streams)?;
+        let Some(child) = started else { return Ok(None) };
+        drop((its_stdin, its_stdout));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                let status = child.wait();
+                drop(its_end);
+                status
+            });
+            let output = exchange(stdin, stdout, &ended, input, most);
+            let status = waiting.join().map_err(|_| io::Error::other("it could not be waited for"))??;
+            Ok(Some((output?, status)))
+        })
     }
 
     fn start_with(
@@ -77,9 +96,57 @@ impl<'a> Child<'a> {
     }
 }
 
+/// Writes `input` and reads what is printed, until nobody can print any more, or the command has
+/// `ended` and nothing more comes: others may have its output still, and keep it for long.
+fn exchange(
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    ended: &OwnedFd,
+    mut input: &[u8],
+    most: usize,
+) -> io::Result<Vec<u8>> {
+    // Ready is a pipe that takes something, if not all of it.
+    fcntl(&stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let (mut stdin, mut stdout) = (Some(File::from(stdin)), File::from(stdout));
+    let (mut output, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
+    let mut until = None;
+    while output.len() < most {
+        stdin = stdin.filter(|_| !input.is_empty());
+        let mut watched = vec![PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
+        match until {
+            None => watched.push(PollFd::new(ended.as_fd(), PollFlags::POLLIN)),
+            Some(_) => stdin = None,
+        }
+        watched.extend(stdin.iter().map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
+        let patience = until.map(|until: Instant| until.saturating_duration_since(Instant::now()));
+        if poll_uninterrupted(&mut watched, patience)? == 0 {
+            break;
+        }
+        let ready: Vec<bool> = watched.iter().map(is_ready).collect();
+        if ready[0] {
+            match uninterrupted(|| stdout.read(&mut buffer))? {
+                0 => break,
+                len => output.extend_from_slice(&buffer[..len.min(most - output.len())]),
+            }
+        }
+        if until.is_none() && ready[1] {
+            until = Some(Instant::now() + AFTERMATH);
+        }
+        if let (Some(pipe), Some(true)) = (&mut stdin, ready.get(2)) {
+            match pipe.write(input) {
+                Ok(len) => input = &input[len..],
+                Err(error) if is_passing(&error) => {}
+                // One that doesn't want its input is no failure.
+                Err(_) => stdin = None,
+            }
+        }
+    }
+    Ok(output)
+}
+
 /// A pipe's reading and writing end, which no other child inherits.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
 /// Starts `command` with these signals blocked and these streams in their places.
@@ -107,11 +174,16 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     CString::new(text.as_bytes()).map_err(io::Error::other)
 }
 
-fn uninterrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+fn uninterrupted<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> io::Result<T> {
     loop {
-        match call() {
-            Err(rustix::io::Errno::INTR) => {}
+        match call().map_err(Into::into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             answer => return answer,
         }
     }
+}
+
+/// Whether it is to be tried again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }

@@ -290,13 +290,13 @@ fn writable(output: &PollFd<'_>) -> Writable {
     }
 }
 
-fn is_ready(watched: &PollFd<'_>) -> bool {
+pub(crate) fn is_ready(watched: &PollFd<'_>) -> bool {
     watched.any().unwrap_or(true)
 }
 
 /// poll(2), begun anew when a handled signal (SIGCONT after a stop) cuts it short. `timeout`
 /// counts from the first begin.
-fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<i32> {
+pub(crate) fn poll_uninterrupted(watched: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<i32> {
     let until = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let left = until.map_or(PollTimeout::NONE, |until| {

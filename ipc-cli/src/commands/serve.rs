@@ -3,16 +3,12 @@
 use super::service;
 use crate::{
     args,
-    child::{Child, Pipes},
+    child::Child,
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
 };
 use ipc_core::{RecvError, Request, Server};
-use std::{
-    ffi::OsString,
-    io::{self, Read as _, Write as _},
-    thread,
-};
+use std::{ffi::OsString, io};
 
 pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     let address = &options.address;
@@ -58,21 +54,10 @@ fn answer(
     max: usize,
     interrupt: &Interrupt,
 ) -> io::Result<Option<Vec<u8>>> {
-    let Some((child, Pipes { mut stdin, stdout })) = Child::start_piped(command, interrupt)? else {
+    // One byte more than fits is enough to be told so; then nobody reads the rest.
+    let Some((output, status)) = Child::converse(command, request, max.saturating_add(1), interrupt)? else {
         return Ok(None);
     };
-    // Beside the reading: a command may print before it has read all.
-    let output = thread::scope(|scope| {
-        scope.spawn(move || {
-            // One that doesn't want its input is no failure.
-            let _ = stdin.write_all(request);
-        });
-        let mut output = Vec::new();
-        // One byte more than fits is enough to be told so; then nobody reads the rest.
-        stdout.take(max as u64 + 1).read_to_end(&mut output).map(|_| output)
-    });
-    let status = child.wait()?;
-    let output = output?;
     if output.len() > max {
         return Err(io::Error::other(format!(
             "it printed more than the {max} bytes that a response may have"

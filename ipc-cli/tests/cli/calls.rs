@@ -44,6 +44,21 @@ fn a_command_that_fails_declines_and_the_server_goes_on() {
     server.kill();
 }
 
+/// What it leaves behind has its output open; it is the command that answers.
+#[test]
+fn a_command_that_leaves_another_one_running_has_answered() {
+    let world = World::new();
+    let address = service(&world);
+    let script = "cat; sleep 1000 & echo $!";
+    let server = world.spawn(&["serve", &address, "--", "sh", "-c", script]);
+    let request = "x".repeat(5000);
+    let response = String::from_utf8(world.done(&["call", &address, "--timeout", "50s", &request])).unwrap();
+    let left: i32 = response.trim_start_matches('x').trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(response.starts_with(&request));
+    server.kill();
+}
+
 #[test]
 fn a_command_that_prints_without_end_declines_and_the_server_goes_on() {
     let world = World::new();
