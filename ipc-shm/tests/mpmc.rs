@@ -480,6 +480,55 @@ fn an_endpoint_that_leaves_gives_back_what_it_claimed_and_what_it_holds() {
     assert_eq!((text(&message), MpmcReceiver::attempts_of(&message)), ("x".into(), 1));
 }
 
+/// What a receiver can't use is as it was, even where nothing is delivered twice.
+#[test]
+fn what_is_put_back_was_never_delivered() {
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(4).max_deliveries(1));
+    let mut tx = queue.sender().unwrap();
+    ["a", "b", "c", "d"].iter().for_each(|text| tx.send(text.as_bytes()).unwrap());
+    let (mut rx, mut other) = (queue.receiver().unwrap(), queue.receiver().unwrap());
+    assert_eq!(rx.max_deliveries(), 1);
+    rx.put_back();
+    assert_eq!(rx.advance_batch(3, Wait::Never).unwrap(), 3);
+    rx.held_batch().release(1);
+    assert_eq!(text(&other.try_recv().unwrap()), "d");
+    assert!(matches!(other.try_recv(), Err(RecvError::WouldBlock)));
+    rx.put_back();
+    assert!(rx.held_batch().is_empty());
+    {
+        let message = rx.try_recv().unwrap();
+        assert_eq!((text(&message), MpmcReceiver::attempts_of(&message)), ("b".into(), 0));
+        message.keep();
+    }
+    rx.put_back();
+    tx.send(b"e").unwrap();
+    assert_eq!(rx.advance_batch(9, Wait::Never).unwrap(), 2, "those that follow each other");
+    rx.put_back();
+    drop(rx);
+    assert_eq!(drain(&mut queue.receiver().unwrap()), ["b", "c", "e"]);
+    let info = Mpmc::at(arena.path()).stat(&name("x")).unwrap();
+    assert_eq!((info.lost_messages, info.redelivered_messages), (Some(0), Some(0)));
+}
+
+#[test]
+fn what_is_put_back_wakes_those_who_have_gone_past_it() {
+    let arena = Arena::new();
+    let queue = queue(&arena, &slots(4));
+    queue.sender().unwrap().send(b"x").unwrap();
+    let mut rx = queue.receiver().unwrap();
+    rx.try_recv().unwrap().keep();
+    let mut waiting = Child::spawn("receive for ever", &[path(&arena)]);
+    let is_announced = || is_waited_at(&arena.file("x"), layout::RECEIVERS_ASLEEP);
+    eventually("it sleeps", is_announced);
+    // So that it can't find out by itself.
+    waiting.stop();
+    rx.put_back();
+    assert!(!is_announced(), "nobody was woken");
+    waiting.signal(Signal::SIGCONT);
+    waiting.says("x");
+}
+
 #[test]
 fn batches_are_sent_as_far_as_there_is_room() {
     let arena = Arena::new();

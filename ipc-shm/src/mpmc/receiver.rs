@@ -21,7 +21,8 @@ use std::{collections::VecDeque, ops::Deref, os::fd::BorrowedFd, slice};
 /// There may be others; each message goes to one of them. What this one holds when it is
 /// dropped, or when its process ends in whatever way, is delivered again to another one,
 /// before what was sent later is; unless it was delivered as often as the channel allows,
-/// then it is dropped and counted.
+/// then it is dropped and counted. What it [puts back](MpmcReceiver::put_back) counts as never
+/// delivered.
 #[derive(Debug)]
 pub struct MpmcReceiver {
     ring: Reader<Words>,
@@ -59,6 +60,30 @@ impl MpmcReceiver {
     /// Sets how this endpoint waits for messages; [`Waiting::Adaptive`] at first.
     pub fn set_waiting(&mut self, waiting: Waiting) {
         self.waiter.waiting = waiting;
+    }
+
+    /// How often a message is delivered before it is dropped ([`ShmConfig::max_deliveries`]).
+    ///
+    /// [`ShmConfig::max_deliveries`]: crate::ShmConfig::max_deliveries
+    pub fn max_deliveries(&self) -> u32 {
+        self.ring.geometry().max_deliveries
+    }
+
+    /// Puts what is held back as if it had never been taken: for those who took a batch and find
+    /// that they can't use all of it. No attempt is counted, while one is for each message that a
+    /// receiver holds when it is dropped, whether it looked at it or not.
+    ///
+    /// They come again before what was sent later, except to other receivers that have gone on to
+    /// that already: those may get them, as if for the first time, after what follows them. If
+    /// nothing is held, nothing happens.
+    pub fn put_back(&mut self) {
+        if !self.attachment.is_ours() || self.front.is_none() {
+            return;
+        }
+        self.ring.put_back(self.front.iter().chain(&self.rest));
+        self.front = None;
+        self.rest.clear();
+        self.party.receivers.ring(self.ring.memory());
     }
 
     /// The next message, when there was none just now and none is held; an end mark is

@@ -55,6 +55,8 @@ impl<C: Checker> Clone for World<C> {
 struct Log {
     acknowledged: Vec<u64>,
     taken: Vec<Taken>,
+    /// What was taken and put back, as if it had not been: it may come after what follows it.
+    put_back: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -211,6 +213,7 @@ impl<C: Checker> World<C> {
             for sender in S1..=LAST_SENDER {
                 let first = log.taken.iter().filter(|taken| {
                     taken.attempts == 0
+                        && !log.put_back.contains(&taken.message)
                         && taken.receiver == receiver
                         && taken.message >> 8 == u64::from(sender)
                 });
@@ -357,6 +360,16 @@ impl<C: Checker> Receiver<C> {
         let taken = taken.expect("logged");
         assert_eq!(taken.message, message);
         taken.released = true;
+    }
+
+    /// Puts what was taken last back. For others it comes to the same if we die before it is done.
+    fn put_back(&mut self, held: &Held) {
+        let mut log = locked(&self.world.log);
+        let taken = log.taken.iter().rposition(|taken| taken.receiver == self.id && !taken.released);
+        let taken = log.taken.remove(taken.expect("logged"));
+        log.put_back.insert(taken.message);
+        drop(log);
+        self.ring.put_back([held]);
     }
 
     /// Whether there was a message.
@@ -769,6 +782,78 @@ const SECOND_HAND: Case = Case {
     },
 };
 
+/// It is as if nobody had taken it, and who takes it gives its slot to a sender that writes there.
+const PUT_BACK: Case = Case {
+    name: "a message is put back and taken by another one",
+    preemptions: [2, 3],
+    run: |orderings, _| {
+        let world = World::<Loom>::new(orderings, 1, 1);
+        let (mut sender, mut fickle) = (world.sender(S1), world.receiver(R1));
+        let mut receiver = world.receiver(R2);
+        sender.send_all(1);
+        let fickle = Loom::spawn(move || {
+            if let Some(held) = fickle.take() {
+                fickle.put_back(&held);
+            }
+            fickle
+        });
+        if receiver.receive() {
+            sender.send(message(S1, 1));
+        }
+        world.close(vec![sender], vec![receiver, Loom::join(fickle)]);
+        let survey = mpmc::survey(&world.words, &world.geometry, &mut []);
+        assert_eq!((survey.lost, survey.redelivered), (Some(0), Some(0)));
+        false
+    },
+};
+
+const PUT_BACK_AND_DROPPED: Case = Case {
+    name: "a message is put back and dropped",
+    preemptions: [2, 3],
+    run: |orderings, _| {
+        let world = World::<Loom>::new(orderings, 1, 1).dropping_oldest();
+        let (mut sender, mut fickle) = (world.sender(S1), world.receiver(R1));
+        sender.send_all(1);
+        let fickle = Loom::spawn(move || {
+            if let Some(held) = fickle.take() {
+                fickle.put_back(&held);
+            }
+            fickle
+        });
+        sender.send(message(S1, 1));
+        world.close(vec![sender], vec![Loom::join(fickle)]);
+        false
+    },
+};
+
+/// Whoever has passed it finds it, also if the one who puts it back dies.
+const DEAD_PUTTING_BACK: Case = Case {
+    name: "who puts a message back dies",
+    preemptions: [1, 2],
+    run: |orderings, accesses| {
+        let world = World::<Loom>::new(orderings, 2, MANY);
+        let (mut sender, mut receiver) = (world.sender(S1), world.receiver(R1));
+        sender.send_all(2);
+        let theirs = world.clone();
+        let victim = Loom::spawn(move || {
+            theirs.live(R2, accesses, |memory| {
+                let mut receiver = Receiver::attach(&theirs, R2, memory);
+                if let Some(held) = receiver.take() {
+                    receiver.put_back(&held);
+                }
+                receiver.leave();
+            })
+        });
+        receiver.receive();
+        receiver.receive();
+        receiver.look_for(R2);
+        receiver.receive();
+        let died = Loom::join(victim).expect("its place was free");
+        world.close(vec![sender], vec![receiver]);
+        died
+    },
+};
+
 const SECOND_HAND_SLOT: Case = Case {
     name: "a slot is claimed, given back and claimed by another one",
     preemptions: [2, 3],
@@ -822,7 +907,7 @@ const DROPPING_BY_TWO: Case = Case {
     run: |orderings, accesses| dropping(orderings, accesses, 2),
 };
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 25] = [
     ONE_TO_ONE_BY_ONE,
     ABORT,
     HONEST_EMPTY,
@@ -832,6 +917,8 @@ const CASES: [Case; 22] = [
     LEAVING,
     SECOND_HAND,
     SECOND_HAND_SLOT,
+    PUT_BACK,
+    PUT_BACK_AND_DROPPED,
     TWO_SENDERS_BY_ONE,
     TWO_RECEIVERS_BY_ONE,
     ONE_TO_ONE_BY_TWO,
@@ -840,6 +927,7 @@ const CASES: [Case; 22] = [
     DEAD_SENDER,
     DEAD_RECEIVER,
     DEAD_RECEIVER_ONCE,
+    DEAD_PUTTING_BACK,
     DEAD_REPAIRER,
     DEAD_REPAIRER_ONCE,
     SUCCESSOR,
@@ -848,11 +936,11 @@ const CASES: [Case; 22] = [
 ];
 
 /// Enough of them to miss every ordering.
-const SMALL_CASES: usize = 9;
+const SMALL_CASES: usize = 11;
 
 #[rstest::rstest]
 fn holds(
-    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)] case: usize,
+    #[values(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24)] case: usize,
 ) {
     CASES[case].check("mpmc");
 }
@@ -913,8 +1001,14 @@ fn work(world: &World<Shuttle>, id: u32, life: u64, memory: Mortal<Shuttle>) {
                 others.clone().for_each(|other| receiver.look_for(other));
             }
         }
-        match Shuttle::any_below(2) {
+        match Shuttle::any_below(3) {
             0 => receiver.leave(),
+            1 => {
+                if let Some(held) = receiver.take() {
+                    receiver.put_back(&held);
+                }
+                receiver.leave();
+            }
             _ => {
                 let _ = receiver.take();
                 receiver.give_back();

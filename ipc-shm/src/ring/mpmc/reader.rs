@@ -6,7 +6,7 @@ use super::{
     repair::{count_up, enter, leave},
 };
 use crate::ring::{Corrupt, memory::Memory};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// What came of an attempt to take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,8 +219,9 @@ impl<M: Memory> Reader<M> {
     fn swap(&self, at: usize, found: Word) -> bool {
         let mine = Word::taken(found.lap(), self.id, found.attempts());
         // Release as in `Writer::swap`, the other way round: or a sender could be told that there
-        // is no room. No Acquire: the load of `found` was one.
-        self.memory.compare_exchange(at, found.0, mine.0, Release).is_ok()
+        // is no room. Acquire: since `found` was loaded, others may have taken the message and put
+        // it back; what they read comes before what is written here next.
+        self.memory.compare_exchange(at, found.0, mine.0, AcqRel).is_ok()
     }
 
     #[inline]
@@ -229,9 +230,8 @@ impl<M: Memory> Reader<M> {
         let meta = self.memory.load(at + 8, Relaxed);
         let flags = meta & ((1 << LEN_SHIFT) - 1);
         if flags & !END != COMMITTED || meta >> LEN_SHIFT > self.geometry.max_message_len as u64 {
-            // As it was, for whoever can make sense of it; also for those who have passed it.
-            // Release: with our Acquire, carries what the sender wrote on to the next one.
-            self.memory.store(at, word.0, Release);
+            // For whoever can make sense of it; also for those who have passed it.
+            self.make_ready(at, word);
             count_up(&self.memory, &self.geometry);
             return Err(bad_meta(&self.geometry, at, meta));
         }
@@ -265,13 +265,43 @@ impl<M: Memory> Reader<M> {
     /// Gives the message's slot back to the senders.
     #[inline]
     pub(crate) fn release(&mut self, held: &Held) -> Result<(), Corrupt> {
+        self.is_mine(held)?;
+        // Release: pairs with the Acquire of the next claim; our reads come before.
+        self.memory.store(held.cursor.at, Word::free(after(held.cursor.lap)).0, Release);
+        Ok(())
+    }
+
+    /// Makes messages that were taken one after the other ready again, as if nobody had taken them,
+    /// and goes back to the first of them. If we are killed before it is done, the generation is
+    /// counted up by who puts in order what we left. What isn't ours any more stays as it is.
+    pub(crate) fn put_back<'h>(&mut self, held: impl IntoIterator<Item = &'h Held>) {
+        let mut first = None;
+        for held in held.into_iter().filter(|held| self.is_mine(held).is_ok()) {
+            first.get_or_insert(held.cursor);
+            self.make_ready(held.cursor.at, Word::ready(held.cursor.lap, held.attempts));
+        }
+        if let Some(first) = first {
+            self.cursor = first;
+            count_up(&self.memory, &self.geometry);
+        }
+    }
+
+    /// Makes a message that is ours ready again, as it was.
+    fn make_ready(&self, at: usize, word: Word) {
+        // Release: with the Acquire by which we took it, carries what the sender wrote on to the next
+        // one that takes the message, and what we read to the next one that claims the slot.
+        self.memory.store(at, word.0, Release);
+    }
+
+    /// The word of what we hold, which nobody else changes: as `Writer::is_mine`.
+    #[inline]
+    fn is_mine(&self, held: &Held) -> Result<(), Corrupt> {
         let Cursor { at, lap } = held.cursor;
         let word = Word(self.memory.load(at, Relaxed));
-        if word != Word::taken(lap, self.id, held.attempts) {
-            return Err(bad_word(&self.geometry, at, word));
+        if word == Word::taken(lap, self.id, held.attempts) {
+            Ok(())
+        } else {
+            Err(bad_word(&self.geometry, at, word))
         }
-        // Release: pairs with the Acquire of the next claim; our reads come before.
-        self.memory.store(at, Word::free(after(lap)).0, Release);
-        Ok(())
     }
 }

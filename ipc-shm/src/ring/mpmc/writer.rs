@@ -6,7 +6,7 @@ use super::{
     repair::{Drops, enter, leave},
 };
 use crate::ring::{Corrupt, memory::Memory};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 
 /// What came of an attempt to claim a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl<M: Memory> Writer<M> {
     pub(crate) fn claim_here(&mut self) -> Option<Slot> {
         let Cursor { at, lap } = self.cursor;
         let free = Word::free(lap);
-        // Acquire: as in `Geometry::word`.
-        if Word(self.memory.load(at, Acquire)) != free || !self.swap(at, free) {
+        // Relaxed: a swap that succeeds is an Acquire, and else nothing is made of it.
+        if Word(self.memory.load(at, Relaxed)) != free || !self.swap(at, free) {
             return None;
         }
         self.cursor.step(&self.geometry);
@@ -120,9 +120,10 @@ impl<M: Memory> Writer<M> {
     fn swap(&self, at: usize, found: Word) -> bool {
         // Release, and the Acquire of the walks: who sees our claim sees what we saw before
         // it, or a receiver could be told that nothing is there while something older is.
-        // No Acquire: the load of `found` was one.
+        // Acquire: for `claim_here`; and a message that is dropped may have been taken and put back
+        // since `found` was loaded, as in `Reader::swap`.
         let mine = Word::claimed(self.cursor.lap, self.id);
-        self.memory.compare_exchange(at, found.0, mine.0, Release).is_ok()
+        self.memory.compare_exchange(at, found.0, mine.0, AcqRel).is_ok()
     }
 
     /// Drops the message in the slot, and counts it whatever a kill cuts short; an end mark is
