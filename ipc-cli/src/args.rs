@@ -126,11 +126,14 @@ pub(crate) struct Send {
 ///
 /// Several messages are taken at once, written, and only then released: when this process is
 /// killed, nothing is lost from a shm: channel of kind mpmc or spsc (what it had written last may
-/// come again). A mq: channel can't take a message back when the process is killed, so there it
-/// takes one at a time, and only when a pipe has room for the longest. When the output is closed,
-/// what was not written stays in the channel; on mq: and sysv: the message that it was about to
-/// write goes back to the end of the queue. If that stays full for 5 seconds, or this user may not
-/// send to it, the message is lost, and that is said (exit 1); on unix: it is at once.
+/// come again). Where each message is delivered once at most (--max-deliveries 1), it takes one at
+/// a time, which is lost then. A mq: channel can't take a message back when the process is killed,
+/// so there it takes one at a time, and only when a pipe has room for the longest.
+///
+/// When the output is closed, what was not written stays in the channel; on mq: and sysv: the
+/// message that it was about to write goes back to the end of the queue. If that stays full for 5
+/// seconds, or this user may not send to it, the message is lost, and that is said (exit 1); on
+/// unix: it is at once.
 ///
 /// Messages of up to 4 KiB are written whole: a pipe takes them so or not at all. In a file, a
 /// kill can cut the one that is being written; where nothing is lost it comes again, whole, to the

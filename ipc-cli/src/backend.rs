@@ -76,9 +76,18 @@ pub(crate) trait Backend: Transport {
         0
     }
 
+    /// Whether what this receiver holds is delivered again if it is killed.
+    fn redelivers(_receiver: &ReceiverOf<Self>) -> bool {
+        Self::CAPABILITIES.redelivers
+    }
+
     /// Sees to it that the messages which `receiver` holds are in the channel when it is
     /// gone; or says why they aren't.
     fn put_back(channel: &Self::Channel, receiver: &mut ReceiverOf<Self>) -> Result<(), String>;
+
+    /// To be called when no more is received: where what is held is still in the channel, it is as
+    /// if it had not been taken.
+    fn leave(_receiver: &mut ReceiverOf<Self>) {}
 }
 
 /// What a receiver is to take.
@@ -235,9 +244,22 @@ impl Backend for ipc_shm::Shm {
         matches!(sender, ipc_shm::ShmSender::Mpmc(_))
     }
 
+    fn redelivers(receiver: &ReceiverOf<Self>) -> bool {
+        let is_delivered_once = |receiver: &ipc_shm::MpmcReceiver| receiver.max_deliveries() == 1;
+        Self::CAPABILITIES.redelivers
+            && !matches!(receiver, ipc_shm::ShmReceiver::Mpmc(receiver) if is_delivered_once(receiver))
+    }
+
     /// What was not released is still in the ring.
     fn put_back(_channel: &Self::Channel, _receiver: &mut ReceiverOf<Self>) -> Result<(), String> {
         Ok(())
+    }
+
+    /// A work queue counts who had a message and went away with it, and drops it in the end.
+    fn leave(receiver: &mut ReceiverOf<Self>) {
+        if let ipc_shm::ShmReceiver::Mpmc(receiver) = receiver {
+            receiver.put_back();
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::ending_of;
 use crate::{
     args,
-    backend::{self, Backend, Choice, Job},
+    backend::{self, Backend, Choice, Job, ReceiverOf},
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
     output::{Output, Printer, Stdout},
@@ -39,31 +39,45 @@ impl<W: Output> Job for Receiving<'_, W> {
     type Output = Result<Ending, Failure>;
 
     fn run<B: Backend>(self, backend: &B) -> Self::Output {
+        let address = &self.options.address;
+        let channel = backend::open(backend, address, &self.options.create)?;
+        let mut receiver = channel.receiver().map_err(|error| Failure::channel(address, &error))?;
+        let result = self.receive::<B>(&channel, &mut receiver);
+        B::leave(&mut receiver);
+        result
+    }
+}
+
+impl<W: Output> Receiving<'_, W> {
+    fn receive<B: Backend>(
+        self,
+        channel: &B::Channel,
+        receiver: &mut ReceiverOf<B>,
+    ) -> Result<Ending, Failure> {
         let Self { options, output, interrupt } = self;
         let address = &options.address;
-        let channel = backend::open(backend, address, &options.create)?;
-        let mut receiver = channel.receiver().map_err(|error| Failure::channel(address, &error))?;
         let chosen =
             [options.priority.then_some(Choice::HighestPriority), options.message_type.map(Choice::Type)];
         for choice in chosen.into_iter().flatten() {
-            B::choose(&mut receiver, choice).map_err(|text| Failure::new(Exit::Usage, address, text))?;
+            B::choose(receiver, choice).map_err(|text| Failure::new(Exit::Usage, address, text))?;
         }
         let mut printer = Printer::new(output, options.framing);
-        printer.prepare_for(B::max_taken_len(&channel));
+        printer.prepare_for(B::max_taken_len(channel));
         let mut left = options.count.unwrap_or(u64::MAX);
         let timeout = if options.drain { Some(Duration::ZERO) } else { options.timeout };
+        let redelivers = B::redelivers(receiver);
         let is_end = |message: &[u8]| B::END_IS_EMPTY_MESSAGE && options.until_end && message.is_empty();
         while left > 0 {
             if let Some(ending) = interrupt.ending() {
                 return Ok(ending);
             }
-            if !B::CAPABILITIES.redelivers {
+            if !redelivers {
                 // What is taken can't be given back for certain: take only what can be written.
                 if let Err(error) = printer.wait_until_ready() {
                     return ending_of(&error, &interrupt);
                 }
             }
-            match receiver.advance_batch(batch_max::<B>(left), interrupt.wait(timeout)) {
+            match receiver.advance_batch(batch_max(redelivers, left), interrupt.wait(timeout)) {
                 Ok(_) => {}
                 Err(RecvError::End) if options.until_end => break,
                 Err(RecvError::WouldBlock) if options.drain => break,
@@ -84,7 +98,7 @@ impl<W: Output> Job for Receiving<'_, W> {
                 break;
             }
             if let Err(error) = printed.result {
-                B::put_back(&channel, &mut receiver).map_err(|not_sent| {
+                B::put_back(channel, receiver).map_err(|not_sent| {
                     let text = format_args!(
                         "a message could not be written to standard output ({error}) nor be put back \
                          ({not_sent}): it is lost"
@@ -100,7 +114,7 @@ impl<W: Output> Job for Receiving<'_, W> {
 
 /// How many messages to hold at once: never more than are wanted, and one where a kill would
 /// lose what is held.
-fn batch_max<B: Backend>(left: u64) -> usize {
-    let most = if B::CAPABILITIES.redelivers { BATCH_MESSAGES } else { 1 };
+fn batch_max(redelivers: bool, left: u64) -> usize {
+    let most = if redelivers { BATCH_MESSAGES } else { 1 };
     most.min(usize::try_from(left).unwrap_or(usize::MAX))
 }

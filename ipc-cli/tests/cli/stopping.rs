@@ -172,6 +172,39 @@ fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme:
     assert!(seen == all, "nothing is missing, and nothing was there twice");
 }
 
+/// A work queue counts who goes away with a message, and drops it in the end; but what could not be
+/// printed is put back.
+#[rstest]
+fn what_could_not_be_printed_was_never_taken(
+    #[values("1", "2", "255")] deliveries: &str,
+    #[values(false, true)] by_signal: bool,
+) {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--max-deliveries", deliveries]);
+    let all: Vec<u8> = (0..100).flat_map(|number| format!("{number:08000}\n").into_bytes()).collect();
+    world.done_with(&["send", &address], &all);
+    let (mut output, theirs) = pipe();
+    let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
+    until_nothing_moves(&world, &address, [&receiver, &receiver]);
+    let mut seen = Vec::new();
+    if by_signal {
+        receiver.signal(Signal::SIGTERM);
+        // In time: part of the batch is printed, and then it ends.
+        output.read_to_end(&mut seen).unwrap();
+        assert_eq!(receiver.finish().code(), Some(143));
+    } else {
+        drop(output);
+        receiver.finish().assert_done();
+    }
+    let stat = world.stat(&address);
+    assert_eq!((&stat["lost_messages"], &stat["redelivered_messages"]), (&0.into(), &0.into()));
+    let rest = world.done(&["recv", &address, "--drain"]);
+    assert_eq!(rest.len() as u64 / 8001, stat["queued_messages"].as_u64().unwrap());
+    assert!(all.ends_with(&rest) && rest.len() > all.len() / 2, "{} of {}", rest.len(), all.len());
+    assert!(!by_signal || [seen, rest].concat() == all);
+}
+
 #[rstest]
 fn a_closed_pipe_ends_a_receiver_quietly_with_the_rest_in_the_channel(#[values("mq", "shm")] scheme: &str) {
     let world = World::new();
