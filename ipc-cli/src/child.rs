@@ -5,7 +5,10 @@
 //! does. To let the signals through for a moment while the child is started would not be one:
 //! such a moment is enough to end us and leave the child behind.
 
-use crate::interrupt::{Interrupt, Persistence, is_ready, poll_uninterrupted};
+use crate::{
+    interrupt::{Interrupt, Persistence, is_ready, poll_uninterrupted},
+    streams,
+};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags},
@@ -15,6 +18,7 @@ use nix::{
 };
 use rustix::process::{WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 use std::{
+    env,
     ffi::{CString, OsStr, OsString},
     fs::File,
     io::{self, Read as _, Write as _},
@@ -149,17 +153,21 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
-/// Starts `command` with these signals blocked and these streams in their places.
-fn spawn(command: &[OsString], blocked: &SigSet, streams: &[(&OwnedFd, RawFd)]) -> io::Result<Pid> {
+/// Starts `command` with these signals blocked and these pipes in their places.
+fn spawn(command: &[OsString], blocked: &SigSet, pipes: &[(&OwnedFd, RawFd)]) -> io::Result<Pid> {
     let arguments = command.iter().map(|argument| c_string(argument)).collect::<io::Result<Vec<_>>>()?;
     let program = arguments.first().ok_or(io::ErrorKind::InvalidInput)?;
-    let variables = std::env::vars_os()
+    let variables = env::vars_os()
         .map(|(name, value)| {
             c_string(&[name.as_os_str(), OsStr::new("="), &value].into_iter().collect::<OsString>())
         })
         .collect::<io::Result<Vec<_>>>()?;
     let mut actions = PosixSpawnFileActions::init()?;
-    for (stream, place) in streams {
+    // What was closed for us is closed for it, whatever Rust's runtime has opened in its place.
+    for stream in streams::closed() {
+        actions.add_close(stream)?;
+    }
+    for (stream, place) in pipes {
         actions.add_dup2(stream.as_raw_fd(), *place)?;
     }
     let mut attributes = PosixSpawnAttr::init()?;

@@ -11,9 +11,12 @@
 #![allow(unsafe_code)]
 
 use crate::exit::{Exit, Failure};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{
+    os::fd::RawFd,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
-/// Bit 0: standard input was closed, bit 1: standard output.
+/// Bit 0: standard input was closed, bit 1: standard output, bit 2: standard error.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 #[cfg(target_os = "linux")]
@@ -28,29 +31,38 @@ mod before_main {
     static LOOK: extern "C" fn() = look;
 
     extern "C" fn look() {
-        for (bit, stream) in [libc::STDIN_FILENO, libc::STDOUT_FILENO].into_iter().enumerate() {
+        for stream in libc::STDIN_FILENO..=libc::STDERR_FILENO {
             // SAFETY: it takes no pointer, and any number for a descriptor.
             if unsafe { libc::fcntl(stream, libc::F_GETFD) } == -1 {
                 // Relaxed: there is no other thread yet.
-                CLOSED.fetch_or(1 << bit, Ordering::Relaxed);
+                CLOSED.fetch_or(1 << stream, Ordering::Relaxed);
             }
         }
     }
 }
 
+/// The standard streams that were closed when we were started.
+pub(crate) fn closed() -> impl Iterator<Item = RawFd> {
+    (0..=2).filter(|&stream| is_closed(stream))
+}
+
+fn is_closed(stream: RawFd) -> bool {
+    CLOSED.load(Ordering::Relaxed) >> stream & 1 == 1
+}
+
 /// Fails if standard input was closed when we were started.
 pub(crate) fn require_input() -> Result<(), Failure> {
-    require(1, "standard input is closed: redirect it, from /dev/null if there is nothing to read")
+    require(0, "standard input is closed: redirect it, from /dev/null if there is nothing to read")
 }
 
 /// Fails if standard output was closed when we were started.
 pub(crate) fn require_output() -> Result<(), Failure> {
-    require(2, "standard output is closed: redirect it, to /dev/null if nothing is to be kept")
+    require(1, "standard output is closed: redirect it, to /dev/null if nothing is to be kept")
 }
 
-fn require(bit: u8, or_else: &str) -> Result<(), Failure> {
-    match CLOSED.load(Ordering::Relaxed) & bit {
-        0 => Ok(()),
-        _ => Err(Failure::bare(Exit::Failure, or_else)),
+fn require(stream: RawFd, or_else: &str) -> Result<(), Failure> {
+    match is_closed(stream) {
+        true => Err(Failure::bare(Exit::Failure, or_else)),
+        false => Ok(()),
     }
 }

@@ -41,6 +41,29 @@ fn nobody_connects_to_a_socket_who_can_not_print() {
     sender.finish().assert_done();
 }
 
+#[test]
+fn what_is_closed_is_closed_for_the_command_of_a_lock() {
+    let world = World::new();
+    let address = world.channel("mq");
+    world.done(&["send", &address, "a"]);
+    let ipc = env!("CARGO_BIN_EXE_ipc");
+    let arguments = ["lock", &world.address("shm"), "--", ipc, "recv", &address, "--drain"];
+    let line = run(&world, ">&-", &arguments).assert_failed(1);
+    assert!(line.starts_with("standard output is closed"), "{line}");
+    assert_eq!(world.queued(&address), 1);
+}
+
+/// Their pipes take the places of what is closed.
+#[test]
+fn a_server_needs_no_streams() {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--kind", "rpc"]);
+    let caller = world.spawn(&["call", &address, "a"]);
+    run(&world, "<&- >&-", &["serve", &address, "--count", "1", "--", "cat"]).assert_done();
+    assert_eq!(caller.finish().assert_done(), b"a\n");
+}
+
 #[rstest]
 #[case::peek("peek")]
 #[case::stat("stat")]
