@@ -26,6 +26,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, process::ExitStatusExt},
     },
+    path::Path,
     process::ExitStatus,
     thread,
     time::{Duration, Instant},
@@ -98,6 +99,15 @@ impl<'a> Child<'a> {
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+/// Whether there is such a program, where execvp(3) looks for it.
+pub(crate) fn is_found(program: &OsStr) -> bool {
+    if program.as_bytes().contains(&b'/') {
+        return Path::new(program).is_file();
+    }
+    let directories = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    env::split_paths(&directories).any(|directory| directory.join(program).is_file())
 }
 
 /// Writes `input` and reads what is printed, until nobody can print any more, or the command has

@@ -3,7 +3,7 @@
 use super::service;
 use crate::{
     args,
-    child::Child,
+    child::{self, Child},
     exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
 };
@@ -16,6 +16,10 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     let interrupt = Interrupt::new().map_err(of_command)?;
     interrupt.on_signals().map_err(of_command)?;
     let channel = service::open(address, &options.trust, &options.create)?;
+    // Lest the first caller finds out.
+    if !child::is_found(&options.command[0]) {
+        return Err(of_command(nix::errno::Errno::ENOENT.into()));
+    }
     let mut server = channel.server().map_err(|error| Failure::service(address, &error))?;
     let max = server.max_message_len();
     let mut left = options.count.unwrap_or(u64::MAX);

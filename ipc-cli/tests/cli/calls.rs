@@ -2,6 +2,7 @@
 
 use crate::support::{Running, World, eventually, pipe};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use rstest::rstest;
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -42,6 +43,20 @@ fn a_command_that_fails_declines_and_the_server_goes_on() {
     assert!(line.contains("declined"), "{line}");
     assert_eq!(world.done(&["call", &address, "--raw", "good\n"]), b"yes\n");
     server.kill();
+}
+
+#[rstest]
+#[case::by_its_path("/none")]
+#[case::by_its_name("none-such-anywhere")]
+fn a_command_that_there_is_not_serves_nobody(#[case] command: &str) {
+    let world = World::new();
+    let address = service(&world);
+    let caller = world.spawn(&["call", &address, "a"]);
+    eventually("it has called", || world.queued(&address) == 1);
+    let line = world.run(&["serve", &address, "--", command]).assert_failed(1);
+    assert!(line.starts_with(command) && line.contains("No such file"), "{line}");
+    world.done(&["serve", &address, "--count", "1", "--", "cat"]);
+    assert_eq!(caller.finish().assert_done(), b"a\n");
 }
 
 /// What it leaves behind has its output open; it is the command that answers.
