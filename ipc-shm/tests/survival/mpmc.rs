@@ -9,8 +9,8 @@ use crate::{
     stage::Stage,
 };
 use ipc_shm::{
-    BatchSender, Channel, Message, MpmcSender, Receiver, RecvError, SendError, Sender, ShmConfig, Transport,
-    Wait, WhenFull,
+    BatchReceiver, BatchSender, Channel, Message, MpmcReceiver, MpmcSender, Receiver, RecvError, SendError,
+    Sender, ShmConfig, Transport, Wait, WhenFull,
 };
 
 /// A note of victims.
@@ -23,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scene("sender, a batch", send_a_batch),
         scene("receiver, of the message after", receive_the_next_one).short(),
         scene("receiver, of a last delivery", deliver_for_the_last_time),
+        scene("receiver, puts a batch back", put_a_batch_back),
         scene("receiver, of a damaged message", receive_what_is_damaged),
         scene("repairer, for a receiver that has gone ahead", repair_for_another),
         scene("repairer, of a drop that was not done", repair_a_drop),
@@ -130,6 +131,33 @@ fn deliver_for_the_last_time(stage: &Stage) {
     for (number, message) in (missing as u8..).zip(found) {
         assert_eq!(message, Some(vec![number; 700]));
     }
+    finish(stage);
+}
+
+/// All of it comes again to a receiver that has gone past it, whatever becomes of who took it.
+fn put_a_batch_back(stage: &Stage) {
+    create(stage, &Mpmc::config());
+    let mut ahead = receiver(&open(stage)).unwrap();
+    stage.victim(
+        || -> MpmcReceiver {
+            let queue = ipc_shm::Mpmc::at(stage.arena().path()).open(&name("x")).unwrap();
+            let mut rx = queue.receiver().unwrap();
+            assert_eq!(rx.advance_batch(ROOM_FOR_700 - 1, Wait::Never).unwrap(), ROOM_FOR_700 - 1);
+            rx
+        },
+        |rx| {
+            rx.put_back();
+            stage.note(SENT);
+            Ok(())
+        },
+    );
+    // If it wasn't done, it is done now.
+    drop(sender(&open(stage)).unwrap());
+    let mut found = drain(&mut ahead);
+    found.sort();
+    assert_eq!(found, (0..ROOM_FOR_700 as u8).map(|number| Some(vec![number; 700])).collect::<Vec<_>>());
+    assert_eq!(lost(stage), 0);
+    drop(ahead);
     finish(stage);
 }
 
