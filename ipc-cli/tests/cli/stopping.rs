@@ -201,8 +201,12 @@ fn what_could_not_be_printed_was_never_taken(
     assert_eq!((&stat["lost_messages"], &stat["redelivered_messages"]), (&0.into(), &0.into()));
     let rest = world.done(&["recv", &address, "--drain"]);
     assert_eq!(rest.len() as u64 / 8001, stat["queued_messages"].as_u64().unwrap());
-    assert!(all.ends_with(&rest) && rest.len() > all.len() / 2, "{} of {}", rest.len(), all.len());
-    assert!(!by_signal || [seen, rest].concat() == all);
+    if by_signal {
+        // How much is seen depends on how soon the signal comes.
+        assert!([seen, rest].concat() == all);
+    } else {
+        assert!(all.ends_with(&rest) && rest.len() > all.len() / 2, "{} of {}", rest.len(), all.len());
+    }
 }
 
 #[rstest]
