@@ -126,7 +126,15 @@ impl Failure {
 
     /// The System V queue with this number could not be removed.
     pub(crate) fn numbered(id: i32, error: &ChannelError) -> Self {
-        Self::new(exit_of_channel_error(error), format_args!("System V queue {id}"), error)
+        let hint = match error {
+            ChannelError::NotFound => "; see which there are with: ipc ls --all",
+            _ => "",
+        };
+        Self::new(
+            exit_of_channel_error(error),
+            format_args!("System V queue {id}"),
+            format_args!("{error}{hint}"),
+        )
     }
 
     /// This failure, and then another one on a line of its own.

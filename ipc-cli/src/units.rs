@@ -44,6 +44,11 @@ pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads the number of a user or a group.
+pub(crate) fn parse_id(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write its number, as `id NAME` or `getent group NAME` shows it".into())
+}
+
 /// A size for people: exact, in the largest unit that keeps it whole, else rounded.
 pub(crate) struct Size(pub(crate) u64);
 

@@ -2,7 +2,7 @@
 
 use crate::{
     address::Scheme,
-    units::{parse_mode, parse_size},
+    units::{parse_id, parse_mode, parse_size},
 };
 
 /// How a channel is made.
@@ -51,11 +51,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
     pub(crate) mode: Option<u32>,
     /// shm: the group that the channel belongs to, by number: with --mode 660 its members take part
-    #[arg(long, value_name = "GID")]
+    #[arg(long, value_name = "GID", value_parser = parse_id)]
     pub(crate) group: Option<u32>,
     /// unix: the users whose messages are taken, by number (its maker's alone; once named, those
     /// and no others)
-    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    #[arg(long, value_name = "UID", value_delimiter = ',', value_parser = parse_id)]
     pub(crate) allow_uid: Vec<u32>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct CreateIfMissing {
 pub(crate) struct Trust {
     /// mq, shm, unix: open the channels of these users too, by number: who owns one can change
     /// whatever is in it
-    #[arg(long = "trust-uid", value_name = "UID", value_delimiter = ',')]
+    #[arg(long = "trust-uid", value_name = "UID", value_delimiter = ',', value_parser = parse_id)]
     pub(crate) uids: Vec<u32>,
 }
 

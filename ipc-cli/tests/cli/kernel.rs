@@ -116,5 +116,6 @@ fn a_queue_without_a_name_is_listed_and_removed_by_its_number() {
     let found = listed.as_array().unwrap().iter().find(|queue| queue["key"].as_u64() == Some(key)).unwrap();
     let id = found["address"].as_str().unwrap().strip_prefix("--sysv-id ").unwrap();
     world.done(&["rm", "--sysv-id", id]);
-    world.run(&["rm", "--sysv-id", id]).assert_failed(3);
+    let line = world.run(&["rm", "--sysv-id", id]).assert_failed(3);
+    assert!(line.contains("ipc ls --all"), "{line}");
 }

@@ -134,8 +134,9 @@ fn a_queue_of_another_user_is_used_by_those_that_trust_it() {
 #[case(&["create", "mq:x", "--allow-uid", "0"], "--mode")]
 #[case(&["create", "mq:x", "--group", "0"], "leave it out")]
 #[case(&["create", "unix:x", "--group", "0"], "leave it out")]
-#[case(&["create", "shm:x", "--group", "wheel"], "invalid")]
-#[case(&["create", "unix:x", "--allow-uid", "0,-1"], "invalid")]
+#[case(&["create", "shm:x", "--group", "wheel"], "getent group NAME")]
+#[case(&["create", "unix:x", "--allow-uid", "0,-1"], "write its number")]
+#[case(&["recv", "shm:x", "--trust-uid", "root"], "id NAME")]
 #[case(&["recv", "sysv:x", "--trust-uid", "0"], "unix or shm")]
 fn what_a_scheme_has_not_is_a_usage_error_that_says_what_it_has(
     #[case] arguments: &[&str],
