@@ -64,8 +64,8 @@ fn open(address: &Address, interrupt: &Interrupt, wait: Wait<'_>) -> Result<Opti
         }
         if matches!(wait, Wait::Never) || wait.deadline().is_some_and(|until| until <= Instant::now()) {
             let what = format_args!(
-                "as many have it or wait for it as it has places; see them with: ipc stat {address}. A program \
-                 can make it with more (State::participants)"
+                "as many have it or wait for it as it has places; see them with: ipc stat {address}. A \
+                 program can make it with more (State::participants)"
             );
             return Err(Failure::new(Exit::TimedOut, address, what));
         }
