@@ -5,7 +5,10 @@ mod common;
 use common::{Arena, Child, PATIENCE, allow_only, end_after, fork_child, say, serve, told, within};
 use ipc_shm::{
     Cancel, ChannelError, Mpmc, Shm, Transport, Wait, Waiting,
-    sync::{Barrier, Condvar, Event, Lock, LockError, Mutex, Once, RwLock, Semaphore, Shared, State},
+    sync::{
+        ArenaError, Barrier, Condvar, Event, Lock, LockError, Mutex, Once, RwLock, Semaphore, Shared, State,
+        arena,
+    },
 };
 use nix::libc;
 use rstest::rstest;
@@ -42,6 +45,7 @@ fn this_binary_is_its_own_child() {
             "contended" => lock_contended(&state),
             "hold" => hold(&state, &arguments[1]),
             "ask" => ask(&state),
+            "want" => held(&state, &arguments[1], || {}),
             other => panic!("no such child: {other}"),
         }
     });
@@ -341,6 +345,152 @@ fn ask(state: &State) {
     let mutex = state.open::<Mutex<Pair>>("x").unwrap();
     drop(mutex.lock_timeout(PATIENCE).unwrap());
     say("got it");
+}
+
+/// Where it is said who has asked for the lock.
+const ASKER: u64 = LOCK + 8;
+
+fn asker(arena: &Arena) -> u64 {
+    common::read_word(&arena.file("x"), ASKER)
+}
+
+/// Makes what has a lock of this form.
+fn make_form(state: &State, form: &str) {
+    match form {
+        "mutex" => drop(state.create::<Mutex<Pair>>("x", Pair::default).unwrap()),
+        "rwlock" => drop(state.create::<RwLock<Pair>>("x", Pair::default).unwrap()),
+        "shared" => drop(state.create::<Shared<Pair>>("x", Pair::default).unwrap()),
+        _ => drop(state.create::<arena::Arena<Pair>>("x", contents).unwrap()),
+    }
+}
+
+fn contents() -> arena::Contents<Pair> {
+    arena::Contents { capacity_bytes: 4096, root: Pair::default() }
+}
+
+/// Does something with the lock held, after a wait for it.
+fn held(state: &State, form: &str, body: impl FnOnce()) {
+    match form {
+        "mutex" => {
+            let lock = state.open::<Mutex<Pair>>("x").unwrap();
+            let _guard = lock.lock().unwrap();
+            body();
+        }
+        "rwlock" => {
+            let lock = state.open::<RwLock<Pair>>("x").unwrap();
+            let _guard = lock.write().unwrap();
+            body();
+        }
+        "shared" => {
+            let mut lock = state.open::<Shared<Pair>>("x").unwrap();
+            let _guard = lock.lock().unwrap();
+            body();
+        }
+        _ => {
+            let lock = state.open::<arena::Arena<Pair>>("x").unwrap();
+            let done = lock.with(|_, _| {
+                body();
+                Ok(())
+            });
+            done.unwrap();
+        }
+    }
+}
+
+/// Tries to have it, by a handle of its own.
+fn try_once(state: &State, form: &str) -> Result<(), LockError> {
+    match form {
+        "mutex" => state.open::<Mutex<Pair>>("x").unwrap().try_lock().map(drop),
+        "rwlock" => state.open::<RwLock<Pair>>("x").unwrap().try_write().map(drop),
+        "shared" => state.open::<Shared<Pair>>("x").unwrap().try_lock().map(drop),
+        _ => {
+            let lock = state.open::<arena::Arena<Pair>>("x").unwrap();
+            lock.with_wait(Wait::Never, |_, _| Ok(())).map_err(|error| match error {
+                ArenaError::Lock(error) => error,
+                other => panic!("{other}"),
+            })
+        }
+    }
+}
+
+/// Has a child ask for the lock, and does something to it before the lock is given back.
+fn while_one_asks(arena: &Arena, form: &str, body: impl FnOnce(&mut Child)) -> Child {
+    let mut child = None;
+    held(&state(arena), form, || {
+        let asking = child.insert(Child::spawn("want", &[arena.path().to_str().unwrap(), form]));
+        common::eventually("it has asked", || asker(arena) != 0);
+        body(asking);
+    });
+    child.unwrap()
+}
+
+#[rstest]
+fn one_that_died_while_it_waited_keeps_nobody_from_trying(
+    #[values("mutex", "rwlock", "shared", "arena")] form: &str,
+) {
+    let arena = Arena::new();
+    make_form(&state(&arena), form);
+    while_one_asks(&arena, form, Child::kill);
+    for number in 0..MOST_PASSES + 50 {
+        let answer = try_once(&state(&arena), form);
+        assert!(answer.is_ok(), "try {number}: {answer:?}");
+    }
+    assert_eq!(asker(&arena), 0);
+}
+
+#[test]
+fn nor_one_who_had_it_open_before() {
+    let arena = Arena::new();
+    make_form(&state(&arena), "mutex");
+    let mutex = state(&arena).open::<Mutex<Pair>>("x").unwrap();
+    while_one_asks(&arena, "mutex", Child::kill);
+    for number in 0..MOST_PASSES + 50 {
+        let answer = mutex.try_lock().map(drop);
+        assert!(answer.is_ok(), "try {number}: {answer:?}");
+    }
+    assert_eq!(asker(&arena), 0);
+}
+
+#[rstest]
+fn one_that_is_stopped_while_it_waits_keeps_nobody_from_trying_for_long(
+    #[values("mutex", "rwlock", "shared", "arena")] form: &str,
+) {
+    let arena = Arena::new();
+    make_form(&state(&arena), form);
+    let child = while_one_asks(&arena, form, |child| child.stop());
+    let mut refused = 0;
+    for number in 0..MOST_PASSES + 50 {
+        if try_once(&state(&arena), form).is_err() {
+            refused += 1;
+            thread::sleep(Duration::from_millis(6));
+            let answer = try_once(&state(&arena), form);
+            assert!(answer.is_ok(), "try {number}: {answer:?}");
+        }
+    }
+    assert!(refused <= 1, "it was refused {refused} times");
+    assert_eq!(asker(&arena), 0);
+    child.signal(nix::sys::signal::Signal::SIGCONT);
+    child.ends_well();
+}
+
+#[test]
+fn who_is_told_why_it_never_gets_the_lock_asks_for_it_no_more() {
+    let arena = Arena::new();
+    let mutex = state(&arena).create::<Mutex<Pair>>("x", Pair::default).unwrap();
+    let guard = mutex.lock().unwrap();
+    assert!(matches!(mutex.lock(), Err(LockError::Recursive)));
+    assert_eq!(asker(&arena), 0, "it would wait for itself");
+    drop(guard);
+    let mut owner = Child::spawn("hold", &[arena.path().to_str().unwrap(), "mutex"]);
+    owner.says("held");
+    owner.kill();
+    for _ in 0..2 {
+        assert!(matches!(mutex.lock(), Err(LockError::OwnerDied)));
+        assert_eq!(asker(&arena), 0, "its owner died");
+    }
+    drop(mutex.recover().unwrap().expect("it is abandoned"));
+    assert!(matches!(mutex.lock(), Err(LockError::Poisoned)));
+    assert_eq!(asker(&arena), 0, "it is poisoned");
 }
 
 /// How long anybody may wait for what a dead one had: 5 ms, and a busy machine.

@@ -3,7 +3,8 @@
 //! ```text
 //! word   0                                   free
 //!        mark 16 · flags 3 · id 13 · thread 32   held by this thread of this participant, or
-//!                                            free with a flag: nobody is named then;
+//!                                            free with a flag: nobody is named then, and
+//!                                            where it is reserved, since when, in ms;
 //!                                            or forgotten by it, abandoned with a name
 //! next   who asks to have it next; 0 if nobody
 //! passes how often it was given back to anybody while somebody asked
@@ -24,9 +25,10 @@
 //!
 //! Whoever finds it free takes it, in no order: that is what makes it fast. So that nobody
 //! starves, a waiter asks (`next`), and when the lock was given back [`MOST_PASSES`] times
-//! since, it is *reserved*: only who asked takes it, or anybody when it doesn't within a
-//! sleep that looks for the dead. A reservation isn't ownership: whoever gives up waiting, or
-//! dies, leaves nothing that has to be put in order. (Hand-off after a bound as in
+//! since, it is *reserved*: only who asked takes it, or anybody when it hasn't within
+//! [`RESERVED_MS`], whether it only tries or waits. A reservation isn't ownership: whoever
+//! gives up waiting takes back that it asked; that a dead one did is taken back by whoever is
+//! refused, or comes, or takes the lock in its place. (Hand-off after a bound as in
 //! `WTF::Lock` and `parking_lot`, by acquisitions instead of time.)
 //!
 //! The mark tells a word that was written by a lock from stray bytes.
@@ -36,6 +38,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// Releases to others after which a lock is reserved for who asks for it.
 pub(crate) const MOST_PASSES: u64 = if cfg!(test) { 2 } else { 256 };
+
+/// How long a lock is reserved: as long as a sleep that looks for the dead.
+pub(crate) const RESERVED_MS: u64 = 5;
 
 const MARK: u64 = 0x6c6b << 48;
 const MARK_MASK: u64 = 0xffff << 48;
@@ -98,8 +103,10 @@ impl Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Free,
-    /// Free for who asked for it.
-    Reserved,
+    /// Free for who asked for it, since then, in milliseconds since 1970.
+    Reserved {
+        since_ms: u64,
+    },
     Held(Owner),
     /// By a thread that has ended.
     Forgotten(Owner),
@@ -112,14 +119,25 @@ pub(crate) enum State {
 impl State {
     /// Whether readers stay out.
     pub(crate) fn keeps_out(self) -> bool {
-        !matches!(self, Self::Free | Self::Reserved)
+        !matches!(self, Self::Free | Self::Reserved { .. })
+    }
+
+    /// Whether it is reserved for one that had its time. So it is where the clock was set back:
+    /// nobody waits for that.
+    pub(crate) fn has_lapsed(self, now_ms: impl FnOnce() -> u64) -> bool {
+        match self {
+            Self::Reserved { since_ms } => {
+                now_ms().checked_sub(since_ms).is_none_or(|since| since >= RESERVED_MS)
+            }
+            _ => false,
+        }
     }
 
     /// Who has it.
     pub(crate) fn owner(self) -> Option<Owner> {
         match self {
             Self::Held(owner) | Self::Forgotten(owner) => Some(owner),
-            Self::Free | Self::Reserved | Self::Abandoned | Self::Poisoned => None,
+            Self::Free | Self::Reserved { .. } | Self::Abandoned | Self::Poisoned => None,
         }
     }
 }
@@ -133,7 +151,8 @@ fn parse(word: u64) -> Result<State, Corrupt> {
     match (word & MARK_MASK == MARK, word & FLAGS) {
         (true, 0) if is_owner => Ok(State::Held(owner)),
         (true, ABANDONED) if is_owner => Ok(State::Forgotten(owner)),
-        (true, RESERVED) if owner.0 == 0 => Ok(State::Reserved),
+        // Whatever time that is: it lapses.
+        (true, RESERVED) => Ok(State::Reserved { since_ms: owner.0 }),
         (true, ABANDONED) if owner.0 == 0 => Ok(State::Abandoned),
         (true, POISONED) if owner.0 == 0 => Ok(State::Poisoned),
         _ => Err(Corrupt(format!("the word of its lock is {word:#x}"))),
@@ -145,8 +164,8 @@ fn parse(word: u64) -> Result<State, Corrupt> {
 pub(crate) struct Manner {
     /// Has it reserved in time, for itself.
     pub(crate) asks: bool,
-    /// Takes one that is reserved for somebody else, who had its time.
-    pub(crate) overrides: bool,
+    /// Takes one that is reserved like this for somebody else, who had its time, or is dead.
+    pub(crate) overrides: Option<State>,
     /// Takes one that is abandoned.
     pub(crate) repairs: bool,
 }
@@ -179,11 +198,18 @@ pub(crate) fn accept(memory: &impl Memory, place: Place, me: Owner) -> bool {
     if memory.load(place.next, Relaxed) != me.0 {
         return false;
     }
+    let word = memory.load(place.word, Relaxed);
     // Relaxed: who takes it next still pairs with who reserved it, since a swap goes on with
     // what it finds.
-    let is_free = memory.compare_exchange(place.word, MARK | RESERVED, 0, Relaxed).is_ok();
+    let is_free = matches!(parse(word), Ok(State::Reserved { .. }))
+        && memory.compare_exchange(place.word, word, 0, Relaxed).is_ok();
     withdraw(memory, place, me);
     is_free
+}
+
+/// Who has asked for the lock; whatever a stray word says.
+pub(crate) fn asker(memory: &impl Memory, place: Place) -> Option<Owner> {
+    Some(Owner(memory.load(place.next, Relaxed))).filter(|next| next.0 != 0)
 }
 
 /// Asks for the lock, to be had in time.
@@ -211,16 +237,16 @@ pub(crate) fn attempt(
     let state = parse(word)?;
     let is_open = match state {
         State::Free => true,
-        State::Reserved => {
+        State::Reserved { .. } => {
             let next = memory.load(place.next, Relaxed);
-            next == 0 || next == me.0 || manner.overrides
+            next == 0 || next == me.0 || manner.overrides == Some(state)
         }
         State::Abandoned => manner.repairs,
         State::Held(_) | State::Forgotten(_) | State::Poisoned => false,
     };
     // Acquire: as in `take_free`.
     if is_open && memory.compare_exchange(place.word, word, me.word(), Acquire).is_ok() {
-        if state == State::Reserved {
+        if matches!(state, State::Reserved { .. }) {
             // Whoever it was for: it got it, or had its time.
             memory.store(place.next, 0, Relaxed);
         } else {
@@ -246,12 +272,10 @@ pub(crate) fn since(memory: &impl Memory, place: Place) -> Option<u64> {
     Some(memory.load(place.since, Relaxed)).filter(|&since| since != 0)
 }
 
-/// Takes back that one has asked for the lock. Whoever waits is to look again after it: it
-/// may be reserved.
-pub(crate) fn withdraw(memory: &impl Memory, place: Place, me: Owner) {
-    if memory.load(place.next, Relaxed) == me.0 {
-        let _ = memory.compare_exchange(place.next, me.0, 0, Relaxed);
-    }
+/// Takes back that one has asked for the lock. True if it had: whoever waits is to look again
+/// after it, since it may be reserved.
+pub(crate) fn withdraw(memory: &impl Memory, place: Place, me: Owner) -> bool {
+    memory.load(place.next, Relaxed) == me.0 && memory.compare_exchange(place.next, me.0, 0, Relaxed).is_ok()
 }
 
 /// Whether this thread has it.
@@ -260,13 +284,14 @@ pub(crate) fn is_held_by(memory: &impl Memory, place: Place, me: Owner) -> bool 
     memory.load(place.word, Relaxed) == me.word()
 }
 
-/// Gives back a lock that is ours, forgotten or not. Whoever waits is to be woken.
+/// Gives back a lock that is ours, forgotten or not. Whoever waits is to be woken. The time is
+/// asked for where it is reserved, in milliseconds since 1970.
 #[inline]
-pub(crate) fn give_back(memory: &impl Memory, place: Place) {
+pub(crate) fn give_back(memory: &impl Memory, place: Place, now_ms: impl FnOnce() -> u64) {
     if memory.load(place.since, Relaxed) != 0 {
         memory.store(place.since, 0, Relaxed);
     }
-    let word = if memory.load(place.next, Relaxed) == 0 { 0 } else { passed(memory, place) };
+    let word = if memory.load(place.next, Relaxed) == 0 { 0 } else { passed(memory, place, now_ms) };
     // Nobody else changes the word of a lock that is held by one who lives.
     let held = memory.load(place.word, Relaxed);
     // Release: pairs with the Acquire in `take_free` and `attempt`.
@@ -275,11 +300,11 @@ pub(crate) fn give_back(memory: &impl Memory, place: Place) {
 
 /// The word of a lock that somebody asked for and that is given back.
 #[cold]
-fn passed(memory: &impl Memory, place: Place) -> u64 {
+fn passed(memory: &impl Memory, place: Place, now_ms: impl FnOnce() -> u64) -> u64 {
     let passes = memory.load(place.passes, Relaxed).wrapping_add(1);
     let is_reserved = passes >= MOST_PASSES;
     memory.store(place.passes, if is_reserved { 0 } else { passes }, Relaxed);
-    if is_reserved { MARK | RESERVED } else { 0 }
+    if is_reserved { MARK | RESERVED | now_ms() & OWNER_MASK } else { 0 }
 }
 
 /// Gives up a lock that is ours, for good.
@@ -307,19 +332,18 @@ pub(crate) fn abandon(memory: &impl Memory, place: Place, owner: Owner) -> bool 
 /// Puts in order what a participant left that stores nothing any more, and whose place
 /// nobody takes meanwhile. True if somebody may wait for that.
 pub(crate) fn bury(memory: &impl Memory, place: Place, id: u32) -> bool {
-    let next = Owner(memory.load(place.next, Relaxed));
-    if next.id() == id {
-        withdraw(memory, place, next);
-    }
-    match state(memory, place).map(State::owner) {
+    let next = asker(memory, place).filter(|next| next.id() == id);
+    let is_withdrawn = next.is_some_and(|next| withdraw(memory, place, next));
+    let is_abandoned = match state(memory, place).map(State::owner) {
         Ok(Some(owner)) if owner.id() == id => abandon(memory, place, owner),
         _ => false,
-    }
+    };
+    is_withdrawn || is_abandoned
 }
 
 /// Whether nobody has it, and nobody left it in disorder.
 pub(crate) fn is_free(memory: &impl Memory, place: Place) -> bool {
-    matches!(state(memory, place), Ok(State::Free | State::Reserved))
+    matches!(state(memory, place), Ok(State::Free | State::Reserved { .. }))
 }
 
 #[cfg(test)]
@@ -356,6 +380,8 @@ mod tests {
     }
 
     const PLACE: Place = Place::at(0);
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const RESERVED_NOW: State = State::Reserved { since_ms: NOW_MS };
 
     #[test]
     fn who_asks_gets_it_after_so_many_acquisitions_by_others() {
@@ -364,16 +390,16 @@ mod tests {
         let asking = Manner { asks: true, ..Manner::default() };
         assert!(take_free(&words, PLACE, greedy));
         assert_eq!(attempt(&words, PLACE, polite, asking).unwrap(), Attempt::Refused(State::Held(greedy)));
-        give_back(&words, PLACE);
+        give_back(&words, PLACE, || NOW_MS);
         let mut acquisitions = 1;
         while matches!(attempt(&words, PLACE, greedy, asking).unwrap(), Attempt::Taken { .. }) {
-            give_back(&words, PLACE);
+            give_back(&words, PLACE, || NOW_MS);
             acquisitions += 1;
         }
         assert_eq!(acquisitions, MOST_PASSES);
         assert!(!take_free(&words, PLACE, greedy));
         assert_eq!(attempt(&words, PLACE, polite, asking).unwrap(), Attempt::Taken { to_repair: false });
-        give_back(&words, PLACE);
+        give_back(&words, PLACE, || NOW_MS);
         assert!(take_free(&words, PLACE, greedy), "nobody asks any more");
     }
 
@@ -385,18 +411,18 @@ mod tests {
             ask(&words, PLACE, gone);
             for _ in 0..MOST_PASSES {
                 assert!(take_free(&words, PLACE, one));
-                give_back(&words, PLACE);
+                give_back(&words, PLACE, || NOW_MS);
             }
             assert_eq!(
                 attempt(&words, PLACE, one, Manner::default()).unwrap(),
-                Attempt::Refused(State::Reserved)
+                Attempt::Refused(RESERVED_NOW)
             );
             if withdraws {
                 withdraw(&words, PLACE, gone);
             }
-            let manner = Manner { overrides: !withdraws, ..Manner::default() };
+            let manner = Manner { overrides: (!withdraws).then_some(RESERVED_NOW), ..Manner::default() };
             assert_eq!(attempt(&words, PLACE, one, manner).unwrap(), Attempt::Taken { to_repair: false });
-            give_back(&words, PLACE);
+            give_back(&words, PLACE, || NOW_MS);
             assert!(is_free(&words, PLACE));
         }
     }
@@ -409,10 +435,43 @@ mod tests {
         ask(&words, PLACE, reader);
         for _ in 0..MOST_PASSES {
             assert!(take_free(&words, PLACE, one));
-            give_back(&words, PLACE);
+            give_back(&words, PLACE, || NOW_MS);
         }
         assert!(!accept(&words, PLACE, one), "it is another one's");
         assert!(accept(&words, PLACE, reader), "whoever waits is to be woken");
         assert!(take_free(&words, PLACE, one));
+    }
+
+    #[test]
+    fn a_reservation_lapses_and_only_the_one_that_has_is_overridden() {
+        let words = Plain(RefCell::new([0; 5]));
+        let (one, stopped) = (Owner::new(1, 1), Owner::new(2, 1));
+        ask(&words, PLACE, stopped);
+        for _ in 0..MOST_PASSES {
+            assert!(take_free(&words, PLACE, one));
+            give_back(&words, PLACE, || NOW_MS);
+        }
+        let lapsed = |now_ms| state(&words, PLACE).unwrap().has_lapsed(|| now_ms);
+        let times = [NOW_MS, NOW_MS + RESERVED_MS - 1, NOW_MS + RESERVED_MS, NOW_MS - 1, 0];
+        assert_eq!(times.map(lapsed), [false, false, true, true, true]);
+        let earlier = State::Reserved { since_ms: NOW_MS - RESERVED_MS };
+        let manner = |overrides| Manner { overrides: Some(overrides), ..Manner::default() };
+        let refused = attempt(&words, PLACE, one, manner(earlier)).unwrap();
+        assert_eq!(refused, Attempt::Refused(RESERVED_NOW));
+        let taken = attempt(&words, PLACE, one, manner(RESERVED_NOW)).unwrap();
+        assert_eq!(taken, Attempt::Taken { to_repair: false });
+        assert_eq!(asker(&words, PLACE), None, "it has to ask anew");
+    }
+
+    #[test]
+    fn who_puts_in_order_what_a_dead_asker_left_takes_back_that_it_asked() {
+        let words = Plain(RefCell::new([0; 5]));
+        let (one, dead) = (Owner::new(1, 1), Owner::new(2, 1));
+        ask(&words, PLACE, dead);
+        assert!(!bury(&words, PLACE, one.id()), "it is another one's");
+        assert_eq!(asker(&words, PLACE), Some(dead));
+        assert!(bury(&words, PLACE, dead.id()), "whoever waits is to look again");
+        assert_eq!(asker(&words, PLACE), None);
+        assert!(!bury(&words, PLACE, dead.id()));
     }
 }

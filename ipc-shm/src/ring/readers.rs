@@ -77,7 +77,7 @@ pub(crate) fn enter(
     memory.fence_after_swap(SeqCst);
     match lock::state_written(memory, place.lock) {
         Ok(State::Free) => Ok(Ok(Entered::Free)),
-        Ok(State::Reserved) => match lock::accept(memory, place.lock, me) {
+        Ok(State::Reserved { .. }) => match lock::accept(memory, place.lock, me) {
             true => Ok(Ok(Entered::Accepted)),
             false => Ok(Ok(Entered::Free)),
         },

@@ -55,9 +55,11 @@ pub(crate) fn bury(memory: &impl Memory, place: &Place, id: u32) {
     lock::bury(memory, place.lock, id);
 }
 
-/// Whether a participant has anything of it.
+/// Whether a participant has anything of it, or has asked for the lock.
 pub(crate) fn has_part(memory: &impl Memory, place: &Place, id: u32) -> bool {
-    owns(&lock::state(memory, place.lock), id) || memory.load(place.shares.count(id), Relaxed) != 0
+    owns(&lock::state(memory, place.lock), id)
+        || lock::asker(memory, place.lock).is_some_and(|asker| asker.id() == id)
+        || memory.load(place.shares.count(id), Relaxed) != 0
 }
 
 /// Whether a participant has the lock.
@@ -133,10 +135,10 @@ pub(crate) fn survey(
         participant.held_since_unix_ns = since.filter(|_| owns);
     }
     let of_lock = match state {
-        Ok(State::Free | State::Reserved) if shares == 0 => Condition::Free,
+        Ok(State::Free | State::Reserved { .. }) if shares == 0 => Condition::Free,
         Ok(State::Forgotten(_)) => Condition::Forgotten,
-        Ok(State::Free | State::Reserved | State::Held(_)) if forgotten > 0 => Condition::Forgotten,
-        Ok(State::Free | State::Reserved | State::Held(_)) => Condition::Held,
+        Ok(State::Free | State::Reserved { .. } | State::Held(_)) if forgotten > 0 => Condition::Forgotten,
+        Ok(State::Free | State::Reserved { .. } | State::Held(_)) => Condition::Held,
         Ok(State::Abandoned) => Condition::Abandoned,
         Ok(State::Poisoned) => Condition::Poisoned,
         Err(_) => Condition::Damaged,

@@ -143,34 +143,42 @@ impl Handle {
     #[cold]
     #[inline(never)]
     fn lock_slowly(&self, how: How, wait: Wait<'_>) -> Result<Taken, LockError> {
-        let taken = self.take_turn(how, wait)?;
+        let me = self.me()?;
+        let taken = match wait {
+            Wait::Never => self.try_turn(me, how),
+            // Whoever is told why it doesn't get it asks no more.
+            _ => self.take_turn(me, how, wait).inspect_err(|_| self.withdraw(me)),
+        }?;
         self.note_since();
         Ok(taken)
     }
 
-    fn take_turn(&self, how: How, wait: Wait<'_>) -> Result<Taken, LockError> {
-        let me = self.me()?;
-        let asks = !matches!(wait, Wait::Never);
-        let manner = Manner { asks, overrides: false, repairs: how.repairs };
-        let mut turn = Turn { handle: self, me, manner, last: State::Free };
-        if let Some(taken) = turn.poll()? {
+    /// Takes the lock if that can be without a wait.
+    fn try_turn(&self, me: Owner, how: How) -> Result<Taken, LockError> {
+        let mut turn = Turn::new(self, me, how, false);
+        if let Some(taken) = turn.begin()? {
             return Ok(taken);
         }
-        if let State::Held(owner) = turn.last {
-            self.refuse_recursion(me, owner)?;
-            self.note_since();
-        }
-        if !asks && self.is_time_to_look() {
+        // Nobody has one that is reserved: who it is for may be dead.
+        if matches!(turn.last, State::Reserved { .. }) || self.is_time_to_look() {
             turn.look_around()?;
             return turn.poll()?.ok_or(LockError::WouldBlock);
         }
-        if asks && how.waiting == Waiting::Adaptive {
+        Err(LockError::WouldBlock)
+    }
+
+    fn take_turn(&self, me: Owner, how: How, wait: Wait<'_>) -> Result<Taken, LockError> {
+        let mut turn = Turn::new(self, me, how, true);
+        if let Some(taken) = turn.begin()? {
+            return Ok(taken);
+        }
+        if how.waiting == Waiting::Adaptive {
             if let Some(taken) = turn.spin()? {
                 return Ok(taken);
             }
         }
         let waiting = if how.waiting == Waiting::Spin { Waiting::Spin } else { Waiting::Block };
-        self.wait(waiting, wait, turn).inspect_err(|_| self.withdraw(me))
+        self.wait(waiting, wait, turn)
     }
 
     /// Whether one that never waits, and failed, should look for the dead: it costs some 10 µs.
@@ -203,7 +211,7 @@ impl Handle {
     #[inline]
     pub(super) fn give_back(&self) {
         if self.is_mine() {
-            lock::give_back(&self.words, self.place.lock);
+            lock::give_back(&self.words, self.place.lock, now_ms);
             self.ring();
         }
     }
@@ -264,6 +272,12 @@ impl Handle {
         let has_part = |id: &u32| state::has_part(&self.words, &self.place, *id);
         let ids = self.place.shares.ids().filter(|id| owner.is_none_or(|owner| owner.id() == *id));
         self.bury(ids.filter(has_part))
+    }
+
+    /// Takes back that somebody has asked for the lock who is dead.
+    fn look_at_asker(&self) -> Result<(), ChannelError> {
+        let asker = lock::asker(&self.words, self.place.lock).map(Owner::id);
+        self.bury(self.place.shares.ids().filter(|&id| asker == Some(id)))
     }
 
     /// Puts in order what those of these participants left that are dead.
@@ -331,6 +345,10 @@ impl Drop for Handle {
     }
 }
 
+fn now_ms() -> u64 {
+    ident::unix_time_ns() / 1_000_000
+}
+
 /// All handles of this process.
 fn all() -> Vec<Arc<Handle>> {
     let _window = Window::open();
@@ -380,7 +398,22 @@ const MOST_PAUSES: u32 = 128;
 /// Looks of who spins: for about as long as a wake-up costs.
 const SPINS: u32 = 60;
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    fn new(handle: &'a Handle, me: Owner, how: How, asks: bool) -> Self {
+        let manner = Manner { asks, overrides: None, repairs: how.repairs };
+        Self { handle, me, manner, last: State::Free }
+    }
+
+    /// The first look.
+    fn begin(&mut self) -> Result<Option<Taken>, LockError> {
+        let taken = self.poll()?;
+        if let (None, State::Held(owner)) = (taken, self.last) {
+            self.handle.refuse_recursion(self.me, owner)?;
+            self.handle.note_since();
+        }
+        Ok(taken)
+    }
+
     /// Looks again and again, ever less often.
     fn spin(&mut self) -> Result<Option<Taken>, LockError> {
         if !has_several_processors() {
@@ -409,8 +442,12 @@ impl Awaited for Turn<'_> {
             self.handle.settled(state)?;
             attempt = lock::attempt(words, place.lock, self.me, self.manner)?;
         }
-        // For one look only: what is reserved later is another's.
-        self.manner.overrides = false;
+        if let Attempt::Refused(state) = attempt {
+            if state.has_lapsed(now_ms) {
+                let manner = Manner { overrides: Some(state), ..self.manner };
+                attempt = lock::attempt(words, place.lock, self.me, manner)?;
+            }
+        }
         match attempt {
             Attempt::Taken { to_repair: false } => return Ok(Some(Taken::InOrder)),
             Attempt::Taken { to_repair: true } => return Ok(Some(Taken::ToRepair)),
@@ -429,11 +466,7 @@ impl Awaited for Turn<'_> {
     fn look_around(&mut self) -> Result<(), LockError> {
         match self.last {
             State::Held(owner) => self.handle.look_around(Some(owner)).or_else(troubled),
-            // Who it is reserved for had a sleep's time.
-            State::Reserved => {
-                self.manner.overrides = true;
-                Ok(())
-            }
+            State::Reserved { .. } => self.handle.look_at_asker().or_else(troubled),
             _ => Ok(()),
         }
     }

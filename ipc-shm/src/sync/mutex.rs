@@ -52,7 +52,8 @@ use std::{
 ///
 /// An uncontended lock takes no system call. Who waits gets the lock after at most 256
 /// acquisitions by others from when it has asked for it, which one waiter does at a time,
-/// as long as it runs when its turn has come: after 5 ms, others go on without it.
+/// as long as it runs when its turn has come: after 5 ms, others go on without it, whether they
+/// wait or only try; at once if it is dead.
 #[derive(Debug)]
 pub struct Mutex<T> {
     how: How,
@@ -108,7 +109,8 @@ impl<T: Plain> Mutex<T> {
         self.lock_wait(Wait::Forever)
     }
 
-    /// Takes the lock if it is free. That its owner has died is noticed now and then only.
+    /// Takes the lock if it is free, and not reserved for somebody who waits. That its owner has died
+    /// is noticed now and then only.
     ///
     /// # Errors
     ///

@@ -379,7 +379,7 @@ impl Awaited for Entering<'_> {
             lock::State::Forgotten(_) => return Err(LockError::Forgotten),
             lock::State::Poisoned => return Err(LockError::Poisoned),
             lock::State::Held(writer) => self.writer = Some(writer),
-            lock::State::Free | lock::State::Reserved => {}
+            lock::State::Free | lock::State::Reserved { .. } => {}
         }
         if self.asks {
             lock::ask(words, place.lock, self.me);

@@ -8,7 +8,7 @@ use super::{
 use crate::ring::{
     lock::{self, Attempt, Manner, Owner, State},
     memory::Memory,
-    permits, readers,
+    permits, readers, state,
 };
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -24,7 +24,14 @@ const PERMITS: permits::Place = permits::Place { total: 96, free: 104, held: SHA
 const NOTIFICATIONS: usize = 112;
 const WORDS: usize = 15;
 
+/// The same as a state, whose own words are those of the permits.
+const STATE: state::Place =
+    state::Place { lock: LOCK, own: [PERMITS.total, PERMITS.free], shares: SHARES, data: VALUE };
+
 const DEAD: u64 = 1;
+/// No time passes: who it is reserved for has its time for so many looks of somebody else.
+const NOW_MS: u64 = 7;
+const RESERVED: State = State::Reserved { since_ms: NOW_MS };
 
 fn words<C: Checker>(orderings: &Orderings, permits: u64) -> Words<C> {
     let mut values = [0; WORDS];
@@ -43,9 +50,9 @@ fn end<C: Checker>(words: &Words<C>, id: u32) {
 
 /// Puts in order what `id` left, if it is dead.
 fn look_at<C: Checker>(memory: &impl Memory, words: &Words<C>, id: u32) {
-    if C::load(words.word(ALIVE + 8 * (id - 1) as usize), Acquire) == DEAD {
-        readers::bury(memory, &SHARES, id);
-        lock::bury(memory, LOCK, id);
+    let has_part = state::has_part(memory, &STATE, id);
+    if has_part && C::load(words.word(ALIVE + 8 * (id - 1) as usize), Acquire) == DEAD {
+        state::bury(memory, &STATE, id);
     }
 }
 
@@ -68,16 +75,17 @@ fn visit<C: Checker>(
     let me = thread(id);
     if lock::take_free(memory, LOCK, me) {
         act(memory, false);
-        lock::give_back(memory, LOCK);
+        lock::give_back(memory, LOCK, || NOW_MS);
         return End::Had;
     }
     for look in 1..=looks {
         // Who it is reserved for had its time by the last look.
-        let manner = Manner { asks: true, overrides: look > 1 && look == looks, repairs: true };
+        let overrides = (look > 1 && look == looks).then_some(RESERVED);
+        let manner = Manner { asks: true, overrides, repairs: true };
         match lock::attempt(memory, LOCK, me, manner).expect("sound") {
             Attempt::Taken { to_repair } => {
                 act(memory, to_repair);
-                lock::give_back(memory, LOCK);
+                lock::give_back(memory, LOCK, || NOW_MS);
                 return if to_repair { End::Repaired } else { End::Had };
             }
             Attempt::Refused(State::Held(owner) | State::Forgotten(owner)) => {
@@ -119,8 +127,8 @@ fn visits<C: Checker>(words: &Words<C>, id: u32, times: usize, looks: usize, acc
 fn assert_free<C: Checker>(words: &Words<C>, had: u64, died: bool) {
     [1, 2, 3].into_iter().for_each(|id| look_at(words, words, id));
     let memory = Mortal::new(words, FOREVER);
-    // What was reserved may be for one that is gone: then it has its time.
-    let manner = Manner { asks: false, overrides: true, repairs: true };
+    // Nor is it reserved: who lives asks no more, and who is dead was looked at.
+    let manner = Manner { asks: false, overrides: None, repairs: true };
     let taken = lock::attempt(&memory, LOCK, thread(3), manner).expect("sound");
     let Attempt::Taken { to_repair } = taken else { panic!("nobody has it: {taken:?}") };
     let value = memory.read_payload(VALUE);
@@ -157,11 +165,11 @@ fn somebody_else_looks(orderings: &Orderings, accesses: usize) -> bool {
     let victim = Loom::spawn(move || visits(&victim, 1, 1, 1, accesses));
     let looker = Loom::spawn(move || look_at(&looker, &looker, 1));
     let memory = Mortal::new(&words, FOREVER);
-    let manner = Manner { asks: false, overrides: false, repairs: true };
+    let manner = Manner { asks: false, overrides: None, repairs: true };
     let mut had = 0;
     if let Attempt::Taken { to_repair } = lock::attempt(&memory, LOCK, thread(3), manner).expect("sound") {
         add(&memory, to_repair);
-        lock::give_back(&memory, LOCK);
+        lock::give_back(&memory, LOCK, || NOW_MS);
         had = 1;
     }
     let (by_victim, died) = Loom::join(victim);
@@ -198,6 +206,45 @@ fn a_waiter_leaves(orderings: &Orderings, accesses: usize) -> bool {
     died
 }
 
+/// Takes the lock if that can be without asking for it: who has it is looked at, or who it is
+/// reserved for.
+fn try_once<C: Checker>(words: &Words<C>, id: u32) -> bool {
+    let memory = Mortal::new(words, FOREVER);
+    let manner = Manner { asks: false, overrides: None, repairs: true };
+    for _ in 0..2 {
+        match lock::attempt(&memory, LOCK, thread(id), manner).expect("sound") {
+            Attempt::Taken { to_repair } => {
+                add(&memory, to_repair);
+                lock::give_back(&memory, LOCK, || NOW_MS);
+                return true;
+            }
+            Attempt::Refused(State::Reserved { .. }) => {
+                if let Some(asker) = lock::asker(&memory, LOCK) {
+                    look_at(&memory, words, asker.id());
+                }
+            }
+            Attempt::Refused(State::Held(owner)) => look_at(&memory, words, owner.id()),
+            Attempt::Refused(_) => return false,
+        }
+    }
+    false
+}
+
+/// One that asked dies, while it is reserved or about to be: those who only try go on without it.
+fn an_asker_dies(orderings: &Orderings, accesses: usize) -> bool {
+    let words = words::<Loom>(orderings, 0);
+    let asker = words.clone();
+    let asker = Loom::spawn(move || visits(&asker, 2, 1, 1, accesses));
+    let mut had = (0..2).filter(|_| try_once(&words, 1)).count() as u64;
+    let (by_asker, died) = Loom::join(asker);
+    for _ in 0..2 {
+        assert!(try_once(&words, 1), "nobody has it");
+        had += 1;
+    }
+    assert_free(&words, had + by_asker, died);
+    died
+}
+
 /// A thread ends with the lock, and what it left refers to the value still: until it is given
 /// back after all, or the process dies.
 fn an_owner_forgets(orderings: &Orderings, accesses: usize) -> bool {
@@ -212,7 +259,7 @@ fn an_owner_forgets(orderings: &Orderings, accesses: usize) -> bool {
             memory.write_payload(VALUE, value + 1);
             assert!(lock::forget(&memory, LOCK, thread(1)));
             memory.write_payload(VALUE, value + 2);
-            lock::give_back(&memory, LOCK);
+            lock::give_back(&memory, LOCK, || NOW_MS);
             had = 1;
         }
     });
@@ -446,12 +493,13 @@ fn a_condition(orderings: &Orderings, accesses: usize) -> bool {
     died
 }
 
-const LOCKS: [Case; 6] = [
+const LOCKS: [Case; 7] = [
     Case { name: "two at once", preemptions: [2, 3], run: two_at_once },
     Case { name: "an owner dies", preemptions: [2, 3], run: an_owner_dies },
     Case { name: "somebody else looks for the dead", preemptions: [2, 3], run: somebody_else_looks },
     Case { name: "a repairer dies", preemptions: [1, 2], run: a_repairer_dies },
     Case { name: "a waiter gives up or dies", preemptions: [2, 3], run: a_waiter_leaves },
+    Case { name: "an asker dies, and others only try", preemptions: [2, 3], run: an_asker_dies },
     Case { name: "an owner forgets", preemptions: [2, 3], run: an_owner_forgets },
 ];
 
@@ -473,7 +521,7 @@ const OTHERS: [Case; 2] = [
 ];
 
 #[rstest::rstest]
-fn one_at_a_time_and_nobody_in_silence(#[values(0, 1, 2, 3, 4, 5)] case: usize) {
+fn one_at_a_time_and_nobody_in_silence(#[values(0, 1, 2, 3, 4, 5, 6)] case: usize) {
     LOCKS[case].check("lock");
 }
 
