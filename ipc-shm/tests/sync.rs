@@ -688,6 +688,84 @@ fn a_forked_child_neither_locks_nor_unlocks() {
     assert_eq!(permits.available().unwrap(), 0);
 }
 
+#[test]
+fn in_a_forked_child_every_call_says_whose_it_is() {
+    let arena = Arena::new();
+    let state = state(&arena);
+    let mutex = state.create::<Mutex<u64>>("mutex", || 0).unwrap();
+    let lock = state.create::<RwLock<u64>>("rwlock", || 0).unwrap();
+    let condvar = state.create::<Condvar>("condvar", || ()).unwrap();
+    let permits = state.create::<Semaphore>("semaphore", || 3).unwrap();
+    let barrier = state.create::<Barrier>("barrier", || 2).unwrap();
+    let event = state.create::<Event>("event", || ()).unwrap();
+    let once = state.create::<Once>("once", || ()).unwrap();
+    let mut shared = state.create::<Shared<u64>>("shared", || 0).unwrap();
+    let mut reader = state.reader::<u64>("shared").unwrap();
+    let untyped = state.create::<Lock>("lock", || ()).unwrap();
+    let heap = state.create::<arena::Arena<Pair>>("arena", contents).unwrap();
+    let mut guard = Some(mutex.lock().unwrap());
+    let mut permit = Some(permits.acquire().unwrap());
+    let soon = Duration::from_millis(1);
+    fork_child(|| {
+        fn forked<T>(answer: Result<T, LockError>) {
+            assert!(matches!(answer, Err(LockError::Forked)), "{:?}", answer.err());
+        }
+        // Before the guard goes: it isn't the child's to give back.
+        let own = State::at(arena.path()).create::<Mutex<u64>>("own", || 0).unwrap();
+        forked(condvar.wait(own.lock().unwrap()));
+        forked(condvar.wait_timeout(own.lock().unwrap(), soon));
+        forked(condvar.wait_while(own.lock().unwrap(), |_| true));
+        drop(own.try_lock().expect("who isn't let wait gives it back"));
+        forked(condvar.wait(guard.take().unwrap()));
+        forked(condvar.notify_one());
+        forked(condvar.notify_all());
+        forked(mutex.lock());
+        forked(mutex.try_lock());
+        forked(mutex.lock_timeout(soon));
+        forked(mutex.lock_or_repair(|_| {}));
+        forked(mutex.recover());
+        forked(untyped.lock());
+        forked(lock.read());
+        forked(lock.try_read());
+        forked(lock.read_timeout(soon));
+        forked(lock.write());
+        forked(lock.try_write());
+        forked(lock.write_timeout(soon));
+        forked(lock.write_or_repair(|_| {}));
+        forked(permits.acquire());
+        forked(permits.try_acquire());
+        forked(permits.acquire_timeout(soon));
+        forked(permits.acquire_many(2, Wait::Never));
+        forked(permits.add_permits(1));
+        forked(permits.available());
+        drop(permit.take());
+        forked(barrier.wait());
+        forked(barrier.wait_timeout(soon));
+        forked(event.set());
+        forked(event.reset());
+        forked(event.is_set());
+        forked(event.wait());
+        forked(event.wait_timeout(soon));
+        forked(once.is_done());
+        forked(once.call(|_| {}));
+        forked(shared.read());
+        forked(shared.update(|_| {}));
+        forked(shared.lock());
+        forked(shared.try_lock());
+        forked(shared.lock_timeout(soon));
+        forked(reader.read());
+        forked(reader.changed(Wait::timeout(soon)));
+        let answers = [heap.with(|_, _| Ok(())), heap.stats().map(drop)];
+        for answer in answers {
+            assert!(matches!(answer, Err(ArenaError::Lock(LockError::Forked))), "{answer:?}");
+        }
+    })
+    .ends_well();
+    drop(guard);
+    drop(mutex.lock().unwrap());
+    assert_eq!(permits.available().unwrap(), 2);
+}
+
 #[rstest]
 #[case::ones(u64::MAX)]
 #[case::text(u64::from_ne_bytes(*b"corrupt!"))]

@@ -75,7 +75,7 @@ impl Condvar {
     ///
     /// Until somebody notifies, then until the mutex is free.
     pub fn wait<'a, T: Plain>(&self, guard: MutexGuard<'a, T>) -> Result<MutexGuard<'a, T>, LockError> {
-        let seen = self.seen();
+        let seen = self.seen()?;
         let mutex = guard.mutex();
         drop(guard);
         self.wait_for_more(seen, mutex.waiting(), Wait::Forever)?;
@@ -96,7 +96,7 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> Result<(MutexGuard<'a, T>, bool), LockError> {
-        let seen = self.seen();
+        let seen = self.seen()?;
         let mutex = guard.mutex();
         drop(guard);
         let answer = self.wait_for_more(seen, mutex.waiting(), Wait::timeout(timeout));
@@ -134,9 +134,7 @@ impl Condvar {
     ///
     /// [`LockError::Forked`].
     pub fn notify_all(&self) -> Result<(), LockError> {
-        if !self.handle.is_ours() {
-            return Err(LockError::Forked);
-        }
+        self.check()?;
         // Release: pairs with the Acquire of who waits; what was done before is seen by it,
         // though the mutex sees to that already.
         self.handle.words.fetch_add(self.handle.place.own[0], 1, Ordering::Release);
@@ -155,14 +153,17 @@ impl Condvar {
 
     /// How many notifications there were. Whoever has the mutex knows that none is under way
     /// that it has to wait for.
-    fn seen(&self) -> u64 {
-        self.handle.words.load(self.handle.place.own[0], Ordering::Relaxed)
+    fn seen(&self) -> Result<u64, LockError> {
+        self.check()?;
+        Ok(self.handle.words.load(self.handle.place.own[0], Ordering::Relaxed))
+    }
+
+    /// In a forked child, the memory isn't there.
+    fn check(&self) -> Result<(), LockError> {
+        if self.handle.is_ours() { Ok(()) } else { Err(LockError::Forked) }
     }
 
     fn wait_for_more(&self, seen: u64, waiting: crate::Waiting, wait: Wait<'_>) -> Result<(), LockError> {
-        if !self.handle.is_ours() {
-            return Err(LockError::Forked);
-        }
         let Handle { words, place, .. } = &*self.handle;
         // Acquire: pairs with the Release in `notify_all`.
         let is_more = || Ok((words.load(place.own[0], Ordering::Acquire) != seen).then_some(()));
