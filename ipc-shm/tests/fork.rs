@@ -6,11 +6,11 @@ mod common;
 use common::{
     Arena, Child, PATIENCE, end_after, fork, fork_child,
     kinds::{Ends, make},
-    layout, name, read_word, say, serve, told, within,
+    layout, name, read_word, say, serve, told, until_asleep, within,
 };
 use ipc_shm::{
-    Batch, BatchReceiver, Channel, ChannelError, ChannelName, EndMark, Kind, Loan, Message, Receiver,
-    RecvError, Role, SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait,
+    Batch, BatchReceiver, Cancel, Channel, ChannelError, ChannelName, EndMark, Kind, Loan, Message, Receiver,
+    RecvError, Role, SendError, Sender, Shm, ShmConfig, Spsc, Transport, Wait, Waiting,
 };
 use nix::{
     fcntl::{FcntlArg, Flock, FlockArg, fcntl},
@@ -239,6 +239,51 @@ fn a_child_may_open_endpoints_of_its_own() {
     assert_eq!(&*rx.recv_timeout(PATIENCE).unwrap(), b"from the child again");
     child.ends_well();
     drop(channel.sender().expect("the child is gone"));
+}
+
+#[test]
+fn what_a_forked_child_cancels_is_not_its_parents_wait() {
+    static STOP: Cancel = Cancel::new();
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &small()).unwrap();
+    let mut rx = channel.receiver().unwrap();
+    let waiter = thread::spawn(move || rx.advance(Wait::Forever.or_cancel(&STOP)).unwrap_err());
+    until_asleep(&arena.file("x"), layout::RECEIVER);
+    fork_child(|| {
+        STOP.cancel();
+        assert!(STOP.is_cancelled());
+    })
+    .ends_well();
+    thread::sleep(Duration::from_millis(20));
+    assert!(!waiter.is_finished() && !STOP.is_cancelled());
+    STOP.cancel();
+    let error = within(PATIENCE, move || waiter.join().unwrap());
+    assert!(matches!(error, RecvError::Cancelled), "{error:?}");
+}
+
+#[test]
+fn a_child_may_cancel_whatever_its_parents_threads_were_about() {
+    const FORKS: usize = 200;
+    static STOP: Cancel = Cancel::new();
+    let arena = Arena::new();
+    let channel = arena.shm().create(&name("x"), &small()).unwrap();
+    let mut rx = channel.receiver().unwrap();
+    rx.set_waiting(Waiting::Block);
+    let waiter = thread::spawn(move || {
+        loop {
+            let wait = Wait::timeout(Duration::from_micros(20)).or_cancel(&STOP);
+            match rx.advance(wait) {
+                Err(RecvError::TimedOut) => {}
+                answer => break answer,
+            }
+        }
+    });
+    for _ in 0..FORKS {
+        fork_child(|| STOP.cancel()).ends_well();
+    }
+    STOP.cancel();
+    let answer = within(PATIENCE, move || waiter.join().unwrap());
+    assert!(matches!(answer, Err(RecvError::Cancelled)), "{answer:?}");
 }
 
 #[test]

@@ -11,7 +11,12 @@ pub(crate) mod slow;
 use crate::{
     ring::memory::{HalfWord, Memory, Words},
     segment::{Attachment, FenceMode, Reach},
-    sys::{fence as barrier, futex, ident, notice::Spot},
+    sys::{
+        fence as barrier,
+        fork::{self, Window},
+        futex, ident,
+        notice::Spot,
+    },
 };
 use crossbeam_utils::Backoff;
 use doorbell::Doorbell;
@@ -435,25 +440,39 @@ fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>, bit:
     announced
 }
 
-/// Has a cancellation ring `bell`, until the guard is dropped.
+/// Has a cancellation ring `bell`, until the guard is dropped. Within a fork window, so that no
+/// child inherits the list of whom to wake while it is locked.
 fn arm<'c>(alarm: &mut Option<Arc<Alarm>>, bell: &Bell, words: &Words, cancel: &'c Cancel) -> Armed<'c> {
-    let alarm = alarm.get_or_insert_with(|| Arc::new(Alarm { bell: bell.clone(), target: Mutex::new(None) }));
+    let alarm = alarm.get_or_insert_with(|| Arc::new(Alarm::new(bell.clone())));
     *alarm.target.lock() = Some(words.clone());
+    let _window = Window::open();
     let registration = cancel.register(Arc::clone(alarm).into());
-    Armed { alarm: Arc::clone(alarm), _registration: registration }
+    Armed { alarm: Arc::clone(alarm), registration: Some(registration) }
 }
 
 /// Wakes an endpoint of this process when its wait is cancelled.
 #[derive(Debug)]
 struct Alarm {
     bell: Bell,
+    /// Which process waits: a fork of it has neither the memory nor, perhaps, the lock.
+    generation: u32,
     /// The memory to ring in, while its owner is in the wait. Used under the lock only, so
     /// that it is never what keeps a mapping alive.
     target: Mutex<Option<Words>>,
 }
 
+impl Alarm {
+    fn new(bell: Bell) -> Self {
+        Self { bell, generation: fork::generation(), target: Mutex::new(None) }
+    }
+}
+
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
+        if self.generation != fork::generation() {
+            // What a child cancels is its own copy; nobody waits there.
+            return;
+        }
         if let Some(words) = &*self.target.lock() {
             flag::interrupt(&self.bell.flag(words));
         }
@@ -462,12 +481,15 @@ impl Wake for Alarm {
 
 struct Armed<'c> {
     alarm: Arc<Alarm>,
-    _registration: ipc_core::CancelRegistration<'c>,
+    /// Gone only while it is being dropped.
+    registration: Option<ipc_core::CancelRegistration<'c>>,
 }
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         *self.alarm.target.lock() = None;
+        let _window = Window::open();
+        self.registration = None;
     }
 }
 
