@@ -493,6 +493,42 @@ fn who_is_told_why_it_never_gets_the_lock_asks_for_it_no_more() {
     assert_eq!(asker(&arena), 0, "it is poisoned");
 }
 
+/// How often a thread has gone to sleep.
+fn sleeps_of(thread: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    count.trim().parse().unwrap()
+}
+
+#[test]
+fn who_only_tries_wakes_nobody_who_waits() {
+    const TRIES: u64 = 10_000;
+    let arena = Arena::new();
+    let mut mutex = state(&arena).create::<Mutex<Pair>>("x", Pair::default).unwrap();
+    mutex.set_waiting(Waiting::Block);
+    let trying = state(&arena).open::<Mutex<Pair>>("x").unwrap();
+    let guard = mutex.lock().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            drop(mutex.lock().unwrap());
+        });
+        let waiter_thread = told.recv().unwrap();
+        common::until_asleep(&arena.file("x"), LOCK + 32 - common::layout::ASLEEP);
+        let (before, started) = (sleeps_of(waiter_thread), Instant::now());
+        let tries = scope
+            .spawn(|| (0..TRIES).filter(|_| matches!(trying.try_lock(), Err(LockError::WouldBlock))).count());
+        assert_eq!(tries.join().unwrap() as u64, TRIES);
+        // It looks around by itself every 5 ms.
+        let looks = started.elapsed().as_millis() as u64 / 5 + 1;
+        let sleeps = sleeps_of(waiter_thread) - before;
+        assert!(sleeps <= 24 + 2 * looks, "it was woken {sleeps} times, and looked {looks} times");
+        drop(guard);
+        waiter.join().unwrap();
+    });
+}
+
 /// How long anybody may wait for what a dead one had: 5 ms, and a busy machine.
 const AT_THE_LATEST: Duration = Duration::from_secs(2);
 

@@ -201,8 +201,10 @@ impl Handle {
 
     /// Gives up waiting for the lock.
     pub(super) fn withdraw(&self, me: Owner) {
-        lock::withdraw(&self.words, self.place.lock, me);
-        self.ring();
+        // Who wasn't the one who asked leaves nothing to be looked at.
+        if lock::withdraw(&self.words, self.place.lock, me) {
+            self.ring();
+        }
     }
 
     /// Gives back the lock, which is ours, forgotten or not; or was: a guard in a thread-local may
