@@ -8,12 +8,13 @@ use common::{
     trace::{calls_of, stay_on_one_processor},
 };
 use ipc_shm::{
-    CallError, Channel, Client, Mpmc, MpmcReceiver, Receiver, RecvError, Rpc, Sender, Server, ShmConfig,
-    Transport, Wait, Waiting,
+    Broadcast, BroadcastSubscriber, CallError, Channel, Client, Mpmc, MpmcReceiver, Receiver, RecvError, Rpc,
+    SendError, Sender, Server, ShmConfig, Transport, Wait, Waiting, WhenFull,
+    sync::{LockError, RwLock, Semaphore, State},
 };
 use nix::libc;
 use rstest::rstest;
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::mpsc, thread, time::Duration};
 
 /// More than are asked about at once.
 const CROWD: u32 = 200;
@@ -35,6 +36,12 @@ fn this_binary_is_its_own_child() {
                 let mut rx = queue.unwrap().receiver().unwrap();
                 let _message = rx.recv_timeout(PATIENCE).unwrap();
                 say("held");
+                told();
+            }
+            "permit" => {
+                let permits = State::at(&arguments[0]).open::<Semaphore>("x").unwrap();
+                let _permit = permits.acquire().unwrap();
+                say("had");
                 told();
             }
             "serve" => {
@@ -129,6 +136,154 @@ fn an_idle_server_asks_about_a_few_of_a_crowd_at_a_time() {
         |(_, server)| timed_out(server.next(Wait::timeout(IDLE)).map(drop)),
     );
     assert!((AT_ONCE..=most_of(2)).contains(&asked), "it asked {asked} times");
+}
+
+fn state(arena: &Arena) -> State {
+    State::at(arena.path()).participants(CROWD + 8)
+}
+
+/// A semaphore, all of whose permits are had by a crowd.
+fn permits_and_holders(arena: &Arena) -> (Semaphore, Vec<Semaphore>) {
+    let open = || state(arena).open::<Semaphore>("x").unwrap();
+    let holders: Vec<_> = (0..CROWD).map(|_| open()).collect();
+    holders.iter().for_each(|permits| std::mem::forget(permits.acquire().unwrap()));
+    let mut permits = open();
+    permits.set_waiting(Waiting::Block);
+    (permits, holders)
+}
+
+#[test]
+fn who_waits_for_a_permit_asks_about_a_few_of_a_crowd_at_a_time() {
+    let arena = Arena::new();
+    let _permits = state(&arena).create::<Semaphore>("x", || u64::from(CROWD)).unwrap();
+    let [asked, opened] = asked_during(
+        || permits_and_holders(&arena),
+        |(permits, _)| {
+            let answer = permits.acquire_timeout(IDLE).map(drop);
+            assert!(matches!(answer, Err(LockError::TimedOut)), "{answer:?}");
+        },
+    );
+    // Each look opens a directory for the name, and some of them again with the file to ask by.
+    let looks = opened / 3;
+    assert!((AT_ONCE..=most_of(looks)).contains(&asked), "it looked {looks} times, and asked {asked}");
+}
+
+#[test]
+fn who_only_tries_for_a_permit_asks_now_and_then() {
+    const TRIES: usize = 1000;
+    let arena = Arena::new();
+    let _permits = state(&arena).create::<Semaphore>("x", || u64::from(CROWD)).unwrap();
+    let [asked, opened] = asked_during(
+        || permits_and_holders(&arena),
+        |(permits, _)| {
+            for _ in 0..TRIES {
+                let answer = permits.try_acquire().map(drop);
+                assert!(matches!(answer, Err(LockError::WouldBlock)), "{answer:?}");
+            }
+        },
+    );
+    let looks = opened / 2;
+    assert!((AT_ONCE..=most_of(looks)).contains(&asked), "it looked {looks} times, and asked {asked}");
+    assert!(looks < TRIES / 2, "it looked {looks} times");
+}
+
+#[test]
+fn a_writer_asks_about_a_few_of_a_crowd_of_readers_at_a_time() {
+    let arena = Arena::new();
+    let _lock = state(&arena).create::<RwLock<u64>>("x", || 0).unwrap();
+    let open = |directory: &std::path::Path| State::at(directory).open::<RwLock<u64>>("x").unwrap();
+    let [asked, opened] = asked_during(
+        || {
+            let (read, are_reading) = mpsc::channel();
+            let directory = arena.path().to_owned();
+            thread::spawn(move || {
+                let locks: Vec<_> = (0..CROWD).map(|_| open(&directory)).collect();
+                let _guards: Vec<_> = locks.iter().map(|lock| lock.read().unwrap()).collect();
+                read.send(()).unwrap();
+                loop {
+                    thread::park();
+                }
+            });
+            are_reading.recv().unwrap();
+            let mut lock = open(arena.path());
+            lock.set_waiting(Waiting::Block);
+            lock
+        },
+        |lock| {
+            let answer = lock.write_timeout(IDLE).map(drop);
+            assert!(matches!(answer, Err(LockError::TimedOut)), "{answer:?}");
+        },
+    );
+    // About the one that it waits for each time, and about others not more often than 25 ms pass.
+    let looks = opened / 3;
+    assert!((AT_ONCE..=most_of(looks)).contains(&asked), "it looked {looks} times, and asked {asked}");
+    let rounds = IDLE.as_millis() as usize / 25 + 2;
+    assert!(asked <= looks + most_of(rounds), "it looked {looks} times, and asked {asked}");
+}
+
+#[test]
+fn a_publisher_asks_about_a_few_of_a_crowd_of_slow_subscribers_at_a_time() {
+    let arena = Arena::new();
+    let config = ShmConfig::new().capacity_bytes(4096).when_full(WhenFull::Wait).participants(CROWD + 8);
+    let channel = Broadcast::at(arena.path()).create(&name("x"), &config).unwrap();
+    let [asked, opened] = asked_during(
+        || {
+            let channel = Broadcast::at(arena.path()).open(&name("x")).unwrap();
+            let slow: Vec<BroadcastSubscriber> = (0..CROWD).map(|_| channel.receiver().unwrap()).collect();
+            let mut tx = channel.sender().unwrap();
+            tx.set_waiting(Waiting::Block);
+            while tx.try_send(&[0; 64]).is_ok() {}
+            (slow, tx)
+        },
+        |(_, tx)| {
+            let answer = tx.send_timeout(&[0; 64], IDLE);
+            assert!(matches!(answer, Err(SendError::TimedOut)), "{answer:?}");
+        },
+    );
+    drop(channel);
+    let looks = opened / 3;
+    assert!((AT_ONCE..=most_of(looks)).contains(&asked), "it looked {looks} times, and asked {asked}");
+}
+
+#[rstest]
+fn who_comes_asks_about_a_few_of_a_crowd(#[values("queue", "service", "state")] what: &str) {
+    let arena = Arena::new();
+    let [asked, _] = match what {
+        "queue" => {
+            let _queue = queue(&arena);
+            let come = || Mpmc::at(arena.path()).open(&name("x")).unwrap().receiver().unwrap();
+            asked_during(|| (0..CROWD).map(|_| come()).collect::<Vec<_>>(), |crowd| crowd.push(come()))
+        }
+        "service" => {
+            let _rpc = Rpc::at(arena.path()).create(&name("x"), &config()).unwrap();
+            let come = || Rpc::at(arena.path()).open(&name("x")).unwrap().client().unwrap();
+            asked_during(|| (0..CROWD).map(|_| come()).collect::<Vec<_>>(), |crowd| crowd.push(come()))
+        }
+        _ => {
+            let _permits = state(&arena).create::<Semaphore>("x", || 1).unwrap();
+            let come = || state(&arena).open::<Semaphore>("x").unwrap();
+            asked_during(|| (0..CROWD).map(|_| come()).collect::<Vec<_>>(), |crowd| crowd.push(come()))
+        }
+    };
+    assert!((AT_ONCE..=most_of(1)).contains(&asked), "it asked {asked} times");
+}
+
+#[test]
+fn permits_of_dead_ones_of_a_crowd_are_free_again() {
+    let arena = Arena::new();
+    let permits = state(&arena).create::<Semaphore>("x", || u64::from(CROWD)).unwrap();
+    let (waiting, _holders) = {
+        let (waiting, mut holders) = permits_and_holders(&arena);
+        holders.truncate(CROWD as usize - 1);
+        (waiting, holders)
+    };
+    let mut dead = Child::spawn("permit", &[path(&arena)]);
+    dead.says("had");
+    let answer = waiting.acquire_timeout(Duration::from_millis(20)).map(drop);
+    assert!(matches!(answer, Err(LockError::TimedOut)), "{answer:?}");
+    dead.kill();
+    drop(waiting.acquire_timeout(PATIENCE).unwrap());
+    drop(permits);
 }
 
 #[test]

@@ -166,7 +166,9 @@ impl Awaited for Room<'_> {
     fn look_around(&mut self) -> Result<(), SendError> {
         let in_the_way: Vec<_> = self.ring.in_the_way(self.len).collect();
         let (words, geometry) = (self.ring.memory(), self.ring.geometry());
-        let buried = self.attachment.bury(in_the_way, |id| {
+        // They are all in the way; which of them is asked about first is no matter.
+        let is_in_the_way = |id| in_the_way.binary_search(&id).is_ok();
+        let buried = self.attachment.bury_in_turn(None, is_in_the_way, |id| {
             broadcast::leave(words, geometry, id);
             Ok::<_, ChannelError>(())
         });

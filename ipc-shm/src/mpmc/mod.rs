@@ -66,10 +66,7 @@ impl Party {
         if mpmc::is_entered(words, geometry, attachment.id()) {
             self.give_back(attachment, words, geometry);
         }
-        if !attachment.met_dead() {
-            return Ok(());
-        }
-        let entered = geometry.ids().filter(|&id| mpmc::is_entered(words, geometry, id));
+        let entered = attachment.met_dead().filter(|&id| mpmc::is_entered(words, geometry, id));
         let dead = attachment.bury(entered, |id| repair(words, geometry, id))?;
         self.wake_all_if(dead > 0, words);
         Ok(())

@@ -89,11 +89,6 @@ impl Geometry {
         if index + 1 == self.depth { 0 } else { index + 1 }
     }
 
-    /// The ids of all participants there can be.
-    pub(crate) fn ids(&self) -> std::ops::RangeInclusive<u32> {
-        1..=self.participants
-    }
-
     #[inline]
     fn word(&self, memory: &impl Memory, index: u64) -> Result<Word, Corrupt> {
         // Acquire: pairs with the Release of whoever stored it.

@@ -80,7 +80,7 @@ impl Party {
         if rpc::is_entered(words, geometry, attachment.id()) {
             self.give_back(attachment, words, geometry);
         }
-        if attachment.met_dead() { self.look_at(attachment, words, geometry, geometry.ids()) } else { Ok(()) }
+        self.look_at(attachment, words, geometry, attachment.met_dead())
     }
 
     /// Puts in order what those of the dead left whose turn it is to be asked about, and wakes

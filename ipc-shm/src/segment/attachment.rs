@@ -2,7 +2,7 @@
 //! keeps them.
 
 use super::{
-    Entry, FenceMode, Header, Layout, Place, Reach, Target, byte_of, durable,
+    Entry, FenceMode, Header, Layout, Place, Reach, Target, byte_of, certify, durable,
     file::{FileMemory, Opened, taken},
     layout::role_code,
     open, remove, spawning,
@@ -21,12 +21,9 @@ use crate::{
     },
 };
 use ipc_core::{ChannelError, Role};
-use std::{
-    fs::File,
-    sync::{
-        Arc, Weak,
-        atomic::{self, Ordering},
-    },
+use std::sync::{
+    Arc, Weak,
+    atomic::{self, Ordering},
 };
 
 /// A channel that is open without a role: present, so that it isn't taken away.
@@ -146,14 +143,6 @@ fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelErro
     }
 }
 
-/// Whether an entry is taken by somebody other than `us` who isn't there any more. What can't be
-/// told now is found by those who wait.
-fn meets_dead(words: &Words, layout: &Layout, file: &File, us: u32) -> bool {
-    let mut taken =
-        layout.ids().filter(|&id| id != us && words.load(layout.entry(id).pid(), Ordering::Relaxed) != 0);
-    taken.any(|id| !lock::is_locked(file, byte_of(id)).unwrap_or(true))
-}
-
 /// A place in a segment, kept by its mapping.
 struct Seated {
     id: u32,
@@ -161,8 +150,8 @@ struct Seated {
     metadata: Metadata,
     areas: Areas,
     mapping: Arc<Mapping>,
-    /// Whether somebody was dead when we came.
-    met_dead: bool,
+    /// Who was found dead when we came.
+    met_dead: Vec<u32>,
 }
 
 impl Seated {
@@ -177,7 +166,7 @@ impl Seated {
             ));
         };
         let mapping = Arc::new(Mapping::new(&file, areas)?);
-        let met_dead = meets_dead(&Words::new(&mapping), &layout, &file, id);
+        let met_dead = certify::meet_dead(&Words::new(&mapping), &layout, &file, id);
         Ok(Self { id, header, metadata, areas, mapping, met_dead })
     }
 }
@@ -197,8 +186,8 @@ pub(crate) struct Attachment {
     layout: Layout,
     pub(super) target: Target,
     id: u32,
-    /// Whether somebody was dead when we came, and what it left not yet put in order.
-    met_dead: bool,
+    /// Who was found dead when we came, and what they left not yet put in order.
+    met_dead: Vec<u32>,
     generation: u32,
 }
 
@@ -250,9 +239,10 @@ impl Attachment {
         atomic::fence(Ordering::SeqCst);
     }
 
-    /// Whether somebody was dead when we came, and what it left not yet put in order.
-    pub(crate) fn met_dead(&self) -> bool {
-        self.met_dead
+    /// Who was found dead when we came, and what they left not yet put in order: of a crowd, those
+    /// among the few that were asked about.
+    pub(crate) fn met_dead(&self) -> impl Iterator<Item = u32> + '_ {
+        self.met_dead.iter().copied()
     }
 
     /// The segment's memory. Whoever keeps the words keeps the role.

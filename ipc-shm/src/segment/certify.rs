@@ -7,7 +7,7 @@
 
 use super::{Attachment, Layout, Reach, byte_of};
 use crate::{
-    ring::memory::Memory,
+    ring::memory::{Memory, Words},
     sys::{
         file::{self, Directory},
         fork::Window,
@@ -24,6 +24,16 @@ const AT_ONCE: usize = 64;
 
 /// How long it takes until the next ones are asked about, where there are more.
 const APART_MS: u64 = 25;
+
+/// Those who are signed, besides `us` who come, and aren't there any more. Of a crowd, a few are
+/// asked about, wherever that begins: not always the same ones, if many come and nobody waits.
+/// What isn't met now is found by those who wait, or try.
+pub(super) fn meet_dead(words: &Words, layout: &Layout, file: &File, us: u32) -> Vec<u32> {
+    let is_signed = |&id: &u32| id != us && words.load(layout.entry(id).pid(), Ordering::Relaxed) != 0;
+    let next = Some((ident::unix_time_ns() % u64::from(layout.participants)) as u32 + 1);
+    let asked = Round { at_ms: 0, next }.ids(layout).filter(is_signed).take(AT_ONCE);
+    asked.filter(|&id| !lock::is_locked(file, byte_of(id)).unwrap_or(true)).collect()
+}
 
 impl Attachment {
     /// Calls `repair` for each of these participants that is dead, while its place is kept

@@ -41,8 +41,8 @@ pub(super) struct Handle {
     bell: Bell,
     /// Whether a guard lends what is in the segment.
     lends: bool,
-    /// How often it wasn't had by those who never wait.
-    failed_tries: AtomicCell<u32>,
+    /// When one that never waits looked for the dead last, in milliseconds since 1970.
+    looked_ms: AtomicCell<u64>,
     /// Last: the words must be gone before the place is.
     attachment: Attachment,
 }
@@ -76,16 +76,14 @@ impl Handle {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             bell: Bell::of(&attachment, place.lock.flag),
             lends,
-            failed_tries: AtomicCell::new(0),
+            looked_ms: AtomicCell::new(0),
             attachment,
         };
         // What the last one with our id left, and those whom we met dead.
-        if state::has_part(&handle.words, &place, handle.id) {
+        if handle.has_part(handle.id) {
             handle.give_up_all();
         }
-        if handle.attachment.met_dead() {
-            handle.look_around(None)?;
-        }
+        handle.bury(handle.attachment.met_dead().filter(|&id| handle.has_part(id)))?;
         let handle = Arc::new(handle);
         let _window = Window::open();
         let mut handles = HANDLES.lock();
@@ -181,10 +179,16 @@ impl Handle {
         self.wait(waiting, wait, turn)
     }
 
-    /// Whether one that never waits, and failed, should look for the dead: it costs some 10 µs.
+    /// Whether one that never waits, and failed, should look for the dead, which takes some 10 µs: as
+    /// often as one that waits.
     pub(super) fn is_time_to_look(&self) -> bool {
-        const TRIES: u32 = 256;
-        self.failed_tries.fetch_add(1) % TRIES == TRIES - 1
+        const APART_MS: u64 = 5;
+        let now_ms = ident::coarse_unix_time_ns() / 1_000_000;
+        let is_time = now_ms.abs_diff(self.looked_ms.load()) >= APART_MS;
+        if is_time {
+            self.looked_ms.store(now_ms);
+        }
+        is_time
     }
 
     /// Waits until what is awaited is there.
@@ -258,7 +262,7 @@ impl Handle {
     /// still is so.
     pub(super) fn settled(&self, state: State) -> Result<State, LockError> {
         let State::Forgotten(owner) = state else { return Ok(state) };
-        self.look_around(Some(owner)).or_else(troubled::<LockError>)?;
+        self.look_at_owner(owner).or_else(troubled::<LockError>)?;
         Ok(lock::state(&self.words, self.place.lock)?)
     }
 
@@ -268,12 +272,18 @@ impl Handle {
         self.bell.ring(&self.words);
     }
 
-    /// Puts in order what the dead left: the owner of the lock, if it is given, or all.
-    pub(super) fn look_around(&self, owner: Option<Owner>) -> Result<(), ChannelError> {
-        owner.map_or(Ok(()), |owner| self.refuse_stranger(owner))?;
-        let has_part = |id: &u32| state::has_part(&self.words, &self.place, *id);
-        let ids = self.place.shares.ids().filter(|id| owner.is_none_or(|owner| owner.id() == *id));
-        self.bury(ids.filter(has_part))
+    /// Puts in order what the owner of the lock left, if it is dead.
+    pub(super) fn look_at_owner(&self, owner: Owner) -> Result<(), ChannelError> {
+        self.refuse_stranger(owner)?;
+        self.bury(Some(owner.id()).filter(|&id| self.has_part(id)))
+    }
+
+    /// Puts in order what the one in the way left, if it is dead, and what others did whose turn it
+    /// is to be asked about.
+    pub(super) fn look_around(&self, in_the_way: Option<u32>) -> Result<(), ChannelError> {
+        let dead = self.attachment.bury_in_turn(in_the_way, |id| self.has_part(id), |id| self.repair(id))?;
+        self.ring_if(dead > 0);
+        Ok(())
     }
 
     /// Takes back that somebody has asked for the lock who is dead.
@@ -284,14 +294,24 @@ impl Handle {
 
     /// Puts in order what those of these participants left that are dead.
     fn bury(&self, ids: impl IntoIterator<Item = u32>) -> Result<(), ChannelError> {
-        let dead = self.attachment.bury(ids, |id| {
-            state::bury(&self.words, &self.place, id);
-            Ok::<_, ChannelError>(())
-        })?;
-        if dead > 0 {
+        let dead = self.attachment.bury(ids, |id| self.repair(id))?;
+        self.ring_if(dead > 0);
+        Ok(())
+    }
+
+    fn has_part(&self, id: u32) -> bool {
+        state::has_part(&self.words, &self.place, id)
+    }
+
+    fn repair(&self, id: u32) -> Result<(), ChannelError> {
+        state::bury(&self.words, &self.place, id);
+        Ok(())
+    }
+
+    fn ring_if(&self, has_changed: bool) {
+        if has_changed {
             self.ring();
         }
-        Ok(())
     }
 
     /// What our id has is given up.
@@ -341,7 +361,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Guards that were forgotten.
-        if self.is_ours() && state::has_part(&self.words, &self.place, self.id) {
+        if self.is_ours() && self.has_part(self.id) {
             self.give_up_all();
         }
     }
@@ -467,7 +487,7 @@ impl Awaited for Turn<'_> {
 
     fn look_around(&mut self) -> Result<(), LockError> {
         match self.last {
-            State::Held(owner) => self.handle.look_around(Some(owner)).or_else(troubled),
+            State::Held(owner) => self.handle.look_at_owner(owner).or_else(troubled),
             State::Reserved { .. } => self.handle.look_at_asker().or_else(troubled),
             _ => Ok(()),
         }

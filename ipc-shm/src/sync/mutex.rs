@@ -109,8 +109,8 @@ impl<T: Plain> Mutex<T> {
         self.lock_wait(Wait::Forever)
     }
 
-    /// Takes the lock if it is free, and not reserved for somebody who waits. That its owner has died
-    /// is noticed now and then only.
+    /// Takes the lock if it is free, and not reserved for somebody who waits. Whether its owner
+    /// lives is looked at once in 5 ms.
     ///
     /// # Errors
     ///
