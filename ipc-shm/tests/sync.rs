@@ -534,6 +534,19 @@ fn who_only_tries_wakes_nobody_who_waits() {
     });
 }
 
+#[test]
+fn who_had_it_open_before_its_owner_died_can_recover_it_at_once() {
+    let arena = Arena::new();
+    let mutex = state(&arena).create::<Mutex<Pair>>("x", Pair::default).unwrap();
+    let mut owner = Child::spawn("hold", &[arena.path().to_str().unwrap(), "mutex"]);
+    owner.says("held");
+    assert!(mutex.recover().unwrap().is_none(), "it lives");
+    owner.kill();
+    let recovery = mutex.recover().unwrap().expect("its owner died");
+    assert_eq!(recovery.one, 7);
+    drop(recovery.repaired());
+}
+
 /// How long anybody may wait for what a dead one had: 5 ms, and a busy machine.
 const AT_THE_LATEST: Duration = Duration::from_secs(2);
 

@@ -55,6 +55,8 @@ pub(super) struct How {
     pub(super) timed: bool,
     /// Whether one that is abandoned is taken.
     pub(super) repairs: bool,
+    /// Whether one that never waits looks at each failure whether the owner lives.
+    pub(super) certifies: bool,
 }
 
 /// What was had.
@@ -158,7 +160,8 @@ impl Handle {
             return Ok(taken);
         }
         // Nobody has one that is reserved: who it is for may be dead.
-        if matches!(turn.last, State::Reserved { .. }) || self.is_time_to_look() {
+        let is_reserved = matches!(turn.last, State::Reserved { .. });
+        if is_reserved || how.certifies || self.is_time_to_look() {
             turn.look_around()?;
             return turn.poll()?.ok_or(LockError::WouldBlock);
         }
