@@ -46,6 +46,7 @@ fn this_binary_is_its_own_child() {
             "hold" => hold(&state, &arguments[1]),
             "ask" => ask(&state),
             "want" => held(&state, &arguments[1], || {}),
+            "open" => open_and_do_nothing(&state),
             other => panic!("no such child: {other}"),
         }
     });
@@ -545,6 +546,27 @@ fn who_had_it_open_before_its_owner_died_can_recover_it_at_once() {
     let recovery = mutex.recover().unwrap().expect("its owner died");
     assert_eq!(recovery.one, 7);
     drop(recovery.repaired());
+}
+
+/// Has the mutex open, until it is killed.
+fn open_and_do_nothing(state: &State) {
+    let _mutex = state.open::<Mutex<Pair>>("x").unwrap();
+    say("open");
+    told();
+}
+
+#[test]
+fn users_that_died_with_nothing_are_not_listed_for_ever() {
+    let arena = Arena::new();
+    let state = state(&arena);
+    drop(state.create::<Mutex<Pair>>("x", Pair::default).unwrap());
+    let mut idle = [(); 3].map(|()| Child::spawn("open", &[arena.path().to_str().unwrap()]));
+    idle.iter_mut().for_each(|child| child.says("open"));
+    idle.iter_mut().for_each(Child::kill);
+    assert_eq!(state.stat("x").unwrap().participants.len(), 3, "nobody has looked yet");
+    let _mutex = state.open::<Mutex<Pair>>("x").unwrap();
+    let participants = state.stat("x").unwrap().participants;
+    assert!(participants.len() == 1 && participants[0].alive, "{participants:?}");
 }
 
 /// How long anybody may wait for what a dead one had: 5 ms, and a busy machine.

@@ -85,7 +85,8 @@ impl Handle {
         if handle.has_part(handle.id) {
             handle.give_up_all();
         }
-        handle.bury(handle.attachment.met_dead().filter(|&id| handle.has_part(id)))?;
+        // Those who had nothing, too: they are listed no more.
+        handle.bury(handle.attachment.met_dead())?;
         let handle = Arc::new(handle);
         let _window = Window::open();
         let mut handles = HANDLES.lock();
