@@ -569,6 +569,17 @@ fn users_that_died_with_nothing_are_not_listed_for_ever() {
     assert!(participants.len() == 1 && participants[0].alive, "{participants:?}");
 }
 
+#[test]
+fn what_is_refused_says_what_to_do() {
+    for (error, what) in [
+        (LockError::Closed, "open it anew"),
+        (LockError::Recursive, "drop its guard"),
+        (LockError::WouldBlock, "try again"),
+    ] {
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
 /// How long anybody may wait for what a dead one had: 5 ms, and a busy machine.
 const AT_THE_LATEST: Duration = Duration::from_secs(2);
 

@@ -8,7 +8,7 @@ use std::{error::Error, fmt, io};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LockError {
-    /// It isn't free, and the call was not to wait.
+    /// It isn't free, or reserved for somebody who waits, and the call was not to wait.
     WouldBlock,
     /// It didn't become free until the deadline.
     TimedOut,
@@ -26,7 +26,7 @@ pub enum LockError {
     Forgotten,
     /// Its last owner died, and who was to repair it gave up. Nobody gets it ever again.
     Poisoned,
-    /// This thread has it already, and would wait for itself for ever.
+    /// This thread has it already, if only to read, and would wait for itself for ever.
     Recursive,
     /// More than there can ever be.
     TooMany {
@@ -35,7 +35,7 @@ pub enum LockError {
         /// The most that can be.
         max: u64,
     },
-    /// It was removed.
+    /// It was removed, and what was opened is of no use any more: another one may have its name.
     Closed,
     /// Its memory holds what no correct peer writes.
     Corrupt(String),
@@ -48,7 +48,7 @@ pub enum LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WouldBlock => f.write_str("it is taken"),
+            Self::WouldBlock => f.write_str("it isn't to be had now: try again, or wait for it"),
             Self::TimedOut => f.write_str("timed out: it stayed taken"),
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::OwnerDied => f.write_str(
@@ -60,9 +60,11 @@ impl fmt::Display for LockError {
             Self::Poisoned => {
                 f.write_str("it is poisoned: its owner died, and it was given up without repair: remove it")
             }
-            Self::Recursive => f.write_str("this thread has it already"),
+            Self::Recursive => {
+                f.write_str("this thread has it already, and would wait for itself: drop its guard first")
+            }
             Self::TooMany { asked, max } => write!(f, "{asked} are asked for, there can be at most {max}"),
-            Self::Closed => f.write_str("it was removed while it was in use"),
+            Self::Closed => f.write_str("it was removed while it was in use: open it anew"),
             Self::Corrupt(what) => write!(f, "it is corrupt: {what}"),
             Self::Forked => f.write_str("it belongs to the parent process: open another one after the fork"),
             Self::Os(error) => error.fmt(f),
