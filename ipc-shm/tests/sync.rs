@@ -677,6 +677,48 @@ fn all_who_wait_for_a_condition_an_event_or_a_barrier_go_on() {
 }
 
 #[test]
+fn who_waits_for_a_condition_does_so_in_time_and_until_it_is_cancelled() {
+    let arena = Arena::new();
+    let state = state(&arena);
+    let number = state.create::<Mutex<u64>>("number", || 0).unwrap();
+    let changed = state.create::<Condvar>("changed", || ()).unwrap();
+    let brief = Duration::from_millis(5);
+    let (guard, holds) =
+        changed.wait_timeout_while(number.lock().unwrap(), brief, |number| *number == 0).unwrap();
+    assert!(holds && *guard == 0);
+    let (guard, is_over) = changed.wait_until(guard, Wait::Never).unwrap();
+    assert!(is_over);
+    drop(guard);
+    let cancel = Cancel::new();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let wait = Wait::Forever.or_cancel(&cancel);
+            changed.wait_while_until(number.lock().unwrap(), wait, |number| *number < 2).map(drop)
+        });
+        for by in [1, 2] {
+            common::until_asleep(&arena.file("changed"), LOCK + 32 - common::layout::ASLEEP);
+            match by {
+                1 => *number.lock().unwrap() += 1,
+                _ => cancel.cancel(),
+            }
+            changed.notify_all().unwrap();
+        }
+        let answer = waiter.join().unwrap();
+        assert!(matches!(answer, Err(LockError::Cancelled)), "{answer:?}");
+        drop(number.try_lock().expect("who gives up doesn't have it"));
+        let waiter = scope.spawn(|| {
+            let guard = number.lock().unwrap();
+            changed
+                .wait_timeout_while(guard, PATIENCE, |number| *number < 2)
+                .map(|(guard, holds)| (*guard, holds))
+        });
+        *number.lock().unwrap() = 2;
+        changed.notify_all().unwrap();
+        assert_eq!(waiter.join().unwrap().unwrap(), (2, false));
+    });
+}
+
+#[test]
 fn what_is_done_once_is_done_once_and_again_after_a_panic() {
     let arena = Arena::new();
     let once = state(&arena).create::<Once>("x", || ()).unwrap();
@@ -802,6 +844,8 @@ fn in_a_forked_child_every_call_says_whose_it_is() {
         forked(condvar.wait(own.lock().unwrap()));
         forked(condvar.wait_timeout(own.lock().unwrap(), soon));
         forked(condvar.wait_while(own.lock().unwrap(), |_| true));
+        forked(condvar.wait_until(own.lock().unwrap(), Wait::Never));
+        forked(condvar.wait_timeout_while(own.lock().unwrap(), soon, |_| true));
         drop(own.try_lock().expect("who isn't let wait gives it back"));
         forked(condvar.wait(guard.take().unwrap()));
         forked(condvar.notify_one());

@@ -75,11 +75,7 @@ impl Condvar {
     ///
     /// Until somebody notifies, then until the mutex is free.
     pub fn wait<'a, T: Plain>(&self, guard: MutexGuard<'a, T>) -> Result<MutexGuard<'a, T>, LockError> {
-        let seen = self.seen()?;
-        let mutex = guard.mutex();
-        drop(guard);
-        self.wait_for_more(seen, mutex.waiting(), Wait::Forever)?;
-        mutex.lock()
+        self.wait_until(guard, Wait::Forever).map(|(guard, _)| guard)
     }
 
     /// The same for at most `timeout`; whether the time is up beside the guard.
@@ -96,16 +92,34 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> Result<(MutexGuard<'a, T>, bool), LockError> {
+        self.wait_until(guard, Wait::timeout(timeout))
+    }
+
+    /// The same as `wait` says; whether that is over beside the guard: its time is up, or it is
+    /// [`Wait::Never`].
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Cancelled`]; and as [`wait`](Self::wait).
+    ///
+    /// # Blocking
+    ///
+    /// As `wait` says, then until the mutex is free, or the wait is cancelled.
+    pub fn wait_until<'a, T: Plain>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        wait: Wait<'_>,
+    ) -> Result<(MutexGuard<'a, T>, bool), LockError> {
         let seen = self.seen()?;
         let mutex = guard.mutex();
         drop(guard);
-        let answer = self.wait_for_more(seen, mutex.waiting(), Wait::timeout(timeout));
-        let guard = mutex.lock()?;
-        match answer {
-            Ok(()) => Ok((guard, false)),
-            Err(LockError::TimedOut) => Ok((guard, true)),
-            Err(error) => Err(error),
-        }
+        let is_over = match self.wait_for_more(seen, mutex.waiting(), wait) {
+            Ok(()) => false,
+            Err(LockError::TimedOut | LockError::WouldBlock) => true,
+            Err(error) => return Err(error),
+        };
+        let relock = wait.cancel().map_or(Wait::Forever, |cancel| Wait::Forever.or_cancel(cancel));
+        Ok((mutex.lock_wait(relock)?, is_over))
     }
 
     /// Waits as long as `condition` holds.
@@ -126,6 +140,50 @@ impl Condvar {
             guard = self.wait(guard)?;
         }
         Ok(guard)
+    }
+
+    /// The same for at most `timeout`; whether `condition` still holds beside the guard.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Blocking
+    ///
+    /// As long as `condition` holds, but for at most `timeout`, and until the mutex is free.
+    pub fn wait_timeout_while<'a, T: Plain>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> Result<(MutexGuard<'a, T>, bool), LockError> {
+        self.wait_while_until(guard, Wait::timeout(timeout), condition)
+    }
+
+    /// The same as `wait` says.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Cancelled`]; and as [`wait`](Self::wait).
+    ///
+    /// # Blocking
+    ///
+    /// As long as `condition` holds, but not longer than `wait` says, and until the mutex is free,
+    /// or the wait is cancelled.
+    pub fn wait_while_until<'a, T: Plain>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        wait: Wait<'_>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> Result<(MutexGuard<'a, T>, bool), LockError> {
+        let mut is_over = false;
+        loop {
+            let holds = condition(&mut guard);
+            if is_over || !holds {
+                return Ok((guard, holds));
+            }
+            (guard, is_over) = self.wait_until(guard, wait)?;
+        }
     }
 
     /// Wakes all who wait.
