@@ -12,7 +12,8 @@ use ipc_shm::{
 };
 use rstest::rstest;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
+    ops::{Bound, RangeBounds},
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
 };
@@ -95,7 +96,15 @@ fn a_list_and_a_map_do_as_those_of_the_standard_library() {
     for round in 0..1500 {
         let bytes = vec![dice.roll() as u8; dice.below(90) as usize];
         let key: Vec<u8> = (0..dice.below(4)).map(|_| dice.below(3) as u8).collect();
-        let (removes, way) = (round % 5 == 0, dice.below(4));
+        let (removes, way) = (round % 5 == 0, dice.below(5));
+        let [from, to] = [(); 2].map(|()| {
+            let bound = (0..dice.below(4)).map(|_| dice.below(3) as u8).collect::<Vec<u8>>();
+            match dice.below(5) {
+                0 => Bound::Unbounded,
+                1 | 2 => Bound::Included(bound),
+                _ => Bound::Excluded(bound),
+            }
+        });
         let had = match removes {
             true => map.remove(&key),
             false => map.insert(key.clone(), bytes.clone()),
@@ -105,7 +114,11 @@ fn a_list_and_a_map_do_as_those_of_the_standard_library() {
             1 => list.push_back(bytes.clone()),
             _ => {}
         }
-        let popped = if way >= 2 { list.pop_front() } else { None };
+        let popped = match way {
+            0 | 1 => None,
+            2 | 3 => list.pop_front(),
+            _ => list.pop_back(),
+        };
         let done = arena.with(|root, heap| {
             let found = match removes {
                 true => root.map.remove(heap, &key)?,
@@ -115,8 +128,15 @@ fn a_list_and_a_map_do_as_those_of_the_standard_library() {
             match way {
                 0 => root.list.push_front(heap, &bytes)?,
                 1 => root.list.push_back(heap, &bytes)?,
-                _ => assert_eq!(root.list.pop_front(heap)?, popped),
+                2 | 3 => assert_eq!(root.list.pop_front(heap)?, popped),
+                _ => assert_eq!(root.list.pop_back(heap)?, popped),
             }
+            assert_eq!(root.list.front(heap)?, list.front().map(|item| &item[..]));
+            assert_eq!(root.map.contains_key(heap, &key)?, map.contains_key(&key));
+            let bounds = (from.as_ref().map(|key| &key[..]), to.as_ref().map(|key| &key[..]));
+            let found: Vec<_> = root.map.range(heap, bounds).collect::<Result<_, _>>()?;
+            let is_within = |key: &&Vec<u8>| RangeBounds::<&[u8]>::contains(&bounds, &&key[..]);
+            assert!(found.iter().map(|(key, _)| *key).eq(map.keys().filter(is_within).map(|key| &key[..])));
             assert_eq!((root.map.len(), root.list.len()), (map.len() as u64, list.len() as u64));
             assert_eq!(root.map.get(heap, &key)?, map.get(&key).map(|value| &value[..]));
             let entries: Vec<_> = root.map.iter(heap).collect::<Result<_, _>>()?;
@@ -135,6 +155,47 @@ fn a_list_and_a_map_do_as_those_of_the_standard_library() {
     let stats = arena.stats().unwrap();
     assert_eq!((stats.objects, stats.used_bytes), (0, 0));
     assert_eq!(stats.largest_bytes, stats.capacity_bytes - 16, "all in one piece again");
+}
+
+#[test]
+fn what_is_cleared_is_gone_and_its_room_is_free() {
+    let directory = common::Arena::new();
+    let arena = create(&directory);
+    for items in [0, 1, 30] {
+        let filled = arena.with(|root, heap| {
+            (0..items).try_for_each(|number: u32| {
+                root.list.push_back(heap, &number.to_ne_bytes())?;
+                root.map.insert(heap, &number.to_ne_bytes(), b"there").map(drop)
+            })
+        });
+        filled.unwrap();
+        let undone = arena.with(|root, heap| {
+            root.list.clear(heap)?;
+            root.map.clear(heap)?;
+            assert!(root.list.front(heap)?.is_none() && root.map.iter(heap).next().is_none());
+            Err::<(), _>(ArenaError::Other("not yet".into()))
+        });
+        assert!(matches!(undone, Err(ArenaError::Other(_))), "{undone:?}");
+        arena
+            .with(|root, heap| {
+                assert_eq!((root.list.len(), root.map.len()), (items.into(), items.into()));
+                root.list.clear(heap)?;
+                root.map.clear(heap)
+            })
+            .unwrap();
+        let (stats, lens) =
+            arena.with(|root, heap| Ok((heap.stats()?, (root.list.len(), root.map.len())))).unwrap();
+        assert_eq!((stats.objects, stats.used_bytes, lens), (0, 0, (0, 0)));
+        assert_eq!(stats.largest_bytes, stats.capacity_bytes - 16, "all in one piece again");
+    }
+}
+
+#[test]
+fn offsets_are_in_order_and_can_be_keys() {
+    let [one, two] = [1, 2].map(Offset::<[u64]>::from_bits);
+    assert!(Offset::NONE < one && one < two);
+    let both: HashSet<_> = [one, two, one].into();
+    assert_eq!(both.len(), 2);
 }
 
 #[test]
@@ -417,6 +478,12 @@ fn use_all(arena: &Arena<Root>, state: &State) -> Result<(), ArenaError> {
         arena.with_wait(wait(), |root, heap| {
             root.map.insert(heap, b"new", b"one")?;
             (0..13_u64).try_for_each(|number| root.map.remove(heap, &number.to_be_bytes()).map(drop))
+        }),
+        arena.with_wait(wait(), |root, heap| {
+            let _ = (root.list.front(heap), root.map.range(heap, &b"k"[..]..).last());
+            root.list.pop_back(heap)?;
+            root.list.clear(heap)?;
+            root.map.clear(heap)
         }),
     ];
     for answer in all {

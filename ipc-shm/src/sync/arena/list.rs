@@ -88,6 +88,67 @@ impl List {
         Ok(Some(item))
     }
 
+    /// Takes the last item; `None` if there is none. Items lead to the next one only, so this walks
+    /// the whole list.
+    ///
+    /// # Errors
+    ///
+    /// As [`pop_front`](Self::pop_front).
+    pub fn pop_back(&mut self, heap: &mut Heap<'_>) -> Result<Option<Vec<u8>>, ArenaError> {
+        let places = self.places(heap)?;
+        let Some((&last, others)) = places.split_last() else { return Ok(None) };
+        let item = split(heap, last)?.1.to_vec();
+        let before = others.last().copied();
+        match before {
+            Some(before) => heap.write(before.to_bits(), 0, &0_u64.to_ne_bytes())?,
+            None => self.first = Offset::NONE,
+        }
+        heap.free(last)?;
+        self.last = before.unwrap_or_default();
+        self.len = self.len.wrapping_sub(1);
+        Ok(Some(item))
+    }
+
+    /// Takes out all items.
+    ///
+    /// To free an object changes up to ten words when the transaction is committed, which is refused
+    /// beyond [`Arena::MAX_CHANGES`](crate::sync::Arena::MAX_CHANGES): a list of more than a hundred
+    /// items is emptied in several transactions, by [`pop_front`](Self::pop_front).
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Corrupt`](crate::sync::LockError::Corrupt),
+    /// [`LockError::Forked`](crate::sync::LockError::Forked); [`ArenaError::TooManyChanges`] when the
+    /// transaction ends.
+    pub fn clear(&mut self, heap: &mut Heap<'_>) -> Result<(), ArenaError> {
+        self.places(heap)?.into_iter().try_for_each(|at| heap.free(at))?;
+        *self = Self::default();
+        Ok(())
+    }
+
+    /// The first item; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Corrupt`](crate::sync::LockError::Corrupt),
+    /// [`LockError::Forked`](crate::sync::LockError::Forked).
+    pub fn front<'h>(&self, heap: &'h Heap<'_>) -> Result<Option<&'h [u8]>, ArenaError> {
+        self.iter(heap).next().transpose()
+    }
+
+    /// Where the items are.
+    fn places(&self, heap: &Heap<'_>) -> Result<Vec<Offset<[u8]>>, ArenaError> {
+        let (mut places, mut next) = (Vec::new(), self.first);
+        while !next.is_none() {
+            if places.len() as u64 == heap.most_objects() {
+                return corrupt("a list has no end".into());
+            }
+            places.push(next);
+            next = split(heap, next)?.0;
+        }
+        Ok(places)
+    }
+
     /// The items, from the first one on. After an error there are no more.
     pub fn iter<'h>(&self, heap: &'h Heap<'_>) -> impl Iterator<Item = Result<&'h [u8], ArenaError>> + 'h {
         let (mut next, mut left) = (self.first, heap.most_objects());

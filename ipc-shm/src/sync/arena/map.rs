@@ -8,6 +8,7 @@
 //! whatever is found there.
 
 use super::{ArenaError, Heap, Offset, error::corrupt};
+use std::ops::{Bound, RangeBounds};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 crate::layout! {
@@ -81,6 +82,15 @@ impl Map {
         }
     }
 
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn contains_key(&self, heap: &Heap<'_>, key: &[u8]) -> Result<bool, ArenaError> {
+        self.get(heap, key).map(|value| value.is_some())
+    }
+
     /// Gives a key a value; true if it had one before.
     ///
     /// # Errors
@@ -144,37 +154,109 @@ impl Map {
         Ok(true)
     }
 
+    /// Takes out all keys.
+    ///
+    /// To free an object changes up to ten words when the transaction is committed, and each key has
+    /// two of them, which is refused beyond
+    /// [`Arena::MAX_CHANGES`](crate::sync::Arena::MAX_CHANGES): a map of more than fifty keys is
+    /// emptied in several transactions, by [`remove`](Self::remove).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get); [`ArenaError::TooManyChanges`] when the transaction ends.
+    pub fn clear(&mut self, heap: &mut Heap<'_>) -> Result<(), ArenaError> {
+        let mut links = Vec::new();
+        let mut walk = Walk::new(heap, vec![(self.root, 0)]);
+        while let Some((link, node)) = walk.next()? {
+            if !matches!(node, Node::Nothing) {
+                links.push(link);
+            }
+        }
+        links.into_iter().try_for_each(|link| heap.free(link.offset()))?;
+        *self = Self::default();
+        Ok(())
+    }
+
     /// The keys and their values, in the keys' order. After an error there are no more.
-    pub fn iter<'h>(
+    pub fn iter<'h>(&self, heap: &'h Heap<'_>) -> impl Iterator<Item = Entry<'h>> + 'h {
+        entries(Walk::new(heap, vec![(self.root, 0)]))
+    }
+
+    /// Those keys and their values, in the keys' order. After an error there are no more. What comes
+    /// before them isn't walked.
+    ///
+    /// ```
+    /// # use ipc_shm::sync::{Arena, Map, State, arena::Contents};
+    /// # let directory = std::env::temp_dir().join(format!("ipc-shm-range-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # let made = || Contents { capacity_bytes: 1 << 16, root: Map::default() };
+    /// # let arena = State::at(&directory).transient().create::<Arena<Map>>("x", made)?;
+    /// arena.with(|map, heap| {
+    ///     for key in ["ada", "bob", "eve"] {
+    ///         map.insert(heap, key.as_bytes(), b"")?;
+    ///     }
+    ///     let found = map.range(heap, &b"b"[..]..&b"e"[..]).collect::<Result<Vec<_>, _>>()?;
+    ///     assert_eq!(found, [(&b"bob"[..], &b""[..])]);
+    ///     Ok(())
+    /// })?;
+    /// # drop(arena);
+    /// # std::fs::remove_dir(&directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn range<'h>(
         &self,
         heap: &'h Heap<'_>,
-    ) -> impl Iterator<Item = Result<(&'h [u8], &'h [u8]), ArenaError>> + 'h {
-        let (mut waiting, mut left) = (vec![(self.root, 0)], heap.most_objects());
-        std::iter::from_fn(move || {
-            while let Some((link, least)) = waiting.pop() {
-                let node = match left {
-                    0 => corrupt("a map has more than there can be".into()),
-                    _ => link.node(heap),
-                };
-                left = left.saturating_sub(1);
-                match node {
-                    Ok(Node::Nothing) => {}
-                    Ok(Node::Leaf { key, value }) => return Some(Ok((key, value))),
-                    Ok(Node::Branch(_, Branch { position, children })) if position >= least => {
-                        waiting.extend(children.into_iter().rev().map(|child| (child, position + 1)));
-                    }
-                    Ok(Node::Branch(at, _)) => {
-                        waiting.clear();
-                        return Some(corrupt(format!("the branch at {at:?} is in disorder")));
-                    }
-                    Err(error) => {
-                        waiting.clear();
-                        return Some(Err(error));
-                    }
-                }
+        keys: impl RangeBounds<&'h [u8]>,
+    ) -> impl Iterator<Item = Entry<'h>> + 'h {
+        let (from, to) = (keys.start_bound().cloned(), keys.end_bound().cloned());
+        let (first, error) = match from {
+            Bound::Unbounded => (vec![(self.root, 0)], None),
+            Bound::Included(key) | Bound::Excluded(key) => match self.not_before(heap, key) {
+                Ok(links) => (links, None),
+                Err(error) => (Vec::new(), Some(error)),
+            },
+        };
+        let is_skipped = move |key: &[u8]| matches!(from, Bound::Excluded(from) if from == key);
+        let is_within = move |key: &[u8]| match to {
+            Bound::Unbounded => true,
+            Bound::Included(to) => key <= to,
+            Bound::Excluded(to) => key < to,
+        };
+        let found = entries(Walk::new(heap, first))
+            .skip_while(move |entry| entry.as_ref().is_ok_and(|(key, _)| is_skipped(key)))
+            .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| is_within(key)));
+        error.map(Err).into_iter().chain(found)
+    }
+
+    /// The links to all keys that don't come before this one, the first ones last, and from which
+    /// bit on those beneath differ.
+    fn not_before(&self, heap: &Heap<'_>, key: &[u8]) -> Result<Vec<(Link, u64)>, ArenaError> {
+        let (_, nearest) = self.descend(heap, key, u64::MAX)?;
+        let position = match nearest.node(heap)? {
+            Node::Leaf { key: found, .. } => first_difference(found, key),
+            _ => return Ok(Vec::new()),
+        };
+        // All beneath it are alike up to there, and differ from the key in the same way.
+        let until = position.unwrap_or(u64::MAX);
+        let (mut links, mut link, mut least) = (Vec::new(), self.root, 0);
+        while let Node::Branch(at, branch) = link.node(heap)? {
+            if branch.position < least {
+                return corrupt(format!("the branch at {at:?} is in disorder"));
             }
-            None
-        })
+            if branch.position >= until {
+                break;
+            }
+            let child = bit(key, branch.position);
+            least = branch.position + 1;
+            if child == 0 {
+                links.push((branch.children[1], least));
+            }
+            link = branch.children[child];
+        }
+        if position.is_none_or(|position| bit(key, position) == 0) {
+            links.push((link, least));
+        }
+        Ok(links)
     }
 
     /// Goes down a key's way, to a leaf or to where bit `until` would be decided.
@@ -206,6 +288,57 @@ impl Map {
         }
         Ok(())
     }
+}
+
+/// A key and its value, or why there are no more.
+type Entry<'h> = Result<(&'h [u8], &'h [u8]), ArenaError>;
+
+/// What hangs on some links, from the last one on.
+struct Walk<'h, 'a> {
+    heap: &'h Heap<'a>,
+    /// Links, and which bit those beneath may differ in first.
+    waiting: Vec<(Link, u64)>,
+    left: u64,
+}
+
+impl<'h, 'a> Walk<'h, 'a> {
+    fn new(heap: &'h Heap<'a>, waiting: Vec<(Link, u64)>) -> Self {
+        Self { heap, waiting, left: heap.most_objects() }
+    }
+
+    /// The next one, and what it leads to.
+    fn next(&mut self) -> Result<Option<(Link, Node<'h>)>, ArenaError> {
+        let Some((link, least)) = self.waiting.pop() else { return Ok(None) };
+        if self.left == 0 {
+            return corrupt("a map has more than there can be".into());
+        }
+        self.left -= 1;
+        let node = link.node(self.heap)?;
+        if let Node::Branch(at, Branch { position, children }) = &node {
+            if *position < least {
+                return corrupt(format!("the branch at {at:?} is in disorder"));
+            }
+            self.waiting.extend(children.iter().rev().map(|child| (*child, position + 1)));
+        }
+        Ok(Some((link, node)))
+    }
+}
+
+/// The leaves of a walk.
+fn entries<'h>(mut walk: Walk<'h, '_>) -> impl Iterator<Item = Entry<'h>> {
+    std::iter::from_fn(move || {
+        loop {
+            match walk.next() {
+                Ok(Some((_, Node::Leaf { key, value }))) => return Some(Ok((key, value))),
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    walk.waiting.clear();
+                    return Some(Err(error));
+                }
+            }
+        }
+    })
 }
 
 /// How a link was come to.

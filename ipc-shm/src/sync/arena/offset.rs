@@ -1,7 +1,12 @@
 //! References that mean the same in every process.
 
 use crate::sync::Layout;
-use std::{fmt, marker::PhantomData};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    marker::PhantomData,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Where in an [`Arena`](crate::sync::Arena) a `T` is, or a slice of them: a number, which can be
@@ -57,6 +62,25 @@ impl<T: ?Sized> PartialEq for Offset<T> {
 }
 
 impl<T: ?Sized> Eq for Offset<T> {}
+
+impl<T: ?Sized> Hash for Offset<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.at.hash(state);
+    }
+}
+
+/// By their numbers.
+impl<T: ?Sized> Ord for Offset<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl<T: ?Sized> PartialOrd for Offset<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl<T: ?Sized> fmt::Debug for Offset<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
