@@ -506,26 +506,30 @@ fn sleeps_of(thread: i32) -> u64 {
     count.trim().parse().unwrap()
 }
 
-#[test]
-fn who_only_tries_wakes_nobody_who_waits() {
-    const TRIES: u64 = 10_000;
+#[rstest]
+fn who_only_tries_wakes_nobody_who_waits(#[values("to write", "to read")] tries: &str) {
+    const TRIES: usize = 10_000;
     let arena = Arena::new();
-    let mut mutex = state(&arena).create::<Mutex<Pair>>("x", Pair::default).unwrap();
-    mutex.set_waiting(Waiting::Block);
-    let trying = state(&arena).open::<Mutex<Pair>>("x").unwrap();
-    let guard = mutex.lock().unwrap();
+    let mut lock = state(&arena).create::<RwLock<Pair>>("x", Pair::default).unwrap();
+    lock.set_waiting(Waiting::Block);
+    let trying = state(&arena).open::<RwLock<Pair>>("x").unwrap();
+    let try_once = || match tries {
+        "to write" => trying.try_write().map(drop),
+        _ => trying.try_read().map(drop),
+    };
+    let guard = lock.write().unwrap();
     let (tell, told) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             tell.send(nix::unistd::gettid().as_raw()).unwrap();
-            drop(mutex.lock().unwrap());
+            drop(lock.write().unwrap());
         });
         let waiter_thread = told.recv().unwrap();
         common::until_asleep(&arena.file("x"), LOCK + 32 - common::layout::ASLEEP);
         let (before, started) = (sleeps_of(waiter_thread), Instant::now());
-        let tries = scope
-            .spawn(|| (0..TRIES).filter(|_| matches!(trying.try_lock(), Err(LockError::WouldBlock))).count());
-        assert_eq!(tries.join().unwrap() as u64, TRIES);
+        let refused =
+            scope.spawn(|| (0..TRIES).filter(|_| matches!(try_once(), Err(LockError::WouldBlock))).count());
+        assert_eq!(refused.join().unwrap(), TRIES);
         // It looks around by itself every 5 ms.
         let looks = started.elapsed().as_millis() as u64 / 5 + 1;
         let sleeps = sleeps_of(waiter_thread) - before;

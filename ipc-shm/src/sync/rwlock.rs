@@ -124,10 +124,17 @@ impl<T: Plain> RwLock<T> {
     pub fn read_wait(&self, wait: Wait<'_>) -> Result<ReadGuard<'_, T>, LockError> {
         let Handle { words, place, .. } = &*self.handle;
         let me = self.handle.me()?;
-        match readers::enter(words, &place.shares, me)? {
-            Ok(Entered::Free) => {}
-            Ok(Entered::Accepted) => self.handle.ring(),
-            Err(_) => self.enter_slowly(me, wait)?,
+        // Who only tries leaves no trace where somebody has it: nobody need be woken.
+        let may_enter = !matches!(wait, Wait::Never) || !lock::state(words, place.lock)?.keeps_out();
+        let entered = may_enter.then(|| readers::enter(words, &place.shares, me)).transpose()?;
+        match entered {
+            Some(Ok(Entered::Free)) => {}
+            Some(Ok(Entered::Accepted)) => self.handle.ring(),
+            Some(Err(_)) => {
+                self.handle.ring();
+                self.enter_slowly(me, wait)?;
+            }
+            None => self.enter_slowly(me, wait)?,
         }
         let is_noted = begin_read(self.handle.key());
         Ok(ReadGuard { lock: self, me, is_noted, unsendable: PhantomData })
@@ -135,7 +142,6 @@ impl<T: Plain> RwLock<T> {
 
     #[cold]
     fn enter_slowly(&self, me: Owner, wait: Wait<'_>) -> Result<(), LockError> {
-        self.handle.ring();
         // Who waits for a writer that waits for us waits for ever.
         self.handle.refuse_reader()?;
         let mut entering = Entering { handle: &self.handle, me, asks: false, writer: None };
