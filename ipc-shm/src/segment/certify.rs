@@ -30,7 +30,8 @@ const APART_MS: u64 = 25;
 /// What isn't met now is found by those who wait, or try.
 pub(super) fn meet_dead(words: &Words, layout: &Layout, file: &File, us: u32) -> Vec<u32> {
     let is_signed = |&id: &u32| id != us && words.load(layout.entry(id).pid(), Ordering::Relaxed) != 0;
-    let next = Some((ident::unix_time_ns() % u64::from(layout.participants)) as u32 + 1);
+    let is_crowd = layout.participants as usize > AT_ONCE;
+    let next = is_crowd.then(|| (ident::unix_time_ns() % u64::from(layout.participants)) as u32 + 1);
     let asked = Round { at_ms: 0, next }.ids(layout).filter(is_signed).take(AT_ONCE);
     asked.filter(|&id| !lock::is_locked(file, byte_of(id)).unwrap_or(true)).collect()
 }
