@@ -18,7 +18,7 @@ pub(crate) const HEADER_LEN_BYTES: usize = 256;
 const MAGIC: [u8; 8] = *b"ipc-shm\n";
 const BYTE_ORDER: u32 = 0x0102_0304;
 /// Programs of different major versions don't share segments.
-const ABI_MAJOR: u16 = 3;
+const ABI_MAJOR: u16 = 4;
 /// Later minor versions add what earlier ones may ignore.
 const ABI_MINOR: u16 = 0;
 
