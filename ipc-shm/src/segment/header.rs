@@ -308,6 +308,6 @@ mod tests {
         let mut bytes = header().to_bytes();
         bytes[16] = 9;
         let error = Header::parse(&bytes, 5 * PAGE, PAGE).unwrap_err().to_string();
-        assert!(error.contains("ABI version is 9") && error.contains("expects 3"), "{error}");
+        assert!(error.contains("ABI version is 9") && error.contains("expects 4"), "{error}");
     }
 }
