@@ -17,6 +17,10 @@
 //! that find nothing and see a new one go back once over the whole ring. Until the repair is
 //! done, the owner's entry isn't clean, and its id isn't used again.
 //!
+//! A receiver that lives can do the same with what it took and has no use for, and then no
+//! attempt is counted (`Reader::put_back`): the word is what it was before. Whoever loaded it then
+//! and swaps it now may be the second to have the slot, and so each swap is an Acquire, too.
+//!
 //! What this queue can't do: a sender that is *stopped* between claim and commit stops all
 //! receivers at that slot; a message held for long stops the senders one lap later, even if
 //! all other slots are free.
