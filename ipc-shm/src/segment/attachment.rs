@@ -137,7 +137,7 @@ fn take_seat(opened: &Opened, role: Role, seat: Seat) -> Result<u32, ChannelErro
     match seat {
         Seat::Only(id) => Err(taken(opened, id, role)),
         Seat::Any | Seat::Within(..) => Err(ChannelError::Limit(format!(
-            "all {} places for a {role} are taken: make the channel with room for more",
+            "all {} places for a {role} are taken: make it with room for more (`participants` or `publishers`)",
             last - first + 1
         ))),
     }
