@@ -90,7 +90,7 @@ pub trait Sender: Send {
     /// # Errors
     ///
     /// [`SendError`]; the message is not in the channel then.
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.send_wait(message, Wait::Forever)
     }
@@ -259,7 +259,7 @@ pub trait Receiver: Send {
     /// # Errors
     ///
     /// As [`advance`](Receiver::advance).
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self) -> Result<Self::Message<'_>, RecvError> {
         self.receive(Wait::Forever)
     }

@@ -90,15 +90,12 @@ impl<R: Receiver> ReceivingEnd for Polling<R> {
     }
 }
 
-impl<S: Sender> SendingEnd for InPlace<S> {
-    #[inline]
-    fn send(&mut self, number: u64) -> Fallible<()> {
+impl<S: Sender> InPlace<S> {
+    /// Sends message `number`, which is longer than that.
+    #[inline(never)]
+    fn send_more(&mut self, number: u64) -> Fallible<()> {
         let len_bytes = self.payload.len_bytes;
         if self.payload.touch == Touch::All && len_bytes <= SHORT_BYTES {
-            let number_alone = number.to_le_bytes();
-            if len_bytes == number_alone.len() {
-                return Ok(self.end.send(&number_alone)?);
-            }
             let mut own = [0; SHORT_BYTES];
             self.payload.write(&mut own[..len_bytes], number);
             return Ok(self.end.send(&own[..len_bytes])?);
@@ -110,8 +107,19 @@ impl<S: Sender> SendingEnd for InPlace<S> {
     }
 }
 
+impl<S: Sender> SendingEnd for InPlace<S> {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Fallible<()> {
+        let number_alone = number.to_le_bytes();
+        if self.payload.touch == Touch::All && self.payload.len_bytes == number_alone.len() {
+            return Ok(self.end.send(&number_alone)?);
+        }
+        self.send_more(number)
+    }
+}
+
 impl<R: Receiver> ReceivingEnd for InPlace<R> {
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self, mut read: impl FnMut(&[u8]) -> Fallible<()>) -> Fallible<u64> {
         match self.end.recv() {
             Ok(message) => read(&message).map(|()| 0),

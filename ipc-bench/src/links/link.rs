@@ -39,7 +39,7 @@ pub(crate) struct EndsLink<S, R> {
 }
 
 impl<S: SendingEnd, R: ReceivingEnd> Link for EndsLink<S, R> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, number: u64) -> Fallible<()> {
         self.tx.send(number)
     }
@@ -55,7 +55,7 @@ impl<S: SendingEnd, R: ReceivingEnd> Link for EndsLink<S, R> {
         self.tx.send_all(numbers)
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive_some(&mut self, numbers: Range<u64>) -> Fallible<u64> {
         let (payload, mut next) = (self.payload, numbers.start);
         let missed = self.rx.receive(|message| {

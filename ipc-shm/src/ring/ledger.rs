@@ -80,14 +80,25 @@ impl Ledger {
     /// Records what counts from now on.
     #[inline]
     pub(crate) fn write(&mut self, memory: &impl Memory, progress: Progress) {
-        let word = progress.position | (!self.word & SELECTOR);
+        self.put(memory, progress.position | (!self.word & SELECTOR), progress.count);
+    }
+
+    /// Records that the owner has come further by so many bytes, a multiple of
+    /// [`POSITION_UNIT`], and messages.
+    #[inline]
+    pub(crate) fn advance(&mut self, memory: &impl Memory, bytes: u64, messages: u64) {
+        self.put(memory, self.word.wrapping_add(bytes) ^ SELECTOR, self.count.wrapping_add(messages));
+    }
+
+    #[inline]
+    fn put(&mut self, memory: &impl Memory, word: u64, count: u64) {
         // Release: pairs with the Acquire of the count in `open`; and the count out of force
         // isn't touched before the last word is there, wherever a kill cuts.
-        memory.store(count_at(self.place, word), progress.count, Release);
+        memory.store(count_at(self.place, word), count, Release);
         // Release: pairs with the Acquire of the word in `open`, and of who polls it.
         memory.store(self.place.position, word, Release);
         self.word = word;
-        self.count = progress.count;
+        self.count = count;
     }
 }
 

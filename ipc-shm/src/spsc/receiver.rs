@@ -93,22 +93,15 @@ impl SpscReceiver {
         SpscMessage { receiver: self, record, unwinding: Unwinding::watch() }
     }
 
-    #[inline]
     fn release_front(&mut self, front: Record) {
         if !self.attachment.is_ours() {
             return;
         }
         self.ring.release_first(front);
         if self.front.is_some() {
-            self.front = self.next_of_batch();
+            self.front = self.leave_of_batch(1);
         }
         self.bell.ring(self.ring.memory());
-    }
-
-    // Apart, so that the release of one that was only lent is small enough to be inlined.
-    #[inline(never)]
-    fn next_of_batch(&mut self) -> Option<Record> {
-        self.leave_of_batch(1)
     }
 
     /// Forgets the oldest messages held, and returns the one behind them.
@@ -166,7 +159,8 @@ impl Receiver for SpscReceiver {
     // again.
     #[inline(always)]
     fn receive(&mut self, wait: Wait<'_>) -> Result<SpscMessage<'_>, RecvError> {
-        if self.front.is_none() && self.attachment.is_ours() {
+        if self.attachment.is_ours() {
+            // What is held is there as well.
             if let Some(record) = self.ring.first() {
                 self.ring.expect_more();
                 return Ok(self.lend(record));
@@ -264,14 +258,30 @@ impl Deref for SpscMessage<'_> {
     }
 }
 
-impl Drop for SpscMessage<'_> {
-    #[inline]
-    fn drop(&mut self) {
+impl SpscMessage<'_> {
+    // Apart, so that the rest is small enough to be inlined where a message is dropped.
+    #[inline(never)]
+    fn release_unusual(&mut self) {
         if self.unwinding.has_begun() {
             // As in `keep`.
             self.receiver.front = Some(self.record);
         } else {
             self.receiver.release_front(self.record);
+        }
+    }
+}
+
+impl Drop for SpscMessage<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let receiver = &mut *self.receiver;
+        let is_usual = receiver.front.is_none()
+            && receiver.attachment.is_ours()
+            && !self.unwinding.has_begun()
+            && receiver.ring.releases_usual(self.record);
+        match is_usual {
+            true => receiver.bell.ring(receiver.ring.memory()),
+            false => self.release_unusual(),
         }
     }
 }

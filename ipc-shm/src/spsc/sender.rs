@@ -195,7 +195,7 @@ impl Sender for SpscSender {
     }
 
     // Without a reservation on the way.
-    #[inline]
+    #[inline(always)]
     fn send_wait(&mut self, message: &[u8], wait: Wait<'_>) -> Result<(), SendError> {
         if !self.attachment.is_ours() || !self.ring.is_clear_for(message.len()) {
             return self.send_unprepared(message, &wait);

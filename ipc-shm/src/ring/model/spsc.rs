@@ -175,7 +175,7 @@ fn receive(words: &Words, geometry: Geometry, last: u64, accesses: usize) -> (Ve
     let died = dies(|| {
         let mut ring = Reader::attach(memory.clone(), geometry).expect("sound");
         loop {
-            let record = match ring.next(0).expect("sound") {
+            let record = match ring.first() {
                 Some(record) => record,
                 None => {
                     Loom::yield_now();
@@ -185,7 +185,7 @@ fn receive(words: &Words, geometry: Geometry, last: u64, accesses: usize) -> (Ve
             assert_eq!(record.len(), 8);
             let value = memory.memory.read_payload(fold(&geometry, ring.payload(0)));
             seen.borrow_mut().push((value, false));
-            ring.release(&[record]);
+            ring.release_first(record);
             seen.borrow_mut().last_mut().expect("pushed").1 = true;
             if value == last {
                 return;

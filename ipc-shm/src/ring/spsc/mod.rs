@@ -172,10 +172,15 @@ impl Cursor {
     fn advance(&mut self, geometry: &Geometry, size: u64) {
         self.word += size as usize;
         if self.word >= geometry.end() {
-            seldom();
-            self.word -= geometry.capacity as usize;
-            self.lap += geometry.capacity;
+            *self = self.turned(geometry);
         }
+    }
+
+    /// Once in a lap: apart, so that what is done with each message is small enough to be inlined.
+    #[cold]
+    #[inline(never)]
+    fn turned(self, geometry: &Geometry) -> Self {
+        Self { word: self.word - geometry.capacity as usize, lap: self.lap + geometry.capacity }
     }
 
     /// The cursor `size` bytes further on.
@@ -189,8 +194,7 @@ impl Cursor {
     #[inline]
     fn message(&self, memory: &impl Memory, geometry: &Geometry) -> Option<Record> {
         // Acquire: pairs with the Release of the record's word in `Writer`.
-        let record = Record(NonZeroU64::new(memory.load(self.word, Acquire))?);
-        record.is_message(geometry).then_some(record)
+        Record::of_message(memory.load(self.word, Acquire), geometry)
     }
 
     /// The record here, if it is committed.
@@ -216,6 +220,12 @@ impl Cursor {
 pub(crate) struct Record(NonZeroU64);
 
 impl Record {
+    /// What a word says, if that is a message and there is nothing special about it.
+    #[inline]
+    fn of_message(word: u64, geometry: &Geometry) -> Option<Self> {
+        NonZeroU64::new(word).map(Self).filter(|record| record.is_message(geometry))
+    }
+
     #[inline]
     fn is_possible(self, geometry: &Geometry) -> bool {
         self.flags() & !END == COMMITTED && self.fits(geometry)

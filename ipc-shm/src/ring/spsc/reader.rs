@@ -6,7 +6,7 @@ use crate::ring::{
     ledger::{Ledger, Progress, position_of},
     memory::Memory,
 };
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, sync::atomic::Ordering::Acquire};
 
 /// The receiver's end. Whoever makes one has made sure to be alone.
 ///
@@ -19,9 +19,11 @@ pub(crate) struct Reader<M> {
     ledger: Ledger,
     /// Its position.
     cursor: Cursor,
+    /// Behind the data area, as an offset in the segment.
+    end: usize,
     /// How far the sender has come, as it has written down.
     written: u64,
-    /// The last record given back, and what it took up.
+    /// The last message given back, and what it took up.
     usual: Record,
     usual_size: u64,
     /// Where we were when we last had to wait.
@@ -57,6 +59,7 @@ impl<M: Memory> Reader<M> {
             geometry,
             ledger,
             cursor: Cursor::at(&geometry, progress.position),
+            end: geometry.end(),
             written: 0,
             usual,
             usual_size: usual.size(),
@@ -75,7 +78,12 @@ impl<M: Memory> Reader<M> {
     /// tells.
     #[inline]
     pub(crate) fn first(&self) -> Option<Record> {
-        self.cursor.message(&self.memory, &self.geometry)
+        // Acquire: pairs with the Release of the record's word in `Writer`.
+        let word = self.memory.load(self.cursor.word, Acquire);
+        if word == self.usual.0.get() {
+            return Some(self.usual);
+        }
+        Record::of_message(word, &self.geometry)
     }
 
     /// Has a line that is written be fetched while we are at those before it, if the sender is
@@ -83,9 +91,10 @@ impl<M: Memory> Reader<M> {
     #[inline]
     pub(crate) fn expect_more(&mut self) {
         const AHEAD: u64 = 2 * LINE_BYTES as u64;
-        let ahead = self.cursor.position(&self.geometry) + AHEAD;
+        let Progress { position, count } = self.ledger.progress();
+        let ahead = position + AHEAD;
         // As often as the sender writes down how far it has come.
-        if ahead >= self.written && self.ledger.progress().count % RECORD_EVERY == 0 {
+        if ahead >= self.written && count % RECORD_EVERY == 0 {
             self.written = position_of(self.memory.peek(self.geometry.sender_ledger));
         }
         if ahead < self.written {
@@ -168,23 +177,37 @@ impl<M: Memory> Reader<M> {
         self.cursor.payload() + held as usize
     }
 
-    /// Gives back the message that `first` or `next(0)` found.
+    /// Gives back the message that `first` found, if it is as the last one was and doesn't end
+    /// a lap; else nothing is done, and it is for `release_first`.
     ///
-    /// What it takes up is told by a branch where it is as the last one was, and not by its word:
-    /// so a processor goes on at the next record before it has this one's word, and fetches the
-    /// lines of several at the same time.
+    /// So what it takes up is told by a branch and not by its word: a processor goes on at the
+    /// next record before it has this one's word, and fetches the lines of several at the same
+    /// time.
     #[inline]
-    pub(crate) fn release_first(&mut self, message: Record) {
-        if message != self.usual {
-            self.get_used_to(message);
+    pub(crate) fn releases_usual(&mut self, message: Record) -> bool {
+        let next = self.cursor.word + self.usual_size as usize;
+        let is_usual = message == self.usual && next < self.end;
+        if is_usual {
+            self.cursor.word = next;
+            // The sender polls the position: our reads come before, by its Release.
+            self.ledger.advance(&self.memory, self.usual_size, 1);
         }
-        self.release_next(self.usual_size, 1);
+        is_usual
     }
 
-    #[cold]
+    /// Gives back the message that `first` or `next(0)` found.
+    #[inline]
+    pub(crate) fn release_first(&mut self, message: Record) {
+        if !self.releases_usual(message) {
+            self.release_unusual(message);
+        }
+    }
+
+    /// Those to come are expected to be like it.
     #[inline(never)]
-    fn get_used_to(&mut self, record: Record) {
-        (self.usual, self.usual_size) = (record, record.size());
+    fn release_unusual(&mut self, message: Record) {
+        (self.usual, self.usual_size) = (message, message.size());
+        self.release_next(self.usual_size, 1);
     }
 
     /// Gives back the mark that `next(0)` found.
@@ -197,11 +220,9 @@ impl<M: Memory> Reader<M> {
         self.release_next(messages.iter().map(|message| message.size()).sum(), messages.len() as u64);
     }
 
-    #[inline]
     fn release_next(&mut self, size: u64, messages: u64) {
         self.cursor.advance(&self.geometry, size);
-        let count = self.ledger.progress().count.wrapping_add(messages);
         // The sender polls the position: our reads come before, by its Release.
-        self.ledger.write(&self.memory, Progress { position: self.cursor.position(&self.geometry), count });
+        self.ledger.advance(&self.memory, size, messages);
     }
 }
