@@ -213,6 +213,18 @@ impl Bell {
         }
     }
 
+    /// Whether it takes no fence of ours, so that [`is_due`](Self::is_due) may be asked first.
+    pub(crate) fn is_light(&self) -> bool {
+        self.fences == FenceMode::Asymmetric
+    }
+
+    /// Whether somebody is to be woken after a change of the ring: then it is to be rung.
+    #[inline]
+    pub(crate) fn is_due(&self, words: &Words) -> bool {
+        debug_assert!(self.is_light(), "a fence is missing");
+        flag::is_rung_for(&SegmentFlag { fences: FenceMode::Asymmetric, ..self.flag_at(words, self.flag) })
+    }
+
     // Apart, so that what it takes is put together only then.
     #[cold]
     #[inline(never)]

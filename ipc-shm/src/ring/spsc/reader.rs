@@ -19,10 +19,13 @@ pub(crate) struct Reader<M> {
     ledger: Ledger,
     /// Its position.
     cursor: Cursor,
-    /// Behind the data area, as an offset in the segment.
-    end: usize,
+    /// Up to where messages are released in line, as an offset in the segment: behind the data
+    /// area, or 0 if none are.
+    in_line: usize,
     /// How far the sender has come, as it has written down.
     written: u64,
+    /// How many messages were released when that was last read.
+    asked: u64,
     /// The last message given back, and what it took up.
     usual: Record,
     usual_size: u64,
@@ -59,8 +62,9 @@ impl<M: Memory> Reader<M> {
             geometry,
             ledger,
             cursor: Cursor::at(&geometry, progress.position),
-            end: geometry.end(),
+            in_line: geometry.end(),
             written: 0,
+            asked: progress.count.wrapping_sub(RECORD_EVERY),
             usual,
             usual_size: usual.size(),
             waited: progress,
@@ -91,10 +95,15 @@ impl<M: Memory> Reader<M> {
     #[inline]
     pub(crate) fn expect_more(&mut self) {
         const AHEAD: u64 = 2 * LINE_BYTES as u64;
+        // Once for each line.
+        if self.cursor.word % LINE_BYTES >= self.usual_size as usize {
+            return;
+        }
         let Progress { position, count } = self.ledger.progress();
         let ahead = position + AHEAD;
         // As often as the sender writes down how far it has come.
-        if ahead >= self.written && count % RECORD_EVERY == 0 {
+        if ahead >= self.written && count.wrapping_sub(self.asked) >= RECORD_EVERY {
+            self.asked = count;
             self.written = position_of(self.memory.peek(self.geometry.sender_ledger));
         }
         if ahead < self.written {
@@ -177,16 +186,22 @@ impl<M: Memory> Reader<M> {
         self.cursor.payload() + held as usize
     }
 
-    /// Gives back the message that `first` found, if it is as the last one was and doesn't end
-    /// a lap; else nothing is done, and it is for `release_first`.
+    /// Sets whether messages may be released in line.
+    #[inline]
+    pub(crate) fn set_in_line(&mut self, in_line: bool) {
+        self.in_line = if in_line { self.geometry.end() } else { 0 };
+    }
+
+    /// Gives back the message that `first` found, if that may be done in line, if it is as the
+    /// last one was and doesn't end a lap; else nothing is done, and it is for `release_first`.
     ///
     /// So what it takes up is told by a branch and not by its word: a processor goes on at the
     /// next record before it has this one's word, and fetches the lines of several at the same
     /// time.
     #[inline]
-    pub(crate) fn releases_usual(&mut self, message: Record) -> bool {
+    pub(crate) fn releases_in_line(&mut self, message: Record) -> bool {
         let next = self.cursor.word + self.usual_size as usize;
-        let is_usual = message == self.usual && next < self.end;
+        let is_usual = message == self.usual && next < self.in_line;
         if is_usual {
             self.cursor.word = next;
             // The sender polls the position: our reads come before, by its Release.
@@ -198,7 +213,7 @@ impl<M: Memory> Reader<M> {
     /// Gives back the message that `first` or `next(0)` found.
     #[inline]
     pub(crate) fn release_first(&mut self, message: Record) {
-        if !self.releases_usual(message) {
+        if !self.releases_in_line(message) {
             self.release_unusual(message);
         }
     }
