@@ -9,12 +9,12 @@
 //! end. No part of it is inherited by a forked child. What is mapped for reading only needs a
 //! descriptor that can do no more, and a store to it faults.
 //!
-//! A file is mapped where nothing is first, as a trial, and only then in its place. If it were
-//! refused there (for its seals, or for what it stands for), the kernel would have taken the
-//! reservation away already: a hole, where the next one to map something gets it, and which we
-//! would take for ours. Where that happens all the same, the place isn't touched any more, nor
-//! given back. What was mapped for the trial isn't moved: that may bring tables of small pages
-//! along, and then no huge page can be mapped as one.
+//! A file is mapped where nothing is first, once, as a trial, and only then in its place. If it
+//! were refused there (for its seals, or for what it stands for), the kernel would have taken
+//! the reservation away already: a hole, where the next one to map something gets it, and which
+//! we would take for ours. Where that happens all the same, the place isn't touched any more,
+//! nor given back. What was mapped for the trial isn't moved: that may bring tables of small
+//! pages along, and then no huge page can be mapped as one.
 
 use super::{attempt, call, errno, fork, limit, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
@@ -123,16 +123,15 @@ impl Mapping {
         // A huge page is mapped as one where its address and its place in the file agree.
         let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
         let mapping = Self::reserve(len, page, alignment)?;
-        if mirrored {
-            mapping.place(file, 0, control_len, 0, access)?;
-            for lane in 0..lanes {
-                let file_offset = control_len + lane * lane_len;
-                let at = control_len + lane * 2 * lane_len;
-                mapping.place(file, at, lane_len, file_offset, access)?;
-                mapping.place(file, at + lane_len, lane_len, file_offset, access)?;
-            }
-        } else {
-            mapping.place(file, 0, len, 0, access)?;
+        try_out(file, control_len + lanes * lane_len, access)?;
+        // Each lane's second image is followed by the first one of the next lane, as it is in the
+        // file: the two are placed by one call, and so are the control pages with the first lane.
+        let mut image = control_len + lane_len;
+        mapping.put(file, 0, if mirrored { image } else { len }, 0, access)?;
+        for lane in (0..lanes).filter(|_| mirrored) {
+            let images = if lane + 1 < lanes { 2 * lane_len } else { lane_len };
+            mapping.put(file, image, images, control_len + lane * lane_len, access)?;
+            image += images;
         }
         mapping.advise()?;
         Ok(mapping)
@@ -174,8 +173,15 @@ impl Mapping {
         Ok(Self { reservation, reserved_len, base, len, doubtful, generation })
     }
 
-    /// Maps `len` bytes of `file` from `file_offset` at `at` bytes behind the base.
-    fn place(
+    /// Maps the first `len` bytes of `file` at `at` bytes behind the base.
+    fn place(&self, file: impl AsFd, at: usize, len: usize, access: Access) -> Result<(), OsError> {
+        try_out(&file, len, access)?;
+        self.put(file, at, len, 0, access)
+    }
+
+    /// Maps `len` bytes of `file`, which was tried out, from `file_offset` at `at` bytes behind
+    /// the base.
+    fn put(
         &self,
         file: impl AsFd,
         at: usize,
@@ -187,14 +193,6 @@ impl Mapping {
         // SAFETY: within the reservation, by the assertion.
         let address = unsafe { self.base.add(at) };
         let Some(whole_len) = NonZeroUsize::new(len) else { return Ok(()) };
-        let mapped = call("mmap", || {
-            let offset = file_offset as libc::off_t;
-            // SAFETY: a fresh mapping, which replaces nothing.
-            unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file.as_fd(), offset) }
-        })?;
-        // So the file can be mapped.
-        // SAFETY: mapped just now, and nothing refers to it.
-        unsafe { unmap(mapped.cast(), len) };
         let start = NonZeroUsize::new(address.addr().get());
         let placed = attempt("mmap(MAP_FIXED)", || {
             let (flags, offset) = (MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, file_offset as libc::off_t);
@@ -334,16 +332,16 @@ impl Pair {
 
     pub(crate) fn place_first(&self, file: &File, access: Access) -> Result<(), OsError> {
         let first = self.offsets().first;
-        self.mapping.place(file, first, self.page, 0, access)?;
+        self.mapping.place(file, first, self.page, access)?;
         self.mapping.ask_for(first, self.page, access)?;
         self.mapping.advise()
     }
 
     pub(crate) fn place_second(&self, file: &File, access: Access) -> Result<(), OsError> {
         let (at, len) = (self.offsets(), self.page + self.ring_len);
-        self.mapping.place(file, at.second, len, 0, access)?;
+        self.mapping.place(file, at.second, len, access)?;
         self.mapping.ask_for(at.second, len, access)?;
-        self.mapping.place(file, at.ring + self.ring_len, self.ring_len, self.page, access)?;
+        self.mapping.put(file, at.ring + self.ring_len, self.ring_len, self.page, access)?;
         self.mapping.advise()
     }
 
@@ -351,6 +349,18 @@ impl Pair {
     pub(crate) fn into_mapping(self) -> Mapping {
         self.mapping
     }
+}
+
+/// Maps the first `len` bytes of `file` where nothing is, for a trial, and takes them away again.
+fn try_out(file: impl AsFd, len: usize, access: Access) -> Result<(), OsError> {
+    let Some(whole_len) = NonZeroUsize::new(len) else { return Ok(()) };
+    let mapped = call("mmap", || {
+        // SAFETY: a fresh mapping, which replaces nothing.
+        unsafe { mmap(None, whole_len, access.into(), MapFlags::MAP_SHARED, file.as_fd(), 0) }
+    })?;
+    // SAFETY: mapped just now, and nothing refers to it.
+    unsafe { unmap(mapped.cast(), len) };
+    Ok(())
 }
 
 /// What is locked counts against a limit: each page once for each time it is mapped.
@@ -464,7 +474,7 @@ mod tests {
         let Ok(file) = memfd_create(c"huge", flags).map(File::from) else { return };
         file.set_len(1 << 40).unwrap();
         let mapping = Mapping::reserve(len, 4096, HUGE_PAGE_BYTES as usize).unwrap();
-        if mapping.place(&file, 0, len, 0, Access::Read).is_ok() {
+        if mapping.place(&file, 0, len, Access::Read).is_ok() {
             // It has 64 of them to spare.
             return;
         }
