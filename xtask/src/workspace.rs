@@ -25,6 +25,8 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    // What these commands make is made for them alone, and as a whole.
+    command.env("CARGO_INCREMENTAL", "0");
     if let Some(folder) = TEMPORARY.get() {
         command.env("TMPDIR", folder);
     }

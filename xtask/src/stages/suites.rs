@@ -42,8 +42,10 @@ struct Part {
     is_optimized: bool,
 }
 
-/// Nobody looks into the programs, which are made sooner without what debuggers have.
-const BARE: [&str; 2] = ["--config", "profile.dev.debug='none'"];
+/// Nobody looks into the programs, which are made sooner without what debuggers have. Models are
+/// explored for longer than the optimizer takes.
+const BARE: [&str; 4] =
+    ["--config", "profile.dev.debug='none'", "--config", "profile.dev.package.ipc-shm.opt-level=3"];
 
 /// The same without the optimizer.
 pub(super) const AS_IT_IS: [&str; 4] =
