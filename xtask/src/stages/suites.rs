@@ -34,32 +34,39 @@ const MODELS: [&[&str]; 2] = [
 const LONGEST: &str = "survival";
 
 /// Tests that `cargo` runs in one call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Part {
     targets: Vec<String>,
     harness: &'static [&'static str],
-    /// What waits more than it computes takes longer to improve than to run.
-    is_optimized: bool,
+    /// How they are made.
+    profile: &'static [&'static str],
 }
 
-/// Nobody looks into the programs, which are made sooner without what debuggers have. Models are
-/// explored for longer than the optimizer takes.
-const BARE: [&str; 4] =
+/// Nobody looks into the programs, which are made sooner without what debuggers have.
+const BARE: [&str; 2] = ["--config", "profile.dev.debug='none'"];
+
+/// The same with all of the optimizer: models are explored for longer than it takes.
+const EXPLORED: [&str; 4] =
     ["--config", "profile.dev.debug='none'", "--config", "profile.dev.package.ipc-shm.opt-level=3"];
 
-/// The same without the optimizer.
+/// The same without the optimizer: what waits more than it computes takes longer to improve than
+/// to run.
 pub(super) const AS_IT_IS: [&str; 4] =
     ["--config", "profile.dev.debug='none'", "--config", "profile.dev.package.ipc-shm.opt-level=0"];
 
 impl Part {
-    fn optimized(targets: &[&str], harness: &'static [&'static str]) -> Self {
-        Self { targets: targets.iter().map(ToString::to_string).collect(), harness, is_optimized: true }
+    fn new(targets: impl IntoIterator<Item = String>, profile: &'static [&'static str]) -> Self {
+        Self { targets: targets.into_iter().collect(), harness: &[], profile }
+    }
+
+    /// Tests within the libraries, those that the harness is to choose.
+    fn libraries(harness: &'static [&'static str]) -> Self {
+        Self { harness, ..Self::new(["--lib".into()], &EXPLORED) }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = workspace::cargo(&["test", "--workspace", "--all-features"]);
-        command.args(&self.targets).args(arguments);
-        command.args(if self.is_optimized { &BARE[..] } else { &AS_IT_IS[..] });
+        command.args(&self.targets).args(arguments).args(self.profile);
         command
     }
 
@@ -76,19 +83,18 @@ impl Part {
 /// What is run at the same time, of these programs of tests: together all there is.
 fn parts(programs: &BTreeSet<String>) -> Vec<Part> {
     let option = |program: &str| format!("--test={program}");
-    let mut units = Part::optimized(&["--lib"], &["--skip=::model::"]);
-    units.targets.extend(STEPPED.map(option));
     let is_other = |program: &&String| *program != LONGEST && !STEPPED.contains(&program.as_str());
     let mut others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
     let more = others.split_off(others.len() / 2);
     others.extend(["--bins", "--examples"].map(String::from));
     vec![
-        Part::optimized(&["--lib"], MODELS[0]),
-        Part::optimized(&["--lib"], MODELS[1]),
-        units,
-        Part::optimized(&[&option(LONGEST)], &[]),
-        Part { targets: others, ..Part::default() },
-        Part { targets: more, ..Part::default() },
+        Part::libraries(MODELS[0]),
+        Part::libraries(MODELS[1]),
+        Part::libraries(&["--skip=::model::"]),
+        Part::new([option(LONGEST)], &BARE),
+        Part::new(STEPPED.map(option), &BARE),
+        Part::new(others, &AS_IT_IS),
+        Part::new(more, &AS_IT_IS),
     ]
 }
 
@@ -115,7 +121,7 @@ pub(super) fn run() -> Outcome {
         let running: Vec<_> = parts.iter().map(|part| scope.spawn(|| part.run())).collect();
         running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
-    finished.push(Part::optimized(&["--doc"], &[]).run());
+    finished.push(Part::new(["--doc".into()], &AS_IT_IS).run());
     evaluate(&finished)
 }
 
