@@ -91,9 +91,10 @@ impl<R: Receiver> ReceivingEnd for Polling<R> {
 }
 
 impl<S: Sender> InPlace<S> {
-    /// Sends message `number`, which is longer than that.
+    /// Sends message `number` where it is more, or less, than the number alone. Apart, so that
+    /// what the loop of the shortest messages has in line is theirs.
     #[inline(never)]
-    fn send_more(&mut self, number: u64) -> Fallible<()> {
+    fn send_other(&mut self, number: u64) -> Fallible<()> {
         let len_bytes = self.payload.len_bytes;
         if self.payload.touch == Touch::All && len_bytes <= SHORT_BYTES {
             let mut own = [0; SHORT_BYTES];
@@ -114,7 +115,7 @@ impl<S: Sender> SendingEnd for InPlace<S> {
         if self.payload.touch == Touch::All && self.payload.len_bytes == number_alone.len() {
             return Ok(self.end.send(&number_alone)?);
         }
-        self.send_more(number)
+        self.send_other(number)
     }
 }
 
