@@ -124,14 +124,18 @@ impl Mapping {
         let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
         let mapping = Self::reserve(len, page, alignment)?;
         try_out(file, control_len + lanes * lane_len, access)?;
-        // Each lane's second image is followed by the first one of the next lane, as it is in the
-        // file: the two are placed by one call, and so are the control pages with the first lane.
-        let mut image = control_len + lane_len;
-        mapping.put(file, 0, if mirrored { image } else { len }, 0, access)?;
-        for lane in (0..lanes).filter(|_| mirrored) {
-            let images = if lane + 1 < lanes { 2 * lane_len } else { lane_len };
-            mapping.put(file, image, images, control_len + lane * lane_len, access)?;
-            image += images;
+        if mirrored {
+            // Each lane's second image is followed by the first one of the next lane, as it is in
+            // the file: both are placed by one call, as the control pages are with the first lane.
+            let mut image = control_len + lane_len;
+            mapping.put(file, 0, image, 0, access)?;
+            for lane in 0..lanes {
+                let images = if lane + 1 < lanes { 2 * lane_len } else { lane_len };
+                mapping.put(file, image, images, control_len + lane * lane_len, access)?;
+                image += images;
+            }
+        } else {
+            mapping.put(file, 0, len, 0, access)?;
         }
         mapping.advise()?;
         Ok(mapping)
