@@ -37,6 +37,12 @@
 //!
 //! Positions would wrap after 2^64 bytes, 58 years at 10 GB/s; they are refused from 2^63.
 //!
+//! Denser layouts were measured, in bare loops and by turns, with messages of 8 bytes: this one
+//! takes 4.6 ns a message; a word of 4 bytes instead of 8, 4.7 to 5.2; one word for all 7 that a
+//! line then has room for, 3.8. An endpoint's own instructions are more than the difference, so
+//! what is done with each message is kept in line and short. And one word for several stands in
+//! the way of a message nearly as long as the ring, until the receiver has looked past it.
+//!
 //! In the manner of Aeron's ring buffers (length in front of the record, stored last), but
 //! zeroing what is ahead instead of the whole record after it was read.
 
