@@ -46,6 +46,8 @@ mod wait;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(unix)]
+pub mod fork;
 pub mod local;
 
 #[cfg(unix)]

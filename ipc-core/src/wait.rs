@@ -3,6 +3,8 @@
 //! Deadlines are [`Instant`]s: a monotonic clock, so that a step of the wall clock neither
 //! cuts a wait short nor prolongs it.
 
+#[cfg(unix)]
+use crate::fork;
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -101,6 +103,8 @@ pub struct Cancel {
 
 #[derive(Debug, Default)]
 struct Waiters {
+    /// Of the process that they are of: those of a parent don't wait in its forked child.
+    generation: u32,
     next_id: u64,
     wakers: Vec<(u64, Waker)>,
 }
@@ -110,7 +114,7 @@ impl Cancel {
     pub const fn new() -> Self {
         Self {
             cancelled: AtomicBool::new(false),
-            waiters: Mutex::new(Waiters { next_id: 0, wakers: Vec::new() }),
+            waiters: Mutex::new(Waiters { generation: 0, next_id: 0, wakers: Vec::new() }),
         }
     }
 
@@ -119,7 +123,7 @@ impl Cancel {
         // SeqCst, with the load in `is_cancelled`: a waiter that announces itself and then
         // finds nothing here is seen by the wakers below.
         self.cancelled.store(true, Ordering::SeqCst);
-        let woken = std::mem::take(&mut self.lock().wakers);
+        let woken = self.with(|waiters| std::mem::take(&mut waiters.wakers));
         for (_, waker) in woken {
             waker.wake();
         }
@@ -135,16 +139,36 @@ impl Cancel {
     /// registering and announcing the sleep: a waker that is registered too late is not
     /// called.
     pub fn register(&self, waker: Waker) -> CancelRegistration<'_> {
-        let mut waiters = self.lock();
-        let id = waiters.next_id;
-        waiters.next_id += 1;
-        waiters.wakers.push((id, waker));
+        let id = self.with(|waiters| {
+            let id = waiters.next_id;
+            waiters.next_id += 1;
+            waiters.wakers.push((id, waker));
+            id
+        });
         CancelRegistration { cancel: self, id }
     }
 
-    /// The list is valid at every step, so a panic elsewhere doesn't spoil it.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiters> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at the list, or changes it, while no thread forks: a child would wait for ever for a
+    /// thread that it doesn't have. What is taken out ends outside.
+    fn with<T>(&self, change: impl FnOnce(&mut Waiters) -> T) -> T {
+        #[cfg(unix)]
+        let _window = fork::Window::open();
+        // The list is valid at every step, so a panic elsewhere doesn't spoil it.
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(unix)]
+        waiters.disown_a_parents(fork::generation());
+        change(&mut waiters)
+    }
+}
+
+#[cfg(unix)]
+impl Waiters {
+    /// In a child, nobody is to be woken who waits in its parent, nor what they have to be let go of.
+    fn disown_a_parents(&mut self, generation: u32) {
+        if self.generation != generation {
+            std::mem::forget(std::mem::take(&mut self.wakers));
+            self.generation = generation;
+        }
     }
 }
 
@@ -158,7 +182,10 @@ pub struct CancelRegistration<'c> {
 
 impl Drop for CancelRegistration<'_> {
     fn drop(&mut self) {
-        self.cancel.lock().wakers.retain(|(id, _)| *id != self.id);
+        let _waker = self.cancel.with(|Waiters { wakers, .. }| {
+            let place = wakers.iter().position(|&(id, _)| id == self.id)?;
+            Some(wakers.swap_remove(place))
+        });
     }
 }
 

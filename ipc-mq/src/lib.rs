@@ -86,8 +86,8 @@
 //! ([`ChannelError::Limit`]), its value, and what raises it; `ipc doctor` shows them all.
 #![cfg(target_os = "linux")]
 
+mod at_fork;
 mod flock;
-mod fork;
 mod limit;
 #[cfg(doctest)]
 mod missing;

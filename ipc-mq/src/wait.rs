@@ -6,7 +6,7 @@
 //! faster. What is left is worked out from the monotonic clock each time, so that neither a
 //! signal nor a step of the wall clock shortens or prolongs the wait.
 
-use crate::{fork, limit};
+use crate::{at_fork, limit};
 use ipc_core::{OsError, Unready, Wait};
 use nix::{
     errno::Errno,
@@ -150,7 +150,7 @@ impl Waiter {
     /// and child would hear, and silence, each other's. Which it is no pid tells: in a namespace of
     /// its own, or once it is free again, the child may have the same.
     fn bell(&mut self) -> Result<&Arc<Bell>, OsError> {
-        let generation = fork::begin();
+        let generation = at_fork::begin();
         if self.bell.as_ref().is_none_or(|bell| bell.generation != generation) {
             self.bell = Some(Arc::new(Bell::new(generation)?));
         }
@@ -232,7 +232,7 @@ pub(crate) fn is_ready(descriptor: BorrowedFd<'_>, readiness: PollFlags) -> Resu
 #[derive(Debug)]
 struct Bell {
     eventfd: EventFd,
-    /// Whose it is, see [`fork`].
+    /// Whose it is, see [`at_fork`].
     generation: u32,
 }
 

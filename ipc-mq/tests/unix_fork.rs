@@ -4,27 +4,30 @@
 mod common;
 
 use common::{
-    alone, in_child,
+    alone, await_child, in_child,
     sockets::{Place, open_descriptors},
     start_child,
 };
 use ipc_mq::{
-    BatchReceiver, Channel, ChannelError, Loan, OsError, Pollable, Receiver, RecvError, SendError, Sender,
-    Wait,
+    BatchReceiver, Cancel, Channel, ChannelError, Loan, OsError, Pollable, Receiver, RecvError, SendError,
+    Sender, Wait,
 };
 use nix::{
     sys::{
         signal::{Signal, kill},
         wait::waitpid,
     },
-    unistd::{Pid, close, pipe, read, write},
+    unistd::{Pid, alarm, close, pipe, read, write},
 };
 use std::{
     fs::{self, File},
     io::Read,
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -208,4 +211,81 @@ fn descriptors() -> Vec<PathBuf> {
 
 fn open_sockets() -> u8 {
     descriptors().iter().filter(|target| target.to_string_lossy().starts_with("socket:")).count() as u8
+}
+
+/// A child that waits for ever is ended after so long, in seconds.
+const PATIENCE: u32 = 20;
+
+/// In a child, which `body` keeps from nothing.
+fn start_mortal(body: impl FnOnce()) -> Pid {
+    start_child(|| {
+        alarm::set(PATIENCE);
+        body();
+    })
+}
+
+#[test]
+fn a_child_that_is_forked_while_a_thread_opens_the_first_endpoint_opens_its_own() {
+    const TRIALS: u32 = 300;
+    let test = "a_child_that_is_forked_while_a_thread_opens_the_first_endpoint_opens_its_own";
+    alone(test, || {
+        let place = Place::new();
+        let channel = place.channel();
+        let open = || drop(channel.sender().unwrap());
+        // Each in a process that has had none yet.
+        for trial in 0..TRIALS {
+            in_child(|| {
+                let together = Barrier::new(2);
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        together.wait();
+                        open();
+                    });
+                    together.wait();
+                    (0..trial % 30 * 20).for_each(|_| std::hint::spin_loop());
+                    await_child(start_mortal(open));
+                });
+            });
+        }
+    });
+}
+
+/// Ends another thread's work, also where a panic passes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_child_that_is_forked_while_a_thread_waits_for_a_cancellation_waits_for_its_own() {
+    const TRIALS: u32 = 500;
+    static STOP: Cancel = Cancel::new();
+    let test = "a_child_that_is_forked_while_a_thread_waits_for_a_cancellation_waits_for_its_own";
+    alone(test, || {
+        let place = Place::new();
+        let (channel, elsewhere) = (place.channel(), Place::new());
+        let nobodys = elsewhere.channel();
+        let is_over = AtomicBool::new(false);
+        let mut parents = channel.receiver().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let wait = Wait::timeout(Duration::from_nanos(1)).or_cancel(&STOP);
+                    assert!(matches!(parents.advance(wait), Err(RecvError::TimedOut)));
+                }
+            });
+            let _over = Over(&is_over);
+            for _ in 0..TRIALS {
+                await_child(start_mortal(|| {
+                    STOP.cancel();
+                    let mut own = nobodys.sender().unwrap();
+                    let answer = own.send_wait(b"x", Wait::Forever.or_cancel(&STOP));
+                    assert!(matches!(answer, Err(SendError::Cancelled)), "{answer:?}");
+                }));
+            }
+        });
+    });
 }

@@ -23,7 +23,7 @@ use std::{
     path::Path,
     process::Command,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -41,6 +41,8 @@ fn this_binary_is_its_own_child() {
             "drop what was lent" => drop_what_was_lent(&shm),
             "fork in one thread, attach in another" => make_children_while_others_attach(&shm, fork_a_user),
             "spawn in one thread, attach in another" => make_children_while_others_attach(&shm, spawn),
+            "fork while another thread comes first" => fork_while_another_comes_first(&shm),
+            "fork while another thread can be cancelled" => fork_while_another_can_be_cancelled(&shm),
             other => panic!("no such child: {other}"),
         }
     });
@@ -409,4 +411,74 @@ fn who_leaves_last_is_not_misled_by_a_process_that_is_being_spawned(
         let _ = arena.shm().remove(&name("x"));
     }
     assert!(settled >= ROUNDS / 2, "{settled} of {ROUNDS}");
+}
+
+#[test]
+fn a_child_that_is_forked_while_a_thread_opens_the_first_endpoint_opens_its_own() {
+    let arena = Arena::new();
+    Child::spawn("fork while another thread comes first", &[arena.path().to_str().unwrap()]).ends_well();
+}
+
+fn fork_while_another_comes_first(shm: &Spsc) {
+    const TRIALS: u32 = 200;
+    let open = || drop(shm.open(&name("x")));
+    // Each in a process that hasn't used the crate yet.
+    for trial in 0..TRIALS {
+        let user = fork_child(|| {
+            let together = Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    together.wait();
+                    open();
+                });
+                together.wait();
+                (0..trial % 30 * 20).for_each(|_| std::hint::spin_loop());
+                fork_child(open).ends_well();
+            });
+        });
+        user.ends_well();
+    }
+}
+
+/// Ends another thread's work, also where a panic passes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_child_that_is_forked_while_a_thread_can_be_cancelled_cancels_its_own_waits() {
+    let arena = Arena::new();
+    Child::spawn("fork while another thread can be cancelled", &[arena.path().to_str().unwrap()]).ends_well();
+}
+
+fn fork_while_another_can_be_cancelled(shm: &Spsc) {
+    const TRIALS: u32 = 500;
+    static STOP: Cancel = Cancel::new();
+    static NEVER: Cancel = Cancel::new();
+    let [channel, _kept] = ["x", "y"].map(|each| shm.create(&name(each), &small()).unwrap());
+    let is_over = AtomicBool::new(false);
+    let mut parents = channel.receiver().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let wait = Wait::timeout(Duration::from_micros(1)).or_cancel(&NEVER);
+                assert!(matches!(parents.advance(wait), Err(RecvError::TimedOut)));
+                STOP.cancel();
+            }
+        });
+        let _over = Over(&is_over);
+        for _ in 0..TRIALS {
+            let child = fork_child(|| {
+                [&STOP, &NEVER].into_iter().for_each(Cancel::cancel);
+                let mut own = shm.open(&name("y")).unwrap().receiver().unwrap();
+                let answer = own.advance(Wait::Forever.or_cancel(&STOP));
+                assert!(matches!(answer, Err(RecvError::Cancelled)), "{answer:?}");
+            });
+            child.ends_well();
+        }
+    });
 }

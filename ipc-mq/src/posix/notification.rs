@@ -7,7 +7,7 @@
 //! closed: endpoints that come have them next, so there are never more than there were endpoints at
 //! once. Descriptors that this channel knows nothing of are beyond it.
 
-use crate::fork;
+use crate::at_fork;
 use std::{
     os::fd::OwnedFd,
     sync::{
@@ -20,7 +20,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Notification {
     state: Mutex<State>,
-    /// Of the process that made the lock, see [`fork`].
+    /// Of the process that made the lock, see [`at_fork`].
     generation: u32,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Asked(u64);
 
 impl Notification {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), generation: fork::begin() }
+        Self { state: Mutex::default(), generation: at_fork::begin() }
     }
 
     /// Nobody else asks, and no descriptor is closed, while this is held.
@@ -47,7 +47,7 @@ impl Notification {
     /// without: the worst is a notification too few or too many.
     pub(crate) fn lock(&self) -> Option<MutexGuard<'_, State>> {
         // The state is valid at every step, so a panic elsewhere doesn't spoil it.
-        if self.generation == fork::generation() {
+        if self.generation == at_fork::generation() {
             return Some(self.state.lock().unwrap_or_else(PoisonError::into_inner));
         }
         match self.state.try_lock() {

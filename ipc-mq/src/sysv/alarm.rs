@@ -2,7 +2,7 @@
 //! transport's documentation for why.
 
 use super::sys::{self, Handler, Timer};
-use crate::{fork, limit};
+use crate::{at_fork, limit};
 use ipc_core::{ChannelError, OsError, Unready, Wait};
 use nix::errno::Errno;
 use std::{
@@ -78,7 +78,7 @@ fn outcome(wait: Wait<'_>) -> Result<(), Unready> {
 /// What interrupts one thread. A cancellation rings it from another.
 #[derive(Debug)]
 struct Alarm {
-    /// Whose it is, see [`fork`]: a child may have its parent's pid, in a namespace of its own or
+    /// Whose it is, see [`at_fork`]: a child may have its parent's pid, in a namespace of its own or
     /// once it is free again.
     generation: u32,
     state: Mutex<State>,
@@ -100,7 +100,7 @@ impl Alarm {
     /// with the parent.
     fn of_this_thread() -> Result<Arc<Self>, OsError> {
         ALARM.with_borrow_mut(|alarm| {
-            let generation = fork::begin();
+            let generation = at_fork::begin();
             if let Some(alarm) = alarm.as_ref().filter(|alarm| alarm.generation == generation) {
                 return Ok(Arc::clone(alarm));
             }
@@ -143,7 +143,7 @@ impl Wake for Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         // In a child process the number may be another timer's.
-        if self.generation == fork::generation() {
+        if self.generation == at_fork::generation() {
             self.lock().timer.delete();
         }
     }

@@ -6,7 +6,7 @@ use super::{
     packet::{HEADER_LEN, Header, Kind, LONGEST_INLINE},
 };
 use crate::{
-    fork::Private,
+    at_fork,
     limit::{self, Limit},
     wait::{Waiter, Watched, uninterrupted},
 };
@@ -84,7 +84,7 @@ impl Connection {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let make = || socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
         let socket =
-            Private::make(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
+            at_fork::private(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
         if found.settings.buffer_bytes > 0 {
             // The kernel doubles the figure, for its bookkeeping.
             let half = (found.settings.buffer_bytes / 2).min(i32::MAX as usize);

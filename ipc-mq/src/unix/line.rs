@@ -7,7 +7,7 @@
 //! thread apart.
 
 use super::sys;
-use crate::fork::Private;
+use crate::at_fork::{self, Private};
 use ipc_core::close_apart;
 use nix::{
     errno::Errno,
@@ -72,7 +72,7 @@ impl Drop for Door {
 }
 
 fn accept(socket: &Private<OwnedFd>) -> Result<Line, Errno> {
-    Private::make(|| sys::accept(socket.as_fd()), OwnedFd::as_raw_fd).map(Line::new)
+    at_fork::private(|| sys::accept(socket.as_fd()), OwnedFd::as_raw_fd).map(Line::new)
 }
 
 /// Closes it, whatever is in its queue.

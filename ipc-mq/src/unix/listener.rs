@@ -14,7 +14,13 @@ use super::{
     transport::lock_role,
     turn::Turn,
 };
-use crate::{flock::Locked, fork::Private, limit, place::refusal, wait};
+use crate::{
+    at_fork::{self, Private},
+    flock::Locked,
+    limit,
+    place::refusal,
+    wait,
+};
 use ipc_core::{ChannelError, Credentials, OsError};
 use nix::{
     errno::Errno,
@@ -89,16 +95,16 @@ impl Listener {
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
         let (folder, settings) = (&found.folder, &found.settings);
         let lock = || lock_role(folder, &found.name, &found.file);
-        let role = Private::make(lock, |lock| lock.as_fd().as_raw_fd())?;
+        let role = at_fork::private(lock, |lock| lock.as_fd().as_raw_fd())?;
         let os = |call| move |errno: Errno| OsError::new(call, errno);
         let (name, new) = (settings.socket_name(), settings.new_socket_name());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let make = || socket(AddressFamily::Unix, SockType::SeqPacket, flags, None);
         let socket =
-            Private::make(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
+            at_fork::private(make, OwnedFd::as_raw_fd).map_err(|errno| limit::explained("socket", errno))?;
         let socket = Door::new(socket);
         let make = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
-        let epoll = Private::make(make, |epoll| epoll.0.as_raw_fd())
+        let epoll = at_fork::private(make, |epoll| epoll.0.as_raw_fd())
             .map_err(|errno| limit::explained("epoll_create1", errno))?;
         // The new socket takes the name when it listens, or a sender could come too early and
         // wait for ever.

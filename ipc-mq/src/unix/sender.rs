@@ -7,7 +7,7 @@ use super::{
     parcel::Sealed,
 };
 use crate::{
-    fork, limit,
+    at_fork, limit,
     wait::{Patience, Waiter, is_ready},
 };
 use ipc_core::{
@@ -58,7 +58,7 @@ impl UnixSender {
             reserved_len: 0,
             attached: Vec::new(),
             waiter: Waiter::default(),
-            generation: fork::begin(),
+            generation: at_fork::begin(),
         }
     }
 
@@ -76,7 +76,7 @@ impl UnixSender {
     /// Whether a message of this length can be sent from here at all.
     #[inline]
     fn check(&self, len: usize) -> Result<(), SendError> {
-        if self.generation != fork::generation() {
+        if self.generation != at_fork::generation() {
             return Err(SendError::Forked);
         }
         let max = self.found.settings.max_message_len;
@@ -273,7 +273,7 @@ impl DescriptorSender for UnixSender {
 impl Drop for UnixSender {
     fn drop(&mut self) {
         // The copy in a child process has no say.
-        if self.generation == fork::generation() {
+        if self.generation == at_fork::generation() {
             if let Some(connection) = &self.connection {
                 connection.farewell();
             }

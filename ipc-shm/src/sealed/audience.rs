@@ -91,7 +91,7 @@ impl Audience {
         let window = Window::open();
         let file = memory::make(part, page, capacity)?;
         room.place_ours(&file)?;
-        let file = Private::new(OwnedFd::from(file), &window);
+        let file = window.keep(OwnedFd::from(file));
         Ok(Self { ours, memory: room.single(part), file, lines: Vec::new(), changes: 0 })
     }
 

@@ -153,7 +153,7 @@ pub(super) fn sync(place: &Place, header: &Header) -> Result<(), ChannelError> {
     let (directory, file) = {
         let window = Window::open();
         let (directory, opened) = reopen(place, header.instance)?.ok_or(ChannelError::NotFound)?;
-        (directory, Private::new(opened.file.into(), &window))
+        (directory, window.keep(opened.file.into()))
     };
     if !header.is_on_disk {
         return Ok(disk::sync(&file)?);
@@ -230,7 +230,7 @@ impl Shut {
             return Err(ChannelError::NotFound);
         }
         let presence = Anchor::new(&opened.file, opened.header.page as usize)?;
-        Ok(Self { file: Private::new(file.into(), window), _presence: presence })
+        Ok(Self { file: window.keep(file.into()), _presence: presence })
     }
 
     /// Marks it as clean when all that it holds is on the disk.

@@ -11,12 +11,7 @@ pub(crate) mod slow;
 use crate::{
     ring::memory::{HalfWord, Memory, Words},
     segment::{Attachment, FenceMode, Reach},
-    sys::{
-        fence as barrier,
-        fork::{self, Window},
-        futex, ident,
-        notice::Spot,
-    },
+    sys::{fence as barrier, fork, futex, ident, notice::Spot},
 };
 use crossbeam_utils::Backoff;
 use doorbell::Doorbell;
@@ -27,8 +22,8 @@ use std::{
     hint,
     os::fd::BorrowedFd,
     sync::{
-        Arc, OnceLock,
-        atomic::{self, Ordering},
+        Arc,
+        atomic::{self, AtomicU8, Ordering},
     },
     task::Wake,
     thread,
@@ -452,14 +447,12 @@ fn announce(attachment: &Attachment, words: &Words, mine: &SegmentFlag<'_>, bit:
     announced
 }
 
-/// Has a cancellation ring `bell`, until the guard is dropped. Within a fork window, so that no
-/// child inherits the list of whom to wake while it is locked.
+/// Has a cancellation ring `bell`, until the guard is dropped.
 fn arm<'c>(alarm: &mut Option<Arc<Alarm>>, bell: &Bell, words: &Words, cancel: &'c Cancel) -> Armed<'c> {
     let alarm = alarm.get_or_insert_with(|| Arc::new(Alarm::new(bell.clone())));
     *alarm.target.lock() = Some(words.clone());
-    let _window = Window::open();
     let registration = cancel.register(Arc::clone(alarm).into());
-    Armed { alarm: Arc::clone(alarm), registration: Some(registration) }
+    Armed { alarm: Arc::clone(alarm), _registration: registration }
 }
 
 /// Wakes an endpoint of this process when its wait is cancelled.
@@ -493,15 +486,12 @@ impl Wake for Alarm {
 
 struct Armed<'c> {
     alarm: Arc<Alarm>,
-    /// Gone only while it is being dropped.
-    registration: Option<ipc_core::CancelRegistration<'c>>,
+    _registration: ipc_core::CancelRegistration<'c>,
 }
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         *self.alarm.target.lock() = None;
-        let _window = Window::open();
-        self.registration = None;
     }
 }
 
@@ -631,8 +621,19 @@ pub(crate) fn time_left(wait: Wait<'_>) -> Option<Duration> {
 }
 
 pub(crate) fn has_several_processors() -> bool {
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| ident::online_processors() > 1)
+    // Asked twice rather than waited for: a forked child may not have the thread that asks.
+    static SEVERAL: AtomicU8 = AtomicU8::new(UNKNOWN);
+    const UNKNOWN: u8 = 0;
+    const ONE: u8 = 1;
+    const MORE: u8 = 2;
+    match SEVERAL.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let several = ident::online_processors() > 1;
+            SEVERAL.store(if several { MORE } else { ONE }, Ordering::Relaxed);
+            several
+        }
+        known => known == MORE,
+    }
 }
 
 #[cfg(test)]

@@ -214,7 +214,7 @@ impl Directory {
         }
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         match attempt("open(O_TMPFILE)", || openat(&self.0, ".", flags, Mode::from_bits_truncate(0o600))) {
-            Ok(file) => Ok(Some(Unpublished { file: Private::new(file, window), temporary: None })),
+            Ok(file) => Ok(Some(Unpublished { file: window.keep(file), temporary: None })),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => Ok(None),
             Err(errno) => Err(limit::explained(OsError::new("open(O_TMPFILE)", errno))),
         }
@@ -226,7 +226,7 @@ impl Directory {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = call("open", || openat(&self.0, &*name, flags, Mode::from_bits_truncate(0o600)))
             .map_err(limit::explained)?;
-        Ok(Unpublished { file: Private::new(file, window), temporary: Some(name) })
+        Ok(Unpublished { file: window.keep(file), temporary: Some(name) })
     }
 
     /// Gives the file its name. False if something has that name already.

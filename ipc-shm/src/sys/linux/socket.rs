@@ -70,7 +70,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     fn new(descriptor: OwnedFd, window: &Window) -> Self {
-        Self { private: Some(Private::new(descriptor, window)), listens: false }
+        Self { private: Some(window.keep(descriptor)), listens: false }
     }
 
     /// Whether this process is the one that has it.
@@ -94,7 +94,7 @@ impl Drop for Socket {
             return drop(private);
         }
         // A child that is forked now may have a copy of it, for whose end nobody waits.
-        if let Some(descriptor) = private.into_descriptor() {
+        if let Some(descriptor) = private.publish() {
             ipc_core::close_apart(descriptor);
         }
     }
