@@ -92,8 +92,8 @@ impl LatestReader {
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let version = self.waiter.until(&self.attachment, wait, self.values.newer())?;
-        self.values.take(version)
+        self.waiter.until(&self.attachment, wait, self.values.newer())?;
+        self.values.take()
     }
 }
 

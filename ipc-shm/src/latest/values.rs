@@ -9,7 +9,7 @@ use crate::{
     wait::Awaited,
 };
 use ipc_core::{Batch, Message, RecvError, Unwinding};
-use std::{ops::Deref, slice};
+use std::{mem, ops::Deref, slice};
 
 /// Of [`Values::read`], behind which nobody looks at a clock.
 const READING: Patience = Patience { tries: 1 << 10, bytes: 64 << 20 };
@@ -19,13 +19,13 @@ pub(crate) struct Values {
     ring: Reader<Words>,
     /// The version of the last value, or end, that was released.
     received: u64,
-    /// What is lent, or kept.
-    held: Option<Version>,
+    /// Whether what was copied last is lent, or kept: then no other version is copied.
+    is_held: bool,
 }
 
 impl Values {
     pub(crate) fn new(ring: Reader<Words>) -> Self {
-        Self { ring, received: 0, held: None }
+        Self { ring, received: 0, is_held: false }
     }
 
     /// The words.
@@ -36,14 +36,13 @@ impl Values {
     /// The value that is there now, new or not, in place of what was kept.
     #[inline]
     pub(crate) fn read(&mut self) -> Result<Option<LatestMessage<'_>>, RecvError> {
-        self.held = None;
+        self.is_held = false;
         match self.ring.copy_anew(READING)? {
-            Look::Nothing => Ok(None),
-            Look::Copied(version) if version.value == 0 => Ok(None),
-            Look::Copied(version) => {
-                self.held = Some(version);
+            Look::Copied if self.ring.copied().value > 0 => {
+                self.is_held = true;
                 Ok(Some(self.held()))
             }
+            Look::Copied | Look::Nothing => Ok(None),
             Look::Again => Err(RecvError::WouldBlock),
         }
     }
@@ -51,11 +50,11 @@ impl Values {
     /// Whether a value is held, or one that is new is there now: then it is held.
     #[inline]
     pub(crate) fn advance_now(&mut self) -> Result<bool, RecvError> {
-        if self.held.is_some() {
+        if self.is_held {
             return Ok(true);
         }
         match self.ring.try_copy()? {
-            Look::Copied(version) if version.number > self.received => self.take(version).map(|()| true),
+            Look::Copied if self.ring.copied().number > self.received => self.take().map(|()| true),
             _ => Ok(false),
         }
     }
@@ -67,28 +66,30 @@ impl Values {
         Newer { values: self, was_overtaken: true }
     }
 
-    /// Holds a value; an end is reported, and done with, when its value was received.
+    /// Holds the value that was copied; an end is reported, and done with, when its value was
+    /// received.
     #[inline]
-    pub(crate) fn take(&mut self, version: Version) -> Result<(), RecvError> {
-        if version.is_end() && version.value <= self.received {
-            self.received = version.number;
+    pub(crate) fn take(&mut self) -> Result<(), RecvError> {
+        let Version { number, value, .. } = self.ring.copied();
+        if self.ring.copied().is_end() && value <= self.received {
+            self.received = number;
             return Err(RecvError::End);
         }
-        self.held = Some(version);
+        self.is_held = true;
         Ok(())
     }
 
     /// Whether a value is held.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
-        self.held.is_some()
+        self.is_held
     }
 
     /// What is held.
     #[inline]
     pub(crate) fn held(&mut self) -> LatestMessage<'_> {
-        let version = self.held.expect("held() without a successful advance()");
-        LatestMessage { values: self, version, unwinding: Unwinding::watch() }
+        assert!(self.is_held, "held() without a successful advance()");
+        LatestMessage { values: self, unwinding: Unwinding::watch() }
     }
 
     /// What is held, as a batch.
@@ -98,14 +99,15 @@ impl Values {
 
     #[inline]
     fn release(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.received = self.received.max(held.value);
+        if mem::take(&mut self.is_held) {
+            self.received = self.received.max(self.ring.copied().value);
         }
     }
 
+    /// Those of the version that was copied last.
     #[inline]
-    fn bytes(&self, len: usize) -> &[u8] {
-        let words = self.ring.copy();
+    fn bytes(&self) -> &[u8] {
+        let (words, len) = (self.ring.copy(), self.ring.copied().len);
         debug_assert!(len <= size_of_val(words), "a copy beyond its room");
         // SAFETY: this process's own memory, as long as the longest value; `try_copy` checked
         // `len` against that. Bytes have no alignment and any value, and no peer sees them.
@@ -121,14 +123,14 @@ pub(crate) struct Newer<'a> {
 }
 
 impl Awaited for Newer<'_> {
-    type Answer = Version;
+    type Answer = ();
     type Error = RecvError;
 
     #[inline]
-    fn poll(&mut self) -> Result<Option<Version>, RecvError> {
+    fn poll(&mut self) -> Result<Option<()>, RecvError> {
         let look = self.values.ring.newer_than(self.values.received)?;
         self.was_overtaken = look == Look::Again;
-        Ok(if let Look::Copied(version) = look { Some(version) } else { None })
+        Ok((look == Look::Copied).then_some(()))
     }
 
     /// What is copied may be long, and the writer decides how often it is in vain.
@@ -142,14 +144,13 @@ impl Awaited for Newer<'_> {
 #[derive(Debug)]
 pub struct LatestMessage<'a> {
     values: &'a mut Values,
-    version: Version,
     unwinding: Unwinding,
 }
 
 impl LatestMessage<'_> {
     /// The version, counted from 0.
     pub(crate) fn number(&self) -> u64 {
-        self.version.value - 1
+        self.values.ring.copied().value - 1
     }
 }
 
@@ -164,7 +165,7 @@ impl Deref for LatestMessage<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.values.bytes(self.version.len)
+        self.values.bytes()
     }
 }
 
@@ -186,11 +187,11 @@ pub struct LatestBatch<'a> {
 
 impl Batch for LatestBatch<'_> {
     fn len(&self) -> usize {
-        usize::from(self.values.is_held())
+        usize::from(self.values.is_held)
     }
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.values.held.iter().map(|held| self.values.bytes(held.len))
+        self.values.is_held.then(|| self.values.bytes()).into_iter()
     }
 
     fn release(self, count: usize) {

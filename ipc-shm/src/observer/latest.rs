@@ -64,8 +64,8 @@ impl<O: Outlook> LatestObserver<O> {
     /// The way of [`advance`](Receiver::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_version(&mut self, wait: Wait<'_>) -> Result<(), RecvError> {
-        let version = self.outlook.until(wait, self.values.newer())?;
-        self.values.take(version)
+        self.outlook.until(wait, self.values.newer())?;
+        self.values.take()
     }
 }
 

@@ -43,6 +43,8 @@ const END: u64 = 2;
 /// An end mark before which nothing was written.
 const VOID: u64 = 4;
 const LEN_SHIFT: u32 = 8;
+/// What is not the length.
+const FLAGS: u64 = (1 << LEN_SHIFT) - 1;
 
 /// How often a copy is made anew at once where the writer was faster.
 #[derive(Clone, Copy, Debug)]
@@ -93,18 +95,15 @@ impl Geometry {
     /// The parts of a word that says which slot is the newest.
     #[inline]
     fn parse(&self, word: u64) -> Result<Newest, Corrupt> {
-        let newest = Newest { version: word >> 8, index: word & 0xff };
-        if newest.index < self.depth {
-            return Ok(newest);
-        }
-        Err(Corrupt(format!("the newest of its {} slots is number {}", self.depth, newest.index)))
+        let newest = Newest::of(word);
+        if newest.index < self.depth { Ok(newest) } else { Err(no_such_slot(newest, self.depth)) }
     }
 
     /// The length in a slot's second word, if such a word is ever written.
     #[inline]
     fn len(&self, meta: u64) -> Option<usize> {
         let len = meta >> LEN_SHIFT;
-        let flags = meta & ((1 << LEN_SHIFT) - 1);
+        let flags = meta & FLAGS;
         let is_sound = flags & !(END | VOID) == COMMITTED && len <= self.max_message_len as u64;
         is_sound.then_some(len as usize)
     }
@@ -127,6 +126,11 @@ struct Newest {
 }
 
 impl Newest {
+    #[inline]
+    fn of(word: u64) -> Self {
+        Self { version: word >> 8, index: word & 0xff }
+    }
+
     #[inline]
     fn word(self) -> u64 {
         self.version << 8 | self.index
@@ -242,6 +246,11 @@ fn worn_out() -> Corrupt {
 }
 
 #[cold]
+fn no_such_slot(newest: Newest, depth: u64) -> Corrupt {
+    Corrupt(format!("the newest of its {depth} slots is number {}", newest.index))
+}
+
+#[cold]
 fn bad_meta(newest: Newest, meta: u64) -> Corrupt {
     Corrupt(format!("version {} starts with {meta:#x}", newest.version))
 }
@@ -251,8 +260,8 @@ fn bad_meta(newest: Newest, meta: u64) -> Corrupt {
 pub(crate) enum Look {
     /// Nothing was ever written.
     Nothing,
-    /// The newest version, of which the reader has a copy now.
-    Copied(Version),
+    /// A version, of which the reader has a copy now: [`Reader::copied`].
+    Copied,
     /// The writer was faster; try again without a pause.
     Again,
 }
@@ -283,7 +292,7 @@ pub(crate) struct Reader<M> {
     geometry: Geometry,
     /// Room for the longest value.
     copy: Box<[u64]>,
-    /// What is in the copy, and the word that said so; 0 if it isn't whole.
+    /// What is in the copy, if it is whole, and the word that said so; 0 if it isn't.
     copied: Version,
     copied_word: u64,
     /// How many bytes were copied when the writer was faster the last time.
@@ -313,6 +322,12 @@ impl<M: Memory> Reader<M> {
         &self.copy
     }
 
+    /// Which version that is.
+    #[inline]
+    pub(crate) fn copied(&self) -> Version {
+        self.copied
+    }
+
     /// Whether there is another version than the one that was copied last.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
@@ -324,11 +339,11 @@ impl<M: Memory> Reader<M> {
     pub(crate) fn try_copy(&mut self) -> Result<Look, Corrupt> {
         // Acquire: pairs with the Release in `publish`; the slot is as that version or later.
         let word = self.memory.load(self.geometry.newest, Acquire);
-        if word == self.copied_word && word != 0 {
-            return Ok(Look::Copied(self.copied));
-        }
         if word == 0 {
             return Ok(Look::Nothing);
+        }
+        if word == self.copied_word {
+            return Ok(Look::Copied);
         }
         self.copy_slot(word)
     }
@@ -361,30 +376,45 @@ impl<M: Memory> Reader<M> {
     /// the time, so that the caller looks at its deadline.
     pub(crate) fn newer_than(&mut self, number: u64) -> Result<Look, Corrupt> {
         Ok(match self.copy_anew(WAITING)? {
-            Look::Copied(version) if version.number <= number => Look::Nothing,
+            Look::Copied if self.copied.number <= number => Look::Nothing,
             look => look,
         })
     }
 
+    /// A value in line, as a reader spends its time on nothing else; whatever else is there, apart.
     #[inline]
     fn copy_slot(&mut self, word: u64) -> Result<Look, Corrupt> {
-        let newest = self.geometry.parse(word)?;
+        let newest = Newest::of(word);
+        if newest.index >= self.geometry.depth {
+            return Err(no_such_slot(newest, self.geometry.depth));
+        }
         let at = self.geometry.slot(newest.index);
         self.copied_word = 0;
         let meta = self.memory.load(at + WORD_BYTES, Relaxed);
+        let len = meta >> LEN_SHIFT;
+        if meta & FLAGS != COMMITTED || len > self.geometry.max_message_len as u64 {
+            return self.copy_other(newest, meta);
+        }
+        self.copy_words(at, len as usize);
+        if !self.is_whole(at, newest) {
+            return self.overtaken(word, len as usize);
+        }
+        self.copied = Version { number: newest.version, value: newest.version, len: len as usize };
+        self.copied_word = word;
+        Ok(Look::Copied)
+    }
+
+    /// The mark of an end; or what isn't sound, or torn.
+    #[cold]
+    fn copy_other(&mut self, newest: Newest, meta: u64) -> Result<Look, Corrupt> {
+        let at = self.geometry.slot(newest.index);
         let value =
             if meta & END == 0 { newest.version } else { self.memory.load(at + 2 * WORD_BYTES, Relaxed) };
         // Whatever the length is, it may be torn like the rest.
         let len = self.geometry.len(meta);
-        let words = &mut self.copy[..len.unwrap_or(0).div_ceil(WORD_BYTES)];
-        for (offset, word) in words.iter_mut().enumerate() {
-            *word = self.memory.load(at + OVERHEAD_BYTES as usize + offset * WORD_BYTES, Relaxed);
-        }
-        // Acquire: pairs with the fence in `begin`. If any of the above was written later than
-        // this version, the slot is seen taken away.
-        self.memory.fence(Acquire);
-        if self.memory.load(at, Relaxed) != newest.version {
-            return self.overtaken(word, len.unwrap_or(0));
+        self.copy_words(at, len.unwrap_or(0));
+        if !self.is_whole(at, newest) {
+            return self.overtaken(newest.word(), len.unwrap_or(0));
         }
         let Some(len) = len else { return Err(bad_meta(newest, meta)) };
         let value = if meta & VOID == 0 { value } else { 0 };
@@ -392,8 +422,33 @@ impl<M: Memory> Reader<M> {
             return Err(Corrupt(format!("version {} ends version {value}", newest.version)));
         }
         self.copied = Version { number: newest.version, value, len };
-        self.copied_word = word;
-        Ok(Look::Copied(self.copied))
+        self.copied_word = newest.word();
+        Ok(Look::Copied)
+    }
+
+    /// Copies the payload of the slot that begins `at`; what is copied may be torn.
+    #[inline]
+    fn copy_words(&mut self, at: usize, len: usize) {
+        let words = &mut self.copy[..len.div_ceil(WORD_BYTES)];
+        let mut from = at + OVERHEAD_BYTES as usize;
+        let mut load = |word: &mut u64| {
+            *word = self.memory.load(from, Relaxed);
+            from += WORD_BYTES;
+        };
+        let mut fours = words.chunks_exact_mut(4);
+        for four in fours.by_ref() {
+            four.iter_mut().for_each(&mut load);
+        }
+        fours.into_remainder().iter_mut().for_each(load);
+    }
+
+    /// Whether what was copied of this slot is that version.
+    #[inline]
+    fn is_whole(&self, at: usize, newest: Newest) -> bool {
+        // Acquire: pairs with the fence in `begin`. If any of what was copied was written later than
+        // this version, the slot is seen taken away.
+        self.memory.fence(Acquire);
+        self.memory.load(at, Relaxed) == newest.version
     }
 
     /// A slot is taken away only after another one has become the newest.

@@ -307,7 +307,7 @@ impl<T: Plain, M: Memory> Copy<T, M> {
     fn catch_up(&mut self) -> Result<(), LockError> {
         for _ in 0..READ_TRIES {
             match self.reader.try_copy()? {
-                Look::Copied(version) => return self.take(version),
+                Look::Copied => return self.take(self.reader.copied()),
                 Look::Again => {}
                 Look::Nothing => return Err(LockError::Corrupt("it holds no value".into())),
             }
