@@ -6,11 +6,11 @@
 //! leaves another one behind for what comes next, so that one descriptor doesn't hold up the
 //! others, for whose end honest peers may be waiting.
 
+use crate::fork;
 use std::{
     collections::VecDeque,
     mem,
     os::fd::OwnedFd,
-    process,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -48,7 +48,9 @@ impl Closers {
 /// be for ever that one of them has it locked; so it doesn't touch them.
 #[derive(Debug)]
 struct Pool {
-    pid: AtomicU32,
+    /// Whose it is: by its [`generation`](fork::generation), which no ancestor has, other than a
+    /// pid; from 1, as 0 is nobody.
+    process: AtomicU32,
     closers: Mutex<Closers>,
     /// Told after each descriptor that was handed over.
     handed_over: Condvar,
@@ -60,26 +62,27 @@ static POOLS: [Pool; 8] = [const { Pool::nobodys() }; 8];
 impl Pool {
     const fn nobodys() -> Self {
         let closers = Mutex::new(Closers::none());
-        Self { pid: AtomicU32::new(0), closers, handed_over: Condvar::new() }
+        Self { process: AtomicU32::new(0), closers, handed_over: Condvar::new() }
     }
 
     /// This process's.
     fn ours() -> Option<&'static Self> {
-        let pid = process::id();
-        let is_ours = |pool: &&Self| pool.pid.load(Ordering::Acquire) == pid;
-        POOLS.iter().find(is_ours).or_else(|| POOLS.iter().find(|pool| pool.take_over(pid)))
+        let process = fork::generation().wrapping_add(1);
+        // Acquire: pairs with the Release in `take_over`.
+        let is_ours = |pool: &&Self| pool.process.load(Ordering::Acquire) == process;
+        POOLS.iter().find(is_ours).or_else(|| POOLS.iter().find(|pool| pool.take_over(process)))
     }
 
     /// Makes it this process's, if nobody has it locked.
-    fn take_over(&self, pid: u32) -> bool {
+    fn take_over(&self, process: u32) -> bool {
         let Ok(mut closers) = self.closers.try_lock() else { return false };
         // Unless another thread has just done so.
-        if self.pid.load(Ordering::Relaxed) != pid {
+        if self.process.load(Ordering::Relaxed) != process {
             // This process may have closed what its parent had there, by its number, and made
             // something else of it.
             mem::forget(mem::replace(&mut *closers, Closers::none()));
             // Release: pairs with the Acquire in `ours`.
-            self.pid.store(pid, Ordering::Release);
+            self.process.store(process, Ordering::Release);
         }
         true
     }

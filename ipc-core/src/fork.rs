@@ -10,10 +10,13 @@
 //! - Copies of a parent's objects notice by the [`generation`] that they are not theirs.
 //!
 //! The handlers ([`before`], [`in_parent`], [`in_child`]) are for `pthread_atfork(3)`, a call that
-//! is not safe code. So a backend makes it, before it opens its first window. Nobody may wait for
-//! another thread to make it, for the reason above: so it may be made more than once, by several
-//! backends and by several threads of one, and the handlers then run more than once for a fork.
-//! They take no locks but those of this module, and allocate nothing.
+//! is not safe code. So a backend makes it, by [`notice`], before it opens its first window. Nobody
+//! may wait for another thread to make it, for the reason above: so it may be made more than once,
+//! and the handlers then run more than once for a fork. They take no locks but those of this
+//! module, and allocate nothing.
+//!
+//! Other handlers of the program's run between these. One of them may open windows and drop what
+//! is private; it mustn't wait for a lock whose owner may be about to open one.
 //!
 //! `posix_spawn` and `vfork` run no such handlers; there `O_CLOEXEC` ends the sharing at `exec`,
 //! microseconds later.
@@ -25,30 +28,28 @@ use std::{
     os::fd::{AsFd, BorrowedFd, RawFd},
     ptr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-/// How many forks lie between this process and the one that first noticed any.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// How many windows are open, and whether a thread forks or waits to. A lock by hand, because
-/// the child must be able to release it without touching what other threads of the parent were
-/// doing: a library's lock could have a queue of threads that the child doesn't have.
-static STATE: AtomicU32 = AtomicU32::new(0);
-/// No window opens any more: a thread forks when the last one has closed.
-const FORKING: u32 = 1 << 31;
-/// Which thread forks, as it is called by [`this_thread`]; 0 is none.
-static FORKER: AtomicUsize = AtomicUsize::new(0);
-/// Of the handlers that ran before the fork, how many have no counterpart yet. The forking thread's.
-static DEPTH: AtomicU32 = AtomicU32::new(0);
+static FORKS: Forks = Forks::new();
 
-/// Changes with every fork; equal numbers mean the same process.
+/// Changes with every fork that is noticed; equal numbers mean the same process.
 #[inline]
 pub fn generation() -> u32 {
-    GENERATION.load(Ordering::Relaxed)
+    FORKS.generation.load(Ordering::Relaxed)
+}
+
+/// Has the handlers registered, by `register`, if nobody has yet; the [`generation`].
+pub fn notice(register: impl FnOnce()) -> u32 {
+    if !FORKS.are_noticed.load(Ordering::Relaxed) {
+        register();
+        FORKS.are_noticed.store(true, Ordering::Relaxed);
+    }
+    generation()
 }
 
 /// While it lives, no other thread forks. Windows don't keep one another waiting, but those of
@@ -62,8 +63,13 @@ pub struct Window(());
 impl Window {
     /// Opens one, when no thread forks or waits to.
     pub fn open() -> Self {
-        begin();
+        FORKS.begin();
         Self(())
+    }
+
+    /// The same for what has no backend: where forks aren't noticed none can be kept from anything.
+    pub(crate) fn open_if_noticed() -> Option<Self> {
+        FORKS.are_noticed.load(Ordering::Relaxed).then(Self::open)
     }
 
     /// Closes it while something is done that may take long. Whoever does so has no descriptor
@@ -72,10 +78,10 @@ impl Window {
         struct Resume;
         impl Drop for Resume {
             fn drop(&mut self) {
-                begin();
+                FORKS.begin();
             }
         }
-        end();
+        FORKS.end();
         let _resume = Resume;
         meanwhile()
     }
@@ -83,27 +89,159 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        end();
+        FORKS.end();
     }
-}
-
-fn begin() {
-    // A second one would wait for a fork that waits for the first.
-    debug_assert_eq!(opened_here(0), 0, "a window within a window");
-    patiently(|| enter(&STATE));
-    opened_here(1);
-}
-
-fn end() {
-    opened_here(-1);
-    // Release: pairs with the Acquire of who forks.
-    STATE.fetch_sub(1, Ordering::Release);
 }
 
 /// In debug builds, panics if a window of this thread is open: for places that may take long.
 #[inline]
 pub fn assert_no_window() {
     debug_assert_eq!(opened_here(0), 0, "what takes long keeps forks waiting");
+}
+
+/// The handler before a fork: waits until no window is open, and keeps new ones from opening.
+pub fn before() {
+    FORKS.before();
+}
+
+/// The handler after a fork, in the parent.
+pub fn in_parent() {
+    FORKS.in_parent();
+}
+
+/// The handler after a fork, in the child: `close` is `close(2)`, given the number of each
+/// descriptor that it is not to have.
+pub fn in_child(close: impl FnMut(RawFd)) {
+    FORKS.in_child(close);
+}
+
+/// What a process knows of its forks.
+struct Forks {
+    are_noticed: AtomicBool,
+    /// How many lie between this process and the one that first noticed any.
+    generation: AtomicU32,
+    /// How many windows are open, and whether a thread forks or waits to. A lock by hand, because
+    /// the child must be able to release it without touching what other threads of the parent were
+    /// doing: a library's lock could have a queue of threads that the child doesn't have.
+    state: AtomicU32,
+    /// Which thread forks, as it is called by [`this_thread`]; 0 is none.
+    forker: AtomicUsize,
+    /// Of the handlers that ran before the fork, how many have no counterpart yet. The forker's.
+    depth: AtomicU32,
+    /// Whether one of those has run in the child. The forker's.
+    is_born: AtomicBool,
+    private: Descriptors,
+}
+
+/// No window opens any more: a thread forks when the last one has closed.
+const FORKING: u32 = 1 << 31;
+
+impl Forks {
+    const fn new() -> Self {
+        Self {
+            are_noticed: AtomicBool::new(false),
+            generation: AtomicU32::new(0),
+            state: AtomicU32::new(0),
+            forker: AtomicUsize::new(0),
+            depth: AtomicU32::new(0),
+            is_born: AtomicBool::new(false),
+            private: Descriptors::new(),
+        }
+    }
+
+    /// Whether this thread is between the handlers: nobody else is at what it would wait for.
+    fn is_forker(&self) -> bool {
+        self.forker.load(Ordering::Relaxed) == this_thread()
+    }
+
+    fn begin(&self) {
+        // A second one would wait for a fork that waits for the first.
+        debug_assert_eq!(opened_here(0), 0, "a window within a window");
+        opened_here(1);
+        if !self.is_forker() {
+            patiently(|| self.enter());
+        }
+    }
+
+    fn end(&self) {
+        opened_here(-1);
+        if !self.is_forker() {
+            // Release: pairs with the Acquire of who forks.
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// One more window, unless a thread forks or waits to.
+    fn enter(&self) -> bool {
+        let open = self.state.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release of who has forked.
+        open & FORKING == 0
+            && self.state.compare_exchange(open, open + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    fn before(&self) {
+        if self.is_forker() {
+            self.depth.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // Of several threads that fork, one after the other.
+        patiently(|| self.state.fetch_or(FORKING, Ordering::Relaxed) & FORKING == 0);
+        // Acquire: pairs with the Release of windows that close.
+        patiently(|| self.state.load(Ordering::Acquire) == FORKING);
+        self.private.lock();
+        self.forker.store(this_thread(), Ordering::Relaxed);
+        self.depth.store(1, Ordering::Relaxed);
+    }
+
+    fn in_parent(&self) {
+        // One that was registered during the fork has no counterpart.
+        if self.is_forker() && self.is_last() {
+            self.release();
+        }
+    }
+
+    fn in_child(&self, close: impl FnMut(RawFd)) {
+        let had_counterpart = self.is_forker();
+        if !had_counterpart || !self.is_born.swap(true, Ordering::Relaxed) {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+            self.private.forget_all(close);
+        }
+        if !had_counterpart || self.is_last() {
+            self.is_born.store(false, Ordering::Relaxed);
+            self.release();
+        }
+    }
+
+    /// Whether this is the last of the handlers after a fork.
+    fn is_last(&self) -> bool {
+        self.depth.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    fn release(&self) {
+        self.forker.store(0, Ordering::Relaxed);
+        self.private.unlock();
+        // Release: pairs with the Acquire of who opens a window.
+        self.state.store(0, Ordering::Release);
+    }
+
+    /// Changes which descriptors are private, while no other thread forks.
+    fn with_private(&self, change: impl FnOnce(&mut Vec<RawFd>)) {
+        /// Gives it back even if a panic passes.
+        struct Unlock<'a>(Option<&'a Descriptors>);
+        impl Drop for Unlock<'_> {
+            fn drop(&mut self) {
+                if let Some(descriptors) = self.0 {
+                    descriptors.unlock();
+                }
+            }
+        }
+        let is_forker = self.is_forker();
+        if !is_forker {
+            self.private.lock();
+        }
+        let _unlock = Unlock((!is_forker).then_some(&self.private));
+        change(&mut self.private.numbers.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// Changes how many windows this thread has open, where that is checked, and says how many.
@@ -114,14 +252,6 @@ fn opened_here(change: i32) -> i32 {
         return OPENED.get();
     }
     0
-}
-
-/// One more window, unless a thread forks or waits to.
-fn enter(state: &AtomicU32) -> bool {
-    let open = state.load(Ordering::Relaxed);
-    // Acquire: pairs with the Release of who has forked.
-    open & FORKING == 0
-        && state.compare_exchange(open, open + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }
 
 /// Tries until it can be done. What is waited for takes microseconds, unless it is slept on.
@@ -144,54 +274,6 @@ fn this_thread() -> usize {
     PLACE.with(|place| ptr::from_ref(place).addr())
 }
 
-/// The handler before a fork: waits until no window is open, and keeps new ones from opening.
-pub fn before() {
-    let me = this_thread();
-    if FORKER.load(Ordering::Relaxed) == me {
-        DEPTH.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    // Of several threads that fork, one after the other.
-    patiently(|| STATE.fetch_or(FORKING, Ordering::Relaxed) & FORKING == 0);
-    // Acquire: pairs with the Release of windows that close.
-    patiently(|| STATE.load(Ordering::Acquire) == FORKING);
-    PRIVATE.lock();
-    FORKER.store(me, Ordering::Relaxed);
-    DEPTH.store(1, Ordering::Relaxed);
-}
-
-/// Whether this is the last of the handlers after a fork.
-fn is_last() -> bool {
-    let is_last = DEPTH.fetch_sub(1, Ordering::Relaxed) == 1;
-    if is_last {
-        FORKER.store(0, Ordering::Relaxed);
-    }
-    is_last
-}
-
-fn release() {
-    PRIVATE.unlock();
-    // Release: pairs with the Acquire of who opens a window.
-    STATE.store(0, Ordering::Release);
-}
-
-/// The handler after a fork, in the parent.
-pub fn in_parent() {
-    if is_last() {
-        release();
-    }
-}
-
-/// The handler after a fork, in the child: `close` is `close(2)`, given the number of each
-/// descriptor that it is not to have.
-pub fn in_child(close: impl FnMut(RawFd)) {
-    if is_last() {
-        GENERATION.fetch_add(1, Ordering::Relaxed);
-        PRIVATE.forget_all(close);
-        release();
-    }
-}
-
 /// The descriptors that a child is not to have, under a lock of their own, so that one can be
 /// let go of within a window.
 struct Descriptors {
@@ -200,9 +282,11 @@ struct Descriptors {
     numbers: Mutex<Vec<RawFd>>,
 }
 
-static PRIVATE: Descriptors = Descriptors { locked: AtomicBool::new(false), numbers: Mutex::new(Vec::new()) };
-
 impl Descriptors {
+    const fn new() -> Self {
+        Self { locked: AtomicBool::new(false), numbers: Mutex::new(Vec::new()) }
+    }
+
     fn lock(&self) {
         // Acquire: pairs with the Release in `unlock`.
         patiently(|| {
@@ -214,28 +298,16 @@ impl Descriptors {
         self.locked.store(false, Ordering::Release);
     }
 
-    fn numbers(&self) -> MutexGuard<'_, Vec<RawFd>> {
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes what there is, while no thread forks.
-    fn with(&self, change: impl FnOnce(&mut Vec<RawFd>)) {
-        /// Gives it back even if a panic passes.
-        struct Unlock<'a>(&'a Descriptors);
-        impl Drop for Unlock<'_> {
-            fn drop(&mut self) {
-                self.0.unlock();
-            }
-        }
-        self.lock();
-        let _unlock = Unlock(self);
-        change(&mut self.numbers());
-    }
-
     /// In a child, before anything else runs there, under the lock that was taken for it.
     fn forget_all(&self, close: impl FnMut(RawFd)) {
+        let mut numbers = match self.numbers.try_lock() {
+            Ok(numbers) => numbers,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Only where nothing was locked for it.
+            Err(TryLockError::WouldBlock) => return,
+        };
         // Numbers have no drop: nothing is freed here.
-        self.numbers().drain(..).for_each(close);
+        numbers.drain(..).for_each(close);
     }
 }
 
@@ -253,7 +325,7 @@ pub struct Private<D> {
 impl<D> Private<D> {
     /// Keeps what was made within this window; `number` is that of its descriptor.
     pub fn new(owner: D, number: RawFd, _window: &Window) -> Self {
-        PRIVATE.with(|numbers| numbers.push(number));
+        FORKS.with_private(|numbers| numbers.push(number));
         Self { owner: Some(owner), number, generation: generation() }
     }
 
@@ -263,7 +335,7 @@ impl<D> Private<D> {
         if !self.is_ours() {
             return None;
         }
-        PRIVATE.with(|numbers| numbers.retain(|&other| other != self.number));
+        FORKS.with_private(|numbers| numbers.retain(|&other| other != self.number));
         self.owner.take()
     }
 
@@ -297,7 +369,7 @@ impl<D> Drop for Private<D> {
             // Its number may be something else's here by now.
             return mem::forget(owner);
         }
-        PRIVATE.with(|numbers| {
+        FORKS.with_private(|numbers| {
             numbers.retain(|&other| other != self.number);
             drop(owner);
         });
@@ -306,13 +378,10 @@ impl<D> Drop for Private<D> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PRIVATE, Private, STATE, Window, before, generation, in_child, in_parent};
+    use super::Forks;
     use rstest::rstest;
     use std::{
-        io::{ErrorKind, Read},
-        os::{fd::AsRawFd, unix::net::UnixStream},
         sync::{
-            Mutex,
             atomic::{AtomicBool, Ordering},
             mpsc,
         },
@@ -320,62 +389,143 @@ mod tests {
         time::Duration,
     };
 
-    /// Forks that aren't any wait for each other's windows all the same.
-    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
     /// Long enough for what isn't kept from it.
     const A_WHILE: Duration = Duration::from_millis(30);
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn child() {
-        in_child(|_| {});
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum After {
+        Parent,
+        Child,
     }
 
-    #[rstest]
-    #[case::once(1)]
-    #[case::by_two_backends_or_threads(2)]
-    #[case::again(5)]
-    fn handlers_may_have_been_registered_more_than_once(
-        #[case] registrations: u32,
-        #[values((in_parent as fn(), 0), (child as fn(), 1))] (after, new_generations): (fn(), u32),
-    ) {
-        let _alone = ONE_BY_ONE.lock();
-        let generation_before = generation();
-        (0..registrations).for_each(|_| before());
-        (1..registrations).for_each(|_| after());
+    impl After {
+        fn run(self, forks: &Forks) {
+            match self {
+                Self::Parent => forks.in_parent(),
+                Self::Child => forks.in_child(|_| {}),
+            }
+        }
+
+        fn generations(self) -> u32 {
+            u32::from(self == Self::Child)
+        }
+    }
+
+    /// Whether another thread can open a window and close it.
+    fn opens(forks: &Forks, patience: Duration, meanwhile: impl FnOnce()) -> bool {
         let (opened, is_open) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(move || {
-                drop(Window::open());
+                forks.begin();
+                forks.end();
                 opened.send(()).unwrap();
             });
-            is_open.recv_timeout(A_WHILE).expect_err("a window opens before the last handler has run");
-            after();
-            is_open.recv_timeout(PATIENCE).expect("no window opens any more");
+            let has_opened = is_open.recv_timeout(patience).is_ok();
+            meanwhile();
+            has_opened
+        })
+    }
+
+    #[rstest]
+    fn handlers_may_have_been_registered_more_than_once(
+        #[values(1, 2, 5)] registrations: u32,
+        #[values(After::Parent, After::Child)] after: After,
+    ) {
+        let forks = Forks::new();
+        for round in 1..=3 {
+            (0..registrations).for_each(|_| forks.before());
+            (1..registrations).for_each(|_| after.run(&forks));
+            assert!(!opens(&forks, A_WHILE, || after.run(&forks)), "before the last handler has run");
+            assert!(opens(&forks, PATIENCE, || ()), "no window opens any more");
+            assert_eq!(forks.generation.load(Ordering::Relaxed), round * after.generations());
+        }
+        assert!(!forks.private.locked.load(Ordering::Relaxed));
+    }
+
+    #[rstest]
+    fn one_that_was_registered_during_a_fork_runs_after_it_alone(
+        #[values(After::Parent, After::Child)] after: After,
+        #[values(0, 1)] counterparts: u32,
+    ) {
+        let forks = Forks::new();
+        (0..counterparts).for_each(|_| forks.before());
+        (0..=counterparts).for_each(|_| after.run(&forks));
+        assert!(opens(&forks, PATIENCE, || ()), "no window opens any more");
+        let generation = forks.generation.load(Ordering::Relaxed);
+        assert!(generation >= after.generations(), "the child takes itself for its parent");
+        // The next one is as ever.
+        forks.before();
+        after.run(&forks);
+        assert_eq!(forks.generation.load(Ordering::Relaxed), generation + after.generations());
+        assert!(opens(&forks, PATIENCE, || ()), "no window opens any more");
+    }
+
+    #[test]
+    fn a_child_finds_no_window_open_that_none_of_its_threads_will_close() {
+        let forks = Forks::new();
+        // Nobody has noticed the fork that falls into it but a handler that came too late.
+        forks.begin();
+        thread::scope(|scope| scope.spawn(|| forks.in_child(|_| {})).join().unwrap());
+        thread::scope(|scope| {
+            let (forked, has_forked) = mpsc::channel();
+            let forks = &forks;
+            scope.spawn(move || {
+                forks.before();
+                forks.in_parent();
+                forked.send(()).unwrap();
+            });
+            has_forked.recv_timeout(PATIENCE).expect("it can't fork any more");
         });
-        assert_eq!(generation() - generation_before, new_generations);
-        assert!(!PRIVATE.locked.load(Ordering::Relaxed));
+    }
+
+    #[rstest]
+    fn handlers_of_others_may_use_windows_and_let_go_of_what_is_private(
+        #[values(After::Parent, After::Child)] after: After,
+    ) {
+        let forks = Forks::new();
+        let (done, is_done) = mpsc::channel();
+        thread::scope(|scope| {
+            let forks = &forks;
+            scope.spawn(move || {
+                let others = || {
+                    forks.begin();
+                    forks.end();
+                    forks.with_private(|numbers| numbers.retain(|&number| number != 7));
+                };
+                (0..2).for_each(|_| forks.before());
+                others();
+                after.run(forks);
+                assert_eq!(forks.generation.load(Ordering::Relaxed), after.generations());
+                others();
+                after.run(forks);
+                done.send(()).unwrap();
+            });
+            is_done.recv_timeout(PATIENCE).expect("it waits for itself");
+        });
+        assert_eq!(forks.state.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn a_fork_waits_for_open_windows_and_for_another_fork() {
-        let _alone = ONE_BY_ONE.lock();
+        let forks = &Forks::new();
         let (forked, has_forked) = mpsc::channel();
-        let window = Window::open();
+        forks.begin();
         thread::scope(|scope| {
             for _ in 0..2 {
                 let forked = forked.clone();
                 scope.spawn(move || {
                     static FORKS: AtomicBool = AtomicBool::new(false);
-                    before();
+                    forks.before();
                     assert!(!FORKS.swap(true, Ordering::Relaxed), "two threads fork at once");
                     thread::sleep(Duration::from_millis(1));
                     FORKS.store(false, Ordering::Relaxed);
-                    in_parent();
+                    forks.in_parent();
                     forked.send(()).unwrap();
                 });
             }
             has_forked.recv_timeout(A_WHILE).expect_err("it forks within a window");
-            drop(window);
+            forks.end();
             for _ in 0..2 {
                 has_forked.recv_timeout(PATIENCE).expect("it never forks");
             }
@@ -383,58 +533,15 @@ mod tests {
     }
 
     #[test]
-    fn while_a_window_is_paused_forks_fall_into_it() {
-        let _alone = ONE_BY_ONE.lock();
-        let mut window = Window::open();
-        let fork = || {
-            before();
-            in_parent();
-        };
-        window.pause(|| thread::scope(|scope| scope.spawn(fork).join().unwrap()));
-        assert_eq!(STATE.load(Ordering::Relaxed), 1);
-    }
-
-    /// Whether the other end of this stream is closed.
-    fn is_closed(mut stream: &UnixStream) -> bool {
-        stream.set_nonblocking(true).unwrap();
-        match stream.read(&mut [0]) {
-            Ok(0) => true,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            other => panic!("{other:?}"),
+    fn a_child_closes_what_is_private_and_no_more() {
+        let forks = Forks::new();
+        forks.with_private(|numbers| numbers.extend([7, 8, 9]));
+        forks.with_private(|numbers| numbers.retain(|&number| number != 8));
+        let mut closed = Vec::new();
+        for _ in 0..2 {
+            forks.before();
+            forks.in_child(|number| closed.push(number));
         }
-    }
-
-    fn private() -> (Private<UnixStream>, UnixStream) {
-        let window = Window::open();
-        let (ours, other_end) = UnixStream::pair().unwrap();
-        let number = ours.as_raw_fd();
-        (Private::new(ours, number, &window), other_end)
-    }
-
-    #[test]
-    fn a_child_closes_what_is_private_and_leaves_what_was_published_or_dropped() {
-        let _alone = ONE_BY_ONE.lock();
-        let (kept, other_end) = private();
-        let (published, other_published) = private();
-        let (dropped, other_dropped) = private();
-        let published = published.publish().unwrap();
-        drop(dropped);
-        assert!(is_closed(&other_dropped) && !is_closed(&other_published) && !is_closed(&other_end));
-        let mut closed = Vec::with_capacity(8);
-        before();
-        in_child(|number| closed.push(number));
-        assert_eq!(closed, [kept.number]);
-        assert!(!kept.is_ours());
-        // The number is nobody's business any more: it may be another's.
-        let number = kept.number;
-        drop(kept);
-        assert!(!is_closed(&other_end), "a child closed what wasn't its own: {number}");
-        assert!(!is_closed(&other_published));
-        drop(published);
-        let (copy, other_copy) = private();
-        before();
-        in_child(|_| {});
-        assert!(copy.publish().is_none());
-        assert!(!is_closed(&other_copy));
+        assert_eq!(closed, [7, 9], "each once");
     }
 }

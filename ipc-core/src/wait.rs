@@ -148,11 +148,11 @@ impl Cancel {
         CancelRegistration { cancel: self, id }
     }
 
-    /// Looks at the list, or changes it, while no thread forks: a child would wait for ever for a
-    /// thread that it doesn't have. What is taken out ends outside.
+    /// Looks at the list, or changes it, while no thread forks, as far as a backend sees to that: a
+    /// child would wait for ever for a thread that it doesn't have. What is taken out ends outside.
     fn with<T>(&self, change: impl FnOnce(&mut Waiters) -> T) -> T {
         #[cfg(unix)]
-        let _window = fork::Window::open();
+        let _window = fork::Window::open_if_noticed();
         // The list is valid at every step, so a panic elsewhere doesn't spoil it.
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(unix)]

@@ -4,23 +4,15 @@ pub(crate) use ipc_core::fork::{Private, generation};
 
 use ipc_core::fork::{self, Window};
 use nix::libc;
-use std::{
-    os::fd::RawFd,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::os::fd::RawFd;
 
 /// The [`generation`], for whoever is to notice forks that come.
 pub(crate) fn begin() -> u32 {
-    // Nobody waits for who registers them: a child would, for a thread that it doesn't have. So it
-    // may be done more than once.
-    static ARE_REGISTERED: AtomicBool = AtomicBool::new(false);
-    if !ARE_REGISTERED.load(Ordering::Relaxed) {
+    fork::notice(|| {
         // SAFETY: the handlers are functions of this program, made to run there and more than once.
         let failed = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         assert_eq!(failed, 0, "pthread_atfork: out of memory");
-        ARE_REGISTERED.store(true, Ordering::Relaxed);
-    }
-    generation()
+    })
 }
 
 extern "C" fn before() {

@@ -226,7 +226,9 @@ fn sweep(directory: &Directory, window: &Window) {
 pub fn connect(path: impl AsRef<Path>, peers: &Peers, wait: Wait<'_>) -> Result<Link, LinkError> {
     let path = checked(path.as_ref())?;
     loop {
-        match socket::connect(&path, &Window::open())? {
+        // Not in the `match`: the window would be open until its end.
+        let connected = socket::connect(&path, &Window::open())?;
+        match connected {
             Connected::Yes(socket) => return Link::new(socket, peers),
             Connected::Nobody => return Err(LinkError::NotFound),
             Connected::NotNow => pause(wait)?,

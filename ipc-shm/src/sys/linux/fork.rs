@@ -10,10 +10,7 @@ pub(crate) use ipc_core::fork::{assert_no_window, generation};
 
 use ipc_core::fork;
 use nix::libc;
-use std::{
-    os::fd::{AsRawFd, OwnedFd},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// While it lives, no other thread forks: [`ipc_core::fork::Window`].
 #[must_use]
@@ -41,18 +38,13 @@ impl Window {
 /// A descriptor that no forked child has.
 pub(crate) type Private = fork::Private<OwnedFd>;
 
-/// Registers what is to run at forks.
+/// Has forks noticed from now on.
 fn see_to_forks() {
-    // Nobody waits for who does: a child would, for a thread that it doesn't have. So it may be done
-    // more than once.
-    static IS_DONE: AtomicBool = AtomicBool::new(false);
-    if IS_DONE.load(Ordering::Relaxed) {
-        return;
-    }
-    // SAFETY: the handlers are functions of this program, made to run there and more than once.
-    let failed = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    assert_eq!(failed, 0, "pthread_atfork: out of memory");
-    IS_DONE.store(true, Ordering::Relaxed);
+    fork::notice(|| {
+        // SAFETY: the handlers are functions of this program, made to run there and more than once.
+        let failed = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        assert_eq!(failed, 0, "pthread_atfork: out of memory");
+    });
 }
 
 extern "C" fn before() {
