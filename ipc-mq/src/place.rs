@@ -374,7 +374,8 @@ impl<D: AsFd> Folder<D> {
     /// Whether the name leads to this file.
     pub(crate) fn leads_to(&self, name: &str, file: &OpenFile) -> Result<bool, OsError> {
         match fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(file.is(&found)),
+            // While it is being taken away, a name still leads to it and to nothing.
+            Ok(found) => Ok(file.is(&found) && found.st_nlink > 0),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(OsError::new("fstatat", errno)),
         }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::sockets::{MAX_LEN, Place, name, open_descriptors};
-use common::{OrdinaryUser, alone, await_child, skip, start_child};
+use common::{OrdinaryUser, alone, await_child, skip, start_child, wait_until_process_sleeps_in};
 use ipc_mq::{
     Batch, BatchReceiver, Channel, ChannelError, ChannelName, DescriptorReceiver, DescriptorSender, Loan,
     PeerCredentials, Pollable, Receiver, RecvError, SendError, Sender, Transport, UnixConfig, UnixReceiver,
@@ -12,6 +12,7 @@ use ipc_mq::{
 };
 use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
+    libc,
     sys::{
         memfd::{MFdFlags, memfd_create},
         resource::{Resource, getrlimit, setrlimit},
@@ -40,6 +41,8 @@ const BRIEF: Duration = Duration::from_millis(30);
 /// After so many messages of one sender the others are looked at.
 const TURN: usize = 64;
 const PATIENCE: Wait<'_> = Wait::Forever;
+/// Longer than any machine is late.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What a packet of ours begins with.
 fn header(kind: u32, len: u64) -> Vec<u8> {
@@ -350,6 +353,20 @@ fn a_sender_that_dies_is_told_once_and_one_that_leaves_is_not() {
     await_child(dies);
 }
 
+/// A packet without bytes looks like the end.
+#[test]
+fn a_stranger_that_sends_nothing_is_not_said_to_have_died() {
+    let place = Place::new();
+    let channel = place.channel();
+    let mut rx = channel.receiver().unwrap();
+    rx.report_deaths(true);
+    let stranger = Stranger::connect(&channel.socket_path());
+    stranger.send(&[], &[]);
+    assert!(matches!(rx.try_recv(), Err(RecvError::WouldBlock)));
+    assert_eq!(rx.peers().count(), 0);
+    stranger.await_end();
+}
+
 /// Whoever takes messages together is told behind them, by whatever it calls next.
 #[rstest]
 #[case::by_a_batch(|rx: &mut UnixReceiver| rx.advance_batch(8, Wait::Never).map(drop))]
@@ -415,6 +432,36 @@ fn a_removed_channel_ends_the_wait_for_a_receiver() {
         place.transport().remove(&name()).unwrap();
         assert!(matches!(waiter.join().unwrap(), Err(SendError::Closed)));
     });
+}
+
+/// Who may enter a directory but not read it can't watch it.
+#[test]
+fn a_sender_of_another_user_waits_for_a_receiver() {
+    if !geteuid().is_root() {
+        return skip("it takes root to be somebody else");
+    }
+    let place = Place::new();
+    let config = UnixConfig::new().mode(0o666).allow_uids([0, common::NOBODY]);
+    let channel = place.transport().create(&name(), &config).unwrap();
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o711)).unwrap();
+    let waits = |outcome: fn(&Result<(), SendError>) -> bool| {
+        let child = start_child(|| {
+            let _other = OrdinaryUser::new();
+            let channel = place.transport().trusting([0]).open(&name()).unwrap();
+            let answer = channel.sender().unwrap().send_timeout(b"at last", LONG);
+            assert!(outcome(&answer), "{answer:?}");
+        });
+        wait_until_process_sleeps_in(child, &[libc::SYS_ppoll]);
+        child
+    };
+    let sender = waits(Result::is_ok);
+    let mut rx = channel.receiver().unwrap();
+    assert_eq!(&*rx.recv_timeout(LONG).unwrap(), b"at last");
+    await_child(sender);
+    drop(rx);
+    let sender = waits(|answer| matches!(answer, Err(SendError::Closed)));
+    place.transport().remove(&name()).unwrap();
+    await_child(sender);
 }
 
 #[test]

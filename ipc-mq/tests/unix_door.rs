@@ -5,12 +5,13 @@ mod common;
 
 use common::{alone, alone_in_namespaces, skip, sockets::Place, spawn_watched, wait_until_asleep_in};
 use ipc_mq::{
-    Cancel, Channel, Receiver, RecvError, SendError, Sender, Transport, UnixChannel, UnixReceiver,
+    Cancel, Channel, Pollable, Receiver, RecvError, SendError, Sender, Transport, UnixChannel, UnixReceiver,
     UnixSender, Wait,
 };
 use nix::{
     errno::Errno,
     libc,
+    poll::{PollFd, PollFlags, poll},
     sched::{CloneFlags, unshare},
     sys::{
         resource::{Resource, getrlimit, setrlimit},
@@ -146,6 +147,36 @@ fn who_sleeps_takes_in_who_came_when_there_were_no_descriptors() {
             assert_eq!(receiver.join().unwrap().unwrap(), b"at the door");
         });
     });
+}
+
+/// It is told by the descriptor, which nothing else makes readable.
+#[test]
+fn who_polls_is_told_of_who_came_when_there_were_no_descriptors() {
+    alone("who_polls_is_told_of_who_came_when_there_were_no_descriptors", || {
+        let place = Place::new();
+        let channel = place.channel();
+        let mut rx = channel.receiver().unwrap();
+        assert!(!rx.arm().unwrap());
+        let _senders = one_inside_and_one_at_the_door(&channel, &mut rx);
+        let hard = no_more_descriptors();
+        assert!(!rx.arm().unwrap());
+        // As long as there are none, it is told from time to time.
+        for _ in 0..3 {
+            assert!(becomes_readable(&mut rx));
+            assert!(!rx.arm().unwrap());
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        assert!(becomes_readable(&mut rx));
+        assert_eq!(&*rx.try_recv().unwrap(), b"at the door");
+        assert!(!rx.arm().unwrap());
+        thread::sleep(SHORT);
+        assert!(!rx.arm().unwrap(), "it is told of nothing");
+    });
+}
+
+fn becomes_readable(rx: &mut UnixReceiver) -> bool {
+    let mut descriptors = [PollFd::new(rx.descriptor().unwrap(), PollFlags::POLLIN)];
+    poll(&mut descriptors, u16::try_from(LONG.as_millis()).unwrap()).unwrap() == 1
 }
 
 /// There may be no end of them. In a network namespace of one's own, since how many can be at the

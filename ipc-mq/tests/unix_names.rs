@@ -6,7 +6,7 @@ mod common;
 
 use common::sockets::{MAX_LEN, Place, name, open_descriptors};
 use common::{alone, await_child, killed_after, stopped_after};
-use ipc_mq::{Channel, ChannelError, Receiver, SendError, Sender, Transport, Unix, UnixConfig, Wait};
+use ipc_mq::{Channel, ChannelError, Receiver, Role, SendError, Sender, Transport, Unix, UnixConfig, Wait};
 use nix::{
     sys::{
         ptrace,
@@ -95,6 +95,20 @@ fn a_damaged_channel_file_is_said_to_be_and_can_be_removed() {
     }
     place.transport().remove(&name()).unwrap();
     assert!(matches!(place.transport().open(&name()), Err(ChannelError::NotFound)));
+}
+
+#[test]
+fn a_channel_whose_file_was_damaged_is_not_removed_while_somebody_receives() {
+    let place = Place::new();
+    let channel = place.channel();
+    let (mut tx, mut rx) = (channel.sender().unwrap(), channel.receiver().unwrap());
+    fs::write(place.0.join("unix:channel"), "damaged").unwrap();
+    let answer = place.transport().remove(&name());
+    assert!(matches!(answer, Err(ChannelError::Busy { role: Role::Receiver, .. })), "{answer:?}");
+    tx.send(b"still here").unwrap();
+    assert_eq!(&*rx.recv().unwrap(), b"still here");
+    drop(rx);
+    place.transport().remove(&name()).unwrap();
 }
 
 /// A sender's arithmetic and memory are to be equal to it.

@@ -28,6 +28,7 @@ use nix::{
 use std::{
     io::IoSlice,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -72,8 +73,8 @@ impl Connection {
             }
             match Self::try_open(found)? {
                 Door::Open(connection) => Ok(Some(connection)),
-                Door::Nobody => Ok(None),
-                Door::Crowded => news.come_soon().map(|()| None).map_err(Unready::from),
+                Door::Nobody if news.tells_of_arrivals => Ok(None),
+                Door::Nobody | Door::Crowded => news.come_soon().map(|()| None).map_err(Unready::from),
             }
         };
         waiter.until_of(&mut news, PollFlags::POLLIN, wait, attempt).map_err(SendError::from)
@@ -209,28 +210,41 @@ pub(crate) struct Failure {
 impl Failure {
     /// Whether it says that the receiver is gone.
     pub(crate) fn is_gone(self) -> bool {
-        matches!(self.errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
+        // The third where it is going at this moment, before Linux 6.2.
+        matches!(self.errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ECONNREFUSED | Errno::ENOTCONN)
     }
 }
 
 /// Tells when a receiver comes, or the channel goes.
 struct News {
-    arrivals: Inotify,
+    notices: Inotify,
+    /// Not in a directory that we may enter, but not read.
+    tells_of_arrivals: bool,
     /// Of a place at the door nobody tells, so one looks again when this rings.
     bell: Option<TimerFd>,
 }
 
-/// How long to leave a crowd alone.
+/// How long to wait for what nobody tells of.
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl News {
     fn of(found: &Found) -> Result<Self, OsError> {
-        Ok(Self { arrivals: arrivals(found)?, bell: None })
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        let notices = Inotify::init(flags).map_err(too_many_instances)?;
+        let watch = |path: &Path, events| match notices.add_watch(path, events) {
+            // Gone already: the first look says so.
+            Ok(_) | Err(Errno::ENOENT) => Ok(true),
+            Err(Errno::EACCES) => Ok(false),
+            Err(errno) => Err(too_many_watches(errno)),
+        };
+        let tells_of_arrivals = watch(found.folder.path(), AddWatchFlags::IN_MOVED_TO)?;
+        let tells_of_end = watch(&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF)?;
+        Ok(Self { notices, tells_of_arrivals: tells_of_arrivals && tells_of_end, bell: None })
     }
 
     /// It is looked at what there is now.
     fn forget(&mut self) {
-        while self.arrivals.read_events().is_ok_and(|events| !events.is_empty()) {}
+        while self.notices.read_events().is_ok_and(|events| !events.is_empty()) {}
         self.bell = None;
     }
 
@@ -247,28 +261,12 @@ impl News {
 
 impl Watched for News {
     fn watched(&self) -> BorrowedFd<'_> {
-        self.arrivals.as_fd()
+        self.notices.as_fd()
     }
 
     fn watched_besides(&self) -> Option<BorrowedFd<'_>> {
         self.bell.as_ref().map(TimerFd::as_fd)
     }
-}
-
-fn arrivals(found: &Found) -> Result<Inotify, OsError> {
-    let arrivals =
-        Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(too_many_instances)?;
-    for (path, events) in [
-        (found.folder.path(), AddWatchFlags::IN_MOVED_TO),
-        (&found.path(), AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_DELETE_SELF),
-    ] {
-        match arrivals.add_watch(path, events) {
-            // Gone already: the first look says so.
-            Ok(_) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(too_many_watches(errno)),
-        }
-    }
-    Ok(arrivals)
 }
 
 /// `EMFILE` means that the user has too many instances, or the process too many descriptors.

@@ -32,6 +32,8 @@ use nix::{
             sockopt::PeerCredentials,
         },
         stat::{FchmodatFlags, Mode, fchmodat},
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
 use std::{
@@ -50,6 +52,8 @@ const MOST_STEPS: usize = 2 * MOST_SENDERS;
 const PAUSE: Duration = Duration::from_millis(10);
 /// What stands for the listening socket among the events.
 const LISTENING: u64 = u64::MAX;
+/// What stands for the timer.
+const LOOK_AGAIN: u64 = u64::MAX - 1;
 
 /// All sockets of a receiver.
 #[derive(Debug)]
@@ -69,8 +73,9 @@ pub(crate) struct Listener {
     turn: Option<Turn>,
     /// The sender that isn't watched together with the others.
     favourite: Option<usize>,
-    /// There is none from now on, since somebody else watches what the receiver does.
-    all_watched: bool,
+    /// There is none from now on, since somebody else watches what the receiver does: that one is
+    /// told by a timer to look again, where nobody tells of who is at the door.
+    all_watched: Option<TimerFd>,
     /// Whether deaths are events.
     pub(crate) reports_deaths: bool,
     allowed_uids: Vec<u32>,
@@ -141,7 +146,7 @@ impl Listener {
             put_off: VecDeque::new(),
             turn: None,
             favourite: None,
-            all_watched: false,
+            all_watched: None,
             reports_deaths: false,
             allowed_uids: settings.allowed_uids.clone(),
             uid: folder.uid(),
@@ -172,8 +177,26 @@ impl Listener {
 
     /// From now on [`descriptor`](Self::descriptor) tells of all senders.
     pub(crate) fn watch_all(&mut self) -> Result<(), OsError> {
-        self.all_watched = true;
+        if self.all_watched.is_none() {
+            // While there are descriptors.
+            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
+                .map_err(|errno| limit::explained("timerfd_create", errno))?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LOOK_AGAIN);
+            self.epoll.add(&timer, event).map_err(|errno| OsError::new("epoll_ctl", errno))?;
+            self.all_watched = Some(timer);
+        }
         self.watch_favourite()
+    }
+
+    /// Has whoever watches look again after a while, if that is wanted.
+    fn set_timer(&self, is_wanted: bool) -> Result<(), OsError> {
+        let Some(timer) = &self.all_watched else { return Ok(()) };
+        // Zero stops it.
+        let pause = if is_wanted { PAUSE } else { Duration::ZERO };
+        timer
+            .set(Expiration::OneShot(TimeSpec::from_duration(pause)), TimerSetTimeFlags::empty())
+            .map_err(|errno| OsError::new("timerfd_settime", errno))
     }
 
     /// Takes one message into `held`, waiting for one if that is wanted. `None` is "not now".
@@ -207,6 +230,7 @@ impl Listener {
             let event = self.ready(may_wait, tried)?;
             match event.map(|event| self.next_after_turn(event)).transpose()? {
                 Some(LISTENING) => drop(self.take_in()?),
+                Some(LOOK_AGAIN) => self.set_timer(false)?,
                 // One at a time: the kernel turns its list round, so that all get theirs.
                 Some(index) => self.give_turn(index as usize)?,
                 None if self.nothing_is_put_off() => break,
@@ -281,7 +305,7 @@ impl Listener {
         match &mut self.turn {
             Some(turn) if turn.sender == index => {
                 turn.go_on();
-                if turn.is_alone() && self.favourite.is_none() && !self.all_watched {
+                if turn.is_alone() && self.favourite.is_none() && self.all_watched.is_none() {
                     self.make_favourite(index);
                 }
             }
@@ -334,6 +358,7 @@ impl Listener {
             // Those inside go on. From time to time it is looked whether there is a descriptor again.
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) if self.connected > 0 => {
                 self.close_the_door()?;
+                self.set_timer(true)?;
                 return Ok(false);
             }
             Err(errno) => return Err(limit::explained("accept4", errno)),
@@ -363,7 +388,7 @@ impl Listener {
             return Ok(None);
         }
         let index = self.senders.iter().position(Option::is_none).unwrap_or(self.senders.len());
-        if self.connected == 0 && !self.all_watched {
+        if self.connected == 0 && self.all_watched.is_none() {
             self.favourite = Some(index);
         } else {
             self.watch_favourite()?;
@@ -396,9 +421,9 @@ impl Listener {
         !self.watched && self.connected < MOST_SENDERS
     }
 
-    /// How long to sleep at most: nobody tells when there are descriptors again.
+    /// How long to sleep at most: nobody tells when there is again what was wanting.
     pub(crate) fn longest_sleep(&self) -> Option<Duration> {
-        self.is_shut_for_want().then_some(PAUSE)
+        (self.is_shut_for_want() || !self.nothing_is_put_off()).then_some(PAUSE)
     }
 
     /// Closes a sender's connection, so that there is a place for another one.

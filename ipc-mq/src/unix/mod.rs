@@ -16,15 +16,17 @@
 //! [`WouldBlock`], and a receiver that comes wakes those who wait (`inotify(7)`). The receiver
 //! holds a lock on the channel's file (`flock(2)`), which the kernel takes back when it dies;
 //! whoever has the lock replaces the socket of the dead one, by a rename, so that no sender
-//! ever meets a socket that nobody listens to and that won't be replaced.
+//! ever meets a socket that nobody listens to and that isn't replaced when one comes.
 //!
 //! A connection that broke is told once, [`PeerDied`](ipc_core::SendError::PeerDied): what
 //! the dead receiver had not received is lost. The next call connects to its successor.
 //!
 //! Up to 1,024 senders are taken in at a time (fewer where the process runs out of
-//! descriptors); those who come then wait at the door until one goes, or there are descriptors
-//! again, connected, with what they have sent. There is room for `net.core.somaxconn` of them; to others the channel is full:
-//! they wait as their `Wait` says, and look again each hundredth of a second.
+//! descriptors; if there isn't one for the first, the receiver is told); those who come then wait
+//! at the door until one goes, or there are descriptors again, connected, with what they have
+//! sent. There is room for `net.core.somaxconn` of them; to others the channel is full: they wait
+//! as their `Wait` says, and look again each hundredth of a second. So does who waits for a
+//! receiver in a directory that it may enter but not read, as others' often are.
 //!
 //! # Packets
 //!

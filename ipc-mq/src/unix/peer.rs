@@ -8,9 +8,9 @@ use super::{
     store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
-use crate::limit;
+use crate::{limit, wait::is_ready};
 use ipc_core::{Credentials, OsError};
-use nix::errno::Errno;
+use nix::{errno::Errno, poll::PollFlags};
 use std::{
     io, mem,
     num::NonZeroUsize,
@@ -89,7 +89,7 @@ impl Peer {
                 Err((call, errno)) => return Err(OsError::new(call, errno)),
             };
             if received.len == 0 {
-                return Ok(Read::Gone { death: !self.said_farewell });
+                return Ok(Read::Gone { death: !self.said_farewell && self.has_hung_up()? });
             }
             let was_announced = mem::take(&mut self.announced);
             if received.at_limit {
@@ -116,6 +116,12 @@ impl Peer {
                 Some(Unpacked::Announcement) | None => Ok(Read::Gone { death: false }),
             };
         }
+    }
+
+    /// Whether its other end is gone: a packet without bytes looks like the end.
+    #[cold]
+    fn has_hung_up(&self) -> Result<bool, OsError> {
+        is_ready(self.socket(), PollFlags::POLLHUP)
     }
 }
 

@@ -113,8 +113,12 @@ impl Transport for Unix {
     fn remove(&self, name: &ChannelName) -> Result<(), ChannelError> {
         let folder = self.home.lock()?.ok_or(ChannelError::NotFound)?;
         let (file, settings) = match read(&folder, name) {
-            // It can't be used, so nobody uses it.
-            Err(ChannelError::Corrupt(_)) => return folder.unlink(&file_name(name)),
+            Err(ChannelError::Corrupt(_)) => {
+                // Who found it before it was damaged goes on.
+                let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
+                let _receivers_role = take_role(own)?;
+                return folder.unlink(&file_name(name));
+            }
             answer => answer?,
         };
         let _receivers_role = lock_role(&folder, name, &file)?;
@@ -147,16 +151,18 @@ pub(crate) fn lock_role<D: AsFd>(
     found: &OpenFile,
 ) -> Result<Locked<File>, ChannelError> {
     let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
-    let lock = match Locked::at_once(own) {
-        Ok(lock) => lock,
-        Err(Errno::EWOULDBLOCK) => {
-            let pid = holder(found.status.st_ino);
-            return Err(ChannelError::Busy { role: Role::Receiver, pid });
-        }
-        Err(errno) => return Err(OsError::new("flock", errno).into()),
-    };
+    let lock = take_role(own)?;
     // It may be another one by now, or gone: who removes the channel has the lock until its
     // name is.
     let now = status(&lock)?;
     if found.is(&now) && now.st_nlink > 0 { Ok(lock) } else { Err(ChannelError::NotFound) }
+}
+
+/// The same, whatever the file is.
+fn take_role(file: File) -> Result<Locked<File>, ChannelError> {
+    let inode = status(&file)?.st_ino;
+    Locked::at_once(file).map_err(|errno| match errno {
+        Errno::EWOULDBLOCK => ChannelError::Busy { role: Role::Receiver, pid: holder(inode) },
+        errno => OsError::new("flock", errno).into(),
+    })
 }

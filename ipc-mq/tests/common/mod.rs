@@ -27,6 +27,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 /// Only nine queues of the default size fit a user's limit, so tests use small ones.
@@ -284,7 +285,9 @@ pub(crate) fn wait_until_asleep_in(thread: Pid, calls: &[libc::c_long]) {
 }
 
 fn wait_until_asleep(state: &str, calls: &[libc::c_long]) {
+    let give_up = Instant::now() + Duration::from_secs(60);
     loop {
+        assert!(Instant::now() < give_up, "it doesn't sleep in any of {calls:?}: {state}");
         let state = fs::read_to_string(state).unwrap();
         // "running", or the number of the call and its arguments.
         let call = state.split(' ').next().and_then(|number| number.parse().ok());
