@@ -13,7 +13,7 @@ use crate::{
     sys::{
         fence,
         file::{Cause, Directory, FileKind, Identity},
-        fork::Window,
+        fork::{Window, assert_no_window},
         ident, limit,
         socket::{self, Connected, Mail, Passed, Socket},
     },
@@ -401,6 +401,7 @@ fn patiently<T>(
 
 /// A pause before the next try, unless `wait` is over.
 fn pause(wait: Wait<'_>) -> Result<(), LinkError> {
+    assert_no_window();
     std::thread::sleep(slice(wait)?);
     Ok(())
 }
