@@ -116,7 +116,8 @@ impl Transport for Unix {
             Err(ChannelError::Corrupt(_)) => {
                 // Who found it before it was damaged goes on.
                 let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
-                let _receivers_role = take_role(own)?;
+                let inode = status(&own)?.st_ino;
+                let _receivers_role = take_role(own, inode)?;
                 return folder.unlink(&file_name(name));
             }
             answer => answer?,
@@ -151,7 +152,7 @@ pub(crate) fn lock_role<D: AsFd>(
     found: &OpenFile,
 ) -> Result<Locked<File>, ChannelError> {
     let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
-    let lock = take_role(own)?;
+    let lock = take_role(own, found.status.st_ino)?;
     // It may be another one by now, or gone: who removes the channel has the lock until its
     // name is.
     let now = status(&lock)?;
@@ -159,8 +160,7 @@ pub(crate) fn lock_role<D: AsFd>(
 }
 
 /// The same, whatever the file is.
-fn take_role(file: File) -> Result<Locked<File>, ChannelError> {
-    let inode = status(&file)?.st_ino;
+fn take_role(file: File, inode: u64) -> Result<Locked<File>, ChannelError> {
     Locked::at_once(file).map_err(|errno| match errno {
         Errno::EWOULDBLOCK => ChannelError::Busy { role: Role::Receiver, pid: holder(inode) },
         errno => OsError::new("flock", errno).into(),
