@@ -23,7 +23,7 @@ use std::{
     os::fd::BorrowedFd,
     sync::{
         Arc,
-        atomic::{self, AtomicU8, Ordering},
+        atomic::{self, AtomicU64, Ordering},
     },
     task::Wake,
     thread,
@@ -622,18 +622,11 @@ pub(crate) fn time_left(wait: Wait<'_>) -> Option<Duration> {
 
 pub(crate) fn has_several_processors() -> bool {
     // Asked twice rather than waited for: a forked child may not have the thread that asks.
-    static SEVERAL: AtomicU8 = AtomicU8::new(UNKNOWN);
-    const UNKNOWN: u8 = 0;
-    const ONE: u8 = 1;
-    const MORE: u8 = 2;
-    match SEVERAL.load(Ordering::Relaxed) {
-        UNKNOWN => {
-            let several = ident::online_processors() > 1;
-            SEVERAL.store(if several { MORE } else { ONE }, Ordering::Relaxed);
-            several
-        }
-        known => known == MORE,
+    static ONLINE: AtomicU64 = AtomicU64::new(0);
+    if ONLINE.load(Ordering::Relaxed) == 0 {
+        ONLINE.store(ident::online_processors(), Ordering::Relaxed);
     }
+    ONLINE.load(Ordering::Relaxed) > 1
 }
 
 #[cfg(test)]
