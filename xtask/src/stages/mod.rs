@@ -10,7 +10,11 @@ mod policy;
 mod suites;
 mod targets;
 
-use crate::{process, report::Outcome, workspace};
+use crate::{
+    process,
+    report::{Outcome, Runner},
+    workspace,
+};
 use serde_json::Value;
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -19,22 +23,28 @@ pub(crate) struct Stage {
     pub(crate) name: &'static str,
     /// Whether there is nothing to test without it.
     pub(crate) essential: bool,
-    pub(crate) run: fn() -> Outcome,
+    /// Whether it runs at the same time as the one before.
+    pub(crate) beside: bool,
+    pub(crate) run: Runner,
 }
 
 impl Stage {
-    const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, essential: false, run }
+    const fn new(name: &'static str, run: Runner) -> Self {
+        Self { name, essential: false, beside: false, run }
     }
 
-    const fn essential(name: &'static str, run: fn() -> Outcome) -> Self {
-        Self { name, essential: true, run }
+    const fn essential(name: &'static str, run: Runner) -> Self {
+        Self { essential: true, ..Self::new(name, run) }
+    }
+
+    const fn beside(name: &'static str, run: Runner) -> Self {
+        Self { beside: true, ..Self::new(name, run) }
     }
 }
 
-pub(crate) const MATRIX: Stage = Stage::new("matrix", matrix::run);
+pub(crate) const MATRIX: Stage = Stage::beside("matrix", matrix::run);
 
-/// All stages, in their order.
+/// All stages, in their order. What waits for its processes runs beside the tests.
 pub(crate) const ALL: [Stage; 10] = [
     Stage::new("format", format::run),
     Stage::new("lints", lints::run),
@@ -44,7 +54,7 @@ pub(crate) const ALL: [Stage; 10] = [
     Stage::new("policy", policy::run),
     Stage::essential("build", suites::build),
     Stage::new("tests", suites::run),
-    Stage::new("bench", bench::run),
+    Stage::beside("bench", bench::run),
     MATRIX,
 ];
 

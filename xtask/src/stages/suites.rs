@@ -15,7 +15,7 @@ use crate::{
     workspace,
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, panic::resume_unwind, process::Command, thread};
+use std::{collections::BTreeSet, iter, panic::resume_unwind, process::Command, thread};
 
 /// How many programs are named for the time that they take.
 const SLOWEST: usize = 6;
@@ -32,6 +32,9 @@ const MODELS: [&[&str]; 2] = [
 
 /// What kills at every access, and takes longest of all.
 const LONGEST: &str = "survival";
+
+/// In so many parts the other programs are run.
+const SHARES: usize = 3;
 
 /// Tests that `cargo` runs in one call.
 #[derive(Debug)]
@@ -84,18 +87,19 @@ impl Part {
 fn parts(programs: &BTreeSet<String>) -> Vec<Part> {
     let option = |program: &str| format!("--test={program}");
     let is_other = |program: &&String| *program != LONGEST && !STEPPED.contains(&program.as_str());
-    let mut others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
-    let more = others.split_off(others.len() / 2);
-    others.extend(["--bins", "--examples"].map(String::from));
-    vec![
+    let others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
+    // Those beside each other in the alphabet are alike, and take as long.
+    let share = |first| others.iter().skip(first).step_by(SHARES).cloned();
+    let mut parts = vec![
         Part::libraries(MODELS[0]),
         Part::libraries(MODELS[1]),
         Part::libraries(&["--skip=::model::"]),
         Part::new([option(LONGEST)], &BARE),
         Part::new(STEPPED.map(option), &BARE),
-        Part::new(others, &AS_IT_IS),
-        Part::new(more, &AS_IT_IS),
-    ]
+        Part::new(["--bins", "--examples"].map(String::from), &AS_IT_IS),
+    ];
+    parts.extend((0..SHARES).map(|first| Part::new(share(first), &AS_IT_IS)));
+    parts
 }
 
 /// The names of the programs of tests, as `cargo` has them.
@@ -113,15 +117,16 @@ fn programs() -> Result<BTreeSet<String>, String> {
 }
 
 pub(super) fn run() -> Outcome {
-    let parts = match programs() {
+    let mut parts = match programs() {
         Ok(programs) => parts(&programs),
         Err(problem) => return Outcome::failed(problem),
     };
-    let mut finished: Vec<Finished> = thread::scope(|scope| {
+    // `cargo` makes them as it runs them.
+    parts.push(Part::new(["--doc".into()], &AS_IT_IS));
+    let finished: Vec<Finished> = thread::scope(|scope| {
         let running: Vec<_> = parts.iter().map(|part| scope.spawn(|| part.run())).collect();
         running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
-    finished.push(Part::new(["--doc".into()], &AS_IT_IS).run());
     evaluate(&finished)
 }
 
@@ -131,7 +136,7 @@ pub(super) fn build() -> Outcome {
         Ok(programs) => parts(&programs),
         Err(problem) => return Outcome::failed(problem),
     };
-    let mut outcomes = parts.iter().map(Part::build);
+    let mut outcomes = parts.iter().map(Part::build).chain(iter::once_with(super::matrix::build));
     outcomes.find(|outcome| outcome.failed > 0).unwrap_or(Outcome::passed(""))
 }
 
