@@ -130,7 +130,8 @@
 //! disk ([`Shm::at`]) what was sent survives the death of every process and an orderly
 //! shutdown; after a power loss, what [`sync`](ChannelOf::sync) had returned for. A channel
 //! that was in use when the machine went down, or that the disk reported an error for, is not
-//! served after that until it is accepted ([`Shm::recover`]).
+//! served after that until it is accepted ([`Shm::recover`]). When the machine was started is
+//! asked of `/proc`; without it, a channel on a disk is refused.
 //!
 //! # Waiting
 //!

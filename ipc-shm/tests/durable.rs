@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Arena, Child, forbid, name, refuse, say, serve, told, trace, write_at};
+use common::{Arena, Child, forbid, fork_child, name, refuse, say, serve, told, trace, write_at};
 use ipc_shm::{Channel, ChannelError, Kind, Receiver, RecvError, Sender, Shm, ShmConfig, Transport, Wait};
 use nix::{errno::Errno, libc};
 use rstest::rstest;
@@ -132,6 +132,33 @@ fn as_long_as_the_machine_is_up_the_next_one_puts_the_mark_right() {
     reboot(&disk.file());
     let mut rx = disk.shm().open(&name("x")).unwrap().receiver().unwrap();
     assert_eq!(&*rx.try_recv().unwrap(), b"from before");
+}
+
+#[test]
+fn where_the_system_does_not_say_when_it_was_started_nothing_is_kept_on_a_disk() {
+    if !common::is_root() {
+        return common::skip("only root can take /proc away");
+    }
+    let disk = Disk::new();
+    let channel = disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    channel.sender().unwrap().send(b"kept").unwrap();
+    let arena = Arena::new();
+    let child = fork_child(|| {
+        common::take_proc_away();
+        let refused = |answer: Result<(), ChannelError>| match answer {
+            Err(ChannelError::Unsupported(why)) => assert!(why.contains("mount /proc"), "{why}"),
+            other => panic!("{other:?}"),
+        };
+        refused(disk.shm().open(&name("x")).map(drop));
+        refused(disk.shm().create(&name("y"), &config(Kind::Mpmc)).map(drop));
+        // In memory there is no such question.
+        let channel = Shm::at(arena.path()).create(&name("x"), &config(Kind::Mpmc)).unwrap();
+        channel.sender().unwrap().send(b"x").unwrap();
+        assert_eq!(&*channel.receiver().unwrap().try_recv().unwrap(), b"x");
+    });
+    child.ends_well();
+    assert!(matches!(disk.shm().open(&name("y")), Err(ChannelError::NotFound)));
+    assert_eq!(&*channel.receiver().unwrap().try_recv().unwrap(), b"kept");
 }
 
 #[test]

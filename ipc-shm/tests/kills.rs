@@ -14,7 +14,7 @@ use ipc_shm::{
 };
 use nix::libc;
 use rstest::rstest;
-use std::{mem, path::Path};
+use std::mem;
 
 /// What became of a victim.
 #[derive(Clone, Copy, Debug)]
@@ -425,15 +425,7 @@ fn without_proc_a_channel_is_made_all_the_same() {
     let shm = arena.shm();
     let Some(child) = fork() else {
         end_after(|| {
-            use nix::{
-                mount::{MntFlags, MsFlags, mount, umount2},
-                sched::{CloneFlags, unshare},
-            };
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
-            umount2("/proc", MntFlags::MNT_DETACH).unwrap();
-            assert!(!Path::new("/proc/self").exists());
+            common::take_proc_away();
             // As for users without privileges before Linux 6.10.
             common::refuse_flag(libc::SYS_linkat, 4, libc::AT_EMPTY_PATH as u32, libc::ENOENT);
             drop(shm.create(&name("x"), &small()).unwrap());

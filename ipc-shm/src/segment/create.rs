@@ -155,7 +155,8 @@ fn fill(
         lifetime: settings.lifetime,
         fences: if fence::register() { FenceMode::Asymmetric } else { FenceMode::Full },
         instance: ident::random()?,
-        boot: ident::boot_id(),
+        // The mark of a segment on a disk says so where it matters.
+        boot: ident::boot_id().unwrap_or_default(),
         creator_pid: ident::pid(),
         created_unix_ns: ident::unix_time_ns(),
     };

@@ -56,8 +56,8 @@ struct Mark {
 }
 
 impl Mark {
-    fn now(state: u64) -> Self {
-        Self { boot: ident::boot_id(), state }
+    fn now(state: u64) -> Result<Self, OsError> {
+        Ok(Self { boot: ident::boot_id()?, state })
     }
 
     /// The state first: who enters writes it last, so that it isn't taken for one of another boot.
@@ -81,13 +81,23 @@ impl Mark {
     }
 }
 
+/// Refuses what can't tell boots apart: it wouldn't notice a power loss.
+fn boot() -> Result<[u8; 16], ChannelError> {
+    ident::boot_id().map_err(|error| {
+        ChannelError::Unsupported(format!(
+            "a channel on a disk needs to know when the machine was started anew, and the system doesn't say \
+             ({error}): mount /proc, or use a channel in memory"
+        ))
+    })
+}
+
 /// Refuses a segment that was in use when the machine went down.
 pub(super) fn check(opened: &Opened) -> Result<(), ChannelError> {
     if !opened.header.is_on_disk {
         return Ok(());
     }
-    let mark = Mark::read(&opened.file)?;
-    if mark.state == CLEAN || mark.boot == ident::boot_id() {
+    let (mark, boot) = (Mark::read(&opened.file)?, boot()?);
+    if mark.state == CLEAN || mark.boot == boot {
         return Ok(());
     }
     Err(ChannelError::Unrecovered(
@@ -99,12 +109,12 @@ pub(super) fn check(opened: &Opened) -> Result<(), ChannelError> {
 
 /// Notes that something couldn't be written: whoever asks next is told that all is well.
 fn note_failure(file: impl AsFd) {
-    let _ = Mark::now(FAILED).save(file);
+    let _ = Mark::now(FAILED).and_then(|mark| mark.save(file));
 }
 
 /// Marks a segment that is being made: what it begins with isn't on the disk yet.
-pub(super) fn begin(file: impl AsFd) -> Result<(), OsError> {
-    Mark::now(ENTERING).write(file)
+pub(super) fn begin(file: impl AsFd) -> Result<(), ChannelError> {
+    Ok(Mark { boot: boot()?, state: ENTERING }.write(file)?)
 }
 
 /// Marks the segment as in use, on the disk, before an endpoint uses it.
@@ -113,7 +123,7 @@ pub(super) fn begin_use(mapping: &Arc<Mapping>, header: &Header) -> Result<(), O
         return Ok(());
     }
     let words = Words::new(mapping);
-    let boot = ident::boot_id();
+    let boot = ident::boot_id()?;
     let boot = [0, 8].map(|at| (at, u64::from_ne_bytes(*boot[at..].first_chunk().expect("16 bytes"))));
     let (place, state) = (MARK as usize, STATE as usize);
     // Acquire: pairs with the Release of who has it on the disk.
@@ -235,7 +245,7 @@ impl Shut {
 
     /// Marks it as clean when all that it holds is on the disk.
     fn clean(&self) -> Result<(), OsError> {
-        let cleaned = disk::sync(&self.file).and_then(|()| Mark::now(CLEAN).save(&self.file));
+        let cleaned = disk::sync(&self.file).and_then(|()| Mark::now(CLEAN)?.save(&self.file));
         cleaned.inspect_err(|_| note_failure(&self.file))
     }
 }

@@ -38,7 +38,8 @@ pub(crate) struct Header {
     pub(crate) geometry: Geometry,
     /// Tells this segment from every other one of the same name.
     pub(crate) instance: [u8; 16],
-    /// The boot of the machine in which it was made.
+    /// The boot of the machine in which it was made; zeros where the system doesn't say. For people to
+    /// read.
     pub(crate) boot: [u8; 16],
     /// Who made it, and when. For people to read.
     pub(crate) creator_pid: u32,

@@ -166,6 +166,19 @@ pub(crate) fn skip(why: &str) {
     writeln!(out, "\nskipped: {test}: {why}").unwrap();
 }
 
+/// In a child of root's: the rest of its life is without /proc.
+pub(crate) fn take_proc_away() {
+    use nix::{
+        mount::{MntFlags, MsFlags, mount, umount2},
+        sched::{CloneFlags, unshare},
+    };
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+    umount2("/proc", MntFlags::MNT_DETACH).unwrap();
+    assert!(!Path::new("/proc/self").exists());
+}
+
 /// In a child: waits for the parent's next line; false when there are no more.
 pub(crate) fn told() -> bool {
     let mut line = String::new();

@@ -34,12 +34,15 @@ pub(crate) fn page_size_bytes() -> Result<u64, OsError> {
     Ok(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096))
 }
 
-/// What tells this boot of the machine from others; zeros where the system doesn't say.
-pub(crate) fn boot_id() -> [u8; 16] {
-    let text = call("read", || errno(fs::read_to_string("/proc/sys/kernel/random/boot_id")));
-    let text = text.unwrap_or_default();
+/// What tells this boot of the machine from others.
+pub(crate) fn boot_id() -> Result<[u8; 16], OsError> {
+    const CALL: &str = "read(/proc/sys/kernel/random/boot_id)";
+    let text = call(CALL, || errno(fs::read_to_string("/proc/sys/kernel/random/boot_id")))?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+    match u128::from_str_radix(&digits, 16) {
+        Ok(id) => Ok(id.to_be_bytes()),
+        Err(_) => Err(OsError::new(CALL, std::io::ErrorKind::InvalidData)),
+    }
 }
 
 /// Sixteen random bytes.
