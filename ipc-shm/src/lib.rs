@@ -147,6 +147,9 @@
 //! model checker as they are, and killed at each of their accesses (`cargo xtask model`,
 //! `crash`, `soak`, `fuzz`).
 
+// As `layout!` calls it.
+extern crate self as ipc_shm;
+
 mod any;
 mod broadcast;
 mod config;
@@ -188,6 +191,8 @@ pub use transport::{
     MpmcChannel, MpmcKind, Of, QueueKind, Spsc, SpscChannel, SpscKind, Verdict,
 };
 pub use wait::Waiting;
+/// What says that any bytes are a value, and what [`layout!`] goes by.
+pub use zerocopy;
 
 /// Opens a sending end of the work queue `name` in the default directory. If there is no
 /// such channel, one of 1 MiB is made, for messages of up to 8 KiB, that ends when the last

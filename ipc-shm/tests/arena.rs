@@ -9,6 +9,7 @@ use ipc_shm::{
         Arena, ArenaError, List, LockError, Map, Mutex, Offset, State,
         arena::{ArenaStats, Contents},
     },
+    zerocopy::IntoBytes,
 };
 use rstest::rstest;
 use std::{
@@ -17,15 +18,14 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 ipc_shm::layout! {
-    #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
     struct Root { list: List, map: Map, count: u64 }
 }
 
 ipc_shm::layout! {
-    #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
     struct Node { value: u64, next: Offset<Node> }
 }
 

@@ -19,15 +19,14 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 ipc_shm::layout! {
-    #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
     struct Pair { one: u64, other: u64 }
 }
 
 ipc_shm::layout! {
-    #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
     struct Swapped { other: u64, one: u64 }
 }
 

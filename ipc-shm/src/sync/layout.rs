@@ -19,7 +19,8 @@ pub trait Layout {
 
 /// What can be shared: any bytes are a value, all of its bytes count, and it has no pointers.
 ///
-/// That is what `zerocopy`'s traits say, which are derived; the compiler checks them.
+/// That is what [`zerocopy`](crate::zerocopy)'s traits say, which [`layout!`](crate::layout)
+/// derives; the compiler checks them.
 pub trait Plain: FromBytes + IntoBytes + Immutable + Layout + Send + Sync + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + Layout + Send + Sync + 'static> Plain for T {}
@@ -61,17 +62,17 @@ impl<T: Layout, const N: usize> Layout for [T; N] {
 /// Declares a struct that can be shared, as it is written, and describes its
 /// [`Layout`](crate::sync::Layout).
 ///
-/// It becomes `repr(C)`. The derives of [`zerocopy`](https://docs.rs/zerocopy) check that any
-/// bytes are a value of it and that there is no padding; so `usize`, references, `bool` and
-/// enums are refused (share a `u8` or `u32` instead).
+/// It becomes `repr(C)`, and [`Plain`](crate::sync::Plain): it is checked that any bytes are a value
+/// of it and that there is no padding; so `usize`, references, `bool` and enums are refused
+/// (share a `u8` or `u32` instead). The crate must go by its own name, `ipc_shm`, where this is
+/// used.
 ///
 /// ```
 /// use ipc_shm::sync::Shared;
-/// use zerocopy::{FromBytes, Immutable, IntoBytes};
 ///
 /// ipc_shm::layout! {
 ///     /// What all workers go by.
-///     #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable)]
+///     #[derive(Clone, Copy, Debug, Default, PartialEq)]
 ///     struct Config {
 ///         retries: u32,
 ///         batch: u32,
@@ -92,6 +93,8 @@ macro_rules! layout {
         }
     ) => {
         $(#[$attribute])*
+        #[derive($crate::zerocopy::FromBytes, $crate::zerocopy::IntoBytes, $crate::zerocopy::Immutable)]
+        #[zerocopy(crate = "ipc_shm::zerocopy")]
         #[repr(C)]
         $visibility struct $name {
             $($(#[$of_field])* $field_visibility $field: $type,)+

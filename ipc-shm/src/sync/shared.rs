@@ -32,10 +32,9 @@ use zerocopy::IntoBytes;
 ///
 /// ```standalone_crate
 /// use ipc_shm::sync::Shared;
-/// use zerocopy::{FromBytes, Immutable, IntoBytes};
 ///
 /// ipc_shm::layout! {
-///     #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+///     #[derive(Clone, Copy, Default)]
 ///     struct Config { retries: u32, batch: u32 }
 /// }
 ///

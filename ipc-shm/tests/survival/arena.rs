@@ -11,11 +11,10 @@ use ipc_shm::{
     sync::{Arena, ArenaError, Heap, List, Map, State, arena::Contents},
 };
 use std::time::Duration;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 ipc_shm::layout! {
     /// The same numbers in a list and in a map.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
     pub(crate) struct Twice { list: List, map: Map, next: u64 }
 }
 

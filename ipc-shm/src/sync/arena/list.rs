@@ -1,7 +1,7 @@
 //! A list in an arena: objects that lead to each other.
 
 use super::{ArenaError, Heap, Offset, error::corrupt};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::IntoBytes;
 
 crate::layout! {
     /// A list of byte strings in an [`Arena`](crate::sync::Arena), of any number and lengths: part
@@ -11,7 +11,7 @@ crate::layout! {
     /// the root, that is done when the transaction ends.
     ///
     /// Each item is an object: where the next one is, and its bytes.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct List {
         first: Offset<[u8]>,
         last: Offset<[u8]>,

@@ -9,7 +9,6 @@
 
 use super::{ArenaError, Heap, Offset, error::corrupt};
 use std::ops::{Bound, RangeBounds};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 crate::layout! {
     /// A map from byte strings to byte strings in an [`Arena`](crate::sync::Arena), in the order of
@@ -17,7 +16,7 @@ crate::layout! {
     ///
     /// It is a value: who changes it stores it where it was, in the same transaction; for one in
     /// the root, that is done when the transaction ends.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Map {
         root: Link,
         len: u64,
@@ -26,14 +25,14 @@ crate::layout! {
 
 crate::layout! {
     /// Where a leaf or, with the lowest bit set, a branch is; 0 if there is none.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     struct Link {
         bits: u64,
     }
 }
 
 crate::layout! {
-    #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+    #[derive(Clone, Copy, Debug)]
     struct Branch {
         position: u64,
         children: [Link; 2],

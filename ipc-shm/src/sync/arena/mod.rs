@@ -38,10 +38,9 @@ use std::{marker::PhantomData, sync::Arc};
 ///
 /// ```standalone_crate
 /// use ipc_shm::sync::{Arena, List, Map};
-/// use zerocopy::{FromBytes, Immutable, IntoBytes};
 ///
 /// ipc_shm::layout! {
-///     #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+///     #[derive(Clone, Copy, Default)]
 ///     struct Office { jobs: List, phones: Map }
 /// }
 ///
