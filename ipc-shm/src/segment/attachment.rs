@@ -165,6 +165,7 @@ impl Seated {
                 "the channel is larger than this program's address space".into(),
             ));
         };
+        let areas = if header.is_on_disk { areas } else { areas.in_memory() };
         let mapping = Arc::new(Mapping::new(&file, areas)?);
         let met_dead = certify::meet_dead(&Words::new(&mapping), &layout, &file, id);
         Ok(Self { id, header, metadata, areas, mapping, met_dead })

@@ -14,7 +14,9 @@
 //! the reservation away already: a hole, where the next one to map something gets it, and which
 //! we would take for ours. Where that happens all the same, the place isn't touched any more,
 //! nor given back. What was mapped for the trial isn't moved: that may bring tables of small
-//! pages along, and then no huge page can be mapped as one.
+//! pages along, and then no huge page can be mapped as one. A file of the kernel's own memory
+//! does without a trial, which takes a tenth of what opening a channel takes: nothing but a lack
+//! of memory refuses it, which a trial doesn't foresee.
 
 use super::{attempt, call, errno, fork, limit, once};
 use crate::config::{HUGE_PAGE_BYTES, Pages};
@@ -78,6 +80,8 @@ pub(crate) struct Areas {
     pub(crate) mirrored: bool,
     pub(crate) pages: Pages,
     pub(crate) access: Access,
+    /// Whether it is tried out first.
+    trial: bool,
     /// All of it, as it is addressed.
     len: usize,
 }
@@ -104,8 +108,14 @@ impl Areas {
             mirrored,
             pages,
             access: Access::ReadWrite,
+            trial: true,
             len: usize::try_from(len).ok()?,
         })
+    }
+
+    /// The same of a file that nobody can seal, in memory of the kernel's own.
+    pub(crate) fn in_memory(self) -> Self {
+        Self { trial: false, ..self }
     }
 
     /// The same, for reading only.
@@ -119,11 +129,13 @@ impl Mapping {
     /// [ready](Self::make_ready).
     pub(crate) fn new(file: impl AsFd, areas: Areas) -> Result<Self, OsError> {
         let file = file.as_fd();
-        let Areas { page, control_len, lane_len, lanes, mirrored, pages, access, len } = areas;
+        let Areas { page, control_len, lane_len, lanes, mirrored, pages, access, trial, len } = areas;
         // A huge page is mapped as one where its address and its place in the file agree.
         let alignment = if pages.huge { HUGE_PAGE_BYTES as usize } else { page };
         let mapping = Self::reserve(len, page, alignment)?;
-        try_out(file, control_len + lanes * lane_len, access)?;
+        if trial {
+            try_out(file, control_len + lanes * lane_len, access)?;
+        }
         if mirrored {
             // Each lane's second image is followed by the first one of the next lane, as it is in
             // the file: both are placed by one call, as the control pages are with the first lane.
@@ -388,8 +400,9 @@ pub(crate) fn make_huge(file: impl AsFd, len_bytes: u64) -> Result<(), OsError> 
     let whole = usize::try_from(len_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES).map_err(too_large)?;
     let page = usize::try_from(super::ident::page_size_bytes()?).map_err(too_large)?;
     let access = Access::ReadWrite;
+    let (control_len, len) = (whole, whole);
     let areas =
-        Areas { page, control_len: whole, lane_len: 0, lanes: 0, mirrored: false, pages, access, len: whole };
+        Areas { page, control_len, lane_len: 0, lanes: 0, mirrored: false, pages, access, trial: true, len };
     let mapping = Mapping::new(file, areas)?;
     call("madvise(MADV_COLLAPSE)", || {
         // SAFETY: mapped just now; the advice changes no byte.
