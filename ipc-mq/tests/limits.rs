@@ -183,7 +183,8 @@ fn a_process_out_of_descriptors_is_told_so_wherever_it_takes_one<T: Transport>(
         for most in free..free + 5 {
             setrlimit(Resource::RLIMIT_NOFILE, most, hard).unwrap();
             let mut waits = channel.sender();
-            let wait = || Wait::timeout(Duration::from_millis(1)).or_cancel(&cancel);
+            // Not so short that it is over before a descriptor is taken.
+            let wait = || Wait::timeout(Duration::from_millis(200)).or_cancel(&cancel);
             let waited = waits.as_mut().map(|tx| tx.send_wait(b"late", wait()));
             let errors = [
                 transport.create(&other, config).map(drop).err().map(|error| error.to_string()),

@@ -34,7 +34,7 @@ const MODELS: [&[&str]; 2] = [
 const LONGEST: &str = "survival";
 
 /// In so many parts the other programs are run.
-const SHARES: usize = 3;
+const SHARES: usize = 2;
 
 /// Tests that `cargo` runs in one call.
 #[derive(Debug)]
