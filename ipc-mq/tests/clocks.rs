@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const BRIEF: Duration = Duration::from_millis(5);
+const BRIEF: Duration = Duration::from_millis(150);
 
 /// The waits of a process: what they slept by, and what was wrong with it.
 #[derive(Default)]

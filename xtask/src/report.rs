@@ -3,9 +3,7 @@
 
 use std::{
     io::{Write, stdout},
-    panic::resume_unwind,
     process::ExitCode,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -51,20 +49,6 @@ impl Outcome {
     }
 }
 
-fn begin(name: &str) {
-    print!("{name:<14}");
-    let _ = stdout().flush();
-}
-
-fn timed(stage: impl FnOnce() -> Outcome) -> (Outcome, Duration) {
-    let start = Instant::now();
-    let outcome = stage();
-    (outcome, start.elapsed())
-}
-
-/// What a stage does.
-pub(crate) type Runner = fn() -> Outcome;
-
 /// The stages that have run.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -73,33 +57,18 @@ pub(crate) struct Report {
 
 impl Report {
     /// Runs a stage and shows how it went.
-    pub(crate) fn run(&mut self, name: &'static str, stage: impl FnOnce() -> Outcome) {
-        begin(name);
-        let (outcome, took) = timed(stage);
-        self.end(name, outcome, took);
-    }
-
-    /// Runs stages at the same time, and shows in their order how they went.
-    pub(crate) fn run_together(&mut self, stages: &[(&'static str, Runner)]) -> Vec<&Outcome> {
-        thread::scope(|scope| {
-            let running: Vec<_> =
-                stages.iter().map(|&(name, stage)| (name, scope.spawn(move || timed(stage)))).collect();
-            for (name, stage) in running {
-                begin(name);
-                let (outcome, took) = stage.join().unwrap_or_else(|panic| resume_unwind(panic));
-                self.end(name, outcome, took);
-            }
-        });
-        let ended = self.stages.len() - stages.len();
-        self.stages[ended..].iter().map(|(_, outcome, _)| outcome).collect()
-    }
-
-    fn end(&mut self, name: &'static str, outcome: Outcome, took: Duration) {
+    pub(crate) fn run(&mut self, name: &'static str, stage: impl FnOnce() -> Outcome) -> &Outcome {
+        print!("{name:<14}");
+        let _ = stdout().flush();
+        let start = Instant::now();
+        let outcome = stage();
+        let took = start.elapsed();
         println!("{:<4} {:>8}  {}", outcome.word(), seconds(took), outcome.note);
         if !outcome.details.is_empty() {
             println!("\n{}\n", outcome.details.trim_end());
         }
         self.stages.push((name, outcome, took));
+        &self.stages[self.stages.len() - 1].1
     }
 
     /// The summary and the closing line.
@@ -169,7 +138,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Outcome, Report, closing_line, table};
-    use std::{process::ExitCode, sync::Barrier};
+    use std::process::ExitCode;
 
     #[test]
     fn columns_are_aligned_and_figures_set_to_the_right() {
@@ -196,24 +165,6 @@ mod tests {
         report.run("many", || Outcome { passed: 40, failed: 2, ..Outcome::default() });
         assert_eq!(closing_line(report.passed(), report.failed()), "41 passed, 2 failed");
         assert_eq!(report.close(), ExitCode::FAILURE);
-    }
-
-    #[test]
-    fn stages_at_the_same_time_are_told_of_in_their_order() {
-        static SECOND: Barrier = Barrier::new(2);
-        let first = || {
-            SECOND.wait();
-            Outcome::passed("first")
-        };
-        let second = || {
-            SECOND.wait();
-            Outcome::failed("second")
-        };
-        let mut report = Report::default();
-        report.run("before", || Outcome::passed(""));
-        let outcomes = report.run_together(&[("first", first), ("second", second)]);
-        assert_eq!(outcomes, [&Outcome::passed("first"), &Outcome::failed("second")]);
-        assert_eq!(closing_line(report.passed(), report.failed()), "2 passed, 1 failed");
     }
 
     #[test]

@@ -25,11 +25,9 @@ fn run(_given: &Given) -> ExitCode {
     println!("isolation: {isolation}");
     let watch = Watch::start(isolation);
     let mut report = Report::default();
-    for group in stages::ALL.chunk_by(|_, next| next.beside) {
-        let together: Vec<_> = group.iter().map(|stage| (stage.name, stage.run)).collect();
-        let outcomes = report.run_together(&together);
-        let mut ended = group.iter().zip(outcomes);
-        if let Some((stage, _)) = ended.find(|(stage, outcome)| stage.essential && outcome.failed > 0) {
+    for stage in stages::ALL {
+        let outcome = report.run(stage.name, stage.run);
+        if stage.essential && outcome.failed > 0 {
             println!("stopped: nothing after `{}` can be tested before it passes", stage.name);
             break;
         }

@@ -4,7 +4,7 @@ use super::suites::AS_IT_IS;
 use crate::{matrix, report::Outcome};
 use std::path::PathBuf;
 
-/// Made before the tests, which it runs beside.
+/// Made with the tests, of the same dependencies.
 pub(super) fn build() -> Outcome {
     match ipc() {
         Ok(_) => Outcome::passed(""),

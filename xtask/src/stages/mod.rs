@@ -10,11 +10,7 @@ mod policy;
 mod suites;
 mod targets;
 
-use crate::{
-    process,
-    report::{Outcome, Runner},
-    workspace,
-};
+use crate::{process, report::Outcome, workspace};
 use serde_json::Value;
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -23,28 +19,22 @@ pub(crate) struct Stage {
     pub(crate) name: &'static str,
     /// Whether there is nothing to test without it.
     pub(crate) essential: bool,
-    /// Whether it runs at the same time as the one before.
-    pub(crate) beside: bool,
-    pub(crate) run: Runner,
+    pub(crate) run: fn() -> Outcome,
 }
 
 impl Stage {
-    const fn new(name: &'static str, run: Runner) -> Self {
-        Self { name, essential: false, beside: false, run }
+    const fn new(name: &'static str, run: fn() -> Outcome) -> Self {
+        Self { name, essential: false, run }
     }
 
-    const fn essential(name: &'static str, run: Runner) -> Self {
-        Self { essential: true, ..Self::new(name, run) }
-    }
-
-    const fn beside(name: &'static str, run: Runner) -> Self {
-        Self { beside: true, ..Self::new(name, run) }
+    const fn essential(name: &'static str, run: fn() -> Outcome) -> Self {
+        Self { name, essential: true, run }
     }
 }
 
-pub(crate) const MATRIX: Stage = Stage::beside("matrix", matrix::run);
+pub(crate) const MATRIX: Stage = Stage::new("matrix", matrix::run);
 
-/// All stages, in their order. What waits for its processes runs beside the tests.
+/// All stages, in their order.
 pub(crate) const ALL: [Stage; 10] = [
     Stage::new("format", format::run),
     Stage::new("lints", lints::run),
@@ -54,9 +44,8 @@ pub(crate) const ALL: [Stage; 10] = [
     Stage::new("policy", policy::run),
     Stage::essential("build", suites::build),
     Stage::new("tests", suites::run),
-    MATRIX,
-    // Whoever spins had better have the processors to itself.
     Stage::new("bench", bench::run),
+    MATRIX,
 ];
 
 /// For one call of `cargo` or of what it made, compilation included; on a slow machine.

@@ -33,9 +33,6 @@ const MODELS: [&[&str]; 2] = [
 /// What kills at every access, and takes longest of all.
 const LONGEST: &str = "survival";
 
-/// In so many parts the other programs are run.
-const SHARES: usize = 2;
-
 /// Tests that `cargo` runs in one call.
 #[derive(Debug)]
 struct Part {
@@ -87,19 +84,18 @@ impl Part {
 fn parts(programs: &BTreeSet<String>) -> Vec<Part> {
     let option = |program: &str| format!("--test={program}");
     let is_other = |program: &&String| *program != LONGEST && !STEPPED.contains(&program.as_str());
-    let others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
-    // Those beside each other in the alphabet are alike, and take as long.
-    let share = |first| others.iter().skip(first).step_by(SHARES).cloned();
-    let mut parts = vec![
+    let mut others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
+    let more = others.split_off(others.len() / 2);
+    others.extend(["--bins", "--examples"].map(String::from));
+    vec![
         Part::libraries(MODELS[0]),
         Part::libraries(MODELS[1]),
         Part::libraries(&["--skip=::model::"]),
         Part::new([option(LONGEST)], &BARE),
         Part::new(STEPPED.map(option), &BARE),
-        Part::new(["--bins", "--examples"].map(String::from), &AS_IT_IS),
-    ];
-    parts.extend((0..SHARES).map(|first| Part::new(share(first), &AS_IT_IS)));
-    parts
+        Part::new(others, &AS_IT_IS),
+        Part::new(more, &AS_IT_IS),
+    ]
 }
 
 /// The names of the programs of tests, as `cargo` has them.
@@ -117,16 +113,15 @@ fn programs() -> Result<BTreeSet<String>, String> {
 }
 
 pub(super) fn run() -> Outcome {
-    let mut parts = match programs() {
+    let parts = match programs() {
         Ok(programs) => parts(&programs),
         Err(problem) => return Outcome::failed(problem),
     };
-    // `cargo` makes them as it runs them.
-    parts.push(Part::new(["--doc".into()], &AS_IT_IS));
-    let finished: Vec<Finished> = thread::scope(|scope| {
+    let mut finished: Vec<Finished> = thread::scope(|scope| {
         let running: Vec<_> = parts.iter().map(|part| scope.spawn(|| part.run())).collect();
         running.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
+    finished.push(Part::new(["--doc".into()], &AS_IT_IS).run());
     evaluate(&finished)
 }
 
