@@ -170,21 +170,22 @@ impl Child {
         assert_eq!(line, expected, "`{}` said", self.part);
     }
 
-    /// Waits for its orderly end; the rest of its report. On a busy machine it may take long, as long
-    /// as it goes on.
+    /// Waits for its orderly end; the rest of its report.
     #[track_caller]
     pub(super) fn finish(mut self) -> Vec<String> {
-        const LONG: u32 = 6;
         let mut report = Vec::new();
-        let begun = Instant::now();
+        let deadline = Instant::now() + self.patience;
         loop {
-            let left = (LONG * self.patience).saturating_sub(begun.elapsed());
-            match self.lines.recv_timeout(left.min(self.patience)) {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => report.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    let (part, last, took) = (self.part, report.last(), begun.elapsed());
-                    panic!("`{part}` hangs: not done in {took:?}, last word {last:?}")
+                    panic!(
+                        "`{}` hangs: not done in {:?}, last word {:?}",
+                        self.part,
+                        self.patience,
+                        report.last()
+                    )
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::{
     Case, FOREVER, Half, Mortal, Orderings, Weakening, Words as AnyWords,
     checker::{Checker, Loom},
-    dies, is_long_run, is_noticed, report_weakened,
+    dies, is_noticed, report_weakened,
 };
 use crate::ring::{
     ledger::Progress,
@@ -239,15 +239,13 @@ const DEAD_SENDERS: Case = Case {
     name: "a sender and its successor may die at any access",
     preemptions: [1, 2],
     run: |orderings, accesses| {
-        // One message less of each makes a tenth of the schedules.
-        let [most, more] = if is_long_run() { [3, 2] } else { [2, 1] };
         let words = words(orderings);
         let theirs = words.clone();
         let sender = Loom::spawn(move || {
             // The lock of the dead is free: a successor comes, and dies as early. And
             // another one.
-            let first = send(&theirs, ROOM_FOR_TWO, 1, most, accesses);
-            let second = send(&theirs, ROOM_FOR_TWO, 5, 4 + more, accesses);
+            let first = send(&theirs, ROOM_FOR_TWO, 1, 3, accesses);
+            let second = send(&theirs, ROOM_FOR_TWO, 5, 6, accesses);
             assert_eq!(send(&theirs, ROOM_FOR_TWO, 9, 9, FOREVER), (10, false));
             [first, second]
         });

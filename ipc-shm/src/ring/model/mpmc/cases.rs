@@ -4,7 +4,7 @@ use super::{
     super::{
         Case, Orderings,
         checker::{Checker, Loom},
-        every_ordering_is_needed, is_long_run,
+        every_ordering_is_needed,
     },
     LAST_SENDER, MANY, MESSAGE_BYTES, R1, R2, S1, S2, World,
     deaths::{
@@ -39,8 +39,7 @@ const ONE_TO_ONE_BY_TWO: Case = Case {
     name: "one sender, one receiver, two slots",
     preemptions: [1, 2],
     run: |orderings, _| {
-        // With three, one of the slots is used again.
-        one_to_one(orderings, 2, if is_long_run() { 4 } else { 3 });
+        one_to_one(orderings, 2, 4);
         false
     },
 };
