@@ -160,12 +160,7 @@ impl Seated {
         let id = take_seat(&opened, role, seat)?;
         let Opened { file, header, metadata } = opened;
         let layout = header.layout();
-        let Some(areas) = layout.areas(header.pages) else {
-            return Err(ChannelError::Unsupported(
-                "the channel is larger than this program's address space".into(),
-            ));
-        };
-        let areas = if header.is_on_disk { areas } else { areas.in_memory() };
+        let areas = header.areas()?;
         let mapping = Arc::new(Mapping::new(&file, areas)?);
         let met_dead = certify::meet_dead(&Words::new(&mapping), &layout, &file, id);
         Ok(Self { id, header, metadata, areas, mapping, met_dead })

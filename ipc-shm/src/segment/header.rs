@@ -9,6 +9,7 @@ use crate::{
     config::{Geometry, HUGE_PAGE_BYTES, Pages, ShmConfig, State},
     kind::{Kind, Lifetime, WhenFull},
     sync::Form,
+    sys::map::Areas,
 };
 use ipc_core::ChannelError;
 
@@ -77,6 +78,14 @@ impl Header {
     /// Where things are in the segment.
     pub(crate) fn layout(&self) -> Layout {
         self.kind.layout(&self.geometry, self.page)
+    }
+
+    /// What is mapped of the segment.
+    pub(super) fn areas(&self) -> Result<Areas, ChannelError> {
+        let areas = self.layout().areas(self.pages).ok_or_else(|| {
+            ChannelError::Unsupported("the channel is larger than this program's address space".into())
+        })?;
+        Ok(if self.is_on_disk { areas } else { areas.in_memory() })
     }
 
     pub(crate) fn to_bytes(&self) -> [u8; HEADER_LEN_BYTES] {

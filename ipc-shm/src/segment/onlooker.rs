@@ -39,12 +39,7 @@ impl Onlooker {
         let opened = open_to_read(&place, &mut window)?;
         check(&opened)?;
         let layout = opened.header.layout();
-        let Some(areas) = layout.areas(opened.header.pages) else {
-            return Err(ChannelError::Unsupported(
-                "the channel is larger than this program's address space".into(),
-            ));
-        };
-        let areas = areas.for_reading();
+        let areas = opened.header.areas()?.for_reading();
         let Opened { file, header, metadata } = opened;
         let mapping = Mapping::new(&file, areas)?;
         // The mapping keeps the lock, and the rest may take long.

@@ -141,10 +141,9 @@ pub(crate) fn serve(body: impl FnOnce(&str, &[String])) {
         env::var(ARGUMENTS).unwrap_or_default().split(SEPARATOR).map(str::to_owned).collect();
     // SAFETY: takes a number and sets a timer.
     unsafe { libc::alarm(LIFE_SPAN_S) };
-    body(&role, &arguments);
-    // SAFETY: ends the process at once. `exit` would unmap the first thread's signal stack, on which
-    // that one may still be answering what `setuid` has asked of all threads.
-    unsafe { libc::_exit(0) }
+    // By `exit` the first thread would lose its signal stack, on which it may still be answering what
+    // `setuid` has asked of all threads.
+    end_after(|| body(&role, &arguments))
 }
 
 /// In a child: tells the parent something.
