@@ -259,9 +259,9 @@ mod model {
 
     struct Modelled {
         flag: AtomicU32,
-        /// Every access to the flag stores to this: `loom` overlooks schedules where a thread
+        /// Every load of the flag stores to this: `loom` overlooks schedules where a thread
         /// loads a word before it swaps it (see `ring::model`).
-        touched: AtomicU32,
+        loaded: AtomicU32,
         /// The ring: how many messages were sent.
         sent: AtomicU64,
         cancelled: AtomicBool,
@@ -272,16 +272,16 @@ mod model {
 
     impl Flag for Modelled {
         fn load(&self) -> u32 {
-            self.flag().load(Ordering::Relaxed)
+            self.about_to_load().load(Ordering::Relaxed)
         }
 
         fn add(&self, bits: u32) -> u32 {
             match self.without {
                 Without::AddingBits => {
-                    self.flag().store(bits, Ordering::SeqCst);
+                    self.flag.store(bits, Ordering::SeqCst);
                     bits
                 }
-                _ => self.flag().fetch_or(bits, Ordering::SeqCst) | bits,
+                _ => self.flag.fetch_or(bits, Ordering::SeqCst) | bits,
             }
         }
 
@@ -292,7 +292,7 @@ mod model {
                 _ => without(flag, bits),
             };
             let change = |flag| Some(taken(flag));
-            let flag = self.flag().fetch_update(Ordering::SeqCst, Ordering::Relaxed, change);
+            let flag = self.about_to_load().fetch_update(Ordering::SeqCst, Ordering::Relaxed, change);
             super::bits(flag.unwrap_or_else(|flag| flag))
         }
 
@@ -327,8 +327,8 @@ mod model {
     }
 
     impl Modelled {
-        fn flag(&self) -> &AtomicU32 {
-            self.touched.store(0, Ordering::Relaxed);
+        fn about_to_load(&self) -> &AtomicU32 {
+            self.loaded.store(0, Ordering::Relaxed);
             &self.flag
         }
 
@@ -399,7 +399,7 @@ mod model {
             count.fetch_add(1, Ordering::Relaxed);
             let shared = Arc::new(Modelled {
                 flag: AtomicU32::new(0),
-                touched: AtomicU32::new(0),
+                loaded: AtomicU32::new(0),
                 sent: AtomicU64::new(0),
                 cancelled: AtomicBool::new(false),
                 bell: Bell::new(cast.forgets),

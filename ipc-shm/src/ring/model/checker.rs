@@ -49,22 +49,16 @@ pub(super) struct LoomPayload(loom::cell::UnsafeCell<u64>);
 // would let two meet in a cell.
 unsafe impl Sync for LoomPayload {}
 
-/// A word, and a second one that every access to the first one stores to.
+/// A word, and a second one that is stored to before each load.
 ///
-/// `loom` finds what else to run by who has accessed a word last, and keeps one such access
-/// for each: a thread's own load hides that of another thread from the compare-and-swap that
-/// follows, and the schedules in which it goes first are never run. The store comes last
-/// for everybody, and orders nothing.
+/// `loom` finds what else to run by who has accessed a word last, and keeps one such access:
+/// a thread's own load hides that of another thread from the compare-and-swap that follows,
+/// and the schedules in which it goes first are never run. The second word has `loom` try the
+/// loads in either order too, and what is hidden one way isn't the other. It orders nothing.
+/// Whatever changes the word conflicts with all accesses anyway.
 pub(super) struct LoomWord {
     word: loom::sync::atomic::AtomicU64,
-    touched: loom::sync::atomic::AtomicU64,
-}
-
-impl LoomWord {
-    fn touch(&self) -> &loom::sync::atomic::AtomicU64 {
-        self.touched.store(0, Ordering::Relaxed);
-        &self.word
-    }
+    loaded: loom::sync::atomic::AtomicU64,
 }
 
 impl Checker for Loom {
@@ -73,16 +67,17 @@ impl Checker for Loom {
     type Thread<T: Send + 'static> = loom::thread::JoinHandle<T>;
 
     fn word(value: u64) -> LoomWord {
-        let [word, touched] = [value, 0].map(loom::sync::atomic::AtomicU64::new);
-        LoomWord { word, touched }
+        let [word, loaded] = [value, 0].map(loom::sync::atomic::AtomicU64::new);
+        LoomWord { word, loaded }
     }
 
     fn load(word: &LoomWord, order: Ordering) -> u64 {
-        word.touch().load(order)
+        word.loaded.store(0, Ordering::Relaxed);
+        word.word.load(order)
     }
 
     fn store(word: &LoomWord, value: u64, order: Ordering) {
-        word.touch().store(value, order);
+        word.word.store(value, order);
     }
 
     fn compare_exchange(
@@ -92,11 +87,11 @@ impl Checker for Loom {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
-        word.touch().compare_exchange(current, new, success, failure)
+        word.word.compare_exchange(current, new, success, failure)
     }
 
     fn fetch_add(word: &LoomWord, value: u64, order: Ordering) -> u64 {
-        word.touch().fetch_add(value, order)
+        word.word.fetch_add(value, order)
     }
 
     #[track_caller]
