@@ -1,7 +1,7 @@
 //! Whether the measuring rig works: each experiment briefly, and the form of what it prints
 //! for programs. Each experiment is a check; how large the figures are means nothing here.
 
-use super::{TIME_LIMIT, suites};
+use super::{TIME_LIMIT, programs};
 use crate::{process, report::Outcome};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, path::Path, process::Command};
@@ -37,10 +37,8 @@ const KEYS: [&str; 13] = [
     "wait",
 ];
 
-/// The program is the one that the tests have: it is built already.
 pub(super) fn run() -> Outcome {
-    let tests = ["test", "--workspace", "--all-features", "--no-run", "--test", "command"];
-    match super::program("ipc-bench", &[&tests[..], &suites::AS_IT_IS].concat()) {
+    match programs::path("ipc-bench") {
         Ok(bench) => {
             let of_each = EXPERIMENTS.each_ref().map(|experiment| problems(&bench, experiment));
             Outcome::of_problems(&of_each, "latency and throughput, briefly")

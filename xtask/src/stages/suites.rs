@@ -45,9 +45,9 @@ struct Part {
 /// Nobody looks into the programs, which are made sooner without what debuggers have.
 const BARE: [&str; 2] = ["--config", "profile.dev.debug='none'"];
 
-/// The same with all of the optimizer: models are explored for longer than it takes.
+/// The same with more of the optimizer: models are explored for longer than it takes.
 const EXPLORED: [&str; 4] =
-    ["--config", "profile.dev.debug='none'", "--config", "profile.dev.package.ipc-shm.opt-level=3"];
+    ["--config", "profile.dev.debug='none'", "--config", "profile.dev.package.ipc-shm.opt-level=2"];
 
 /// The same without the optimizer: what waits more than it computes takes longer to improve than
 /// to run.
@@ -131,7 +131,7 @@ pub(super) fn build() -> Outcome {
         Ok(programs) => parts(&programs),
         Err(problem) => return Outcome::failed(problem),
     };
-    let mut outcomes = parts.iter().map(Part::build).chain(iter::once_with(super::matrix::build));
+    let mut outcomes = parts.iter().map(Part::build).chain(iter::once_with(super::programs::build));
     outcomes.find(|outcome| outcome.failed > 0).unwrap_or(Outcome::passed(""))
 }
 
