@@ -32,6 +32,30 @@ pub trait Transport: Send + Sync {
     /// [`ChannelError::NotFound`], [`ChannelError::NotPermitted`] and the others.
     fn open(&self, name: &ChannelName) -> Result<Self::Channel, ChannelError>;
 
+    /// Opens a channel that exists for its sender alone, sooner than [`open`](Transport::open) and
+    /// [`Channel::sender`] one after the other where the transport can.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    fn open_sender(&self, name: &ChannelName) -> Result<<Self::Channel as Channel>::Sender, ChannelError> {
+        self.open(name)?.sender()
+    }
+
+    /// Opens a channel that exists for its receiver alone, sooner than
+    /// [`open`](Transport::open) and [`Channel::receiver`] one after the other where the transport
+    /// can.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    fn open_receiver(
+        &self,
+        name: &ChannelName,
+    ) -> Result<<Self::Channel as Channel>::Receiver, ChannelError> {
+        self.open(name)?.receiver()
+    }
+
     /// Opens the channel, or makes it if there is none; who loses a race opens the
     /// winner's.
     ///

@@ -9,11 +9,12 @@ use crate::{
     kind::Kind,
     latest::{LatestBatch, LatestLoan, LatestMessage, LatestReader, LatestWriter},
     mpmc::{MpmcBatch, MpmcLoan, MpmcMessage, MpmcReceiver, MpmcSender},
-    segment::Anchored,
+    segment::{Anchored, Header},
     spsc::{SpscBatch, SpscLoan, SpscMessage, SpscReceiver, SpscSender},
     transport::{
         BroadcastKind, LatestKind, MpmcKind, Namespace, QueueKind, SpscKind, Verdict, names_of_channels,
-        namespace, open_channel, sealed::Anchor,
+        namespace, open_channel,
+        sealed::{Attached, Page, Part},
     },
     wait::Waiting,
 };
@@ -73,6 +74,14 @@ impl Transport for Shm {
         self.namespace.open_or_create(name, config).map(Into::into)
     }
 
+    fn open_sender(&self, name: &ChannelName) -> Result<ShmSender, ChannelError> {
+        sender(self.namespace.attach(name, None, sending)?)
+    }
+
+    fn open_receiver(&self, name: &ChannelName) -> Result<ShmReceiver, ChannelError> {
+        receiver(self.namespace.attach(name, None, receiving)?)
+    }
+
     names_of_channels!();
 }
 
@@ -80,7 +89,7 @@ impl Transport for Shm {
 /// channel meanwhile.
 #[derive(Debug)]
 pub struct ShmChannel {
-    anchor: Anchor,
+    anchored: Anchored,
 }
 
 impl ShmChannel {
@@ -88,13 +97,13 @@ impl ShmChannel {
 
     /// What kind of channel it is.
     pub fn kind(&self) -> Kind {
-        self.anchor.0.header.kind
+        self.anchored.header.kind
     }
 }
 
 impl From<Anchored> for ShmChannel {
     fn from(anchored: Anchored) -> Self {
-        Self { anchor: Anchor(anchored) }
+        Self { anchored }
     }
 }
 
@@ -103,26 +112,58 @@ impl Channel for ShmChannel {
     type Receiver = ShmReceiver;
 
     fn sender(&self) -> Result<ShmSender, ChannelError> {
-        Ok(match self.kind() {
-            Kind::Spsc => ShmSender::Spsc(SpscKind::sender(&self.anchor)?),
-            Kind::Mpmc => ShmSender::Mpmc(MpmcKind::sender(&self.anchor)?),
-            Kind::Broadcast => ShmSender::Broadcast(BroadcastKind::sender(&self.anchor)?),
-            Kind::Latest => ShmSender::Latest(LatestKind::sender(&self.anchor)?),
-            Kind::Rpc => return Err(calls_only()),
-            Kind::State => return Err(state_only()),
-        })
+        let Part(role, seat) = sending(&self.anchored.header)?;
+        sender(Attached(self.anchored.attach(role, seat)?))
     }
 
     fn receiver(&self) -> Result<ShmReceiver, ChannelError> {
-        Ok(match self.kind() {
-            Kind::Spsc => ShmReceiver::Spsc(SpscKind::receiver(&self.anchor)?),
-            Kind::Mpmc => ShmReceiver::Mpmc(MpmcKind::receiver(&self.anchor)?),
-            Kind::Broadcast => ShmReceiver::Broadcast(BroadcastKind::receiver(&self.anchor)?),
-            Kind::Latest => ShmReceiver::Latest(LatestKind::receiver(&self.anchor)?),
-            Kind::Rpc => return Err(calls_only()),
-            Kind::State => return Err(state_only()),
-        })
+        let Part(role, seat) = receiving(&self.anchored.header)?;
+        receiver(Attached(self.anchored.attach(role, seat)?))
     }
+}
+
+fn sending(header: &Header) -> Result<Part, ChannelError> {
+    Ok(match header.kind {
+        Kind::Spsc => SpscKind::sending(Page(header)),
+        Kind::Mpmc => MpmcKind::sending(Page(header)),
+        Kind::Broadcast => BroadcastKind::sending(Page(header)),
+        Kind::Latest => LatestKind::sending(Page(header)),
+        Kind::Rpc => return Err(calls_only()),
+        Kind::State => return Err(state_only()),
+    })
+}
+
+fn sender(attached: Attached) -> Result<ShmSender, ChannelError> {
+    Ok(match attached.0.header().kind {
+        Kind::Spsc => ShmSender::Spsc(SpscKind::sender(attached)?),
+        Kind::Mpmc => ShmSender::Mpmc(MpmcKind::sender(attached)?),
+        Kind::Broadcast => ShmSender::Broadcast(BroadcastKind::sender(attached)?),
+        Kind::Latest => ShmSender::Latest(LatestKind::sender(attached)?),
+        Kind::Rpc => return Err(calls_only()),
+        Kind::State => return Err(state_only()),
+    })
+}
+
+fn receiving(header: &Header) -> Result<Part, ChannelError> {
+    Ok(match header.kind {
+        Kind::Spsc => SpscKind::receiving(Page(header)),
+        Kind::Mpmc => MpmcKind::receiving(Page(header)),
+        Kind::Broadcast => BroadcastKind::receiving(Page(header)),
+        Kind::Latest => LatestKind::receiving(Page(header)),
+        Kind::Rpc => return Err(calls_only()),
+        Kind::State => return Err(state_only()),
+    })
+}
+
+fn receiver(attached: Attached) -> Result<ShmReceiver, ChannelError> {
+    Ok(match attached.0.header().kind {
+        Kind::Spsc => ShmReceiver::Spsc(SpscKind::receiver(attached)?),
+        Kind::Mpmc => ShmReceiver::Mpmc(MpmcKind::receiver(attached)?),
+        Kind::Broadcast => ShmReceiver::Broadcast(BroadcastKind::receiver(attached)?),
+        Kind::Latest => ShmReceiver::Latest(LatestKind::receiver(attached)?),
+        Kind::Rpc => return Err(calls_only()),
+        Kind::State => return Err(state_only()),
+    })
 }
 
 /// Why a service has no senders and receivers.

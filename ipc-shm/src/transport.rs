@@ -7,7 +7,10 @@ use crate::{
     latest::{self, LatestReader, LatestWriter},
     mpmc::{MpmcReceiver, MpmcSender},
     observer::{BroadcastObserver, LatestObserver},
-    segment::{self, Anchored, Collected, Home, Onlooker, Opened, Place, RECEIVER, SENDER, Seat, spawning},
+    segment::{
+        self, Anchored, Attachment, Collected, Header, Home, Onlooker, Opened, Place, RECEIVER, SENDER, Seat,
+        spawning,
+    },
     spsc::{SpscReceiver, SpscSender},
     sys::{file, fork::Window, ident},
 };
@@ -60,11 +63,26 @@ impl Namespace {
 
     /// Opens a channel, of this kind if one is given.
     pub(crate) fn open(&self, name: &ChannelName, kind: Option<Kind>) -> Result<Anchored, ChannelError> {
-        let config = kind.map_or_else(ShmConfig::new, |kind| ShmConfig::new().kind(kind));
         let place = self.place(name);
         let mut window = Window::open();
         let opened = segment::open(&place, &mut window)?;
-        Self::checked(place, opened, &config, &mut window)
+        Self::checked(place, opened, &of_kind(kind), &mut window)
+    }
+
+    /// Takes part in a channel, of this kind if one is given, without opening it for more.
+    pub(crate) fn attach(
+        &self,
+        name: &ChannelName,
+        kind: Option<Kind>,
+        part: impl Fn(&Header) -> Result<Part, ChannelError>,
+    ) -> Result<Attached, ChannelError> {
+        let page = ident::page_size_bytes()?;
+        let attachment = Attachment::open(&self.place(name), |opened| {
+            of_kind(kind).check(&opened.settings(), page)?;
+            let Part(role, seat) = part(&opened.header)?;
+            Ok((role, seat))
+        });
+        attachment.map(Attached)
     }
 
     /// Opens a channel that is as `config` says, or makes it.
@@ -118,7 +136,7 @@ impl Namespace {
     /// Opens a channel of this kind for somebody who only looks on.
     pub(crate) fn look_on(&self, name: &ChannelName, kind: Kind) -> Result<Onlooker, ChannelError> {
         let page = ident::page_size_bytes()?;
-        let config = ShmConfig::new().kind(kind);
+        let config = of_kind(Some(kind));
         Onlooker::open(self.place(name), |opened| config.check(&opened.settings(), page))
     }
 
@@ -176,6 +194,11 @@ impl Namespace {
     }
 }
 
+/// What a channel has to be to be of this kind, or of any.
+fn of_kind(kind: Option<Kind>) -> ShmConfig {
+    kind.map_or_else(ShmConfig::new, |kind| ShmConfig::new().kind(kind))
+}
+
 /// A kind of channel whose endpoints send and receive. The markers of this trait
 /// ([`SpscKind`], [`MpmcKind`], [`LatestKind`]) stand for the kinds where types are chosen.
 pub trait QueueKind: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
@@ -188,26 +211,43 @@ pub trait QueueKind: sealed::Sealed + fmt::Debug + Send + Sync + 'static {
     /// The receiving end.
     type Receiver: BatchReceiver + 'static;
 
+    /// The part that a sender takes.
     #[doc(hidden)]
-    fn sender(channel: &sealed::Anchor) -> Result<Self::Sender, ChannelError>;
+    fn sending(page: sealed::Page<'_>) -> sealed::Part;
 
     #[doc(hidden)]
-    fn receiver(channel: &sealed::Anchor) -> Result<Self::Receiver, ChannelError>;
+    fn sender(attached: sealed::Attached) -> Result<Self::Sender, ChannelError>;
+
+    /// The part that a receiver takes.
+    #[doc(hidden)]
+    fn receiving(page: sealed::Page<'_>) -> sealed::Part;
+
+    #[doc(hidden)]
+    fn receiver(attached: sealed::Attached) -> Result<Self::Receiver, ChannelError>;
 }
 
 pub(crate) mod sealed {
     //! What only this crate names.
 
-    use crate::segment::Anchored;
+    use crate::segment::{Attachment, Header, Seat};
+    use ipc_core::Role;
 
     pub trait Sealed {}
 
-    /// An open channel, for the kinds.
+    /// What a channel's first page says, for the kinds.
     #[derive(Debug)]
-    pub struct Anchor(pub(crate) Anchored);
+    pub struct Page<'a>(pub(crate) &'a Header);
+
+    /// Who an endpoint is, and where.
+    #[derive(Debug)]
+    pub struct Part(pub(crate) Role, pub(crate) Seat);
+
+    /// An endpoint's part in a channel, once it is taken.
+    #[derive(Debug)]
+    pub struct Attached(pub(crate) Attachment);
 }
 
-use sealed::Anchor;
+use sealed::{Attached, Page, Part};
 
 const QUEUE: Capabilities =
     Capabilities::NONE.with_stores().with_redelivers().with_zero_copy().with_cross_process();
@@ -224,12 +264,20 @@ impl QueueKind for SpscKind {
     type Sender = SpscSender;
     type Receiver = SpscReceiver;
 
-    fn sender(channel: &Anchor) -> Result<SpscSender, ChannelError> {
-        SpscSender::new(channel.0.attach(Role::Sender, Seat::Only(SENDER))?)
+    fn sending(_page: Page<'_>) -> Part {
+        Part(Role::Sender, Seat::Only(SENDER))
     }
 
-    fn receiver(channel: &Anchor) -> Result<SpscReceiver, ChannelError> {
-        SpscReceiver::new(channel.0.attach(Role::Receiver, Seat::Only(RECEIVER))?)
+    fn sender(attached: Attached) -> Result<SpscSender, ChannelError> {
+        SpscSender::new(attached.0)
+    }
+
+    fn receiving(_page: Page<'_>) -> Part {
+        Part(Role::Receiver, Seat::Only(RECEIVER))
+    }
+
+    fn receiver(attached: Attached) -> Result<SpscReceiver, ChannelError> {
+        SpscReceiver::new(attached.0)
     }
 }
 
@@ -245,12 +293,20 @@ impl QueueKind for MpmcKind {
     type Sender = MpmcSender;
     type Receiver = MpmcReceiver;
 
-    fn sender(channel: &Anchor) -> Result<MpmcSender, ChannelError> {
-        MpmcSender::new(channel.0.attach(Role::Sender, Seat::Any)?)
+    fn sending(_page: Page<'_>) -> Part {
+        Part(Role::Sender, Seat::Any)
     }
 
-    fn receiver(channel: &Anchor) -> Result<MpmcReceiver, ChannelError> {
-        MpmcReceiver::new(channel.0.attach(Role::Receiver, Seat::Any)?)
+    fn sender(attached: Attached) -> Result<MpmcSender, ChannelError> {
+        MpmcSender::new(attached.0)
+    }
+
+    fn receiving(_page: Page<'_>) -> Part {
+        Part(Role::Receiver, Seat::Any)
+    }
+
+    fn receiver(attached: Attached) -> Result<MpmcReceiver, ChannelError> {
+        MpmcReceiver::new(attached.0)
     }
 }
 
@@ -266,15 +322,21 @@ impl QueueKind for BroadcastKind {
     type Sender = BroadcastPublisher;
     type Receiver = BroadcastSubscriber;
 
-    fn sender(channel: &Anchor) -> Result<BroadcastPublisher, ChannelError> {
-        let publishers = channel.0.header.geometry.lanes;
-        BroadcastPublisher::new(channel.0.attach(Role::Publisher, Seat::Within(1, publishers))?)
+    fn sending(page: Page<'_>) -> Part {
+        Part(Role::Publisher, Seat::Within(1, page.0.geometry.lanes))
     }
 
-    fn receiver(channel: &Anchor) -> Result<BroadcastSubscriber, ChannelError> {
-        let geometry = &channel.0.header.geometry;
-        let seat = Seat::Within(geometry.lanes + 1, geometry.participants);
-        BroadcastSubscriber::new(channel.0.attach(Role::Subscriber, seat)?)
+    fn sender(attached: Attached) -> Result<BroadcastPublisher, ChannelError> {
+        BroadcastPublisher::new(attached.0)
+    }
+
+    fn receiving(page: Page<'_>) -> Part {
+        let geometry = &page.0.geometry;
+        Part(Role::Subscriber, Seat::Within(geometry.lanes + 1, geometry.participants))
+    }
+
+    fn receiver(attached: Attached) -> Result<BroadcastSubscriber, ChannelError> {
+        BroadcastSubscriber::new(attached.0)
     }
 }
 
@@ -291,13 +353,20 @@ impl QueueKind for LatestKind {
     type Sender = LatestWriter;
     type Receiver = LatestReader;
 
-    fn sender(channel: &Anchor) -> Result<LatestWriter, ChannelError> {
-        LatestWriter::new(channel.0.attach(Role::Writer, Seat::Only(latest::WRITER))?)
+    fn sending(_page: Page<'_>) -> Part {
+        Part(Role::Writer, Seat::Only(latest::WRITER))
     }
 
-    fn receiver(channel: &Anchor) -> Result<LatestReader, ChannelError> {
-        let seat = Seat::Within(latest::WRITER + 1, channel.0.header.geometry.participants);
-        Ok(LatestReader::new(channel.0.attach(Role::Reader, seat)?))
+    fn sender(attached: Attached) -> Result<LatestWriter, ChannelError> {
+        LatestWriter::new(attached.0)
+    }
+
+    fn receiving(page: Page<'_>) -> Part {
+        Part(Role::Reader, Seat::Within(latest::WRITER + 1, page.0.geometry.participants))
+    }
+
+    fn receiver(attached: Attached) -> Result<LatestReader, ChannelError> {
+        Ok(LatestReader::new(attached.0))
     }
 }
 
@@ -454,6 +523,14 @@ impl<K: QueueKind> Transport for Of<K> {
         self.namespace.open_or_create(name, &Self::of_kind(config)?).map(Into::into)
     }
 
+    fn open_sender(&self, name: &ChannelName) -> Result<K::Sender, ChannelError> {
+        K::sender(self.namespace.attach(name, Some(K::KIND), |header| Ok(K::sending(Page(header))))?)
+    }
+
+    fn open_receiver(&self, name: &ChannelName) -> Result<K::Receiver, ChannelError> {
+        K::receiver(self.namespace.attach(name, Some(K::KIND), |header| Ok(K::receiving(Page(header))))?)
+    }
+
     names_of_channels!();
 }
 
@@ -485,13 +562,13 @@ impl<K: QueueKind> fmt::Debug for Of<K> {
 /// channel meanwhile.
 #[derive(Debug)]
 pub struct ChannelOf<K> {
-    anchor: Anchor,
+    anchored: Anchored,
     kind: PhantomData<K>,
 }
 
 impl<K> From<Anchored> for ChannelOf<K> {
     fn from(anchored: Anchored) -> Self {
-        Self { anchor: Anchor(anchored), kind: PhantomData }
+        Self { anchored, kind: PhantomData }
     }
 }
 
@@ -513,7 +590,7 @@ macro_rules! open_channel {
         ///
         /// As long as the disk takes. No other thread is kept waiting by it.
         pub fn sync(&self) -> Result<(), ChannelError> {
-            self.anchor.0.sync()
+            self.anchored.sync()
         }
     };
 }
@@ -528,10 +605,12 @@ impl<K: QueueKind> Channel for ChannelOf<K> {
     type Receiver = K::Receiver;
 
     fn sender(&self) -> Result<K::Sender, ChannelError> {
-        K::sender(&self.anchor)
+        let Part(role, seat) = K::sending(Page(&self.anchored.header));
+        K::sender(Attached(self.anchored.attach(role, seat)?))
     }
 
     fn receiver(&self) -> Result<K::Receiver, ChannelError> {
-        K::receiver(&self.anchor)
+        let Part(role, seat) = K::receiving(Page(&self.anchored.header));
+        K::receiver(Attached(self.anchored.attach(role, seat)?))
     }
 }

@@ -34,6 +34,8 @@ fn this_binary_is_its_own_child() {
             }
             "come and dislike it" => come_and_dislike_it(&shm),
             "hold" => hold(&shm, &arguments[1]),
+            #[cfg(feature = "crash-points")]
+            "come, and fail as the last one leaves" => come_and_fail_as_the_last_one_leaves(&shm),
             "attach without address space" => attach_without_address_space(&shm),
             other => panic!("no such child: {other}"),
         }
@@ -410,6 +412,33 @@ fn come_and_dislike_it(shm: &Spsc) {
         let _ = shm.open_or_create(&name("x"), &one_page().transient());
     }
     looking.join().unwrap();
+}
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_transient_channel_goes_also_with_one_who_couldn_t_come() {
+    let arena = Arena::new();
+    Child::spawn("come, and fail as the last one leaves", &[arena.path().to_str().unwrap()]).ends_well();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[cfg(feature = "crash-points")]
+fn come_and_fail_as_the_last_one_leaves(shm: &Spsc) {
+    use ipc_shm::hooks::{Moment, observe};
+    use std::sync::Mutex;
+
+    static LAST: Mutex<Option<ipc_shm::SpscSender>> = Mutex::new(None);
+    observe(|point| {
+        let is_it = (point.what, point.moment) == ("mmap", Moment::Before);
+        let last = LAST.lock().unwrap().take_if(|_| is_it)?;
+        thread::spawn(move || drop(last)).join().unwrap();
+        Some(nix::libc::ENOMEM)
+    });
+    let channel = shm.create(&name("x"), &one_page().transient()).unwrap();
+    *LAST.lock().unwrap() = Some(channel.sender().unwrap());
+    drop(channel);
+    let error = shm.open_receiver(&name("x")).err().unwrap();
+    assert!(error.to_string().contains("mmap"), "{error}");
 }
 
 #[rstest]

@@ -18,7 +18,7 @@ use crate::{
     spec::{Job, LaneSpec, Memory, Outcome, Payload},
     trouble::Fallible,
 };
-use ipc_core::{Channel, ChannelName, Receiver, Sender, Transport};
+use ipc_core::{ChannelName, Receiver, Sender, Transport};
 use nix::{
     fcntl::{AT_FDCWD, AtFlags, OFlag, open, posix_fallocate},
     sys::stat::{Mode, fstat},
@@ -147,20 +147,19 @@ impl<B: Opens> Openable for Channels<B> {
     fn open_to_send(&mut self, number: u64) -> Fallible<Duration> {
         self.payload.write(&mut self.message, number);
         let start = Instant::now();
-        let channel = self.transport.open(&self.opened)?;
-        let mut tx = channel.sender()?;
+        let mut tx = self.transport.open_sender(&self.opened)?;
         tx.try_send(&self.message)?;
         let took = start.elapsed();
-        self.payload.check(&channel.receiver()?.try_recv()?, number)?;
+        let mut rx = self.transport.open_receiver(&self.opened)?;
+        self.payload.check(&rx.try_recv()?, number)?;
         Ok(took)
     }
 
     fn open_to_receive(&mut self, number: u64) -> Fallible<Duration> {
         self.payload.write(&mut self.message, number);
-        self.transport.open(&self.opened)?.sender()?.try_send(&self.message)?;
+        self.transport.open_sender(&self.opened)?.try_send(&self.message)?;
         let start = Instant::now();
-        let channel = self.transport.open(&self.opened)?;
-        let mut rx = channel.receiver()?;
+        let mut rx = self.transport.open_receiver(&self.opened)?;
         self.payload.check(&rx.try_recv()?, number)?;
         Ok(start.elapsed())
     }

@@ -18,7 +18,7 @@ use crate::{
     spec::{LaneSpec, Memory, Payload},
     trouble::Fallible,
 };
-use ipc_core::{Channel, ChannelName, Receiver, Sender, Transport, Wait};
+use ipc_core::{ChannelName, Receiver, Sender, Transport, Wait};
 use nix::{
     mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open, mq_receive, mq_send, mq_unlink},
     sys::{
@@ -77,13 +77,12 @@ impl<T: Transport> Openable for Kept<T> {
     fn open_to_send(&mut self, number: u64) -> Fallible<Duration> {
         self.payload.write(&mut self.message, number);
         let early =
-            (!T::CAPABILITIES.stores).then(|| self.transport.open(&self.opened)?.receiver()).transpose()?;
+            (!T::CAPABILITIES.stores).then(|| self.transport.open_receiver(&self.opened)).transpose()?;
         let start = Instant::now();
-        let channel = self.transport.open(&self.opened)?;
-        let mut tx = channel.sender()?;
+        let mut tx = self.transport.open_sender(&self.opened)?;
         tx.try_send(&self.message)?;
         let took = start.elapsed();
-        let mut rx = early.map_or_else(|| channel.receiver(), Ok)?;
+        let mut rx = early.map_or_else(|| self.transport.open_receiver(&self.opened), Ok)?;
         self.payload.check(&rx.receive(Wait::Forever)?, number)?;
         Ok(took)
     }
@@ -91,13 +90,12 @@ impl<T: Transport> Openable for Kept<T> {
     fn open_to_receive(&mut self, number: u64) -> Fallible<Duration> {
         self.payload.write(&mut self.message, number);
         if T::CAPABILITIES.stores {
-            self.transport.open(&self.opened)?.sender()?.try_send(&self.message)?;
+            self.transport.open_sender(&self.opened)?.try_send(&self.message)?;
         }
         let start = Instant::now();
-        let channel = self.transport.open(&self.opened)?;
-        let mut rx = channel.receiver()?;
+        let mut rx = self.transport.open_receiver(&self.opened)?;
         let mut took = start.elapsed();
-        let tx = (!T::CAPABILITIES.stores).then(|| channel.sender()).transpose()?;
+        let tx = (!T::CAPABILITIES.stores).then(|| self.transport.open_sender(&self.opened)).transpose()?;
         let _tx = tx.map(|mut tx| tx.try_send(&self.message).map(|()| tx)).transpose()?;
         let start = Instant::now();
         self.payload.check(&rx.receive(Wait::Forever)?, number)?;

@@ -3,7 +3,7 @@
 use super::{
     Capabilities, Case, Fixture, cases,
     payload::Stamp,
-    stage::{BRIEF, DEPTH, LEN, Made, Stage, assert_empty, unused_name},
+    stage::{BRIEF, DEPTH, LEN, Made, Stage, assert_empty, unless_busy, unused_name},
     waits::MOMENTS,
 };
 use crate::{
@@ -20,6 +20,7 @@ pub(super) fn cases<F: Fixture>(promised: Capabilities) -> Vec<Case<F>> {
         open_or_create_refuses_other_settings,
         the_list_names_what_exists,
         a_receiver_may_come_first,
+        an_end_is_opened_by_the_channels_name,
         names_tell_channels_apart,
     ];
     if !promised.conflates {
@@ -63,6 +64,8 @@ fn creating_twice_is_refused_and_harms_nothing<F: Fixture>(stage: &Stage<F>) {
 fn what_is_missing_is_not_found<F: Fixture>(stage: &Stage<F>) {
     let (transport, name) = (stage.transport(), unused_name());
     assert!(matches!(transport.open(&name).err(), Some(ChannelError::NotFound)));
+    assert!(matches!(transport.open_sender(&name).err(), Some(ChannelError::NotFound)));
+    assert!(matches!(transport.open_receiver(&name).err(), Some(ChannelError::NotFound)));
     assert!(matches!(transport.remove(&name), Err(ChannelError::NotFound)));
     assert!(matches!(transport.stat(&name), Err(ChannelError::NotFound)));
 }
@@ -164,6 +167,16 @@ fn a_receiver_may_come_first<F: Fixture>(stage: &Stage<F>) {
     let mut tx = channel.sender();
     stage.send(&mut tx, b"the sender came later");
     stage.expect(&mut rx, b"the sender came later");
+}
+
+fn an_end_is_opened_by_the_channels_name<F: Fixture>(stage: &Stage<F>) {
+    let channel = stage.channel();
+    let mut rx = channel.transport.open_receiver(&channel.name).expect("a receiver");
+    stage.send(&mut channel.sender(), b"to an end by its name");
+    stage.expect(&mut rx, b"to an end by its name");
+    let mut tx = unless_busy(stage.patience(), || channel.transport.open_sender(&channel.name));
+    stage.send(tx.as_mut().expect("a sender"), b"from one, too");
+    stage.expect(&mut rx, b"from one, too");
 }
 
 fn names_tell_channels_apart<F: Fixture>(stage: &Stage<F>) {
@@ -276,6 +289,8 @@ fn a_second_sender_is_told_busy<F: Fixture>(stage: &Stage<F>) {
     }
     let reopened = channel.transport.open(&channel.name).expect("open").sender();
     assert!(matches!(reopened.err(), Some(ChannelError::Busy { role: Role::Sender, .. })));
+    let by_name = channel.transport.open_sender(&channel.name);
+    assert!(matches!(by_name.err(), Some(ChannelError::Busy { role: Role::Sender, .. })));
     let mut rx = channel.receiver();
     stage.send(&mut first, b"from the first");
     drop(first);
@@ -292,6 +307,8 @@ fn a_second_receiver_is_told_busy<F: Fixture>(stage: &Stage<F>) {
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("two receivers at once"),
     }
+    let by_name = channel.transport.open_receiver(&channel.name);
+    assert!(matches!(by_name.err(), Some(ChannelError::Busy { role: Role::Receiver, .. })));
     stage.send(&mut tx, b"to the first");
     stage.expect(&mut first, b"to the first");
     drop(first);

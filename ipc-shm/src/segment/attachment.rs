@@ -188,6 +188,29 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
+    /// Opens a segment that exists and takes the part in it that is chosen by what it is, if
+    /// it is wanted: what a channel and its first endpoint do one after the other.
+    pub(crate) fn open(
+        place: &Place,
+        choose: impl Fn(&Opened) -> Result<(Role, Seat), ChannelError>,
+    ) -> Result<Self, ChannelError> {
+        spawning::while_taken(|| {
+            let mut window = Window::open();
+            let opened = open::open(place, &mut window)?;
+            let (role, seat) = match choose(&opened) {
+                Ok(chosen) => chosen,
+                Err(error) => {
+                    remove::turn_away(place, opened, &mut window);
+                    return Err(error);
+                }
+            };
+            let header = opened.header.clone();
+            // Its last user may have left meanwhile, and taken us for another one.
+            let left = |_: &ChannelError| leave(place, &header, fork::generation(), true);
+            Self::new(place.clone(), opened, role, seat, Weak::new(), window).inspect_err(left)
+        })
+    }
+
     /// Takes part in a segment that was opened within this window.
     pub(crate) fn new(
         place: Place,

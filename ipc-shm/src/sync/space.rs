@@ -8,15 +8,12 @@ use super::{
 use crate::{
     config::{ShmConfig, State as Spec},
     kind::{Kind, Lifetime},
-    segment::{self, Attachment, Onlooker, Opened, Seat, spawning},
+    segment::{self, Attachment, Onlooker, Opened, Seat},
     sys::{fork::Window, ident},
     transport::{Namespace, Verdict, namespace},
 };
 use ipc_core::{ChannelError, ChannelInfo, ChannelName, Role};
-use std::{
-    path::PathBuf,
-    sync::{Arc, Weak},
-};
+use std::{path::PathBuf, sync::Arc};
 
 /// State in shared memory, one file each in one directory: locks, semaphores, values.
 ///
@@ -149,15 +146,8 @@ impl State {
 
     fn find<P: Primitive>(&self, name: &ChannelName) -> Result<Arc<Handle>, ChannelError> {
         let place = self.namespace.place(name);
-        let attachment = spawning::while_taken(|| {
-            let mut window = Window::open();
-            let opened = segment::open(&place, &mut window)?;
-            if let Err(error) = check::<P>(&opened) {
-                segment::turn_away(&place, opened, &mut window);
-                return Err(error);
-            }
-            Attachment::new(place.clone(), opened, Role::User, Seat::Any, Weak::new(), window)
-        })?;
+        let attachment =
+            Attachment::open(&place, |opened| check::<P>(opened).map(|()| (Role::User, Seat::Any)))?;
         Handle::new(attachment, P::LENDS)
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("sender, wakes a receiver", wake_a_receiver::<K>).varying(),
         scene("sender, tells a poller", tell_a_poller::<K>),
         scene("sender, comes", |stage| come::<K>(stage, Role::Sender)),
+        scene("sender, comes by name", |stage| come_by_name::<K>(stage, Role::Sender)),
         scene("sender, goes", |stage| go::<K>(stage, Role::Sender)),
         scene("sender, goes last from a transient channel", |stage| go_last::<K>(stage, Role::Sender, false)),
         scene("sender, goes last and leaves a message", |stage| go_last::<K>(stage, Role::Sender, true)),
@@ -59,6 +60,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
         scene("receiver, makes a descriptor to poll", make_a_descriptor::<K>),
         scene("receiver, is about to poll", be_about_to_poll::<K>),
         scene("receiver, comes", |stage| come::<K>(stage, Role::Receiver)),
+        scene("receiver, comes by name", |stage| come_by_name::<K>(stage, Role::Receiver)),
         scene("receiver, goes", |stage| go::<K>(stage, Role::Receiver)),
         scene("receiver, goes last from a transient channel", |stage| {
             go_last::<K>(stage, Role::Receiver, false)
@@ -606,6 +608,25 @@ pub(super) fn come<K: Queue>(stage: &Stage, role: Role) {
     create(stage, &K::config());
     sender(stage).try_send(b"there").unwrap();
     stage.victim(|| Visitor::of(open(stage)), |visitor| Ok(visitor.take(role)?));
+    assert_eq!(drain(&mut receiver(stage)), [text("there")]);
+    finish(stage);
+}
+
+/// The same without opening the channel.
+pub(super) fn come_by_name<K: Queue>(stage: &Stage, role: Role) {
+    create(stage, &K::config());
+    sender(stage).try_send(b"there").unwrap();
+    let shm = stage.shm();
+    stage.victim(
+        || (None, None),
+        |(tx, rx)| {
+            match role {
+                Role::Receiver => *rx = Some(shm.open_receiver(&name("x"))?),
+                _ => *tx = Some(shm.open_sender(&name("x"))?),
+            }
+            Ok(())
+        },
+    );
     assert_eq!(drain(&mut receiver(stage)), [text("there")]);
     finish(stage);
 }

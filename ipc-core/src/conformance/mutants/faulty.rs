@@ -89,6 +89,7 @@ pub(super) enum Fault {
     // Coming and going.
     CreateReplaces,
     OpenMakes,
+    OpensAnothersEnds,
     RemoveDoesNothing,
     RacersReplace,
     IgnoresSettings,
@@ -177,6 +178,16 @@ impl Transport for Faulty {
             _ => self.local.open(&self.name(name)),
         };
         opened.map(|local| self.channel(local))
+    }
+
+    fn open_sender(&self, name: &ChannelName) -> Result<FaultySender, ChannelError> {
+        match self.fault {
+            Fault::OpensAnothersEnds => {
+                self.open(name)?;
+                self.channel(Local::new().create(name, &LocalConfig::new())?).sender()
+            }
+            _ => self.open(name)?.sender(),
+        }
     }
 
     fn open_or_create(

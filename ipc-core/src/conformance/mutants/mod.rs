@@ -153,6 +153,7 @@ const CAUGHT: &[(Fault, &[&str])] = &[
     (Fault::BatchTakesTwo, &["a_released_batch_makes_room"]),
     (Fault::CreateReplaces, &["creating_twice_is_refused_and_harms_nothing"]),
     (Fault::OpenMakes, &["what_is_missing_is_not_found"]),
+    (Fault::OpensAnothersEnds, &["an_end_is_opened_by_the_channels_name"]),
     (Fault::RemoveDoesNothing, &["a_removed_channel_is_gone_and_a_new_one_is_empty"]),
     (Fault::RacersReplace, &["open_or_create_makes_one_channel_for_all_who_race"]),
     (Fault::IgnoresSettings, &["open_or_create_refuses_other_settings"]),
