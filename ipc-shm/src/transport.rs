@@ -58,7 +58,7 @@ impl Namespace {
     pub(crate) fn create(&self, name: &ChannelName, config: &ShmConfig) -> Result<Anchored, ChannelError> {
         let settings = config.settings(ident::page_size_bytes()?)?;
         let place = self.place(name);
-        segment::create(&place, &settings, &mut Window::open())
+        segment::create(&place, &settings, Window::open())
     }
 
     /// Opens a channel, of this kind if one is given.
@@ -66,7 +66,7 @@ impl Namespace {
         let place = self.place(name);
         let mut window = Window::open();
         let opened = segment::open(&place, &mut window)?;
-        Self::checked(place, opened, &of_kind(kind), &mut window)
+        Self::checked(place, opened, &of_kind(kind), window)
     }
 
     /// Takes part in a channel, of this kind if one is given, without opening it for more.
@@ -93,10 +93,10 @@ impl Namespace {
     ) -> Result<Anchored, ChannelError> {
         let settings = config.settings(ident::page_size_bytes()?);
         let place = self.place(name);
-        let mut window = Window::open();
         loop {
+            let mut window = Window::open();
             match segment::open(&place, &mut window) {
-                Ok(opened) => return Self::checked(place, opened, config, &mut window),
+                Ok(opened) => return Self::checked(place, opened, config, window),
                 Err(ChannelError::NotFound) => {}
                 Err(error) => return Err(error),
             }
@@ -107,7 +107,7 @@ impl Namespace {
                 }
                 Err(_) => return Err(ChannelError::NotFound),
             };
-            match segment::create(&place, settings, &mut window) {
+            match segment::create(&place, settings, window) {
                 // Somebody was faster: theirs is as good.
                 Err(ChannelError::AlreadyExists) => {}
                 answer => return answer,
@@ -119,7 +119,7 @@ impl Namespace {
         place: Place,
         opened: Opened,
         config: &ShmConfig,
-        window: &mut Window,
+        window: Window,
     ) -> Result<Anchored, ChannelError> {
         let checked = ident::page_size_bytes()
             .map_err(ChannelError::from)

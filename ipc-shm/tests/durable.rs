@@ -134,6 +134,23 @@ fn as_long_as_the_machine_is_up_the_next_one_puts_the_mark_right() {
     assert_eq!(&*rx.try_recv().unwrap(), b"from before");
 }
 
+#[rstest]
+#[case::of_another_kind(|shm: &Shm| shm.open_or_create(&name("x"), &config(Kind::Spsc)))]
+#[case::too_late(|shm: &Shm| shm.create(&name("x"), &config(Kind::Mpmc)))]
+fn who_is_refused_puts_the_mark_right_as_well(
+    #[case] refused: fn(&Shm) -> Result<ipc_shm::ShmChannel, ChannelError>,
+) {
+    let disk = Disk::new();
+    drop(disk.shm().create(&name("x"), &config(Kind::Mpmc)).unwrap());
+    let mut user = Child::spawn("use", &[disk.path()]);
+    user.says("in use");
+    user.kill();
+    refused(&disk.shm()).map(drop).unwrap_err();
+    reboot(&disk.file());
+    let mut rx = disk.shm().open_receiver(&name("x")).unwrap();
+    assert_eq!(&*rx.try_recv().unwrap(), b"from before");
+}
+
 #[test]
 fn where_the_system_does_not_say_when_it_was_started_nothing_is_kept_on_a_disk() {
     if !common::is_root() {

@@ -36,6 +36,8 @@ fn this_binary_is_its_own_child() {
             "hold" => hold(&shm, &arguments[1]),
             #[cfg(feature = "crash-points")]
             "come, and fail as the last one leaves" => come_and_fail_as_the_last_one_leaves(&shm),
+            #[cfg(feature = "crash-points")]
+            "wait for a place that the last one leaves" => wait_for_a_place_that_the_last_one_leaves(&shm),
             "attach without address space" => attach_without_address_space(&shm),
             other => panic!("no such child: {other}"),
         }
@@ -439,6 +441,42 @@ fn come_and_fail_as_the_last_one_leaves(shm: &Spsc) {
     drop(channel);
     let error = shm.open_receiver(&name("x")).err().unwrap();
     assert!(error.to_string().contains("mmap"), "{error}");
+}
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn who_waits_for_a_place_has_the_channel_wait_for_it() {
+    let arena = Arena::new();
+    Child::spawn("wait for a place that the last one leaves", &[arena.path().to_str().unwrap()]).ends_well();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[cfg(feature = "crash-points")]
+fn wait_for_a_place_that_the_last_one_leaves(shm: &Spsc) {
+    static COMES: AtomicBool = AtomicBool::new(false);
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    // Who finds no place is present from then on, by a page that it maps.
+    ipc_shm::hooks::observe(|point| {
+        if (point.what, point.moment) == ("mmap", ipc_shm::hooks::Moment::After) {
+            WAITS.store(COMES.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        None
+    });
+    for _ in 0..300 {
+        let last = shm.create(&name("x"), &one_page().transient()).unwrap().sender().unwrap();
+        COMES.store(true, Ordering::SeqCst);
+        let leaving = thread::spawn(move || {
+            while COMES.load(Ordering::SeqCst) && !WAITS.load(Ordering::SeqCst) {
+                std::hint::spin_loop();
+            }
+            drop(last);
+        });
+        let come = shm.open_sender(&name("x"));
+        COMES.store(false, Ordering::SeqCst);
+        WAITS.store(false, Ordering::SeqCst);
+        leaving.join().unwrap();
+        drop(come.unwrap());
+    }
 }
 
 #[rstest]

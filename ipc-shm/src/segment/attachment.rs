@@ -2,7 +2,7 @@
 //! keeps them.
 
 use super::{
-    Entry, FenceMode, Header, Layout, Place, Reach, Target, byte_of, certify, durable,
+    Entry, FenceMode, Header, Layout, PRESENCE_BYTE, Place, Reach, Target, byte_of, certify, durable,
     file::{FileMemory, Opened, taken},
     layout::role_code,
     open, remove, spawning,
@@ -38,10 +38,21 @@ pub(crate) struct Anchored {
 }
 
 impl Anchored {
-    /// Keeps an opened segment's presence and lets its descriptor go.
-    pub(crate) fn new(place: Place, opened: Opened, _window: &Window) -> Result<Self, ChannelError> {
-        let anchor = Anchor::new(&opened.file, opened.header.page as usize)?;
-        Ok(Self::kept(place, opened.header, anchor))
+    /// Keeps the presence of a segment that was opened within this window, and lets its
+    /// descriptor go.
+    pub(crate) fn new(place: Place, opened: Opened, window: Window) -> Result<Self, ChannelError> {
+        match Anchor::new(&opened.file, opened.header.page as usize) {
+            Ok(anchor) => {
+                let Opened { file, header, .. } = opened;
+                drop(file);
+                drop(window);
+                Ok(Self::kept(place, header, anchor))
+            }
+            Err(error) => {
+                turn_away(&place, opened, window);
+                Err(error.into())
+            }
+        }
     }
 
     /// A segment whose presence is kept already.
@@ -66,12 +77,14 @@ impl Anchored {
         spawning::while_taken(|| {
             let mut window = Window::open();
             let opened = open::open(&self.place, &mut window)?;
-            if opened.header.instance != self.header.instance {
-                // Removed meanwhile, and made anew by somebody else.
-                return Err(ChannelError::NotFound);
-            }
             if opened.header != self.header {
-                return Err(ChannelError::Corrupt("its first page changed while it was in use".into()));
+                let is_another = opened.header.instance != self.header.instance;
+                turn_away(&self.place, opened, window);
+                return Err(match is_another {
+                    // Removed meanwhile, and made anew by somebody else.
+                    true => ChannelError::NotFound,
+                    false => ChannelError::Corrupt("its first page changed while it was in use".into()),
+                });
             }
             let channel = self.is_here.as_ref().map(Arc::downgrade).unwrap_or_default();
             Attachment::new(self.place.clone(), opened, role, seat, channel, window)
@@ -86,6 +99,16 @@ impl Drop for Anchored {
         self.anchor = None;
         leave(&self.place, &self.header, self.generation, true);
     }
+}
+
+/// Leaves a segment that was opened and isn't wanted: meanwhile its last user may have left,
+/// and taken us for another one.
+pub(crate) fn turn_away(place: &Place, opened: Opened, window: Window) {
+    let Opened { file, header, .. } = opened;
+    let _ = lock::unlock(&file, PRESENCE_BYTE);
+    drop(file);
+    drop(window);
+    leave(place, &header, fork::generation(), true);
 }
 
 /// The last one out of a transient channel takes its name along; of one on a disk, sees to
@@ -155,9 +178,8 @@ struct Seated {
 }
 
 impl Seated {
-    /// Takes a place, and lets the descriptor go.
-    fn new(opened: Opened, role: Role, seat: Seat, _window: &Window) -> Result<Self, ChannelError> {
-        let id = take_seat(&opened, role, seat)?;
+    /// In a place that was taken within this window; lets the descriptor go.
+    fn new(opened: Opened, id: u32, _window: &Window) -> Result<Self, ChannelError> {
         let Opened { file, header, metadata } = opened;
         let layout = header.layout();
         let areas = header.areas()?;
@@ -194,25 +216,32 @@ impl Attachment {
         place: &Place,
         choose: impl Fn(&Opened) -> Result<(Role, Seat), ChannelError>,
     ) -> Result<Self, ChannelError> {
-        spawning::while_taken(|| {
-            let mut window = Window::open();
-            let opened = open::open(place, &mut window)?;
-            let (role, seat) = match choose(&opened) {
-                Ok(chosen) => chosen,
-                Err(error) => {
-                    remove::turn_away(place, opened, &mut window);
-                    return Err(error);
-                }
-            };
-            let header = opened.header.clone();
-            // Its last user may have left meanwhile, and taken us for another one.
-            let left = |_: &ChannelError| leave(place, &header, fork::generation(), true);
-            Self::new(place.clone(), opened, role, seat, Weak::new(), window).inspect_err(left)
-        })
+        let mut window = Window::open();
+        let opened = open::open(place, &mut window)?;
+        let taken = choose(&opened).and_then(|(role, seat)| match take_seat(&opened, role, seat) {
+            Ok(id) => Ok((role, Ok(id))),
+            // It may seem so for a moment.
+            Err(ChannelError::Busy { .. } | ChannelError::Limit(_)) => Ok((role, Err(seat))),
+            Err(error) => Err(error),
+        });
+        match taken {
+            Ok((role, Ok(id))) => {
+                let header = opened.header.clone();
+                // Its last user may have left meanwhile, and taken us for another one.
+                let left = |_: &ChannelError| leave(place, &header, fork::generation(), true);
+                Self::seated(place.clone(), opened, role, id, Weak::new(), window).inspect_err(left)
+            }
+            // The channel is there as long as somebody waits for a place in it.
+            Ok((role, Err(seat))) => Anchored::new(place.clone(), opened, window)?.attach(role, seat),
+            Err(error) => {
+                turn_away(place, opened, window);
+                Err(error)
+            }
+        }
     }
 
     /// Takes part in a segment that was opened within this window.
-    pub(crate) fn new(
+    fn new(
         place: Place,
         opened: Opened,
         role: Role,
@@ -220,8 +249,20 @@ impl Attachment {
         channel: Weak<()>,
         window: Window,
     ) -> Result<Self, ChannelError> {
-        let Seated { id, header, metadata, areas, mapping, met_dead } =
-            Seated::new(opened, role, seat, &window)?;
+        let id = take_seat(&opened, role, seat)?;
+        Self::seated(place, opened, role, id, channel, window)
+    }
+
+    /// The same, with a place that is taken.
+    fn seated(
+        place: Place,
+        opened: Opened,
+        role: Role,
+        id: u32,
+        channel: Weak<()>,
+        window: Window,
+    ) -> Result<Self, ChannelError> {
+        let Seated { id, header, metadata, areas, mapping, met_dead } = Seated::new(opened, id, &window)?;
         // The mapping keeps the locks, and the rest may take long.
         drop(window);
         mapping.make_ready(&areas)?;

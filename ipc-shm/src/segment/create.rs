@@ -1,10 +1,11 @@
 //! Making a segment: unnamed, allocated, filled, and only then given its name.
 
 use super::{
-    Anchored, FenceMode, Header, PRESENCE_BYTE, Place, durable,
+    Anchored, FenceMode, Header, PRESENCE_BYTE, Place,
+    attachment::turn_away,
+    durable,
     file::{Attempt, lock_directory, patiently, refusal},
     open::open_in,
-    remove::turn_away,
 };
 use crate::{
     config::Settings,
@@ -20,11 +21,7 @@ use crate::{
 use ipc_core::{ChannelError, OsError};
 
 /// Makes a segment, whole, and gives it its name.
-pub(crate) fn create(
-    place: &Place,
-    settings: &Settings,
-    window: &mut Window,
-) -> Result<Anchored, ChannelError> {
+pub(crate) fn create(place: &Place, settings: &Settings, window: Window) -> Result<Anchored, ChannelError> {
     create_with(place, settings, &[], window)
 }
 
@@ -33,11 +30,11 @@ pub(crate) fn create_with(
     place: &Place,
     settings: &Settings,
     contents: &[(u64, &[u8])],
-    window: &mut Window,
+    mut window: Window,
 ) -> Result<Anchored, ChannelError> {
     let directory = place.home.open_or_make()?;
     // What a dead transient channel left is swept away; anything else is in the way.
-    match open_in(&directory, place, window) {
+    match open_in(&directory, place, &mut window) {
         Err(ChannelError::NotFound) => {}
         Ok(opened) => {
             turn_away(place, opened, window);
@@ -46,7 +43,7 @@ pub(crate) fn create_with(
         // What squats on the name is no channel that one could use instead.
         Err(error) => return Err(error),
     }
-    let (mut made, presence) = make(&directory, place, window).map_err(|error| match error {
+    let (mut made, presence) = make(&directory, place, &mut window).map_err(|error| match error {
         ChannelError::NotFound => ChannelError::InvalidConfig(format!(
             "no files can be made in {}: set IPC_DIR to another directory",
             place.directory().display()
@@ -56,7 +53,7 @@ pub(crate) fn create_with(
     // What takes long if it is large.
     let filled = window.pause(|| fill(&made, place, settings, contents));
     let answer = filled.and_then(|header| {
-        match publish(&directory, &mut made, place, window)? {
+        match publish(&directory, &mut made, place, &mut window)? {
             // Nothing may fail once it has its name.
             true => Ok(Anchored::kept(place.clone(), header, presence)),
             false => Err(ChannelError::AlreadyExists),

@@ -24,7 +24,7 @@ mod place;
 mod remove;
 pub(crate) mod spawning;
 
-pub(crate) use attachment::{Anchored, Attachment, Seat};
+pub(crate) use attachment::{Anchored, Attachment, Seat, turn_away};
 pub use collected::Collected;
 pub(crate) use create::{create, create_with};
 pub(crate) use durable::recover;
@@ -36,7 +36,7 @@ pub(crate) use onlooker::Onlooker;
 pub(crate) use open::open;
 use place::Target;
 pub(crate) use place::{Home, Place};
-pub(crate) use remove::{collect, remove, turn_away};
+pub(crate) use remove::{collect, remove};
 
 /// Locked shared by everybody who has the segment open.
 const PRESENCE_BYTE: u64 = 0;

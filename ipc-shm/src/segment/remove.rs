@@ -43,17 +43,6 @@ pub(crate) fn remove(place: &Place, window: &mut Window) -> Result<(), ChannelEr
     unlink_if_same(&directory, place, &found, &lock)
 }
 
-/// Leaves a segment that was opened and isn't wanted: meanwhile its last user may have
-/// left, and taken us for another one.
-pub(crate) fn turn_away(place: &Place, opened: Opened, window: &mut Window) {
-    let Opened { file, header, .. } = opened;
-    let _ = lock::unlock(&file, PRESENCE_BYTE);
-    drop(file);
-    if header.lifetime == Lifetime::Transient {
-        reap(place, header.instance, window);
-    }
-}
-
 /// Removes a transient segment if its last user has left it empty. Whatever prevents it
 /// loses nothing: the next one to open the channel does the same. False if it is kept by nobody
 /// who is seen, so that it may be worth another try.

@@ -173,7 +173,7 @@ impl State {
         contents.extend(own.iter().zip(&words).map(|(at, word)| (*at as u64, &word[..])));
         contents.push((segment_layout.data, &made.value));
         let place = self.namespace.place(name);
-        let anchored = segment::create_with(&place, &settings, &contents, &mut Window::open())?;
+        let anchored = segment::create_with(&place, &settings, &contents, Window::open())?;
         Handle::new(anchored.attach(Role::User, Seat::Any)?, P::LENDS)
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn build() -> Outcome {
 /// The program of this name; it is made if it isn't there.
 pub(super) fn path(name: &str) -> Result<PathBuf, String> {
     let messages = messages()?;
-    executable(name, &messages).ok_or_else(|| without_messages(&messages))
+    executable(name, &messages).ok_or_else(|| format!("cargo makes no program `{name}`"))
 }
 
 /// What `cargo` says for programs when it makes them all.

@@ -2,13 +2,17 @@
 //! this one it is built. Each target is a check.
 
 use crate::{process, report::Outcome, workspace};
-use std::{process::Command, time::Duration};
+use std::{env, process::Command, time::Duration};
 
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) fn run() -> Outcome {
     let Some(host) = host() else { return Outcome::failed("`rustc -vV` doesn't say what the host is") };
-    let targets: Vec<String> = installed().into_iter().filter(|target| *target != host).collect();
+    let mut targets = match installed() {
+        Ok(targets) => targets,
+        Err(output) => return Outcome::failed(output),
+    };
+    targets.retain(|target| *target != host);
     let mut total = Outcome { note: targets.join(", "), ..Outcome::default() };
     if targets.is_empty() {
         total.note = format!("none but {host}");
@@ -34,16 +38,18 @@ fn parse_host(version: &str) -> Option<String> {
 }
 
 /// What `rustup` has installed; without it, nobody knows of any.
-fn installed() -> Vec<String> {
+fn installed() -> Result<Vec<String>, String> {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    if !env::split_paths(&folders).any(|folder| folder.join("rustup").is_file()) {
+        return Ok(Vec::new());
+    }
     let mut rustup = Command::new("rustup");
     let list = process::run(
         rustup.args(["target", "list", "--installed"]).current_dir(workspace::root()),
         QUERY_LIMIT,
     );
-    match list.success {
-        true => list.output.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect(),
-        false => Vec::new(),
-    }
+    let targets = || list.output.lines().map(str::trim).filter(|line| !line.is_empty());
+    if list.success { Ok(targets().map(Into::into).collect()) } else { Err(list.output) }
 }
 
 #[cfg(test)]

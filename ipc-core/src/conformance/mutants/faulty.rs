@@ -89,7 +89,8 @@ pub(super) enum Fault {
     // Coming and going.
     CreateReplaces,
     OpenMakes,
-    OpensAnothersEnds,
+    OpensAnothersSender,
+    OpensAnothersReceiver,
     RemoveDoesNothing,
     RacersReplace,
     IgnoresSettings,
@@ -150,6 +151,12 @@ impl Faulty {
     fn channel(&self, local: LocalChannel) -> FaultyChannel {
         FaultyChannel { local, fault: self.fault, had_sender: AtomicBool::new(false), gone: Arc::default() }
     }
+
+    /// One that has nothing to do with that of this name.
+    fn another(&self, name: &ChannelName) -> Result<FaultyChannel, ChannelError> {
+        self.open(name)?;
+        Local::new().create(name, &LocalConfig::new()).map(|local| self.channel(local))
+    }
 }
 
 impl Transport for Faulty {
@@ -182,11 +189,15 @@ impl Transport for Faulty {
 
     fn open_sender(&self, name: &ChannelName) -> Result<FaultySender, ChannelError> {
         match self.fault {
-            Fault::OpensAnothersEnds => {
-                self.open(name)?;
-                self.channel(Local::new().create(name, &LocalConfig::new())?).sender()
-            }
+            Fault::OpensAnothersSender => self.another(name)?.sender(),
             _ => self.open(name)?.sender(),
+        }
+    }
+
+    fn open_receiver(&self, name: &ChannelName) -> Result<FaultyReceiver, ChannelError> {
+        match self.fault {
+            Fault::OpensAnothersReceiver => self.another(name)?.receiver(),
+            _ => self.open(name)?.receiver(),
         }
     }
 
