@@ -87,7 +87,8 @@ impl Anchored {
                 });
             }
             let channel = self.is_here.as_ref().map(Arc::downgrade).unwrap_or_default();
-            Attachment::new(self.place.clone(), opened, role, seat, channel, window)
+            let id = take_seat(&opened, role, seat)?;
+            Attachment::seated(self.place.clone(), opened, role, id, channel, window)
         })
     }
 }
@@ -108,7 +109,8 @@ pub(crate) fn turn_away(place: &Place, opened: Opened, window: Window) {
     let _ = lock::unlock(&file, PRESENCE_BYTE);
     drop(file);
     drop(window);
-    leave(place, &header, fork::generation(), true);
+    // Once: nobody can have our lock, as it was given up.
+    leave(place, &header, fork::generation(), false);
 }
 
 /// The last one out of a transient channel takes its name along; of one on a disk, sees to
@@ -240,20 +242,7 @@ impl Attachment {
         }
     }
 
-    /// Takes part in a segment that was opened within this window.
-    fn new(
-        place: Place,
-        opened: Opened,
-        role: Role,
-        seat: Seat,
-        channel: Weak<()>,
-        window: Window,
-    ) -> Result<Self, ChannelError> {
-        let id = take_seat(&opened, role, seat)?;
-        Self::seated(place, opened, role, id, channel, window)
-    }
-
-    /// The same, with a place that is taken.
+    /// In a place that was taken in a segment that was opened within this window.
     fn seated(
         place: Place,
         opened: Opened,

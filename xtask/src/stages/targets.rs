@@ -44,7 +44,7 @@ fn installed() -> Result<Vec<String>, String> {
         return Ok(Vec::new());
     }
     let mut rustup = Command::new("rustup");
-    let list = process::run(
+    let list = process::run_for_stdout(
         rustup.args(["target", "list", "--installed"]).current_dir(workspace::root()),
         QUERY_LIMIT,
     );
