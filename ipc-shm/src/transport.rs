@@ -66,7 +66,7 @@ impl Namespace {
         let place = self.place(name);
         let mut window = Window::open();
         let opened = segment::open(&place, &mut window)?;
-        Self::checked(place, opened, &of_kind(kind), window)
+        Self::checked(place, opened, &asked_for(kind), window)
     }
 
     /// Takes part in a channel, of this kind if one is given, without opening it for more.
@@ -78,7 +78,7 @@ impl Namespace {
     ) -> Result<Attached, ChannelError> {
         let page = ident::page_size_bytes()?;
         let attachment = Attachment::open(&self.place(name), |opened| {
-            of_kind(kind).check(&opened.settings(), page)?;
+            asked_for(kind).check(&opened.settings(), page)?;
             let Part(role, seat) = part(&opened.header)?;
             Ok((role, seat))
         });
@@ -136,7 +136,7 @@ impl Namespace {
     /// Opens a channel of this kind for somebody who only looks on.
     pub(crate) fn look_on(&self, name: &ChannelName, kind: Kind) -> Result<Onlooker, ChannelError> {
         let page = ident::page_size_bytes()?;
-        let config = of_kind(Some(kind));
+        let config = asked_for(Some(kind));
         Onlooker::open(self.place(name), |opened| config.check(&opened.settings(), page))
     }
 
@@ -195,7 +195,7 @@ impl Namespace {
 }
 
 /// What a channel has to be to be of this kind, or of any.
-fn of_kind(kind: Option<Kind>) -> ShmConfig {
+fn asked_for(kind: Option<Kind>) -> ShmConfig {
     kind.map_or_else(ShmConfig::new, |kind| ShmConfig::new().kind(kind))
 }
 

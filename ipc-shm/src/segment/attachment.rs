@@ -220,21 +220,25 @@ impl Attachment {
     ) -> Result<Self, ChannelError> {
         let mut window = Window::open();
         let opened = open::open(place, &mut window)?;
-        let taken = choose(&opened).and_then(|(role, seat)| match take_seat(&opened, role, seat) {
-            Ok(id) => Ok((role, Ok(id))),
-            // It may seem so for a moment.
-            Err(ChannelError::Busy { .. } | ChannelError::Limit(_)) => Ok((role, Err(seat))),
-            Err(error) => Err(error),
-        });
-        match taken {
-            Ok((role, Ok(id))) => {
+        let (role, seat) = match choose(&opened) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                turn_away(place, opened, window);
+                return Err(error);
+            }
+        };
+        match take_seat(&opened, role, seat) {
+            Ok(id) => {
                 let header = opened.header.clone();
                 // Its last user may have left meanwhile, and taken us for another one.
                 let left = |_: &ChannelError| leave(place, &header, fork::generation(), true);
                 Self::seated(place.clone(), opened, role, id, Weak::new(), window).inspect_err(left)
             }
-            // The channel is there as long as somebody waits for a place in it.
-            Ok((role, Err(seat))) => Anchored::new(place.clone(), opened, window)?.attach(role, seat),
+            // It may seem so for a moment. The channel is there as long as somebody waits for a
+            // place in it.
+            Err(ChannelError::Busy { .. } | ChannelError::Limit(_)) => {
+                Anchored::new(place.clone(), opened, window)?.attach(role, seat)
+            }
             Err(error) => {
                 turn_away(place, opened, window);
                 Err(error)
