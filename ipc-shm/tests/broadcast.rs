@@ -247,6 +247,26 @@ fn publishers_that_only_ever_try_find_the_dead_too() {
 }
 
 #[rstest]
+#[case::since_it_is_to_fail(WhenFull::Fail)]
+#[case::by_itself(WhenFull::Wait)]
+fn a_publisher_that_seldom_tries_finds_the_dead_at_the_next_try(#[case] when_full: WhenFull) {
+    let arena = Arena::new();
+    let channel = channel(&arena, &lossy().when_full(when_full));
+    let mut tx = channel.sender().unwrap();
+    let mut victim = Child::spawn("hold", &[path(&arena)]);
+    victim.says("ready");
+    let count = fill(&mut tx);
+    victim.says("0");
+    victim.kill();
+    let wait = if when_full == WhenFull::Fail { Wait::Forever } else { Wait::Never };
+    let mut is_sent = || {
+        thread::sleep(Duration::from_millis(20));
+        tx.send_wait(&stamped(count), wait).is_ok()
+    };
+    assert!((0..10).any(|_| is_sent()));
+}
+
+#[rstest]
 #[case::and_goes_on(Signal::SIGCONT)]
 #[case::and_is_killed(Signal::SIGKILL)]
 fn a_stopped_subscriber_is_waited_for_until_it_goes_on_or_is_dead(#[case] signal: Signal) {

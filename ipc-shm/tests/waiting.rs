@@ -6,11 +6,11 @@ mod common;
 use common::{
     Arena, Child, Dice, PATIENCE, forbid,
     kinds::{Ends, make},
-    layout, name, say, serve, told, until_asleep, within,
+    layout, name, say, serve, told, until_asleep, within, write_at,
 };
 use ipc_shm::{
-    Cancel, Channel, ChannelError, Kind, Latest, Receiver, RecvError, Role, Rpc, RpcServer, SendError,
-    Sender, Server, ShmConfig, Spsc, SpscReceiver, SpscSender, Transport, Wait, Waiting,
+    Broadcast, Cancel, Channel, ChannelError, Kind, Latest, Receiver, RecvError, Role, Rpc, RpcServer,
+    SendError, Sender, Server, ShmConfig, Spsc, SpscReceiver, SpscSender, Transport, Wait, Waiting, WhenFull,
 };
 use nix::{
     libc,
@@ -400,6 +400,27 @@ fn who_spins_looks_at_the_clock_however_long_each_look_takes(#[case] waiting: Wa
     assert!(taken < most, "{ROUNDS} waits of {timeout:?} took {taken:?}, with looks of {look:?}");
 }
 
+#[rstest]
+#[case(Waiting::Spin)]
+#[case(Waiting::Adaptive)]
+fn a_publisher_looks_at_the_clock_however_many_it_looks_at(#[case] waiting: Waiting) {
+    let arena = Arena::new();
+    let config = small().publishers(1).participants(4096).when_full(WhenFull::Wait);
+    let channel = Broadcast::at(arena.path()).create(&name("x"), &config).unwrap();
+    let (_slow, mut tx) = (channel.receiver().unwrap(), channel.sender().unwrap());
+    tx.set_waiting(waiting);
+    // As if so many had been there.
+    write_at(&arena.file("x"), layout::HIGHEST_SUBSCRIBER, &4096_u64.to_ne_bytes());
+    while tx.try_send(&[0; 100]).is_ok() {}
+    let mut send = |wait| assert!(tx.send_wait(&[0; 100], wait).is_err());
+    let look = (0..100).map(|_| processor_time(|| send(Wait::Never))).min().unwrap();
+    const ROUNDS: u32 = 50;
+    let timeout = Duration::from_micros(100);
+    let taken = processor_time(|| (0..ROUNDS).for_each(|_| send(Wait::timeout(timeout))));
+    let most = ROUNDS * (timeout + 10 * look);
+    assert!(taken < most, "{ROUNDS} waits of {timeout:?} took {taken:?}, with looks of {look:?}");
+}
+
 #[test]
 fn who_spins_looks_around_however_long_each_look_takes() {
     let arena = Arena::new();
@@ -410,9 +431,13 @@ fn who_spins_looks_around_however_long_each_look_takes() {
 }
 
 /// What a call came to that is made again and again, and waits briefly each time.
-fn at_last<R: Receiver>(mut rx: R) -> RecvError {
+fn at_last<R: Receiver>(mut rx: R, each: Duration) -> RecvError {
+    at_last_of(|| rx.recv_timeout(each).map(drop))
+}
+
+fn at_last_of(mut call: impl FnMut() -> Result<(), RecvError>) -> RecvError {
     loop {
-        match rx.recv_timeout(Duration::from_millis(5)).map(drop) {
+        match call() {
             Err(RecvError::TimedOut) => {}
             answer => return answer.unwrap_err(),
         }
@@ -423,6 +448,7 @@ fn at_last<R: Receiver>(mut rx: R) -> RecvError {
 fn who_waits_briefly_again_and_again_is_told_that_the_channel_was_removed(
     #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
     #[values(true, false)] only_looks_on: bool,
+    #[values(Duration::ZERO, Duration::from_millis(5))] each: Duration,
 ) {
     let arena = Arena::new();
     let latest = Latest::at(arena.path());
@@ -431,7 +457,20 @@ fn who_waits_briefly_again_and_again_is_told_that_the_channel_was_removed(
     rx.set_waiting(waiting);
     observer.set_waiting(waiting);
     fs::remove_file(arena.file("x")).unwrap();
-    let error = within(PATIENCE, move || if only_looks_on { at_last(observer) } else { at_last(rx) });
+    let error =
+        within(PATIENCE, move || if only_looks_on { at_last(observer, each) } else { at_last(rx, each) });
+    assert!(matches!(error, RecvError::Closed), "{error:?}");
+}
+
+#[rstest]
+fn who_has_no_time_but_for_a_look_is_told_that_the_channel_was_removed(
+    #[values(Waiting::Spin, Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+) {
+    let arena = Arena::new();
+    let mut server = busy_server(&arena, waiting);
+    fs::remove_file(arena.file("x")).unwrap();
+    let each = Duration::from_micros(10);
+    let error = within(PATIENCE, move || at_last_of(|| server.next(Wait::timeout(each)).map(drop)));
     assert!(matches!(error, RecvError::Closed), "{error:?}");
 }
 

@@ -10,7 +10,7 @@ use crate::{
         troubled,
     },
     segment::Attachment,
-    wait::{Awaited, Bed, Bell, Waiter, Waiting},
+    wait::{Awaited, Bed, Bell, Waiter, Waiting, are_many},
 };
 use ipc_core::{BatchSender, ChannelError, EndMark, Loan, Rejected, SendError, Sender, Wait, copy_message};
 use std::{
@@ -41,14 +41,9 @@ pub struct BroadcastPublisher {
     draft: Vec<u8>,
     bell: Bell,
     waiter: Waiter,
-    /// Fruitless tries since we last looked for the dead.
-    tries: u32,
     /// Last: the ring's reference to the memory must be gone before the place is.
     attachment: Attachment,
 }
-
-/// A look for the dead costs some 10 µs; publishers that only ever try take one now and then.
-const TRIES: u32 = 1024;
 
 impl BroadcastPublisher {
     pub(crate) fn new(attachment: Attachment) -> Result<Self, ChannelError> {
@@ -62,7 +57,6 @@ impl BroadcastPublisher {
             draft: Vec::new(),
             bell: Bell::of(&attachment, subscribers_asleep(attachment.layout())),
             waiter: Waiter::new(&attachment, Bed::Shared(publishers_asleep(&attachment))),
-            tries: 0,
             attachment,
         })
     }
@@ -108,16 +102,7 @@ impl BroadcastPublisher {
     #[inline(never)]
     fn wait_for_room(&mut self, len: usize, wait: Wait<'_>) -> Result<(), SendError> {
         let wait = self.when_full.limit(wait);
-        self.tries += 1;
-        let is_time_to_look = self.tries >= TRIES;
-        let mut room = Room { ring: &mut self.ring, attachment: &self.attachment, len };
-        if is_time_to_look {
-            self.tries = 0;
-            room.look_around()?;
-            if room.poll()?.is_some() {
-                return Ok(());
-            }
-        }
+        let room = Room { ring: &mut self.ring, attachment: &self.attachment, len };
         self.waiter.until(&self.attachment, wait, room)
     }
 
@@ -156,6 +141,11 @@ impl Awaited for Room<'_> {
     #[inline]
     fn poll(&mut self) -> Result<Option<()>, SendError> {
         Ok(self.ring.has_room(self.len)?.then_some(()))
+    }
+
+    /// Every subscriber is looked at.
+    fn takes_long(&self) -> bool {
+        are_many(self.ring.seats().count() as u64)
     }
 
     /// By a subscriber, always.

@@ -38,20 +38,14 @@ struct Party {
     senders: Bell,
     /// Who had the slot that would have been next, by the last look; 0 if nobody had.
     in_the_way: u32,
-    /// Fruitless tries since we last looked for the dead.
-    tries: u32,
 }
 
 impl Party {
-    /// A look costs some 10 µs; endpoints that only ever try take one now and then.
-    const TRIES: u32 = 1024;
-
     fn new(attachment: &Attachment) -> Self {
         Self {
             receivers: Bell::of(attachment, receivers_asleep(attachment)),
             senders: Bell::of(attachment, senders_asleep(attachment)),
             in_the_way: 0,
-            tries: 0,
         }
     }
 
@@ -80,7 +74,6 @@ impl Party {
         words: &Words,
         geometry: &Geometry,
     ) -> Result<(), ChannelError> {
-        self.tries = 0;
         let in_the_way = Some(self.in_the_way).filter(|&owner| owner != 0);
         let entered = |id| mpmc::is_entered(words, geometry, id);
         let dead = attachment.bury_in_turn(in_the_way, entered, |id| repair(words, geometry, id))?;
@@ -93,13 +86,6 @@ impl Party {
             self.receivers.ring(words);
             self.senders.ring(words);
         }
-    }
-
-    /// To be called when nothing was to be done: whether it is time to look around.
-    #[inline]
-    fn is_time_to_look(&mut self) -> bool {
-        self.tries += 1;
-        self.tries >= Self::TRIES
     }
 
     /// What one with our id holds or has claimed goes back: our own when we leave, or that of

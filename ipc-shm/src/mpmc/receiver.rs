@@ -95,11 +95,7 @@ impl MpmcReceiver {
         if !self.attachment.is_ours() {
             return Err(RecvError::Forked);
         }
-        let is_time_to_look = self.party.is_time_to_look();
         let mut next = Next { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
-        if is_time_to_look {
-            next.look_around()?;
-        }
         let held = match next.poll()? {
             Some(held) => held,
             None => self.waiter.until(&self.attachment, *wait, next)?,

@@ -96,16 +96,12 @@ impl MpmcSender {
     #[inline(never)]
     fn wait_for_room(&mut self, wait: Wait<'_>) -> Result<Slot, SendError> {
         let wait = self.when_full.limit(wait);
-        let is_time_to_look = self.party.is_time_to_look();
         let mut room = Room {
             ring: &mut self.ring,
             party: &mut self.party,
             attachment: &self.attachment,
             drop_oldest: self.when_full == WhenFull::DropOldest,
         };
-        if is_time_to_look {
-            room.look_around()?;
-        }
         if let Some(slot) = room.poll()? {
             return Ok(slot);
         }

@@ -11,9 +11,8 @@ use crate::{
     },
     segment::Attachment,
     sys::{fork::Window, ident},
-    wait::{Awaited, Bed, Bell, Waiter, Waiting, has_several_processors},
+    wait::{Awaited, Bed, Bell, Tries, Waiter, Waiting, has_several_processors},
 };
-use crossbeam_utils::atomic::AtomicCell;
 use ipc_core::{ChannelError, Wait};
 use parking_lot::Mutex;
 use std::{
@@ -41,8 +40,8 @@ pub(super) struct Handle {
     bell: Bell,
     /// Whether a guard lends what is in the segment.
     lends: bool,
-    /// When one that never waits looked for the dead last, in milliseconds since 1970.
-    looked_ms: AtomicCell<u64>,
+    /// Of those who don't wait.
+    tries: Tries,
     /// Last: the words must be gone before the place is.
     attachment: Attachment,
 }
@@ -78,7 +77,7 @@ impl Handle {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             bell: Bell::of(&attachment, place.lock.flag),
             lends,
-            looked_ms: AtomicCell::new(0),
+            tries: Tries::new(),
             attachment,
         };
         // What the last one with our id left, and those whom we met dead.
@@ -186,13 +185,7 @@ impl Handle {
     /// Whether one that never waits, and failed, should look for the dead, which takes some 10 µs: as
     /// often as one that waits.
     pub(super) fn is_time_to_look(&self) -> bool {
-        const APART_MS: u64 = 5;
-        let now_ms = ident::coarse_unix_time_ns() / 1_000_000;
-        let is_time = now_ms.abs_diff(self.looked_ms.load()) >= APART_MS;
-        if is_time {
-            self.looked_ms.store(now_ms);
-        }
-        is_time
+        self.tries.are_to_look()
     }
 
     /// Waits until what is awaited is there.

@@ -7,6 +7,9 @@
 mod doorbell;
 mod flag;
 pub(crate) mod slow;
+mod tries;
+
+pub(crate) use tries::Tries;
 
 use crate::{
     ring::memory::{HalfWord, Memory, Words},
@@ -282,6 +285,8 @@ pub(crate) struct Waiter {
     bed: Bed,
     /// When it looked around last, in whichever wait.
     looked_around: Option<Instant>,
+    /// Of those who don't wait.
+    tries: Tries,
     /// Made at the first sleep that can be cancelled, then kept.
     alarm: Option<Arc<Alarm>>,
     /// Made when the endpoint is first polled, then kept.
@@ -293,7 +298,15 @@ pub(crate) struct Waiter {
 impl Waiter {
     pub(crate) fn new(attachment: &Attachment, bed: Bed) -> Self {
         let bell = Bell::of(attachment, bed.flag());
-        Self { waiting: Waiting::default(), bed, looked_around: None, alarm: None, doorbell: None, bell }
+        Self {
+            waiting: Waiting::default(),
+            bed,
+            looked_around: None,
+            tries: Tries::new(),
+            alarm: None,
+            doorbell: None,
+            bell,
+        }
     }
 
     /// Whether it is there within the time that a peer takes which is about to answer; at
@@ -325,13 +338,18 @@ impl Waiter {
         may_spin
     }
 
-    /// Waits until what is awaited is there or `wait` is over. The caller has polled once.
+    /// Waits until what is awaited is there or `wait` is over. The caller has polled once. Who isn't
+    /// to wait looks around now and then.
     pub(crate) fn until<A: Awaited>(
         &mut self,
         attachment: &Attachment,
         wait: Wait<'_>,
         mut awaited: A,
     ) -> Result<A::Answer, A::Error> {
+        if matches!(wait, Wait::Never) && self.tries.are_to_look() {
+            awaited.look_around()?;
+            return awaited.poll()?.ok_or(Unready::WouldBlock.into());
+        }
         let (is_there, looked_around) = (|| attachment.is_named(), &mut self.looked_around);
         if let Some(answer) = stay_awake(self.waiting, wait, is_there, looked_around, &mut awaited)? {
             return Ok(answer);
@@ -530,14 +548,16 @@ pub(crate) fn stay_awake<A: Awaited>(
     if matches!(wait, Wait::Never) {
         return Err(Unready::WouldBlock.into());
     }
-    keep_to(wait, awaited)?;
+    if let Some(unready) = overdue_after(wait, awaited) {
+        return last_look(unready, is_there, looked_around, awaited).map(Some);
+    }
     if let Some(spin_time) = waiting.spin_time() {
-        if let Some(answer) = spin(is_there, wait, spin_time, looked_around, awaited)? {
+        if let Some(answer) = spin(&is_there, wait, spin_time, looked_around, awaited)? {
             return Ok(Some(answer));
         }
     }
     match waiting {
-        Waiting::Adaptive => yield_briefly(wait, awaited),
+        Waiting::Adaptive => yield_briefly(is_there, wait, looked_around, awaited),
         Waiting::Spin | Waiting::Block => Ok(None),
     }
 }
@@ -586,25 +606,30 @@ fn spin<A: Awaited>(
 }
 
 /// Lets others run on this processor a few times: the peer may be among them.
-fn yield_briefly<A: Awaited>(wait: Wait<'_>, awaited: &mut A) -> Result<Option<A::Answer>, A::Error> {
+fn yield_briefly<A: Awaited>(
+    is_there: impl Fn() -> bool,
+    wait: Wait<'_>,
+    looked_around: &mut Option<Instant>,
+    awaited: &mut A,
+) -> Result<Option<A::Answer>, A::Error> {
     let backoff = Backoff::new();
     while !backoff.is_completed() {
         backoff.snooze();
         if let Some(answer) = awaited.poll()? {
             return Ok(Some(answer));
         }
-        keep_to(wait, awaited)?;
+        if let Some(unready) = overdue_after(wait, awaited) {
+            return last_look(unready, is_there, looked_around, awaited).map(Some);
+        }
     }
     Ok(None)
 }
 
-/// An error if the wait is over, where looks take long; elsewhere nobody asks the clock that often.
+/// Why the wait is over, if it is, where a look takes long; elsewhere nobody asks the clock that
+/// often.
 #[inline]
-fn keep_to<A: Awaited>(wait: Wait<'_>, awaited: &A) -> Result<(), A::Error> {
-    match awaited.takes_long().then(|| overdue(wait)).flatten() {
-        Some(unready) => Err(unready.into()),
-        None => Ok(()),
-    }
+fn overdue_after<A: Awaited>(wait: Wait<'_>, awaited: &A) -> Option<Unready> {
+    awaited.takes_long().then(|| overdue(wait)).flatten()
 }
 
 /// Why the wait is over, if it is.

@@ -392,6 +392,7 @@ pub(crate) mod layout {
     pub(crate) const ASLEEP: u64 = 256;
     /// Where there are many: the flag of those who receive, look or serve.
     pub(crate) const RECEIVERS_ASLEEP: u64 = PAGE + 128;
+    pub(crate) const HIGHEST_SUBSCRIBER: u64 = PAGE + 8;
 }
 
 /// Whether somebody has said at this flag that it sleeps or polls: by its lowest bits, above

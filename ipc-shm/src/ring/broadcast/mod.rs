@@ -61,7 +61,10 @@ use super::{
 };
 use crate::{config, kind::WhenFull, segment::Layout};
 use ipc_core::Participant;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::{
+    ops::RangeInclusive,
+    sync::atomic::Ordering::{Relaxed, Release},
+};
 
 pub(crate) use {
     reader::Reader,
@@ -171,12 +174,12 @@ impl Geometry {
         self.data + (publisher - 1) as usize * self.data_stride
     }
 
-    fn publishers(&self) -> std::ops::RangeInclusive<u32> {
+    fn publishers(&self) -> RangeInclusive<u32> {
         1..=self.publishers
     }
 
     /// Subscribers up to this id.
-    fn subscribers_to(&self, highest: u64) -> std::ops::RangeInclusive<u32> {
+    fn subscribers_to(&self, highest: u64) -> RangeInclusive<u32> {
         let highest = highest.min(u64::from(self.participants));
         self.publishers + 1..=highest as u32
     }

@@ -5,7 +5,10 @@ use super::{
     record_size,
 };
 use crate::ring::{Corrupt, memory::Memory};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::{
+    ops::RangeInclusive,
+    sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
 
 /// The intent runs ahead by this part of the ring.
 const SECTIONS: u64 = 8;
@@ -128,12 +131,16 @@ impl<M: Memory> Writer<M> {
         Ok(end <= self.limit)
     }
 
+    /// The ids of subscribers that were ever taken: so many are looked at where a ring is full.
+    pub(crate) fn seats(&self) -> RangeInclusive<u32> {
+        // Relaxed: stored before the fence in `enter`.
+        self.geometry.subscribers_to(self.memory.load(self.geometry.highest, Relaxed))
+    }
+
     /// The subscribers that are entered, and how far they have released of this ring.
     fn subscribers(&self) -> impl Iterator<Item = (u32, u64)> {
         let geometry = self.geometry;
-        // Relaxed: stored before the fence in `enter`.
-        let highest = self.memory.load(geometry.highest, Relaxed);
-        geometry.subscribers_to(highest).filter_map(move |id| {
+        self.seats().filter_map(move |id| {
             // Acquire: pairs with the Release in `leave`.
             let state = self.memory.load(geometry.of_entry(geometry.states, id), Acquire);
             // Acquire: pairs with the Release in `Reader::release`; what the subscriber read
