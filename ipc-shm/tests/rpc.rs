@@ -241,6 +241,74 @@ fn the_callers_of_a_killed_server_are_told(
     }
 }
 
+#[rstest]
+#[case::of_two(2, 0)]
+#[case::of_two_the_other(2, 1)]
+#[case::of_four(4, 0)]
+fn who_asks_after_its_calls_in_turn_is_told_of_the_one_whose_server_was_killed(
+    #[case] calls: usize,
+    #[case] victim: usize,
+    #[values(None, Some(Duration::from_micros(1300)))] each: Option<Duration>,
+) {
+    let arena = Arena::new();
+    let mut client = service(&arena, &small()).client().unwrap();
+    client.set_waiting(Waiting::Spin);
+    let (mut servers, tickets): (Vec<_>, Vec<_>) = (0..calls)
+        .map(|call| {
+            let mut server = Child::spawn("take", &[path(&arena)]);
+            let ticket = client.submit(call.to_string().as_bytes(), Wait::Never).unwrap();
+            server.says(&call.to_string());
+            (server, ticket)
+        })
+        .unzip();
+    servers[victim].kill();
+    let mut is_told = |ticket| {
+        let answer = client.advance(ticket, each.map_or(Wait::Never, Wait::timeout));
+        assert!(matches!(answer, Err(CallError::ServerDied | CallError::WouldBlock | CallError::TimedOut)));
+        matches!(answer, Err(CallError::ServerDied))
+    };
+    let mut told = None;
+    eventually("it is told", || {
+        told = tickets.iter().position(&mut is_told);
+        told.is_some()
+    });
+    assert_eq!(told, Some(victim));
+}
+
+#[test]
+fn who_asks_after_a_call_and_tries_to_make_another_finds_the_room_that_the_dead_had() {
+    let arena = Arena::new();
+    let mut client = service(&arena, &small()).client().unwrap();
+    let mut server = Child::spawn("take", &[path(&arena)]);
+    let ticket = client.submit(b"mine", Wait::Never).unwrap();
+    server.says("mine");
+    let mut victim = Child::spawn("request", &[path(&arena)]);
+    victim.says("requested");
+    assert!(matches!(client.submit(b"another", Wait::Never), Err(CallError::WouldBlock)));
+    assert!(matches!(client.advance(&ticket, Wait::Never), Err(CallError::WouldBlock)));
+    victim.kill();
+    eventually("there is room", || {
+        let is_made = client.submit(b"another", Wait::Never).is_ok();
+        assert!(matches!(client.advance(&ticket, Wait::Never), Err(CallError::WouldBlock)));
+        is_made
+    });
+}
+
+#[test]
+fn who_seldom_tries_finds_the_room_that_the_dead_had_at_the_next_try() {
+    let arena = Arena::new();
+    let service = service(&arena, &small().when_full(WhenFull::Fail).depth(3));
+    let mut client = service.client().unwrap();
+    let mut victim = Child::spawn("request", &[path(&arena)]);
+    victim.says("requested");
+    victim.kill();
+    let mut is_made = || {
+        thread::sleep(Duration::from_millis(20));
+        client.submit(b"another", Wait::Forever).is_ok()
+    };
+    assert!((0..10).any(|_| is_made()));
+}
+
 #[test]
 fn a_request_that_no_server_has_taken_waits_for_the_next_one() {
     let arena = Arena::new();

@@ -27,7 +27,10 @@
 use super::{Corrupt, Survey, memory::Memory};
 use crate::{config, segment::Layout};
 use ipc_core::Participant;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+};
 
 /// What a slot takes up besides its payload.
 const OVERHEAD_BYTES: u64 = 16;
@@ -320,6 +323,16 @@ impl<M: Memory> Caller<M> {
             Stage::Died => Progress::Died,
             Stage::Free | Stage::Claimed | Stage::Abandoned => return Err(bad_word(call.index, word)),
         })
+    }
+
+    /// The servers that have taken our calls, each once.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = u32> {
+        // Relaxed: whoever is asked about them doesn't look at what they wrote.
+        let words =
+            (0..self.geometry.depth).map(|at| Word(self.memory.load(self.geometry.slot(at), Relaxed)));
+        let ours = words.filter(|word| word.stage() == Stage::Taken && word.client() == self.id);
+        let known = |server: &u32| (1..=self.geometry.participants).contains(server);
+        ours.map(Word::server).filter(known).collect::<BTreeSet<_>>().into_iter()
     }
 
     #[inline]

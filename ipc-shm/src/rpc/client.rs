@@ -73,32 +73,21 @@ impl RpcClient {
     #[inline(never)]
     fn wait_for_room(&mut self, wait: Wait<'_>) -> Result<Call, CallError> {
         let wait = self.when_full.limit(wait);
-        let is_time_to_look = self.party.is_time_to_look();
-        let mut room = Room { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
-        if is_time_to_look {
-            room.look_around()?;
-            if let Some(call) = room.poll()? {
-                return Ok(call);
-            }
-        }
+        let room = Room { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
         self.for_room.until(&self.attachment, wait, room)
     }
 
     #[inline(never)]
     fn wait_for_response(&mut self, call: Call, wait: Wait<'_>) -> Result<Outcome, CallError> {
-        let is_time_to_look = self.party.is_time_to_look();
         let mut response = Response {
             ring: &self.ring,
             party: &mut self.party,
             attachment: &self.attachment,
             call,
             server: None,
+            is_only: Arc::strong_count(&self.calls) == 1 + 1,
             looks: 0,
         };
-        if is_time_to_look {
-            response.poll()?;
-            response.look_around()?;
-        }
         match response.poll()? {
             Some(outcome) => Ok(outcome),
             None => self.for_response.until(&self.attachment, wait, response),
@@ -239,6 +228,8 @@ struct Response<'a> {
     call: Call,
     /// Who had taken the request at the last look, and may be dead.
     server: Option<u32>,
+    /// Whether its client has no other one.
+    is_only: bool,
     looks: u32,
 }
 
@@ -267,7 +258,10 @@ impl Awaited for Response<'_> {
         let (words, geometry) = (self.ring.memory(), self.ring.geometry());
         self.looks += 1;
         match self.server {
-            Some(server) => self.party.look_at(self.attachment, words, geometry, [server]),
+            Some(server) if self.is_only => self.party.look_at(self.attachment, words, geometry, [server]),
+            // Those of our other calls, too: who waits for each in turn, or tries, may be with the same
+            // one whenever it is time to look.
+            Some(_) => self.party.look_at(self.attachment, words, geometry, self.ring.servers()),
             None => self.party.look_around(self.attachment, words, geometry),
         }
         .or_else(troubled)

@@ -36,19 +36,13 @@ struct Party {
     servers: Bell,
     /// Of the clients that wait for room.
     callers: Bell,
-    /// Fruitless tries since we last looked for the dead.
-    tries: u32,
 }
 
 impl Party {
-    /// A look costs some 10 µs; endpoints that only ever try take one now and then.
-    const TRIES: u32 = 1024;
-
     fn new(attachment: &Attachment) -> Self {
         Self {
             servers: Bell::of(attachment, servers_asleep(attachment)),
             callers: Bell::of(attachment, callers_asleep(attachment)),
-            tries: 0,
         }
     }
 
@@ -91,7 +85,6 @@ impl Party {
         words: &Words,
         geometry: &Geometry,
     ) -> Result<(), ChannelError> {
-        self.tries = 0;
         let entered = |id| rpc::is_entered(words, geometry, id);
         let repair = |id| self.repair(attachment, words, geometry, id);
         let dead = attachment.bury_in_turn(None, entered, repair)?;
@@ -107,7 +100,6 @@ impl Party {
         geometry: &Geometry,
         ids: impl IntoIterator<Item = u32>,
     ) -> Result<(), ChannelError> {
-        self.tries = 0;
         let entered = ids.into_iter().filter(|&id| rpc::is_entered(words, geometry, id));
         let dead = attachment.bury(entered, |id| self.repair(attachment, words, geometry, id))?;
         self.wake_callers_if(dead > 0, words);
@@ -118,13 +110,6 @@ impl Party {
         if is_repaired {
             self.callers.ring(words);
         }
-    }
-
-    /// To be called when nothing was to be done: whether it is time to look around.
-    #[inline]
-    fn is_time_to_look(&mut self) -> bool {
-        self.tries += 1;
-        self.tries >= Self::TRIES
     }
 
     /// What one with our id has goes back: our own when we leave, or that of the one before us.

@@ -53,11 +53,7 @@ impl RpcServer {
     /// The way of [`advance`](Server::advance) when there is nothing yet.
     #[inline(never)]
     fn wait_for_request(&mut self, wait: Wait<'_>) -> Result<Taken, RecvError> {
-        let is_time_to_look = self.party.is_time_to_look();
         let mut next = Next { ring: &mut self.ring, party: &mut self.party, attachment: &self.attachment };
-        if is_time_to_look {
-            next.look_around()?;
-        }
         match next.poll()? {
             Some(taken) => Ok(taken),
             None => self.waiter.until(&self.attachment, wait, next),

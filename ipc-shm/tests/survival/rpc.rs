@@ -402,16 +402,18 @@ fn die_serving(stage: &Stage, servers: usize) {
     dead.ends_well();
 }
 
-/// Whoever is told first, and is killed telling the others, keeps nothing from them.
+/// Whoever is told first, and is killed telling the others, keeps nothing from them. It looks at
+/// all its calls.
 fn be_bereaved(stage: &Stage) {
-    create(stage);
+    create_of(stage, DEEP);
     let mut callers = vec![Caller::new(stage, b"one"), Caller::new(stage, b"two")];
     let come = || {
-        let requester = requester(stage);
-        die_serving(stage, 3);
-        requester
+        let (mut client, ticket) = requester(stage);
+        let another = client.submit(QUESTION, Wait::Never).expect("there is room");
+        die_serving(stage, 4);
+        (client, ticket, another)
     };
-    stage.victim(come, |(client, ticket)| {
+    stage.victim(come, |(client, ticket, _another)| {
         let told = client.advance(ticket.as_ref().expect("kept"), Wait::timeout(PATIENCE));
         match told {
             Err(CallError::ServerDied) => Ok(()),
