@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Arena, Child, PATIENCE, eventually, fork_child, name, say, serve, told, within};
+use common::{Arena, Child, PATIENCE, eventually, fork_child, name, say, serve, told, within, write_at};
 use ipc_shm::{
     CallError, Cancel, ChannelError, Client, Kind, RecvError, Request, Role, Rpc, RpcChannel, RpcClient,
     SendError, Server, Shm, ShmConfig, Wait, Waiting, WhenFull,
@@ -603,6 +603,22 @@ fn a_forked_child_is_told_that_the_endpoints_are_its_parents() {
 }
 
 /// Every word of the slots and of the entries' states, in turn, as anything.
+#[test]
+fn the_calls_of_a_place_are_counted_from_0_again_after_its_last_number() {
+    let arena = Arena::new();
+    let service = service(&arena, &small().depth(1));
+    let (mut client, mut server) = (service.client().unwrap(), service.server().unwrap());
+    let last = (1_u64 << 35) - 1;
+    let length = fs::metadata(arena.file("x")).unwrap().len();
+    write_at(&arena.file("x"), length - 4096, &(last << 29).to_ne_bytes());
+    let sent = || Rpc::at(arena.path()).stat(&name("x")).unwrap().sent_messages;
+    assert_eq!(sent(), Some(last));
+    let ticket = client.submit(b"the last one", Wait::Never).unwrap();
+    echo(&mut server, Duration::ZERO);
+    assert_eq!(&*client.collect(ticket, patiently()).unwrap(), b"re: the last one");
+    assert_eq!(sent(), Some(0));
+}
+
 #[test]
 fn wrong_words_are_reported_or_read_as_something_never_worse() {
     let arena = Arena::new();

@@ -97,7 +97,7 @@ impl Rpc {
 
     /// What is known about a channel, of whatever kind, without taking part in it. Of a
     /// service, `queued_messages` are the calls under way, and `sent_messages` all that were
-    /// begun.
+    /// begun, as its places count them: each from 0 again after 2^35 - 1.
     ///
     /// # Errors
     ///
