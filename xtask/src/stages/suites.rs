@@ -33,6 +33,10 @@ const MODELS: [&[&str]; 2] = [
 /// What kills at every access, and takes longest of all.
 const LONGEST: &str = "survival";
 
+/// What has processes that spin for each other, on all processors: one run after the other, as each
+/// takes a multiple of its time beside another one.
+const SPINNING: &str = "command";
+
 /// Tests that `cargo` runs in one call.
 #[derive(Debug)]
 struct Part {
@@ -83,7 +87,8 @@ impl Part {
 /// What is run at the same time, of these programs of tests: together all there is.
 fn parts(programs: &BTreeSet<String>) -> Vec<Part> {
     let option = |program: &str| format!("--test={program}");
-    let is_other = |program: &&String| *program != LONGEST && !STEPPED.contains(&program.as_str());
+    let has_its_own = |program: &str| [LONGEST, SPINNING].contains(&program) || STEPPED.contains(&program);
+    let is_other = |program: &&String| !has_its_own(program);
     let mut others: Vec<_> = programs.iter().filter(is_other).map(|program| option(program)).collect();
     let more = others.split_off(others.len() / 2);
     others.extend(["--bins", "--examples"].map(String::from));
@@ -93,6 +98,7 @@ fn parts(programs: &BTreeSet<String>) -> Vec<Part> {
         Part::libraries(&["--skip=::model::"]),
         Part::new([option(LONGEST)], &BARE),
         Part::new(STEPPED.map(option), &BARE),
+        Part { harness: &["--test-threads=1"], ..Part::new([option(SPINNING)], &AS_IT_IS) },
         Part::new(others, &AS_IT_IS),
         Part::new(more, &AS_IT_IS),
     ]
