@@ -2,9 +2,9 @@
 //!
 //! It is `/dev/shm/ipc-mq-UID` (in the system's temporary directory where there is no
 //! `/dev/shm`), or `.mq` in the directory that `IPC_DIR` names: no channel's name begins with
-//! a dot, so nothing else is called so. It is made with mode 0700, and used only if it is a
-//! directory itself, belongs to its user and can't be written by others; to the one that
-//! `IPC_DIR` names others may write if it has the sticky bit, or is ours, root's or a trusted
+//! a dot, so nothing else is called so. It is made with mode 0700, whatever the umask, and used
+//! only if it is a directory itself, belongs to its user and can't be written by others; to the one
+//! that `IPC_DIR` names others may write if it has the sticky bit, or is ours, root's or a trusted
 //! user's. It is one directory, in which the names of `sysv:` and `unix:` channels lie side by side.
 //! Whoever has found it keeps it open; each time it is asked again what has its name, which may be
 //! another one by then, and what is allowed there, and it is opened anew where it isn't the same.
@@ -25,7 +25,7 @@ use nix::{
     dir::Dir,
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat},
-    sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
     unistd::{AccessFlags, UnlinkatFlags, close, faccessat, geteuid, linkat, symlinkat, unlinkat},
 };
 use std::{
@@ -177,20 +177,59 @@ impl Home {
         }
         let name = self.path.file_name().ok_or_else(|| refusal("mkdirat", &self.path, Errno::ENOENT))?;
         match mkdirat(opened, name, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Ok(()) => self.mend(Mode::S_IRWXU).map(drop),
+            Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(refusal("mkdirat", &self.path, errno)),
+        }
+    }
+
+    /// Gives its owner, if that is us, all of a directory of which it lacks one of these: its maker's
+    /// umask took them, and it may have been killed before it could give them back. Whether that was so.
+    #[cold]
+    fn mend(&self, lacking: Mode) -> Result<bool, ChannelError> {
+        let flags = DIRECTORY | OFlag::O_PATH;
+        let Ok(directory) = uninterrupted(|| open(&*self.path, flags, Mode::empty())) else {
+            return Ok(false);
+        };
+        let found = status(&directory)?;
+        let is_lacking = found.st_mode & lacking.bits() != lacking.bits();
+        if !is_lacking || found.st_uid != geteuid().as_raw() {
+            return Ok(false);
+        }
+        // By the descriptor: the name may be somebody else's by now.
+        let by_proc = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let mode = Mode::from_bits_truncate(found.st_mode) | Mode::S_IRWXU;
+        match fchmodat(AT_FDCWD, &*by_proc, mode, FchmodatFlags::FollowSymlink) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT | Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+                let path = self.path.display();
+                Err(ChannelError::NotPermitted(format!(
+                    "{path} has mode {:03o}, which keeps its owner out: give it back with `chmod 700 {path}`",
+                    found.st_mode & 0o777
+                )))
+            }
+            Err(errno) => Err(OsError::new("fchmodat", errno).into()),
         }
     }
 
     /// Somebody else may have been faster to take the name of our directory. Says also how it is, and
     /// who we are.
     fn open_checked(&self, access: OFlag) -> Result<Option<(OwnedFd, FileStat, u32)>, ChannelError> {
-        let directory = match uninterrupted(|| open(&*self.path, DIRECTORY | access, Mode::empty())) {
+        let open = || uninterrupted(|| open(&*self.path, DIRECTORY | access, Mode::empty()));
+        let answer = match open() {
+            Err(Errno::EACCES) if self.mend(Mode::S_IXUSR)? => open(),
+            answer => answer,
+        };
+        let directory = match answer {
             Ok(directory) => directory,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(refusal("open", &self.path, errno)),
         };
-        let found = status(&directory)?;
+        let mut found = status(&directory)?;
+        // Nobody chooses that, since it is of no use; who may only look may have been meant to.
+        if found.st_mode & Mode::S_IXUSR.bits() == 0 && self.mend(Mode::S_IXUSR)? {
+            found = status(&directory)?;
+        }
         let uid = self.check(&directory, &found)?;
         Ok(Some((directory, found, uid)))
     }

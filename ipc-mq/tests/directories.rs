@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{OrdinaryUser, alone, alone_in_namespaces, fresh_name, skip};
+use common::{NOBODY, OrdinaryUser, alone, alone_in_namespaces, fresh_name, skip};
 use ipc_mq::{
     Channel, ChannelError, ChannelName, Receiver, Sender, Sysv, SysvConfig, Transport, Unix, UnixConfig,
 };
@@ -24,6 +24,20 @@ impl Chosen {
         // SAFETY: this process has one test and nobody else who reads its environment.
         unsafe { std::env::set_var("IPC_DIR", &path) };
         Self(path)
+    }
+
+    /// One that belongs to an ordinary user.
+    fn of_ordinary_user() -> Self {
+        let chosen = Self::new();
+        if geteuid().is_root() {
+            chosen.give_to(NOBODY);
+        }
+        chosen
+    }
+
+    /// Of the directory that is made in it.
+    fn mode_within(&self) -> u32 {
+        fs::metadata(self.0.join(".mq")).unwrap().permissions().mode()
     }
 
     fn set_mode(&self, mode: u32) {
@@ -227,6 +241,66 @@ fn a_directory_in_which_others_can_take_names_away_is_refused() {
         make().into_iter().for_each(|answer| answer.unwrap());
         Sysv::new().remove(&name()).unwrap();
         drop(ordinary);
+    });
+}
+
+/// An umask may take from the owner too.
+#[test]
+fn the_directory_is_its_owners_whatever_the_umask_of_who_made_it() {
+    alone("the_directory_is_its_owners_whatever_the_umask_of_who_made_it", || {
+        let chosen = Chosen::of_ordinary_user();
+        let _ordinary = OrdinaryUser::new();
+        for mask in [0o177, 0o277, 0o477, 0o777] {
+            umask(Mode::from_bits_truncate(mask));
+            let made = [
+                Sysv::new().create(&name(), &SysvConfig::new()).map(drop),
+                Unix::new().create(&name(), &UnixConfig::new()).map(drop),
+            ];
+            umask(Mode::from_bits_truncate(0o022));
+            for answer in made {
+                answer.unwrap_or_else(|error| panic!("umask {mask:o}: {error}"));
+            }
+            assert_eq!(chosen.mode_within() & 0o777, 0o700, "umask {mask:o}");
+            look();
+            Sysv::new().remove(&name()).unwrap();
+            fs::remove_dir_all(chosen.0.join(".mq")).unwrap();
+        }
+    });
+}
+
+/// Its maker was killed before it could give back what its umask took.
+#[test]
+fn a_directory_that_not_even_its_owner_can_enter_is_mended_by_whoever_finds_it() {
+    alone("a_directory_that_not_even_its_owner_can_enter_is_mended_by_whoever_finds_it", || {
+        let chosen = Chosen::of_ordinary_user();
+        let _ordinary = OrdinaryUser::new();
+        let kept = chosen.0.join(".mq");
+        let set_mode = |mode| fs::set_permissions(&kept, fs::Permissions::from_mode(mode)).unwrap();
+        let finders: [fn(); 4] = [
+            || drop(Sysv::new().create(&name(), &SysvConfig::new()).unwrap()),
+            || drop(Unix::new().create(&name(), &UnixConfig::new()).unwrap()),
+            || assert!(matches!(Unix::new().open(&name()), Err(ChannelError::NotFound))),
+            || assert!(matches!(Unix::new().remove(&name()), Err(ChannelError::NotFound))),
+        ];
+        for mode in [0o000, 0o400, 0o600] {
+            for find in finders {
+                fs::create_dir(&kept).unwrap();
+                set_mode(mode);
+                find();
+                assert_eq!(chosen.mode_within() & 0o777, 0o700, "{mode:o}");
+                let _ = Sysv::new().remove(&name());
+                fs::remove_dir_all(&kept).unwrap();
+            }
+        }
+        // Who may enter it, but not write to it, may have chosen so.
+        fs::create_dir(&kept).unwrap();
+        set_mode(0o500);
+        assert_eq!(Unix::new().list().unwrap(), []);
+        assert!(matches!(
+            Unix::new().create(&name(), &UnixConfig::new()),
+            Err(ChannelError::NotPermitted(_))
+        ));
+        assert_eq!(chosen.mode_within() & 0o777, 0o500);
     });
 }
 
