@@ -5,7 +5,10 @@ mod common;
 
 use common::{Arena, Child, Dice, PATIENCE, is_root, layout, name, serve, within, write_at};
 use ipc_shm::{Channel, ChannelError, Receiver, Sender, ShmConfig, Spsc, Transport};
-use nix::unistd::{Gid, Uid, chown, setgid, setuid};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::{Gid, Uid, chown, setgid, setuid},
+};
 use rstest::rstest;
 use std::{
     fs,
@@ -430,6 +433,21 @@ fn have_a_private_directory() {
     for mode in [0o777, 0o722, 0o770, 0o1777] {
         fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
         refused("chmod 700");
+    }
+    for mask in [0o177, 0o277, 0o477, 0o777] {
+        fs::remove_dir_all(&directory).unwrap();
+        umask(Mode::from_bits_truncate(mask));
+        let made = shm.create(&name("x"), &small()).map(drop);
+        umask(Mode::from_bits_truncate(0o022));
+        made.unwrap_or_else(|error| panic!("umask {mask:o}: {error}"));
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o700, "umask {mask:o}");
+        drop(shm.open(&name("x")).unwrap());
+    }
+    // What the umask took, its maker may have been killed before it could give it back.
+    for mode in [0o000, 0o400, 0o600] {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        drop(shm.open(&name("x")).unwrap_or_else(|error| panic!("{mode:o}: {error}")));
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o700, "{mode:o}");
     }
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
     drop(shm.open(&name("x")).expect("others may look"));

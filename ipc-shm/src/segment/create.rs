@@ -103,7 +103,14 @@ fn make(
 /// Our presence on what we make: by a description of its own, since who fills a large segment
 /// takes longer than a fork is to wait.
 fn presence(directory: &Directory, made: &Unpublished) -> Result<Anchor, ChannelError> {
-    let file = made.reopen(directory)?;
+    let file = match made.reopen(directory) {
+        // The umask took from what its owner may.
+        Err(error) if Cause::of(&error) == Cause::NotPermitted => {
+            file::set_mode(&made.file, 0o600)?;
+            made.reopen(directory)?
+        }
+        answer => answer?,
+    };
     lock::try_lock(&file, PRESENCE_BYTE, Mode::Shared)?;
     Ok(Anchor::new(&file, ident::page_size_bytes()? as usize)?)
 }

@@ -7,6 +7,10 @@ use crate::sys::{
 use ipc_core::{ChannelError, ChannelName, OsError};
 use std::path::{Path, PathBuf};
 
+/// What a directory's owner may do with it: all, and look up names.
+const ALL: u32 = 0o700;
+const SEARCH: u32 = 0o100;
+
 /// The directory that segments are kept in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Home {
@@ -25,7 +29,15 @@ impl Home {
 
     /// Opens the directory; `None` if it is the private one and nobody has made it yet.
     pub(crate) fn open(&self) -> Result<Option<Directory>, ChannelError> {
-        match Directory::open(&self.path) {
+        let answer = match Directory::open(&self.path) {
+            Err(error)
+                if self.private && Cause::of(&error) == Cause::NotPermitted && self.mend(SEARCH)? =>
+            {
+                Directory::open(&self.path)
+            }
+            answer => answer,
+        };
+        match answer {
             Ok(directory) => {
                 match self.private {
                     true => self.check_private(&directory)?,
@@ -43,8 +55,22 @@ impl Home {
         if let Some(directory) = self.open()? {
             return Ok(directory);
         }
-        file::make_private_directory(&self.path).map_err(|error| self.refusal(error))?;
+        if file::make_private_directory(&self.path).map_err(|error| self.refusal(error))? {
+            self.mend(ALL)?;
+        }
         self.open()?.ok_or(ChannelError::NotFound)
+    }
+
+    /// Gives us all of a directory of ours of which we lack one of these bits: its maker's umask took
+    /// them, and it may have been killed before it could give them back. Whether that was so.
+    #[cold]
+    fn mend(&self, lacking: u32) -> Result<bool, ChannelError> {
+        file::mend_private_directory(&self.path, lacking).map_err(|error| {
+            let path = self.path.display();
+            ChannelError::NotPermitted(format!(
+                "the mode of {path} keeps its owner out ({error}): give it back with `chmod 700 {path}`"
+            ))
+        })
     }
 
     /// Somebody else may have been faster to take the name of our directory.
@@ -63,6 +89,10 @@ impl Home {
                 "{path} can be written by others (mode {:03o}): make it private with `chmod 700 {path}`",
                 found.mode
             )));
+        }
+        // Nobody chooses that, since it is of no use; who may only look may have been meant to.
+        if found.mode & SEARCH == 0 {
+            self.mend(SEARCH)?;
         }
         Ok(())
     }

@@ -99,12 +99,33 @@ pub(crate) fn root() -> Option<Identity> {
     call("stat", || stat("/")).ok().map(|found| Metadata::from(found).identity)
 }
 
-/// Makes a directory that only its owner may enter; one that exists is left as it is.
-pub(crate) fn make_private_directory(path: &Path) -> Result<(), OsError> {
+/// Makes a directory that only its owner may enter; one that exists is left as it is. Whether it made
+/// it: then the umask may have taken from what its owner may, see [`mend_private_directory`].
+pub(crate) fn make_private_directory(path: &Path) -> Result<bool, OsError> {
     match attempt("mkdir", || mkdir(path, Mode::S_IRWXU)) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::EEXIST) => Ok(false),
         Err(errno) => Err(OsError::new("mkdir", errno)),
     }
+}
+
+/// Gives its owner, if that is us, all of a directory of which it lacks one of these bits. Whether
+/// that was so.
+pub(crate) fn mend_private_directory(path: &Path, lacking: u32) -> Result<bool, OsError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let Ok(directory) = call("open", || open(path, flags, Mode::empty())) else { return Ok(false) };
+    let found = metadata(&directory)?;
+    if found.mode & lacking == lacking || found.uid != ident::euid() {
+        return Ok(false);
+    }
+    change_mode(&directory, found.mode | Mode::S_IRWXU.bits()).map(|()| true)
+}
+
+/// By the descriptor, which may be one that only names the file: its name may be somebody else's by
+/// now.
+fn change_mode(file: impl AsFd, mode: u32) -> Result<(), OsError> {
+    let (path, mode) = (by_proc(file), Mode::from_bits_truncate(mode));
+    call("chmod", || fchmodat(nix::fcntl::AT_FDCWD, &*path, mode, FchmodatFlags::FollowSymlink))
 }
 
 /// An open directory.
@@ -154,10 +175,7 @@ impl Directory {
         if metadata(&file)?.kind != kind {
             return Err(OsError::new("chmod", Errno::ENOENT));
         }
-        // By the descriptor: the name may be somebody else's by now.
-        let by_proc = format!("{DESCRIPTORS}/{}", file.as_raw_fd());
-        let (mode, flags) = (Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
-        call("chmod", || fchmodat(nix::fcntl::AT_FDCWD, &*by_proc, mode, flags))
+        change_mode(&file, mode)
     }
 
     /// Gives what is at the first name the second one, too. False if something has that.
