@@ -224,7 +224,22 @@ fn one_process_at_a_time_is_notified() {
         rx.forget_notification().unwrap();
         tx.send(b"x").unwrap();
         assert!(!came(signal));
-        assert!(matches!(rx.notify(4711), Err(NotifyError::NoSuchSignal(4711))));
+    });
+}
+
+/// The kernel registers signal 0, of which it sends none.
+#[test]
+fn what_is_no_signal_is_refused_and_takes_no_notification_back() {
+    let (mut tx, mut rx) = TestQueue::small().pair();
+    in_child(|| {
+        let signal = blocked();
+        rx.notify(signal).unwrap();
+        for none in [0, -1, i32::MIN, 4711] {
+            let refused = rx.notify(none);
+            assert!(matches!(refused, Err(NotifyError::NoSuchSignal(given)) if given == none), "{refused:?}");
+        }
+        tx.send(b"there").unwrap();
+        assert!(came(signal), "it was taken back");
     });
 }
 

@@ -121,6 +121,10 @@ impl Pollable for MqReceiver {
 /// about it, is refused when it opens it with other settings, or calls `mq_close(3)`.
 impl Notify for MqReceiver {
     fn notify(&mut self, signal: i32) -> Result<(), NotifyError> {
+        if signal <= 0 {
+            // The kernel registers 0, and then notifies nobody.
+            return Err(NotifyError::NoSuchSignal(signal));
+        }
         let mut state = self.queue.notification().lock();
         let mut answer = self.queue.notify(Some(signal));
         if answer == Err(Errno::EBUSY) {
