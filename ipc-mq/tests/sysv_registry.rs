@@ -6,7 +6,8 @@ mod common;
 
 use common::{NOBODY, OrdinaryUser, alone, alone_in_namespaces, fresh_name, in_child, killed_after, skip};
 use ipc_mq::{
-    Channel, ChannelError, ChannelName, Receiver, RecvError, SendError, Sender, Sysv, SysvConfig, Transport,
+    Channel, ChannelError, ChannelName, Peek, PeekError, Receiver, RecvError, SendError, Sender, Sysv,
+    SysvConfig, Transport,
 };
 use nix::{
     errno::Errno,
@@ -213,11 +214,25 @@ fn a_limit_that_was_lowered_is_not_taken_for_a_queue_that_is_gone() {
         assert!(error.contains("kernel.msgmax, which was lowered to 63"), "{error}");
         assert!(error.contains("sysctl kernel.msgmax=64"), "{error}");
         tx.try_send(&[3; 63]).unwrap();
+        let mut copy = Vec::new();
+        match rx.peek(0, &mut copy) {
+            Err(PeekError::Unsupported(_)) => {}
+            answer => {
+                let error = answer.unwrap_err().to_string();
+                assert!(error.contains("kernel.msgmax, which was lowered to 63"), "{error}");
+                assert!(error.contains("sysctl kernel.msgmax=64"), "{error}");
+                assert!(rx.peek(1, &mut copy).unwrap());
+                assert_eq!(copy, [3; 63]);
+                assert!(!rx.peek(2, &mut copy).unwrap());
+            }
+        }
         // What was sent before is received as ever.
         assert_eq!(&*rx.try_recv().unwrap(), &[1; 64]);
         assert_eq!(&*rx.try_recv().unwrap(), &[3; 63]);
         sysv.remove(&name).unwrap();
         assert!(matches!(tx.try_send(&[4; 64]), Err(SendError::Closed)));
+        let gone = rx.peek(0, &mut copy);
+        assert!(matches!(gone, Err(PeekError::Closed | PeekError::Unsupported(_))), "{gone:?}");
     });
 }
 

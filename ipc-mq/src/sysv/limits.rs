@@ -85,3 +85,17 @@ pub(crate) fn explain_refused_message(len: usize) -> Result<Option<OsError>, Err
         )
     }))
 }
+
+/// Why the kernel shows no copy of a message of up to `most` bytes. `None` if it would show it now.
+pub(crate) fn explain_refused_copy(most: usize) -> Result<Option<OsError>, Errno> {
+    let value = sys::limits()?.max_message_len;
+    Ok((most > value).then(|| {
+        OsError::new(
+            "msgrcv",
+            std::io::Error::other(format!(
+                "the message exceeds kernel.msgmax, which was lowered to {value}, and can't be looked at: \
+                 raise it with `sysctl kernel.msgmax={most}` or receive the message (see `ipc doctor`)"
+            )),
+        )
+    }))
+}

@@ -2,6 +2,7 @@
 
 use super::{
     alarm::{self, sort_out},
+    limits,
     sender::priority_of_type,
     sys::{self, PREFIX_LEN, Queue, TYPE_MAX, Wanted, type_number},
     transport::{ByAge, ByPriority, Discipline},
@@ -44,6 +45,20 @@ impl<D: Discipline> SysvReceiver<D> {
     pub(crate) fn new(queue: Queue, max_message_len: usize) -> Self {
         let held = Store::with_prefix(PREFIX_LEN, max_message_len);
         Self { queue, wanted: Wanted::first::<D>(), held, discipline: PhantomData }
+    }
+
+    /// The kernel has one error for queues that are gone and for messages that it has no copies of
+    /// since `kernel.msgmax` was lowered.
+    #[cold]
+    fn explain_no_copy(&self) -> PeekError {
+        if self.queue.status().is_err() {
+            return PeekError::Closed;
+        }
+        match limits::explain_refused_copy(self.held.max_message_len()) {
+            Ok(Some(refused)) => refused.into(),
+            Ok(None) => OsError::new("msgrcv", Errno::EINVAL).into(),
+            Err(errno) => OsError::new("msgctl", errno).into(),
+        }
     }
 
     /// Takes one more message from the queue, in addition to those held.
@@ -162,7 +177,7 @@ impl<D: Discipline> Peek for SysvReceiver<D> {
                 Ok(true)
             }
             Err(Errno::ENOMSG) => Ok(false),
-            Err(Errno::EIDRM | Errno::EINVAL) => Err(PeekError::Closed),
+            Err(Errno::EIDRM | Errno::EINVAL) => Err(self.explain_no_copy()),
             Err(Errno::ENOSYS) => Err(PeekError::Unsupported(
                 "this kernel can't show a message without giving it away: \
                  it takes one built with CONFIG_CHECKPOINT_RESTORE"
