@@ -141,7 +141,10 @@ fn a_half_made_queue_is_removed_with_its_name() {
         let left_behind = (0..).find(|&steps| {
             let killed = killed_after(steps, || drop(sysv.create(&name, &small()).unwrap()));
             assert!(killed, "it was never half made");
-            let half_made = sysv.open(&name).is_err() && sysv.all_queues().unwrap().len() == 1;
+            let queues = sysv.all_queues().unwrap();
+            let half_made = sysv.open(&name).is_err() && queues.len() == 1;
+            let called = queues.first().and_then(|queue| queue.name.as_ref());
+            assert_eq!(called.is_some(), queues.len() == 1 && !half_made, "step {steps}");
             match sysv.remove(&name) {
                 Ok(()) => assert!(!half_made),
                 Err(ChannelError::NotFound) => {}
@@ -152,6 +155,12 @@ fn a_half_made_queue_is_removed_with_its_name() {
         });
         assert!(left_behind.is_some());
     });
+}
+
+/// The channel that this queue, which there is, is listed under.
+fn called(sysv: &Sysv, id: i32) -> Option<ChannelName> {
+    let queues = sysv.all_queues().unwrap();
+    queues.into_iter().find(|queue| queue.id == id).expect("it is there").name
 }
 
 /// Nor is it one that may not even be looked at.
@@ -173,10 +182,12 @@ fn a_strangers_private_queue_under_a_key_of_ours_is_not_taken_for_ours() {
             assert!(matches!(sysv.open(&name), Err(ChannelError::NotFound)), "mode {mode:o}");
             assert!(matches!(sysv.stat(&name), Err(ChannelError::NotFound)));
             assert_eq!(sysv.list().unwrap(), []);
+            assert_eq!(called(&sysv, theirs), None);
             let again = sysv.open_or_create(&name, &small()).unwrap();
             assert_ne!((again.key(), again.id()), (ours.key(), theirs));
+            assert_eq!((called(&sysv, theirs), called(&sysv, again.id())), (None, Some(name.clone())));
             sysv.remove(&name).unwrap();
-            assert!(sysv.all_queues().unwrap().iter().any(|queue| queue.id == theirs), "it is theirs");
+            assert_eq!(called(&sysv, theirs), None, "it is theirs");
             drop(ordinary);
             // SAFETY: this command takes no argument.
             unsafe { libc::msgctl(theirs, libc::IPC_RMID, ptr::null_mut()) };

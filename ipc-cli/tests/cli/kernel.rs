@@ -104,14 +104,19 @@ fn a_socket_carries_messages_in_either_start_order() {
     assert!(!listed.contains(&address), "{listed}");
 }
 
-#[test]
-fn a_queue_without_a_name_is_listed_and_removed_by_its_number() {
+#[rstest]
+#[case::that_was_cleaned_up_the_wrong_way(None)]
+#[case::that_says_that_it_is_somebody_elses(Some("creator-uid 1"))]
+fn a_queue_without_a_name_is_listed_and_removed_by_its_number(#[case] says: Option<&str>) {
     let world = World::new();
     let address = world.channel("sysv");
     let key = world.stat(&address)["key"].as_u64().unwrap();
-    // The name is forgotten, as when somebody cleans up the wrong way.
     let registered = world.stat(&address)["path"].as_str().unwrap().to_owned();
-    std::fs::remove_file(registered).unwrap();
+    let text = std::fs::read_link(&registered).unwrap().into_os_string().into_string().unwrap();
+    std::fs::remove_file(&registered).unwrap();
+    if let Some(says) = says {
+        std::os::unix::fs::symlink(text.replace("creator-uid ", says), &registered).unwrap();
+    }
     let listed: serde_json::Value = serde_json::from_slice(&world.done(&["ls", "--all", "--json"])).unwrap();
     let found = listed.as_array().unwrap().iter().find(|queue| queue["key"].as_u64() == Some(key)).unwrap();
     let id = found["address"].as_str().unwrap().strip_prefix("--sysv-id ").unwrap();

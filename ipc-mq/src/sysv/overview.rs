@@ -17,7 +17,8 @@ pub struct SysvQueue {
     pub id: i32,
     /// Its key; 0 for a private one.
     pub key: u32,
-    /// The channel that it belongs to, if it is one of ours.
+    /// The channel that it belongs to, if it is one of ours: not if its maker was killed before it was
+    /// done.
     pub name: Option<ChannelName>,
     /// Its owner.
     pub uid: u32,
@@ -44,21 +45,22 @@ impl<D: Discipline> Sysv<D> {
     /// [`ChannelError::Unsupported`] where the kernel has no such queues.
     pub fn all_queues(&self) -> Result<Vec<SysvQueue>, ChannelError> {
         let registry = Registry::new(self.home())?;
-        let names = registry.names()?;
-        let key_of = |name: &ChannelName| Some(registry.find(name).ok()??.key);
-        let ours: Vec<(u32, &ChannelName)> =
-            names.iter().filter_map(|name| Some((key_of(name)?, name))).collect();
         let all = sys::all().map_err(|errno| match errno {
             Errno::ENOSYS => super::limits::explain_create(errno),
             other => OsError::new("msgctl", other).into(),
         })?;
-        let named = |key: u32| ours.iter().find(|(ours, _)| *ours == key).map(|(_, name)| (*name).clone());
+        let names = registry.names()?;
+        // By number: under a key of ours there may be what its maker was killed over, or a stranger's.
+        let id_of = |name: &ChannelName| registry.queue(name).ok().flatten().map(|(queue, ..)| queue.0);
+        let ours: Vec<(i32, &ChannelName)> =
+            names.iter().filter_map(|name| Some((id_of(name)?, name))).collect();
+        let named = |id: i32| ours.iter().find(|(ours, _)| *ours == id).map(|(_, name)| (*name).clone());
         let mut queues: Vec<SysvQueue> = all
             .into_iter()
             .map(|(queue, status)| SysvQueue {
                 id: queue.0,
                 key: status.key,
-                name: if status.key == 0 { None } else { named(status.key) },
+                name: named(queue.0),
                 uid: status.uid,
                 mode: status.mode,
                 queued_messages: status.queued_messages,
