@@ -2,11 +2,15 @@
 
 mod common;
 
-use common::{DEPTH, MAX_LEN, NOBODY, OrdinaryUser, Removed, TestQueue, alone, fresh_name, skip, small};
+use common::{
+    DEPTH, MAX_LEN, NOBODY, OrdinaryUser, Removed, TestQueue, alone, fresh_name, in_child, skip, small,
+};
 use ipc_mq::{
-    Channel, ChannelError, Mq, MqConfig, PrioritySender, Receiver, RecvError, Sender, Transport, Wait,
+    Channel, ChannelError, ChannelName, Mq, MqConfig, Notify, NotifyError, PrioritySender, Receiver,
+    RecvError, Sender, Transport, Wait,
 };
 use nix::{
+    libc,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::stat::{Mode, umask},
@@ -255,6 +259,14 @@ fn where_the_queues_are_mounted_everybody_lists_them_and_sees_their_path() {
         assert!(Mq::new().list().unwrap().contains(&queue.name.0));
         let path = Mq::new().stat(&queue.name.0).unwrap().path.unwrap();
         assert_eq!(path.to_str(), Some(&*format!("/dev/mqueue/{}", queue.name.0)));
+        // To close a queue would take a notification back.
+        let mut rx = queue.channel.receiver().unwrap();
+        rx.notify(libc::SIGUSR1).unwrap();
+        assert!(Mq::new().list().unwrap().contains(&queue.name.0));
+        in_child(|| {
+            let answer = queue.channel.receiver().unwrap().notify(libc::SIGUSR1);
+            assert!(matches!(answer, Err(NotifyError::Busy)), "{answer:?}");
+        });
     });
 }
 
@@ -270,11 +282,33 @@ fn a_path_in_another_namespace_is_not_taken_for_the_queues() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWIPC).unwrap();
+                lists_exactly(&[]);
                 Mq::new().create(&outside.name.0, &small()).unwrap();
                 assert_eq!(Mq::new().stat(&outside.name.0).unwrap().path, None);
+                lists_exactly(&[&outside.name.0]);
+                let inside = TestQueue::small();
+                lists_exactly(&[&outside.name.0, &inside.name.0]);
+                Mq::new().remove(&outside.name.0).unwrap();
+                lists_exactly(&[&inside.name.0]);
+                // Who can't look elsewhere says so.
+                let _ordinary = OrdinaryUser::new();
+                let answer = Mq::new().list();
+                let Err(ChannelError::Unsupported(text)) = answer else { panic!("{answer:?}") };
+                assert!(text.contains("another IPC namespace"), "{text}");
+                assert!(text.contains("mount -t mqueue none /dev/mqueue"), "{text}");
             });
         });
     });
+}
+
+/// These are all queues that there are, or it can't be said which there are.
+#[track_caller]
+fn lists_exactly(names: &[&ChannelName]) {
+    match Mq::new().list() {
+        Ok(listed) => assert_eq!(listed.iter().collect::<Vec<_>>(), names),
+        Err(ChannelError::Unsupported(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Changes the mounts of this thread alone; `None` where that isn't permitted.

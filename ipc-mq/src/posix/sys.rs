@@ -309,6 +309,23 @@ impl Attributes {
     }
 }
 
+/// Where a queue is that we may receive from or send to. It isn't opened (O_PATH): to close another
+/// descriptor of it would take this process's notification back.
+pub(crate) fn locate(path: &CStr) -> Result<FileStat, Errno> {
+    let locate_for = |access| {
+        // SAFETY: `path` ends with a NUL and lives through the call; without O_CREAT the
+        // call takes two arguments.
+        let raw =
+            Errno::result(unsafe { libc::mq_open(path.as_ptr(), access | libc::O_PATH | libc::O_CLOEXEC) })?;
+        // SAFETY: the kernel just gave us this descriptor, so nobody else owns it.
+        fstat(unsafe { OwnedFd::from_raw_fd(raw) })
+    };
+    match locate_for(libc::O_RDONLY) {
+        Err(Errno::EACCES) => locate_for(libc::O_WRONLY),
+        answer => answer,
+    }
+}
+
 /// `mq_unlink`.
 pub(crate) fn unlink(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` ends with a NUL and lives through the call.

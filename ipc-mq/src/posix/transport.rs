@@ -109,7 +109,8 @@ impl Transport for Mq {
         })
     }
 
-    /// Needs `/dev/mqueue` to be mounted, or CAP_SYS_ADMIN. Queues of other programs whose
+    /// Needs `/dev/mqueue` to be mounted, with the queues of this IPC namespace, or CAP_SYS_ADMIN.
+    /// Whose are mounted can't be told where there are none, or none that we may open. Queues of other programs whose
     /// names are no [`ChannelName`]s are left out.
     fn list(&self) -> Result<Vec<ChannelName>, ChannelError> {
         list::names()
@@ -134,7 +135,7 @@ impl Transport for Mq {
 }
 
 /// The queue of a channel is called `/` and the channel's name.
-fn queue_path(name: &ChannelName) -> CString {
+pub(crate) fn queue_path(name: &ChannelName) -> CString {
     CString::new(format!("/{name}")).expect("a channel name holds no NUL")
 }
 
