@@ -334,22 +334,24 @@ fn endpoints_that_come_and_go_take_no_notification_of_their_channel_back() {
 }
 
 /// mq_notify: a thread that waits in mq_receive gets the message, and no notification is sent;
-/// the registration stays.
-#[test]
-fn who_waits_comes_before_who_is_notified() {
+/// the registration stays. Who waits otherwise waits until the queue isn't empty, as anybody's may be.
+#[rstest]
+#[case::for_ever(Wait::Forever, false)]
+#[case::by_a_deadline(Wait::timeout(60 * LONG), true)]
+fn who_waits_for_ever_comes_before_who_is_notified(#[case] wait: Wait<'static>, #[case] notifies: bool) {
     let queue = TestQueue::small();
     let (mut tx, mut rx) = queue.pair();
     in_child(|| {
         let signal = blocked();
         rx.notify(signal).unwrap();
         let mut other = queue.channel.receiver().unwrap();
-        let waiter = start_child(|| assert_eq!(&*other.recv().unwrap(), b"for who waits"));
-        wait_until_process_sleeps_in(waiter, &[libc::SYS_mq_timedreceive]);
+        let waiter = start_child(|| assert_eq!(&*other.receive(wait).unwrap(), b"for who waits"));
+        wait_until_process_sleeps_in(waiter, &[libc::SYS_mq_timedreceive, libc::SYS_ppoll]);
         tx.send(b"for who waits").unwrap();
         await_child(waiter);
-        assert!(!came(signal));
+        assert_eq!(came(signal), notifies);
         tx.send(b"for who is notified").unwrap();
-        assert!(came(signal));
+        assert_eq!(came(signal), !notifies, "once");
     });
 }
 

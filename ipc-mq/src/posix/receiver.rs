@@ -103,6 +103,10 @@ impl PriorityReceiver for MqReceiver {
 
 /// The queue's own descriptor; there is nothing to arm, it is readable while there is a
 /// message.
+///
+/// Endpoints of one channel share an open file description, and `epoll(7)` keeps what it watches until
+/// the last descriptor of that is closed: so have it forget this one (`EPOLL_CTL_DEL`) before the
+/// endpoint is dropped, or it goes on telling of the queue.
 impl Pollable for MqReceiver {
     fn descriptor(&mut self) -> Result<BorrowedFd<'_>, OsError> {
         Ok(self.queue.as_fd())
@@ -119,6 +123,11 @@ impl Pollable for MqReceiver {
 /// does, without a word, when this process closes any other descriptor of the queue: drops another
 /// channel of it that was opened apart, or an endpoint of that, asks [`stat`](ipc_core::Transport::stat)
 /// about it, is refused when it opens it with other settings, or calls `mq_close(3)`.
+///
+/// A receiver that waits for ever, here or elsewhere, gets a message before who is notified, and the
+/// registration stays. One that waits with a deadline or a cancellation doesn't count as waiting: it
+/// sleeps in `ppoll(2)`, of which the kernel's queue knows nothing. Then the signal is sent and the
+/// registration used up, though that receiver may take the message.
 impl Notify for MqReceiver {
     fn notify(&mut self, signal: i32) -> Result<(), NotifyError> {
         if signal <= 0 {
@@ -158,7 +167,8 @@ fn take_back(queue: &Queue, state: Option<&mut State>) -> Result<(), OsError> {
 }
 
 /// For `poll` and its kin: the queue has a message when it is readable. One that this
-/// endpoint holds doesn't count. Leave the descriptor's mode alone.
+/// endpoint holds doesn't count. Leave the descriptor's mode alone, and take it out of an `epoll(7)`
+/// before this endpoint is dropped, see its [`Pollable`].
 impl AsFd for MqReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()

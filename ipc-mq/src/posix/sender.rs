@@ -125,7 +125,9 @@ impl PrioritySender for MqSender {
     }
 }
 
-/// For `poll` and its kin: the queue has room when it is writable. Leave its mode alone.
+/// For `poll` and its kin: the queue has room when it is writable. Leave the descriptor's mode alone, and
+/// take it out of an `epoll(7)` before this endpoint is dropped: the channel's other endpoints share its
+/// open file description, which is watched as long as one of them is left.
 impl AsFd for MqSender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
