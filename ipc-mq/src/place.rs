@@ -16,6 +16,7 @@
 //! (`flock(2)`), which the kernel takes back from the dead.
 
 use crate::{
+    at_fork::{self, Private},
     flock::{Locked, holder},
     limit,
     wait::uninterrupted,
@@ -105,7 +106,8 @@ impl Home {
             let uid = self.check(&*descriptor, &found)?;
             return Ok(Some(Folder { descriptor, home: self.clone(), uid }));
         }
-        let Some((descriptor, found, uid)) = self.open_checked(OFlag::O_PATH)? else { return Ok(None) };
+        let open = || self.open_for(OFlag::O_PATH);
+        let Some((descriptor, found, uid)) = self.checked(open)? else { return Ok(None) };
         let (device, inode) = (found.st_dev, found.st_ino);
         let descriptor = Arc::new(Directory { descriptor, device, inode });
         if let Ok(mut last) = self.last.try_lock() {
@@ -127,10 +129,11 @@ impl Home {
     }
 
     /// Opens it and locks it: nobody else takes names away while this is held. The lock goes
-    /// with the process. Who only looks at channels takes none.
+    /// with the process: no child has it. Who only looks at channels takes none.
     pub(crate) fn lock(&self) -> Result<Option<LockedFolder>, ChannelError> {
         // Each time a description of its own: threads exclude each other too.
-        let Some((unlocked, _, uid)) = self.open_checked(OFlag::O_RDONLY)? else { return Ok(None) };
+        let open = || at_fork::private(|| self.open_for(OFlag::O_RDONLY), OwnedFd::as_raw_fd);
+        let Some((unlocked, _, uid)) = self.checked(open)? else { return Ok(None) };
         let descriptor = Locked::wait(unlocked).map_err(|errno| match errno {
             Errno::EWOULDBLOCK => self.locked_by_somebody(),
             other => OsError::new("flock", other).into(),
@@ -187,10 +190,7 @@ impl Home {
     /// umask took them, and it may have been killed before it could give them back. Whether that was so.
     #[cold]
     fn mend(&self, lacking: Mode) -> Result<bool, ChannelError> {
-        let flags = DIRECTORY | OFlag::O_PATH;
-        let Ok(directory) = uninterrupted(|| open(&*self.path, flags, Mode::empty())) else {
-            return Ok(false);
-        };
+        let Ok(directory) = self.open_for(OFlag::O_PATH) else { return Ok(false) };
         let found = status(&directory)?;
         let is_lacking = found.st_mode & lacking.bits() != lacking.bits();
         if !is_lacking || found.st_uid != geteuid().as_raw() {
@@ -212,10 +212,16 @@ impl Home {
         }
     }
 
-    /// Somebody else may have been faster to take the name of our directory. Says also how it is, and
-    /// who we are.
-    fn open_checked(&self, access: OFlag) -> Result<Option<(OwnedFd, FileStat, u32)>, ChannelError> {
-        let open = || uninterrupted(|| open(&*self.path, DIRECTORY | access, Mode::empty()));
+    fn open_for(&self, access: OFlag) -> Result<OwnedFd, Errno> {
+        uninterrupted(|| open(&*self.path, DIRECTORY | access, Mode::empty()))
+    }
+
+    /// What `open` opens: somebody else may have been faster to take the name of our directory. Says
+    /// also how it is, and who we are.
+    fn checked<D: AsFd>(
+        &self,
+        open: impl Fn() -> Result<D, Errno>,
+    ) -> Result<Option<(D, FileStat, u32)>, ChannelError> {
         let answer = match open() {
             Err(Errno::EACCES) if self.mend(Mode::S_IXUSR)? => open(),
             answer => answer,
@@ -285,7 +291,7 @@ pub(crate) struct Folder<D = Arc<Directory>> {
 }
 
 /// The directory, in which nobody else takes names away.
-pub(crate) type LockedFolder = Folder<Locked>;
+pub(crate) type LockedFolder = Folder<Locked<Private<OwnedFd>>>;
 
 impl<D: AsFd> Folder<D> {
     pub(crate) fn path(&self) -> &Path {

@@ -4,13 +4,13 @@
 mod common;
 
 use common::{
-    alone, await_child, in_child,
+    alone, await_child, fresh_name, in_child,
     sockets::{Place, open_descriptors},
     start_child,
 };
 use ipc_mq::{
     BatchReceiver, Cancel, Channel, ChannelError, Loan, OsError, Pollable, Receiver, RecvError, SendError,
-    Sender, Wait,
+    Sender, Transport, UnixConfig, Wait,
 };
 use nix::{
     sys::{
@@ -199,6 +199,37 @@ fn no_child_has_a_descriptor_that_another_thread_makes_at_the_moment() {
         });
         assert_eq!(descriptors(), before);
     });
+}
+
+/// Else it would have it as long as the child lives, though its own process died meanwhile.
+#[test]
+fn no_child_has_a_lock_that_another_thread_takes_at_the_moment() {
+    alone("no_child_has_a_lock_that_another_thread_takes_at_the_moment", || {
+        let place = Place::new();
+        let (unix, name) = (place.transport(), fresh_name());
+        let over = AtomicBool::new(false);
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    drop(unix.create(&name, &UnixConfig::new()).unwrap());
+                    unix.remove(&name).unwrap();
+                    fs::write(place.0.join(format!("unix:{name}")), "damaged").unwrap();
+                    unix.remove(&name).unwrap();
+                }
+            });
+            let _end = End(&over);
+            for _ in 0..300 {
+                in_child(|| assert_eq!(locks(), [""; 0]));
+            }
+        });
+    });
+}
+
+/// Those that go with a descriptor of this process.
+fn locks() -> Vec<String> {
+    let about = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    let about = about.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect::<String>();
+    about.lines().filter(|line| line.starts_with("lock:")).map(str::to_owned).collect()
 }
 
 /// What this process has open, but for what tells of the system: the C library looks at it when a

@@ -99,8 +99,7 @@ impl Listener {
     /// Takes the receiver's role, and begins to listen.
     pub(crate) fn open(found: &Found) -> Result<Self, ChannelError> {
         let (folder, settings) = (&found.folder, &found.settings);
-        let lock = || lock_role(folder, &found.name, &found.file);
-        let role = at_fork::private(lock, |lock| lock.as_fd().as_raw_fd())?;
+        let role = lock_role(folder, &found.name, &found.file)?;
         let os = |call| move |errno: Errno| OsError::new(call, errno);
         let (name, new) = (settings.socket_name(), settings.new_socket_name());
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

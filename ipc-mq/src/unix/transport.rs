@@ -6,13 +6,18 @@ use super::{
     config::Settings,
 };
 use crate::{
+    at_fork::{self, Private},
     flock::{Locked, holder},
     place::{Folder, Home, OpenFile, status},
     random,
 };
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Role, Transport};
 use nix::errno::Errno;
-use std::{fs::File, os::fd::AsFd, path::PathBuf};
+use std::{
+    fs::File,
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+};
 
 /// The channels of this user, or of a directory, which stays open once it was found, as long as this,
 /// a copy of it or one of its channels lives.
@@ -115,9 +120,11 @@ impl Transport for Unix {
         let (file, settings) = match read(&folder, name) {
             Err(ChannelError::Corrupt(_)) => {
                 // Who found it before it was damaged goes on.
-                let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
-                let inode = status(&own)?.st_ino;
-                let _receivers_role = take_role(own, inode)?;
+                let _receivers_role = privately(|| {
+                    let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
+                    let inode = status(&own)?.st_ino;
+                    take_role(own, inode)
+                })?;
                 return folder.unlink(&file_name(name));
             }
             answer => answer?,
@@ -144,19 +151,27 @@ impl Transport for Unix {
 }
 
 /// Takes the receiver's role, which is a lock on the channel's file: it goes with the
-/// process, or when every copy of the descriptor is closed. It has a description of its own, or
-/// two receivers of one channel would share the lock.
+/// process, whose children don't have it. It has a description of its own, or two receivers of one
+/// channel would share the lock.
 pub(crate) fn lock_role<D: AsFd>(
     folder: &Folder<D>,
     name: &ChannelName,
     found: &OpenFile,
-) -> Result<Locked<File>, ChannelError> {
-    let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
-    let lock = take_role(own, found.status.st_ino)?;
-    // It may be another one by now, or gone: who removes the channel has the lock until its
-    // name is.
-    let now = status(&lock)?;
-    if found.is(&now) && now.st_nlink > 0 { Ok(lock) } else { Err(ChannelError::NotFound) }
+) -> Result<Private<Locked<File>>, ChannelError> {
+    privately(|| {
+        let own = folder.open_unchecked(&file_name(name))?.ok_or(ChannelError::NotFound)?;
+        let lock = take_role(own, found.status.st_ino)?;
+        // It may be another one by now, or gone: who removes the channel has the lock until its
+        // name is.
+        let now = status(&lock)?;
+        if found.is(&now) && now.st_nlink > 0 { Ok(lock) } else { Err(ChannelError::NotFound) }
+    })
+}
+
+fn privately(
+    take: impl FnOnce() -> Result<Locked<File>, ChannelError>,
+) -> Result<Private<Locked<File>>, ChannelError> {
+    at_fork::private(take, |lock| lock.as_fd().as_raw_fd())
 }
 
 /// The same, whatever the file is.
