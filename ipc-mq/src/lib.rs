@@ -63,7 +63,8 @@
 //! - Once sending or receiving is under way, no memory is allocated per message (but for
 //!   descriptors that go along, and `unix:` messages above 64 KiB, which are memory).
 //! - No other user's channel is taken for one's own: opening it by name is refused, unless that user
-//!   is [trusted](Mq::trusting), or the channel is a `mq:` queue of root's.
+//!   is [trusted](Mq::trusting), or the channel is a `mq:` queue of root's. Who has no number in its
+//!   user namespace, and appears there as user 65534 as all such do, has no channels of its own.
 //!
 //! # What is not
 //!
@@ -97,6 +98,7 @@ mod random;
 mod store;
 mod sysv;
 mod unix;
+mod user;
 mod wait;
 
 pub use ipc_core::*;

@@ -18,7 +18,7 @@
 use crate::{
     at_fork::{self, Private},
     flock::{Locked, holder},
-    limit,
+    limit, user,
     wait::uninterrupted,
 };
 use ipc_core::{ChannelError, ChannelName, OsError};
@@ -193,7 +193,7 @@ impl Home {
         let Ok(directory) = self.open_for(OFlag::O_PATH) else { return Ok(false) };
         let found = status(&directory)?;
         let is_lacking = found.st_mode & lacking.bits() != lacking.bits();
-        if !is_lacking || found.st_uid != geteuid().as_raw() {
+        if !is_lacking || !user::is_same(found.st_uid, geteuid().as_raw()) {
             return Ok(false);
         }
         // By the descriptor: the name may be somebody else's by now.
@@ -240,13 +240,19 @@ impl Home {
         Ok(Some((directory, found, uid)))
     }
 
+    /// Whether what is this user's may be believed by us, who are that one.
+    fn believes(&self, owner: u32, uid: u32) -> bool {
+        self.trusted_uids.contains(&owner) || user::is_same(owner, uid)
+    }
+
     /// Whether the directory may be used that is like that; who we are.
     fn check(&self, directory: &impl AsFd, found: &FileStat) -> Result<u32, ChannelError> {
         let (uid, path) = (geteuid().as_raw(), self.path.display());
-        if found.st_uid != uid && !self.trusted_uids.contains(&found.st_uid) {
+        if !self.believes(found.st_uid, uid) {
             return Err(ChannelError::NotPermitted(format!(
-                "{path} belongs to user {}, not to us (user {uid}): remove it or set IPC_DIR to a directory of yours",
+                "{path} belongs to user {}, not to us (user {uid}): remove it or set IPC_DIR to a directory of yours{}",
                 found.st_uid,
+                user::likeness(found.st_uid, uid)
             )));
         }
         if found.st_mode & 0o022 != 0 {
@@ -269,14 +275,15 @@ impl Home {
     fn check_parent(&self, found: &FileStat) -> Result<(), ChannelError> {
         let (owner, uid) = (found.st_uid, geteuid().as_raw());
         let is_safe = found.st_mode & 0o022 == 0 || found.st_mode & Mode::S_ISVTX.bits() != 0;
-        if is_safe || owner == 0 || owner == uid || self.trusted_uids.contains(&owner) {
+        if is_safe || owner == 0 || self.believes(owner, uid) {
             return Ok(());
         }
         let path = parent_of(&self.path).display();
         Err(ChannelError::NotPermitted(format!(
             "{path} belongs to user {owner}, we are user {uid}, and others can rename and remove what is in it \
-             (mode {:03o}): trust that user, have it do `chmod +t {path}`, or set IPC_DIR to a directory of yours",
-            found.st_mode & 0o7777
+             (mode {:03o}): trust that user, have it do `chmod +t {path}`, or set IPC_DIR to a directory of yours{}",
+            found.st_mode & 0o7777,
+            user::likeness(owner, uid)
         )))
     }
 }
@@ -305,7 +312,7 @@ impl<D: AsFd> Folder<D> {
 
     /// Whether a file of this user may be believed.
     pub(crate) fn trusts(&self, uid: u32) -> bool {
-        uid == self.uid || self.home.trusted_uids.contains(&uid)
+        self.home.believes(uid, self.uid)
     }
 
     /// The text under this name, if there is one. Only who may write to the directory can have

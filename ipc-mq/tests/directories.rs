@@ -3,14 +3,15 @@
 
 mod common;
 
-use common::{NOBODY, OrdinaryUser, alone, alone_in_namespaces, fresh_name, skip};
+use common::{NOBODY, OrdinaryUser, alone, alone_in_namespaces, fresh_name, in_child, skip};
 use ipc_mq::{
     Channel, ChannelError, ChannelName, Receiver, Sender, Sysv, SysvConfig, Transport, Unix, UnixConfig,
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
     sys::stat::{Mode, umask},
-    unistd::{Uid, chown, geteuid},
+    unistd::{Uid, chown, geteuid, setresuid},
 };
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -301,6 +302,37 @@ fn a_directory_that_not_even_its_owner_can_enter_is_mended_by_whoever_finds_it()
             Err(ChannelError::NotPermitted(_))
         ));
         assert_eq!(chosen.mode_within() & 0o777, 0o500);
+    });
+}
+
+/// In a user namespace that has a number for nobody, they all have the same.
+#[test]
+fn a_strangers_directory_is_refused_where_all_users_look_alike() {
+    if !geteuid().is_root() {
+        return skip("it takes root to be two users");
+    }
+    alone("a_strangers_directory_is_refused_where_all_users_look_alike", || {
+        let chosen = Chosen::new();
+        make_channels();
+        let somebody = Uid::from_raw(100_000 + std::process::id());
+        let kept = chosen.0.join(".mq");
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o755)).unwrap();
+        in_child(|| {
+            setresuid(somebody, somebody, somebody).unwrap();
+            if unshare(CloneFlags::CLONE_NEWUSER).is_err() {
+                return skip("it takes a user namespace of one's own");
+            }
+            let answers = [
+                Unix::new().open(&name()).map(drop),
+                Sysv::new().open(&name()).map(drop),
+                Sysv::new().list().map(drop),
+            ];
+            for answer in answers {
+                let Err(ChannelError::NotPermitted(text)) = answer else { panic!("{answer:?}") };
+                assert!(text.contains("no number in this user namespace"), "{text}");
+            }
+        });
+        Sysv::new().remove(&name()).unwrap();
     });
 }
 

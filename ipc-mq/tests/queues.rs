@@ -14,7 +14,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::stat::{Mode, umask},
-    unistd::{Uid, geteuid, seteuid},
+    unistd::{Uid, geteuid, seteuid, setresuid},
 };
 use rstest::rstest;
 use std::{
@@ -298,6 +298,43 @@ fn a_path_in_another_namespace_is_not_taken_for_the_queues() {
                 assert!(text.contains("mount -t mqueue none /dev/mqueue"), "{text}");
             });
         });
+    });
+}
+
+/// In a user namespace that has a number for nobody, they all have the same.
+#[test]
+fn a_strangers_queue_is_refused_where_all_users_look_alike() {
+    if !geteuid().is_root() {
+        return skip("it takes root to be two users");
+    }
+    alone("a_strangers_queue_is_refused_where_all_users_look_alike", || {
+        let somebody = Uid::from_raw(100_000 + std::process::id());
+        let other = Uid::from_raw(somebody.as_raw() + 1);
+        umask(Mode::empty());
+        seteuid(somebody).unwrap();
+        let queue = TestQueue::with(&small().mode(0o666));
+        seteuid(Uid::from_raw(0)).unwrap();
+        in_child(|| {
+            setresuid(other, other, other).unwrap();
+            if unshare(CloneFlags::CLONE_NEWUSER).is_err() {
+                return skip("it takes a user namespace of one's own");
+            }
+            assert_eq!(
+                (geteuid().as_raw(), Mq::new().stat(&queue.name.0).unwrap().uid),
+                (NOBODY, Some(NOBODY))
+            );
+            for answer in [Mq::new().open(&queue.name.0), Mq::new().open_or_create(&queue.name.0, &small())] {
+                let Err(ChannelError::NotPermitted(text)) = answer else { panic!("{answer:?}") };
+                assert!(text.contains("no number in this user namespace"), "{text}");
+            }
+            Mq::new().trusting([NOBODY]).open(&queue.name.0).unwrap();
+        });
+        // Where everybody has a number, that one is a user's like any other.
+        seteuid(Uid::from_raw(NOBODY)).unwrap();
+        let nobodys = TestQueue::small();
+        Mq::new().open(&nobodys.name.0).unwrap();
+        // Who may remove both.
+        seteuid(Uid::from_raw(0)).unwrap();
     });
 }
 

@@ -14,7 +14,7 @@ use nix::{
     libc,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    unistd::{Uid, chown, geteuid},
+    unistd::{Uid, chown, geteuid, setresuid},
 };
 use rstest::rstest;
 use std::{
@@ -192,6 +192,34 @@ fn a_strangers_private_queue_under_a_key_of_ours_is_not_taken_for_ours() {
             // SAFETY: this command takes no argument.
             unsafe { libc::msgctl(theirs, libc::IPC_RMID, ptr::null_mut()) };
         }
+    });
+}
+
+/// In a user namespace that has a number for nobody, whoever has the key later looks the same.
+#[test]
+fn a_queue_of_whom_cant_be_told_is_given_no_name() {
+    if !geteuid().is_root() {
+        return skip("it takes root to be two users");
+    }
+    alone("a_queue_of_whom_cant_be_told_is_given_no_name", || {
+        if !is_apart() {
+            return;
+        }
+        const KEY: u32 = 0x0012_3456;
+        make_as_others(KEY, 0o666);
+        let (place, somebody) = (Place::new(), Uid::from_raw(100_000 + std::process::id()));
+        in_child(|| {
+            setresuid(somebody, somebody, somebody).unwrap();
+            if unshare(CloneFlags::CLONE_NEWUSER).is_err() {
+                return skip("it takes a user namespace of one's own");
+            }
+            let answer = Sysv::new().adopt(&fresh_name(), KEY);
+            let Err(ChannelError::NotPermitted(text)) = answer else { panic!("{answer:?}") };
+            assert!(text.contains("whoever has its key later"), "{text}");
+            assert!(text.contains("no number in this user namespace"), "{text}");
+        });
+        Sysv::new().adopt(&fresh_name(), KEY).unwrap();
+        assert_eq!(place.entries(), 1);
     });
 }
 

@@ -5,6 +5,7 @@ use super::{
     MqChannel, MqConfig, limits, list,
     sys::{self, Access, Attributes, Queue},
 };
+use crate::user;
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Transport};
 use nix::{errno::Errno, sys::stat::FileStat, unistd::geteuid};
 use std::{
@@ -41,14 +42,15 @@ impl Mq {
     /// Opens the queue for whatever is permitted, if its owner is trusted, and says what for.
     fn open_trusted(&self, name: &ChannelName) -> Result<(Queue, Access), ChannelError> {
         let (queue, access) = open_any(name)?;
-        let owner = queue.status()?.st_uid;
-        if owner == 0 || owner == geteuid().as_raw() || self.trusted_uids.contains(&owner) {
+        let (owner, uid) = (queue.status()?.st_uid, || geteuid().as_raw());
+        if owner == 0 || user::is_same(owner, uid()) || self.trusted_uids.contains(&owner) {
             return Ok((queue, access));
         }
         Err(ChannelError::NotPermitted(format!(
             "the queue belongs to user {owner}, we are user {}: only one's own queues are opened, root's, \
-             and those of users that one is told to trust",
-            geteuid()
+             and those of users that one is told to trust{}",
+            uid(),
+            user::likeness(owner, uid())
         )))
     }
 }

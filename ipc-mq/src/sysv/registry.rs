@@ -33,7 +33,10 @@ use super::{
     limits,
     sys::{Queue, Status},
 };
-use crate::place::{Home, LockedFolder, values};
+use crate::{
+    place::{Home, LockedFolder, values},
+    user,
+};
 use ipc_core::{ChannelError, ChannelName, OsError};
 use nix::{
     errno::Errno,
@@ -235,7 +238,7 @@ fn look(registered: Registered) -> Result<State, ChannelError> {
         Err(Errno::EIDRM | Errno::EINVAL) => return Ok(State::Missing),
         Err(errno) => return Err(unseen(errno)),
     };
-    Ok(match status.creator_uid == registered.creator_uid {
+    Ok(match user::is_same(status.creator_uid, registered.creator_uid) {
         true if status.is_half_made() => State::HalfMade(queue),
         true => State::Made(queue, status),
         false => State::Missing,

@@ -7,7 +7,7 @@ use super::{
     registry::{Registered, Registry, unseen},
     sys::{self, Queue, Status, TYPE_MAX, Wanted},
 };
-use crate::place::Home;
+use crate::{place::Home, user};
 use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, PrioritySender, Transport};
 use nix::{errno::Errno, libc::c_long};
 use std::marker::PhantomData;
@@ -113,8 +113,8 @@ impl<D: Discipline> Sysv<D> {
     ///
     /// [`ChannelError::NotFound`] if there is no queue with this key,
     /// [`ChannelError::AlreadyExists`] if the name is taken, [`ChannelError::NotPermitted`]
-    /// if we may not look at it, [`ChannelError::InvalidConfig`] for key 0, which stands for
-    /// none.
+    /// if we may not look at it, or can't tell whose it is, [`ChannelError::InvalidConfig`] for
+    /// key 0, which stands for none.
     pub fn adopt(&self, name: &ChannelName, key: u32) -> Result<SysvChannel<D>, ChannelError> {
         if key == 0 {
             // IPC_PRIVATE: the kernel would make a queue that nobody asked for.
@@ -130,9 +130,15 @@ impl<D: Discipline> Sysv<D> {
         if status.is_half_made() {
             return Err(ChannelError::NotFound);
         }
+        let creator_uid = status.creator_uid;
+        if !user::is_somebody(creator_uid) {
+            return Err(ChannelError::NotPermitted(format!(
+                "the queue was made by user {creator_uid}, and whoever has its key later might be another one{}",
+                user::likeness(creator_uid, creator_uid)
+            )));
+        }
         let max_message_len = limits::current()?.max_message_len;
-        let registered =
-            Registered { key, creator_uid: status.creator_uid, max_message_len, is_drawn: false };
+        let registered = Registered { key, creator_uid, max_message_len, is_drawn: false };
         self.registry()?.adopt(name, registered)?;
         Ok(channel(name, queue, registered, Some(&status)))
     }

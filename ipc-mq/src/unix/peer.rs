@@ -8,7 +8,7 @@ use super::{
     store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
-use crate::{limit, wait::is_ready};
+use crate::{limit, user, wait::is_ready};
 use ipc_core::{Credentials, OsError};
 use nix::{errno::Errno, poll::PollFlags};
 use std::{
@@ -47,7 +47,7 @@ pub(crate) enum Read {
 impl Peer {
     /// Whose user isn't `uid` is a stranger.
     pub(crate) fn new(socket: Line, credentials: Credentials, uid: u32) -> Self {
-        let is_stranger = credentials.uid != uid;
+        let is_stranger = !user::is_same(credentials.uid, uid);
         Self { socket, credentials, announced: false, is_stranger, said_farewell: false, unmapped: None }
     }
 
