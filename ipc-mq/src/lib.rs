@@ -76,6 +76,10 @@
 //! - A mode from the first instant on `mq:`: a creator whose umask takes bits away gives them
 //!   back a moment after the queue appeared, and killed in between, it leaves the queue with
 //!   the fewer permissions.
+//! - Which queue a `sysv:` channel that is open stands for, once it was removed by others or its thread
+//!   is in another IPC namespace. It and its endpoints know the queue by the kernel's number, which may
+//!   be another one's there, or later (the kernel gives a number again after very many queues, or at
+//!   once if it is told to by `kernel.msg_next_id`). Opened by name again, it is found or isn't.
 //!
 //! # Limits
 //!

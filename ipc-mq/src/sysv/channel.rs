@@ -8,6 +8,10 @@ use std::marker::PhantomData;
 ///
 /// It stands for the queue that had the name when it was opened. When that is removed, its
 /// endpoints are told [`Closed`](ipc_core::RecvError::Closed).
+///
+/// It knows the queue by its [number](Self::id), which means that queue in the IPC namespace in which it
+/// was opened, and as long as it is there: use it in threads of that namespace only, and open it anew
+/// where it may have been removed long ago.
 #[derive(Clone, Debug)]
 pub struct SysvChannel<D: Discipline> {
     name: ChannelName,
