@@ -5,9 +5,11 @@
 //! a dot, so nothing else is called so. It is made with mode 0700, whatever the umask, and used
 //! only if it is a directory itself, belongs to its user and can't be written by others; to the one
 //! that `IPC_DIR` names others may write if it has the sticky bit, or is ours, root's or a trusted
-//! user's. It is one directory, in which the names of `sysv:` and `unix:` channels lie side by side.
-//! Whoever has found it keeps it open; each time it is asked again what has its name, which may be
-//! another one by then, and what is allowed there, and it is opened anew where it isn't the same.
+//! user's. It has to be this machine's own: what is in it stands for queues and sockets of the kernel
+//! that is asked, and another machine's names look the same. It is one directory, in which the names
+//! of `sysv:` and `unix:` channels lie side by side. Whoever has found it keeps it open; each time it
+//! is asked again what has its name, which may be another one by then, and what is allowed there, and
+//! it is opened anew where it isn't the same.
 //!
 //! What is only to be read is the text of a symbolic link that leads nowhere: made whole by
 //! one call (`symlink(2)`), read by another. What has a mode or is locked is a file: it is

@@ -18,7 +18,9 @@
 //! a part of the link's name, `sysv.4026531839:orders` in the first one: each has names of its own,
 //! and none takes away what leads to another's queues. Nobody outside can tell whether a namespace
 //! has ended, so the links of one that has stay; the kernel gives its number to a later one, where
-//! they are names without queues.
+//! they are names without queues. It tells namespaces of one machine apart, not machines: the first one
+//! has the same number everywhere. So the directory has to be this machine's own; on a file system that
+//! several share, each would take the others' names for ones without queues, and give them anew.
 //!
 //! To ask for the number takes longer than all else that it takes to open a queue. So it is first
 //! supposed that this thread's namespace is the one that the process was last told of, and what is

@@ -52,7 +52,9 @@ mod sealed {
 ///
 /// Each IPC namespace has names of its own, as it has queues of its own, even where a container
 /// shares its directory of names with the system. Which one a thread is in, is asked at each call
-/// here, unless it is to open a queue that is found there; it takes `/proc`.
+/// here, unless it is to open a queue that is found there; it takes `/proc`. The directory has to be
+/// this machine's own (it is `/dev/shm/ipc-mq-UID`, or `.mq` in the one that `IPC_DIR` names): nothing
+/// tells the names of two machines apart that share a file system.
 ///
 /// Once the directory was found it stays open as long as this or a copy of it lives.
 #[derive(Clone, Debug)]

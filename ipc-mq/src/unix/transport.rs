@@ -29,7 +29,8 @@ pub struct Unix {
 impl Unix {
     /// Those of this user, in a directory of its own: `/dev/shm/ipc-mq-UID`, or `.mq` in the
     /// directory that `IPC_DIR` names. One that others may write to is refused where it hasn't the
-    /// sticky bit, unless it belongs to us, to root or to somebody who is trusted.
+    /// sticky bit, unless it belongs to us, to root or to somebody who is trusted. It has to be this
+    /// machine's own, as sockets are.
     pub fn new() -> Self {
         Self { home: Home::of_user() }
     }
