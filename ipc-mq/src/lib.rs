@@ -76,6 +76,8 @@
 //! - A mode from the first instant on `mq:`: a creator whose umask takes bits away gives them
 //!   back a moment after the queue appeared, and killed in between, it leaves the queue with
 //!   the fewer permissions.
+//! - In a user namespace where user 65534 is somebody, and that is us: that another user's channel is
+//!   told from ours whose user has no number there, and so is shown as 65534 as well.
 //! - Which queue a `sysv:` channel that is open stands for, once it was removed by others or its thread
 //!   is in another IPC namespace. It and its endpoints know the queue by the kernel's number, which may
 //!   be another one's there, or later (the kernel gives a number again after very many queues, or at

@@ -2,7 +2,8 @@
 //!
 //! Each user namespace has numbers of its own, and whoever has none there is shown as user 65534: a
 //! process without a number of its own can't tell what is its own from others'. So there that number
-//! is nobody's. Where each user of the system has one it is a user's like any other.
+//! is nobody's. Where it is given to somebody, as in most containers, it is that user's; who is shown so
+//! beside it, having none, can't be told from it.
 
 use std::fs;
 
@@ -18,43 +19,54 @@ pub(crate) fn is_same(found: u32, who: u32) -> bool {
 /// Whether this is one user's number. It asks the kernel only where it may be anybody's.
 #[inline]
 pub(crate) fn is_somebody(uid: u32) -> bool {
-    uid != NUMBERLESS || has_each_a_number()
+    uid != NUMBERLESS || is_given()
 }
 
 /// What there is to say, behind a refusal, of two that are shown alike.
 pub(crate) fn likeness(found: u32, who: u32) -> &'static str {
     if found == who {
-        "; so is anybody shown who has no number in this user namespace: \
-         give those users some, see user_namespaces(7), and mount /proc"
+        "; so is anybody shown who has no number in this user namespace, and it isn't given to a user: \
+         give us one, see user_namespaces(7), and mount /proc"
     } else {
         ""
     }
 }
 
-/// Where it isn't known, they have not.
+/// Whether a user has that number here. Where it isn't known, none has.
 #[cold]
-fn has_each_a_number() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_complete(&map))
+fn is_given() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| gives(&map, NUMBERLESS))
 }
 
-/// Lines of a first number here, the first one outside, and how many follow one another. Whoever has
-/// one outside only has none here, and so on: all are in it only if it is all there can be.
-fn is_complete(map: &str) -> bool {
-    let count_of = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
-    map.lines().filter_map(count_of).sum::<u64>() >= u64::from(u32::MAX)
+/// Lines of a first number here, the first one outside, and how many follow one another.
+fn gives(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>());
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        u64::from(uid).checked_sub(first).is_some_and(|above| above < count)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_complete, is_same};
+    use super::{NUMBERLESS, gives, is_same};
+    use rstest::rstest;
 
-    #[test]
-    fn each_user_has_a_number_only_where_all_numbers_are_given() {
-        assert!(is_complete("         0          0 4294967295\n"));
-        assert!(is_complete("0 0 65534\n65534 65534 4294901761\n"));
-        assert!(!is_complete("0 100000 65536\n"));
-        assert!(!is_complete("0 1000 1\n65534 65534 1\n"));
-        assert!(!is_complete("") && !is_complete("nonsense 1\n"));
+    #[rstest]
+    #[case::all("         0          0 4294967295\n", true)]
+    #[case::those_of_a_container("0 100000 65536\n", true)]
+    #[case::by_itself("0 1000 1\n65534 65534 1\n", true)]
+    #[case::all_below("0 0 65534\n", false)]
+    #[case::all_above("65535 65535 4294901760\n", false)]
+    #[case::root("0 1000 1\n", false)]
+    #[case::none("", false)]
+    #[case::nonsense("0 1\n0 x 65536\n", false)]
+    fn a_number_is_a_users_where_it_is_given(#[case] map: &str, #[case] is_given: bool) {
+        assert_eq!(gives(map, NUMBERLESS), is_given);
     }
 
     #[test]
