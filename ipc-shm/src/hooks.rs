@@ -9,15 +9,21 @@
 //! time is it, sleep), and none around `close(2)`: to be killed is to have closed.
 
 #[cfg(feature = "crash-points")]
-pub use compiled_in::{Moment, Observer, Point, observe};
+pub use compiled_in::{Moment, Observer, Point, blindfold_tries, observe};
 #[cfg(feature = "crash-points")]
-pub(crate) use compiled_in::{access, after, before};
+pub(crate) use compiled_in::{access, after, are_tries_blindfolded, before};
 #[cfg(not(feature = "crash-points"))]
-pub(crate) use left_out::{access, after, before};
+pub(crate) use left_out::{access, after, are_tries_blindfolded, before};
 
 #[cfg(feature = "crash-points")]
 mod compiled_in {
-    use std::{panic::Location, sync::OnceLock};
+    use std::{
+        panic::Location,
+        sync::{
+            OnceLock,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
 
     /// On which side of an access or a call.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +58,18 @@ mod compiled_in {
     /// If there is one already.
     pub fn observe(observer: Observer) {
         assert!(OBSERVER.set(observer).is_ok(), "points are observed already");
+    }
+
+    static BLINDFOLDED: AtomicBool = AtomicBool::new(false);
+
+    /// Has nobody of this process, and of what it forks, look for the dead who only tries: it goes by
+    /// the clock, and whoever counts points needs them to be the same each time.
+    pub fn blindfold_tries() {
+        BLINDFOLDED.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn are_tries_blindfolded() -> bool {
+        BLINDFOLDED.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -95,6 +113,11 @@ mod left_out {
 
     #[inline(always)]
     pub(crate) fn after(_call: &'static str) {}
+
+    #[inline(always)]
+    pub(crate) fn are_tries_blindfolded() -> bool {
+        false
+    }
 
     #[inline(always)]
     pub(crate) fn access<T>(_what: &'static str, make: impl FnOnce() -> T) -> T {

@@ -302,7 +302,7 @@ impl Waiter {
             waiting: Waiting::default(),
             bed,
             looked_around: None,
-            tries: Tries::new(),
+            tries: Tries::of_a_newcomer(),
             alarm: None,
             doorbell: None,
             bell,

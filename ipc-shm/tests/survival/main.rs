@@ -64,11 +64,13 @@ const PROOFS: &[Proof] = &[
 
 #[cfg(feature = "crash-points")]
 fn points(options: &Options) -> Tally {
+    ipc_shm::hooks::blindfold_tries();
     points::run(&options.scenarios(), options.only.is_none(), options.smoke)
 }
 
 #[cfg(feature = "crash-points")]
 fn faults(options: &Options) -> Tally {
+    ipc_shm::hooks::blindfold_tries();
     faults::run(&options.scenarios(), options.smoke)
 }
 

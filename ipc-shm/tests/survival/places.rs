@@ -52,6 +52,7 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
             scene("creator, after one that died without unnamed files", create_and_sweep::<K>),
             scene("creator, of what doesn't fit", create_too_much::<K>),
             scene("creator, in a directory of its own", create_at_home::<K>),
+            scene("creator, kept out of its own directory", create_kept_out::<K>),
         ]);
     }
     // What happens to names hardly depends on the kind.
@@ -173,6 +174,24 @@ fn create_at_home<K: Queue>(stage: &Stage) {
         Ok(()) | Err(ChannelError::NotFound) => {}
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// The directory is as it should be; to the victim it seems once as if a umask had shut it.
+fn create_kept_out<K: Queue>(stage: &Stage) {
+    let shm = Shm::new();
+    let own = name(&format!("survival-{}", std::process::id()));
+    // It is there for sure.
+    drop(shm.create(&own, &K::config().transient()).expect("it can be made"));
+    stage.lack_once("open", Errno::EACCES);
+    stage.victim(
+        || (),
+        |()| match shm.create(&own, &K::config().transient()) {
+            Err(ChannelError::NotPermitted(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => panic!("it couldn't be entered"),
+        },
+    );
+    assert!(matches!(shm.remove(&own), Err(ChannelError::NotFound)));
 }
 
 fn create_in_vain<K: Queue>(stage: &Stage) {
