@@ -679,6 +679,27 @@ fn all_who_wait_for_a_condition_an_event_or_a_barrier_go_on() {
     assert!(!event.is_set().unwrap());
 }
 
+#[rstest]
+fn an_event_that_is_taken_back_at_once_has_happened(
+    #[values(Waiting::Adaptive, Waiting::Block)] waiting: Waiting,
+) {
+    let arena = Arena::new();
+    let event = state(&arena).create::<Event>("x", || ()).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let mut event = state(&arena).open::<Event>("x").unwrap();
+            event.set_waiting(waiting);
+            event.wait_timeout(PATIENCE)
+        });
+        common::until_asleep(&arena.file("x"), LOCK + 32 - common::layout::ASLEEP);
+        event.set().unwrap();
+        event.reset().unwrap();
+        waiter.join().unwrap().unwrap();
+    });
+    assert!(!event.is_set().unwrap());
+    assert!(matches!(event.wait_timeout(Duration::ZERO), Err(LockError::TimedOut)));
+}
+
 #[test]
 fn who_waits_for_a_condition_does_so_in_time_and_until_it_is_cancelled() {
     let arena = Arena::new();

@@ -146,7 +146,7 @@ pub(crate) fn survey(
     let condition = match form {
         Some(Form::Semaphore) => Condition::Permits { free: first.saturating_sub(shares), total: first },
         Some(Form::Barrier) => Condition::Arrived { arrived: shares, parties: first },
-        Some(Form::Event) => Condition::Set(first != 0),
+        Some(Form::Event) => Condition::Set(first % 2 == 1),
         Some(Form::Once) if of_lock == Condition::Free => Condition::Done(first != 0),
         // Whoever died with it, the next one goes on.
         Some(Form::Arena) if matches!(of_lock, Condition::Free | Condition::Abandoned) => Condition::Used {

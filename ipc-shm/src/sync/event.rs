@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-/// Something that has happened or hasn't: whoever waits for it goes on when it is set, and
-/// nobody waits as long as it is. Nobody has it, so nobody's death matters; if who sets it is
+/// Something that has happened or hasn't: whoever waits for it goes on when it is set, even if it is
+/// taken back at once, and nobody waits as long as it is. Nobody has it, so nobody's death matters; if who sets it is
 /// killed before it wakes the others, they look around within 250 ms.
 #[derive(Debug)]
 pub struct Event {
@@ -52,7 +52,7 @@ impl Event {
     ///
     /// [`LockError::Forked`].
     pub fn set(&self) -> Result<(), LockError> {
-        self.store(1)
+        self.change(true)
     }
 
     /// Takes it back: from now on, it is waited for again.
@@ -61,7 +61,7 @@ impl Event {
     ///
     /// [`LockError::Forked`].
     pub fn reset(&self) -> Result<(), LockError> {
-        self.store(0)
+        self.change(false)
     }
 
     /// Whether it is set.
@@ -70,7 +70,7 @@ impl Event {
     ///
     /// [`LockError::Forked`].
     pub fn is_set(&self) -> Result<bool, LockError> {
-        self.look().map(|set| set.is_some())
+        self.changes().map(is_set)
     }
 
     /// Waits until it is set.
@@ -110,30 +110,44 @@ impl Event {
     ///
     /// As `wait` says.
     pub fn wait_until(&self, wait: Wait<'_>) -> Result<(), LockError> {
-        match self.look()? {
-            Some(()) => Ok(()),
-            None => self.handle.wait(self.waiting, wait, || self.look()),
+        let before = self.changes()?;
+        if is_set(before) {
+            return Ok(());
         }
+        // It may be taken back before we look.
+        let was_set = || self.changes().map(|changes| (changes != before).then_some(()));
+        self.handle.wait(self.waiting, wait, was_set)
     }
 
-    fn store(&self, set: u64) -> Result<(), LockError> {
-        if !self.handle.is_ours() {
-            return Err(LockError::Forked);
+    fn change(&self, set: bool) -> Result<(), LockError> {
+        let (words, at) = (&self.handle.words, self.handle.place.own[0]);
+        let mut changes = self.changes()?;
+        while is_set(changes) != set {
+            // Release: pairs with the Acquire in `changes`, also where it was taken back since: that is
+            // a swap, too.
+            match words.compare_exchange(at, changes, changes.wrapping_add(1), Ordering::Release) {
+                Ok(_) => break,
+                Err(found) => changes = found,
+            }
         }
-        // Release: pairs with the Acquire in `look`.
-        self.handle.words.store(self.handle.place.own[0], set, Ordering::Release);
+        // Again where it is set already: who has set it may be dead.
         self.handle.ring();
         Ok(())
     }
 
-    fn look(&self) -> Result<Option<()>, LockError> {
+    /// How often it was set and taken back.
+    fn changes(&self) -> Result<u64, LockError> {
         if !self.handle.is_ours() {
             return Err(LockError::Forked);
         }
-        // Acquire: pairs with the Release in `store`.
-        let set = self.handle.words.load(self.handle.place.own[0], Ordering::Acquire);
-        Ok((set != 0).then_some(()))
+        // Acquire: pairs with the Release in `change`.
+        Ok(self.handle.words.load(self.handle.place.own[0], Ordering::Acquire))
     }
+}
+
+/// It is set and taken back by turns.
+fn is_set(changes: u64) -> bool {
+    changes % 2 == 1
 }
 
 impl sealed::Sealed for Event {}
