@@ -10,7 +10,10 @@ use crate::{
         readers, state, troubled,
     },
     segment::Attachment,
-    sys::{fork::Window, ident},
+    sys::{
+        fork::{self, Window},
+        ident,
+    },
     wait::{Awaited, Bed, Bell, Tries, Waiter, Waiting, has_several_processors},
 };
 use ipc_core::{ChannelError, Wait};
@@ -25,7 +28,26 @@ use std::{
 
 /// The handles of this process, for threads that end and those that wait for themselves.
 /// Only used within a fork window: no child inherits it locked.
-static HANDLES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
+static HANDLES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// What is known of a handle without keeping it from going: whoever asks isn't to be the one who
+/// drops it.
+#[derive(Clone, Debug)]
+struct Known {
+    /// Which segment it is in.
+    instance: [u8; 16],
+    id: u32,
+    key: u64,
+    /// Which process it is of.
+    generation: u32,
+    handle: Weak<Handle>,
+}
+
+impl Known {
+    fn is_there(&self) -> bool {
+        self.generation == fork::generation() && self.handle.strong_count() > 0
+    }
+}
 
 static KEYS: AtomicU64 = AtomicU64::new(0);
 
@@ -89,8 +111,14 @@ impl Handle {
         let handle = Arc::new(handle);
         let _window = Window::open();
         let mut handles = HANDLES.lock();
-        handles.retain(|other| other.strong_count() > 0);
-        handles.push(Arc::downgrade(&handle));
+        handles.retain(|other| other.handle.strong_count() > 0);
+        handles.push(Known {
+            instance: handle.attachment.header().instance,
+            id: handle.id,
+            key: handle.key,
+            generation: fork::generation(),
+            handle: Arc::downgrade(&handle),
+        });
         Ok(handle)
     }
 
@@ -330,7 +358,12 @@ impl Handle {
         self.refuse_stranger(owner)?;
         let is_mine = owner.thread() == me.thread()
             && (owner.id() == me.id() || self.siblings().iter().any(|other| other.id == owner.id()));
-        if is_mine { Err(LockError::Recursive) } else { Ok(()) }
+        // The seat may be a sibling's only since its last owner gave up the lock and left: what that
+        // one had is taken back before anybody else has the seat.
+        match is_mine && lock::is_held_by(&self.words, self.place.lock, owner) {
+            true => Err(LockError::Recursive),
+            false => Ok(()),
+        }
     }
 
     /// Whether this thread reads what we are about to write.
@@ -338,7 +371,7 @@ impl Handle {
         let mut siblings = None;
         let reads = thread::reads_any(|key| {
             key == self.key()
-                || siblings.get_or_insert_with(|| self.siblings()).iter().any(|other| other.key() == key)
+                || siblings.get_or_insert_with(|| self.siblings()).iter().any(|other| other.key == key)
         });
         if reads { Err(LockError::Recursive) } else { Ok(()) }
     }
@@ -348,10 +381,10 @@ impl Handle {
         self.key
     }
 
-    /// The other handles of this process in the same segment.
-    fn siblings(&self) -> Vec<Arc<Self>> {
+    /// The handles of this process in the same segment.
+    fn siblings(&self) -> Vec<Known> {
         let instance = self.attachment.header().instance;
-        all().into_iter().filter(|other| other.attachment.header().instance == instance).collect()
+        all().into_iter().filter(|other| other.instance == instance).collect()
     }
 }
 
@@ -369,15 +402,17 @@ fn now_ms() -> u64 {
 }
 
 /// All handles of this process.
-fn all() -> Vec<Arc<Handle>> {
+fn all() -> Vec<Known> {
     let _window = Window::open();
-    HANDLES.lock().iter().filter_map(Weak::upgrade).filter(|handle| handle.is_ours()).collect()
+    HANDLES.lock().iter().filter(|known| known.is_there()).cloned().collect()
 }
 
 /// A thread of this process ends. What it has is given up if nothing can refer to it any more;
 /// otherwise it is its own still, and the others are told.
 pub(super) fn thread_ends(number: u32, reads: &[u64]) {
-    for handle in all() {
+    for known in all() {
+        // One at a time: if it is dropped meanwhile, that ends here.
+        let Some(handle) = known.handle.upgrade() else { continue };
         let Handle { words, place, lends, .. } = &*handle;
         let me = Owner::new(handle.id, number);
         let mut has_changed = false;

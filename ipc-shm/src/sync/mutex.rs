@@ -332,3 +332,28 @@ impl<T: Plain> Drop for Recovery<'_, T> {
         std::mem::forget(guard);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LockError, Mutex, State};
+    use crate::ring::lock::Owner;
+    use std::{env, fs, process};
+
+    #[test]
+    fn a_seat_that_was_another_ones_a_moment_ago_is_no_recursion() {
+        let directory = env::temp_dir().join(format!("ipc-shm-seats-{}", process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let state = State::at(&directory).transient();
+        let one = state.create::<Mutex<u64>>("x", || 0).unwrap();
+        let two = state.open::<Mutex<u64>>("x").unwrap();
+        let me = one.handle.me().unwrap();
+        // As it was seen before that one, of another process, gave up the lock and left its seat.
+        let owner = Owner::new(two.handle.id(), me.thread());
+        one.handle.refuse_recursion(me, owner).unwrap();
+        let guard = two.lock().unwrap();
+        assert!(matches!(one.handle.refuse_recursion(me, owner), Err(LockError::Recursive)));
+        drop(guard);
+        drop((one, two));
+        fs::remove_dir(&directory).unwrap();
+    }
+}
