@@ -84,12 +84,24 @@ impl<T: Layout, const N: usize> Layout for [T; N] {
 /// # assert_eq!(text, "{retries: u32, batch: u32, limits: [u64; 4]}");
 /// # fn share(_: Shared<Config>) {}
 /// ```
+///
+/// Two programs that don't have the same fields have two layouts, so no field depends on a `cfg`:
+///
+/// ```compile_fail
+/// ipc_shm::layout! {
+///     struct Config {
+///         retries: u32,
+///         #[cfg(unix)]
+///         batch: u32,
+///     }
+/// }
+/// ```
 #[macro_export]
 macro_rules! layout {
     (
         $(#[$attribute:meta])*
         $visibility:vis struct $name:ident {
-            $($(#[$of_field:meta])* $field_visibility:vis $field:ident: $type:ty),+ $(,)?
+            $($(#[$($of_field:tt)+])* $field_visibility:vis $field:ident: $type:ty),+ $(,)?
         }
     ) => {
         $(#[$attribute])*
@@ -97,13 +109,14 @@ macro_rules! layout {
         #[zerocopy(crate = "ipc_shm::zerocopy")]
         #[repr(C)]
         $visibility struct $name {
-            $($(#[$of_field])* $field_visibility $field: $type,)+
+            $($(#[$($of_field)+])* $field_visibility $field: $type,)+
         }
 
         impl $crate::sync::Layout for $name {
             fn describe(text: &mut ::std::string::String) {
                 let mut separator = "{";
                 $(
+                    $($crate::__always_there!{ $($of_field)+ })*
                     text.push_str(separator);
                     text.push_str(concat!(stringify!($field), ": "));
                     <$type as $crate::sync::Layout>::describe(text);
@@ -114,6 +127,19 @@ macro_rules! layout {
             }
         }
     };
+}
+
+/// Refuses an attribute by which a field may not be there: its description always is.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __always_there {
+    (cfg $($condition:tt)*) => {
+        ::std::compile_error!("a field of a shared struct can't depend on a `cfg`: declare a struct for each case")
+    };
+    (cfg_attr $($condition:tt)*) => {
+        $crate::__always_there!(cfg $($condition)*)
+    };
+    ($($other:tt)*) => {};
 }
 
 /// A layout, described.
