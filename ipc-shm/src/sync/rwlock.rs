@@ -38,8 +38,9 @@ use std::{
 /// own count is taken back, exactly, by the writer that waits for it, within 5 ms.
 ///
 /// A writer that waits keeps new readers out; a reader that waits gets in after at most 256
-/// writers. A thread that reads can't write, nor read anew while a writer waits, by
-/// whatever handle: the first is [`LockError::Recursive`], and so is the second.
+/// writers. A thread that reads can't write, nor read anew while a writer waits, or just tries
+/// whether it could write, by whatever handle: the first is [`LockError::Recursive`], and so is the
+/// second.
 #[derive(Debug)]
 pub struct RwLock<T> {
     how: How,

@@ -31,6 +31,10 @@ use std::{sync::Arc, time::Duration};
 /// are free again, exactly, as soon as somebody waits for one, or tries to have it: within 5 ms,
 /// or, where more than 64 participants have some, within 25 ms for every 64 of them.
 ///
+/// Nobody's turn comes before another's among those who wait for permits. One that gives back its
+/// permit and asks again at once may have it again and again; and who asks for several waits until so
+/// many are free at the same time.
+///
 /// What is counted is counted one at a time: while a process is *stopped* in the few
 /// instructions of that, everybody else's calls wait for it, beyond a deadline of theirs and
 /// even those that never wait.

@@ -153,12 +153,7 @@ impl State {
 
     fn make<P: Primitive>(&self, name: &ChannelName, made: &Made) -> Result<Arc<Handle>, ChannelError> {
         let page = ident::page_size_bytes()?;
-        if made.layout.alignment_bytes as u64 > page {
-            return Err(ChannelError::Unsupported(format!(
-                "the value is aligned to {} bytes, a page has {page}: ask for less",
-                made.layout.alignment_bytes
-            )));
-        }
+        check_alignment(&made.layout, page)?;
         let mut config = self.config.clone().kind(Kind::State).max_message_len(made.layout.len_bytes as u64);
         if let Some(capacity_bytes) = made.capacity_bytes {
             config = config.capacity_bytes(capacity_bytes);
@@ -273,7 +268,18 @@ fn check<P: Primitive>(opened: &Opened) -> Result<(), ChannelError> {
     let is_same =
         found.layout_hash == ours.hash() && settings.geometry.max_message_len == ours.len_bytes as u64;
     if P::ANY_LAYOUT || is_same {
-        return Ok(());
+        return check_alignment(&ours, ident::page_size_bytes()?);
     }
     differs("layout", &ours.summary(), layout::found_in(&opened.file)?)
+}
+
+/// Nothing is aligned to more than a page.
+fn check_alignment(layout: &Described, page: u64) -> Result<(), ChannelError> {
+    if layout.alignment_bytes as u64 <= page {
+        return Ok(());
+    }
+    Err(ChannelError::Unsupported(format!(
+        "the value is aligned to {} bytes, a page has {page}: ask for less",
+        layout.alignment_bytes
+    )))
 }

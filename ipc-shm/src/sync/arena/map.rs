@@ -373,9 +373,11 @@ impl Link {
         }
         if self.bits & 1 == 1 {
             let at = Offset::<Branch>::from_bits(self.bits & !1);
-            return match *heap.get(at)? {
-                Branch { position: u64::MAX, .. } => corrupt(format!("the branch at {at:?} is in disorder")),
-                branch => Ok(Node::Branch(at, branch)),
+            // Copied, then checked: others may change it at any time.
+            let branch = *heap.get(at)?;
+            return match branch.position {
+                u64::MAX => corrupt(format!("the branch at {at:?} is in disorder")),
+                _ => Ok(Node::Branch(at, branch)),
             };
         }
         let bytes = heap.bytes_at(self.bits)?.split_first_chunk::<LEN_BYTES>();
