@@ -110,8 +110,9 @@ pub(crate) fn is_found(program: &OsStr) -> bool {
     env::split_paths(&directories).any(|directory| directory.join(program).is_file())
 }
 
-/// Writes `input` and reads what is printed, until nobody can print any more, or the command has
-/// `ended` and nothing more comes: others may have its output still, and keep it for long.
+/// Writes `input` and reads what is printed, until all is written and nobody can print any more,
+/// or the command has `ended` and nothing more comes: others may have its output still, and keep
+/// it for long. One that prints nothing may close its output first, and read then.
 fn exchange(
     stdin: OwnedFd,
     stdout: OwnedFd,
@@ -121,37 +122,42 @@ fn exchange(
 ) -> io::Result<Vec<u8>> {
     // Ready is a pipe that takes something, if not all of it.
     fcntl(&stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let (mut stdin, mut stdout) = (Some(File::from(stdin)), File::from(stdout));
+    let (mut stdin, mut stdout) = (Some(File::from(stdin)), Some(File::from(stdout)));
     let (mut output, mut buffer) = (Vec::new(), vec![0; READ_LEN]);
     let mut until = None;
     while output.len() < most {
-        stdin = stdin.filter(|_| !input.is_empty());
-        let mut watched = vec![PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
-        match until {
-            None => watched.push(PollFd::new(ended.as_fd(), PollFlags::POLLIN)),
-            Some(_) => stdin = None,
+        stdin = stdin.filter(|_| !input.is_empty() && until.is_none());
+        if stdin.is_none() && stdout.is_none() {
+            break;
         }
-        watched.extend(stdin.iter().map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
+        let watched = [
+            stdin.as_ref().map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)),
+            stdout.as_ref().map(|stdout| PollFd::new(stdout.as_fd(), PollFlags::POLLIN)),
+            until.is_none().then(|| PollFd::new(ended.as_fd(), PollFlags::POLLIN)),
+        ];
+        let mut watched: Vec<_> = watched.into_iter().flatten().collect();
         let patience = until.map(|until: Instant| until.saturating_duration_since(Instant::now()));
         if poll_uninterrupted(&mut watched, patience)? == 0 {
             break;
         }
-        let ready: Vec<bool> = watched.iter().map(is_ready).collect();
-        if ready[0] {
-            match uninterrupted(|| stdout.read(&mut buffer))? {
-                0 => break,
-                len => output.extend_from_slice(&buffer[..len.min(most - output.len())]),
-            }
-        }
-        if until.is_none() && ready[1] {
+        let ready: Vec<_> =
+            watched.iter().filter(|one| is_ready(one)).map(|one| one.as_fd().as_raw_fd()).collect();
+        let is_ready = |stream: &dyn AsRawFd| ready.contains(&stream.as_raw_fd());
+        if until.is_none() && is_ready(ended) {
             until = Some(Instant::now() + AFTERMATH);
         }
-        if let (Some(pipe), Some(true)) = (&mut stdin, ready.get(2)) {
+        if let Some(pipe) = stdin.as_mut().filter(|pipe| is_ready(*pipe)) {
             match pipe.write(input) {
                 Ok(len) => input = &input[len..],
                 Err(error) if is_passing(&error) => {}
                 // One that doesn't want its input is no failure.
                 Err(_) => stdin = None,
+            }
+        }
+        if let Some(pipe) = stdout.as_mut().filter(|pipe| is_ready(*pipe)) {
+            match uninterrupted(|| pipe.read(&mut buffer))? {
+                0 => stdout = None,
+                len => output.extend_from_slice(&buffer[..len.min(most - output.len())]),
             }
         }
     }

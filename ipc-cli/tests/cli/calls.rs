@@ -74,6 +74,25 @@ fn a_command_that_leaves_another_one_running_has_answered() {
     server.kill();
 }
 
+/// Its output is closed before it reads, so that its input is all that is left to wait for.
+#[rstest]
+#[case::a_few_bytes(6)]
+#[case::more_than_a_pipe_takes(500_000)]
+fn a_command_that_prints_nothing_gets_all_of_its_input(#[case] len: usize) {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--kind", "rpc", "--depth", "4", "--max-message", "1M"]);
+    let script = "exec >/dev/null; sleep 0.05; cat > \"$IPC_DIR/-got\"";
+    let server = world.spawn(&["serve", &address, "--", "sh", "-c", script]);
+    for round in 0..20_u8 {
+        let request = vec![b'a' + round; len];
+        assert_eq!(world.done_with(&["call", &address, "--raw"], &request), b"");
+        let got = fs::read(world.directory().join("-got")).unwrap();
+        assert!(got == request, "{} of {len} bytes in round {round}", got.len());
+    }
+    server.kill();
+}
+
 #[test]
 fn a_command_that_prints_without_end_declines_and_the_server_goes_on() {
     let world = World::new();
