@@ -191,6 +191,7 @@ fn spawn(command: &[OsString], blocked: &SigSet, pipes: &[(&OwnedFd, RawFd)]) ->
     attributes.set_sigmask(blocked)?;
     // Rust's runtime ignores it, which a child would inherit.
     attributes.set_sigdefault(&Signal::SIGPIPE.into())?;
+    streams::keep_ended_children()?;
     Ok(posix_spawnp(program, &actions, &attributes, &arguments, &variables)?)
 }
 

@@ -5,13 +5,19 @@
 //! we look before the runtime does: what an ELF file lists in `.init_array` is called before
 //! `main` (System V ABI, "Initialization and Termination Functions"). Where there are no such
 //! files, nothing is known.
+//!
+//! And what else we inherit that isn't to be left as it is: signals of which the kernel makes
+//! something before anybody is asked, `signal(7)`.
 
 // A section is named, and the C library is asked what its safe wrappers don't: they take
-// descriptors that are known to be open.
+// descriptors that are known to be open. std knows no call for signals, and nix's is unsafe as a handler
+// may be given to it: none is here.
 #![allow(unsafe_code)]
 
 use crate::exit::{Exit, Failure};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use std::{
+    io,
     os::fd::RawFd,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -65,4 +71,14 @@ fn require(stream: RawFd, or_else: &str) -> Result<(), Failure> {
         true => Err(Failure::bare(Exit::Failure, or_else)),
         false => Ok(()),
     }
+}
+
+/// Has children stay until they are waited for. Where SIGCHLD is ignored, as we may have inherited
+/// it, they are gone when they end, and how they ended is lost (`waitpid(2)`, "Notes"). Our children
+/// don't ignore it then either: `posix_spawn(3)` can't have them do so, and to ignore it while one is
+/// started would be long enough to lose another one.
+pub(crate) fn keep_ended_children() -> io::Result<()> {
+    // SAFETY: no handler is set, and nobody else in this program sets one.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    Ok(())
 }

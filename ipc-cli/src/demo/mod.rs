@@ -24,9 +24,11 @@ use crate::{
     args,
     backend::{self, Backend, Job},
     exit::{Ending, Failure},
+    streams,
 };
 
 pub(crate) fn run(options: &args::Demo) -> Result<Ending, Failure> {
+    streams::keep_ended_children().map_err(|error| Failure::io("demo", &error))?;
     match &options.part {
         Some(part) if part[0] == sync::PART => sync::play(part),
         Some(part) if part[0] == durable::PART => durable::play(part),

@@ -1,7 +1,10 @@
 //! `call` and `serve`.
 
 use crate::support::{Running, World, eventually, pipe};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::signal::Signal,
+};
 use rstest::rstest;
 use std::{
     fs,
@@ -72,6 +75,16 @@ fn a_command_that_leaves_another_one_running_has_answered() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL).unwrap();
     assert!(response.starts_with(&request));
     server.kill();
+}
+
+#[test]
+fn a_command_answers_where_the_ends_of_children_are_ignored() {
+    let world = World::new();
+    let address = service(&world);
+    let arguments = ["serve", &address, "--count", "1", "--", "cat"];
+    let server = Running::start(&mut world.command_ignoring(Signal::SIGCHLD, &arguments));
+    assert_eq!(world.done(&["call", &address, "a"]), b"a\n");
+    server.finish().assert_done();
 }
 
 /// Its output is closed before it reads, so that its input is all that is left to wait for.

@@ -97,6 +97,13 @@ fn the_demo_of_protection_shows_what_happens_without_and_with_it() {
     assert!(lines.next().is_none(), "{text}");
 }
 
+#[test]
+fn the_demo_of_protection_is_the_same_where_the_ends_of_children_are_ignored() {
+    let world = World::new();
+    let ran = Running::start(&mut world.command_ignoring(Signal::SIGCHLD, &["demo", "protect"])).finish();
+    assert!(ran.assert_done().ends_with(b"the next one is told of it, and repairs\n"));
+}
+
 /// Of the last column, only what a restart leaves depends on where the files are.
 #[rstest]
 #[case::in_memory(Path::new("/dev/shm"), "lost")]

@@ -1,6 +1,6 @@
 //! `ipc lock`: one command at a time, whatever becomes of the others.
 
-use crate::support::{World, eventually};
+use crate::support::{Running, World, eventually};
 use ipc_shm::sync::{Lock, Mutex, State};
 use nix::sys::signal::Signal;
 use rstest::rstest;
@@ -22,6 +22,17 @@ fn it_ends_as_its_command_does(#[case] script: &str, #[case] code: Option<i32>) 
     let world = World::new();
     let address = world.address("shm");
     assert_eq!(world.run(&["lock", &address, "--", "sh", "-c", script]).code(), code);
+    assert_eq!(world.stat(&address)["condition"], "free");
+}
+
+/// Children that nobody is told of are gone before they are asked how they ended.
+#[test]
+fn it_ends_as_its_command_does_where_the_ends_of_children_are_ignored() {
+    let world = World::new();
+    let address = world.address("shm");
+    let arguments = ["lock", &address, "--", "sh", "-c", "exit 7"];
+    let ran = Running::start(&mut world.command_ignoring(Signal::SIGCHLD, &arguments)).finish();
+    assert_eq!((ran.code(), ran.stderr().as_str()), (Some(7), ""));
     assert_eq!(world.stat(&address)["condition"], "free");
 }
 

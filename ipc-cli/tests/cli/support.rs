@@ -96,6 +96,19 @@ impl World {
         command
     }
 
+    /// The same where this signal is ignored, as whoever starts it may have it.
+    pub(crate) fn command_ignoring(&self, ignored: Signal, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        let ignore = move || {
+            // SAFETY: no handler is set, and it is a system call, which a child may make after a fork.
+            unsafe { nix::sys::signal::signal(ignored, SigHandler::SigIgn) }?;
+            Ok(())
+        };
+        // SAFETY: `ignore` neither allocates nor takes a lock.
+        unsafe { command.pre_exec(ignore) };
+        command
+    }
+
     /// Runs to the end as another user, with nothing on standard input.
     pub(crate) fn run_as(&self, uid: u32, arguments: &[&str]) -> Ran {
         Running::start(self.command_as(uid, arguments).stdin(Stdio::null())).finish()
