@@ -132,8 +132,8 @@ pub(crate) struct Send {
 ///
 /// When the output is closed, what was not written stays in the channel; on mq: and sysv: the
 /// message that it was about to write goes back to the end of the queue. If that stays full for 5
-/// seconds, or this user may not send to it, the message is lost, and that is said (exit 1); on
-/// unix: it is at once.
+/// seconds, or this user may not send to it, or a second signal comes, the message is lost, and
+/// that is said (exit 1); on unix: it is at once.
 ///
 /// Messages of up to 4 KiB are written whole: a pipe takes them so or not at all. In a file, a
 /// kill can cut the one that is being written; where nothing is lost it comes again, whole, to the

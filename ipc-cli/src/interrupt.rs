@@ -6,7 +6,7 @@
 //! descriptor readable that every wait for standard input or output polls too. While a command
 //! runs for us, it hands them on to that.
 
-use crate::exit::Ending;
+use crate::exit::{Ending, Failure};
 use ipc_core::{Cancel, Wait};
 use nix::{
     errno::Errno,
@@ -53,6 +53,7 @@ pub(crate) struct Interrupt {
     /// What was blocked before we blocked signals.
     blocked_before: OnceLock<SigSet>,
     command: Mutex<Option<Command>>,
+    last_words: Mutex<Option<Arc<Failure>>>,
 }
 
 /// A running command that signals are handed on to.
@@ -88,6 +89,7 @@ impl Interrupt {
             wake_tx,
             blocked_before: OnceLock::new(),
             command: Mutex::new(None),
+            last_words: Mutex::new(None),
         }))
     }
 
@@ -143,8 +145,32 @@ impl Interrupt {
             }
         }
         if first.get_or_insert_with(Instant::now).elapsed() >= Self::ONE_AND_THE_SAME {
-            std::process::exit(128 + number);
+            self.end_at_once(number);
         }
+    }
+
+    fn end_at_once(&self, number: i32) -> ! {
+        // Held to the end: what is said here isn't said again.
+        let last_words = self.last_words();
+        let Some(failure) = &*last_words else { std::process::exit(128 + number) };
+        // What it hangs at may be standard error.
+        let stderr = io::stderr();
+        let mut watched = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        if matches!(poll_uninterrupted(&mut watched, Some(Duration::ZERO)), Ok(1)) {
+            failure.report();
+        }
+        std::process::exit(failure.exit as i32)
+    }
+
+    /// From now on a second signal is a failure, and which one is said: something is at stake that
+    /// ends with the process.
+    pub(crate) fn set_last_words(&self, failure: Option<Arc<Failure>>) {
+        *self.last_words() = failure;
+    }
+
+    fn last_words(&self) -> MutexGuard<'_, Option<Arc<Failure>>> {
+        // It is whole at any time.
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a command, given the signals that it is to block; those that come from then on are

@@ -66,6 +66,8 @@ impl<W: Output> Receiving<'_, W> {
         let mut left = options.count.unwrap_or(u64::MAX);
         let timeout = if options.drain { Some(Duration::ZERO) } else { options.timeout };
         let redelivers = B::redelivers(receiver);
+        let lost = "a second signal came when a message was neither written nor put back yet: it is lost";
+        let lost = Arc::new(Failure::new(Exit::Failure, address, lost));
         let is_end = |message: &[u8]| B::END_IS_EMPTY_MESSAGE && options.until_end && message.is_empty();
         while left > 0 {
             if let Some(ending) = interrupt.ending() {
@@ -90,15 +92,23 @@ impl<W: Output> Receiving<'_, W> {
                 Err(error) => return Err(Failure::recv(address, &error)),
             }
             let batch = receiver.held_batch();
+            if !redelivers {
+                interrupt.set_last_words(Some(Arc::clone(&lost)));
+            }
             let printed = printer.print(batch.iter().take_while(|message| !is_end(message)));
             let at_end = printed.result.is_ok() && batch.iter().nth(printed.whole).is_some_and(is_end);
             batch.release(printed.whole + usize::from(at_end));
             left -= printed.whole as u64;
+            let put_back = match printed.result {
+                Ok(()) => Ok(()),
+                Err(_) => B::put_back(channel, receiver),
+            };
+            interrupt.set_last_words(None);
             if at_end {
                 break;
             }
             if let Err(error) = printed.result {
-                B::put_back(channel, receiver).map_err(|not_sent| {
+                put_back.map_err(|not_sent| {
                     let text = format_args!(
                         "a message could not be written to standard output ({error}) nor be put back \
                          ({not_sent}): it is lost"

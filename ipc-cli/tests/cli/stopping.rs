@@ -14,6 +14,7 @@ use std::{
     os::fd::AsFd,
     process::{Command, Stdio},
     sync::mpsc,
+    time::Duration,
 };
 
 #[rstest]
@@ -314,6 +315,45 @@ fn what_could_not_be_written_goes_back_to_a_full_queue_when_it_has_room(
     sender.finish().assert_done();
     see(&mut seen, &world.done(&["recv", &address, "--drain"]));
     assert!(seen.into_iter().eq(0..1000));
+}
+
+/// Likewise, but nobody receives, and two signals end the wait. Whether a message is on its way back
+/// when they come depends on who is faster: so the account of all of them is looked at.
+#[rstest]
+fn what_a_second_signal_keeps_from_going_back_is_lost_and_that_is_said(#[values("mq", "sysv")] scheme: &str) {
+    const ALL: usize = 1000;
+    let world = World::new();
+    let address = world.address(scheme);
+    world.done(&["create", &address, "--depth", "1", "--max-message", "16"]);
+    let mut sender = world.spawn(&["send", &address, "--end"]);
+    sender.stdin.take().unwrap().write_all(&numbered(0..ALL as u32)).unwrap();
+    let mut lost = 0;
+    eventually("some are lost", || {
+        let failing: Vec<_> = (0..4)
+            .map(|_| {
+                let full = File::options().write(true).open("/dev/full").unwrap();
+                Running::collecting(world.command(&["recv", &address]).stdout(full))
+            })
+            .collect();
+        for mut receiver in failing {
+            receiver.wait_for_rest();
+            while !receiver.has_ended() {
+                receiver.signal(Signal::SIGTERM);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let ran = receiver.finish();
+            match ran.code() {
+                Some(1) => lost += usize::from(ran.assert_failed(1).contains("it is lost")),
+                code => assert_eq!((code, ran.stderr().as_str()), (Some(143), ""), "it had taken nothing"),
+            }
+        }
+        lost > 0
+    });
+    let mut seen = BTreeSet::new();
+    see(&mut seen, &world.done(&["recv", &address, "--until-end"]));
+    sender.finish().assert_done();
+    see(&mut seen, &world.done(&["recv", &address, "--drain"]));
+    assert_eq!(seen.len() + lost, ALL, "{lost} are said to be lost");
 }
 
 #[test]
