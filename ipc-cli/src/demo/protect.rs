@@ -7,6 +7,7 @@ use super::scenery::Ink;
 use crate::{
     commands::print,
     exit::{Ending, Exit, Failure},
+    interrupt::Interrupt,
 };
 use ipc_core::{Channel as _, ChannelName, Receiver as _, Sender as _, Transport as _, Wait};
 use ipc_shm::{
@@ -58,7 +59,13 @@ pub(crate) fn run(role: Option<&[String]>) -> Result<Ending, Failure> {
     match role {
         Some([role, directory]) => play(role, Path::new(directory)).map_err(failed)?,
         Some(_) => unreachable!("the command line takes two"),
-        None => direct().map_err(failed)?,
+        None => {
+            let interrupt = Interrupt::new().map_err(|error| Failure::io("demo", &error))?;
+            interrupt.on_signals().map_err(|error| Failure::io("demo", &error))?;
+            if let Err(error) = direct(&interrupt) {
+                return interrupt.ending().ok_or_else(|| failed(error));
+            }
+        }
     }
     Ok(Ending::Done)
 }
@@ -88,10 +95,13 @@ fn name() -> ChannelName {
     ChannelName::new("x").expect("a valid name")
 }
 
-fn direct() -> Act<()> {
+fn direct(interrupt: &Interrupt) -> Act<()> {
     let (ink, place) = (Ink::for_stdout(), Place::new()?);
     let heading = |text: &str| print(&format!("{}\n", ink.heading(text))).map(drop).map_err(text_of);
     let line = |protection: &str, outcome: String| {
+        if interrupt.cause().is_some() {
+            return Err("interrupted".into());
+        }
         let protection = ink.actor(format_args!("{protection:<30}"));
         print(&format!("  {protection} {outcome}\n")).map(drop).map_err(text_of)
     };

@@ -8,6 +8,7 @@ use super::{player::Player, scenery::Ink};
 use crate::{
     commands::print,
     exit::{Ending, Exit, Failure},
+    interrupt::Interrupt,
     units::{Span, grouped},
 };
 use ipc_core::ChannelError;
@@ -64,6 +65,8 @@ impl Stage {
 }
 
 pub(super) fn run() -> Result<Ending, Failure> {
+    let interrupt = Interrupt::new().map_err(|error| Failure::io("demo", &error))?;
+    interrupt.on_signals().map_err(|error| Failure::io("demo", &error))?;
     let ink = Ink::for_stdout();
     let begin = Instant::now();
     say(&format!(
@@ -76,6 +79,9 @@ pub(super) fn run() -> Result<Ending, Failure> {
         let stage = Stage { state: State::new(), prefix, is_first: true, times: way.times };
         let answer = perform(&stage, way);
         strike(&stage);
+        if let Some(ending) = interrupt.ending() {
+            return Ok(ending);
+        }
         let (found, took) = answer.map_err(|error| Failure::new(Exit::Failure, "demo", error))?;
         let added = if way.name == "once" { 1 } else { 2 * way.times };
         let lost = added.saturating_sub(found);

@@ -53,6 +53,35 @@ fn the_demo_cleans_up_when_it_is_interrupted() {
     assert_eq!(fs::read_dir(&segments).unwrap().count(), 0);
 }
 
+/// What they make is in one of the two directories, wherever they make it.
+#[rstest]
+fn a_scene_cleans_up_when_it_is_interrupted(
+    #[values("durable", "sync", "protect")] scene: &str,
+    #[values(Signal::SIGINT, Signal::SIGTERM)] signal: Signal,
+) {
+    let world = World::new();
+    let directories = ["channels", "temporary"].map(|name| world.directory().join(name));
+    directories.iter().for_each(|directory| fs::create_dir(directory).unwrap());
+    let made = || directories.iter().flat_map(|directory| fs::read_dir(directory).unwrap()).count();
+    // One that is over before the signal comes is no answer.
+    let code = std::iter::repeat_with(|| {
+        let mut asked = world.command(&["demo", scene]);
+        asked.env("IPC_DIR", &directories[0]).env("TMPDIR", &directories[1]).stdin(Stdio::null());
+        let mut demo = Running::start(&mut asked);
+        eventually("it has made something", || made() > 0 || demo.has_ended());
+        if !demo.has_ended() {
+            demo.signal(signal);
+        }
+        let ran = demo.finish();
+        assert_eq!(ran.stderr(), "");
+        ran.code()
+    });
+    let code = code.take(20).find(|&code| code != Some(0));
+    // What finds sockets and queues stays with its directory.
+    let _ = fs::remove_dir(directories[0].join(".mq"));
+    assert_eq!((code, made()), (Some(Some(128 + signal as i32)), 0));
+}
+
 /// The limit counts all of the user's queues, those of other tests too, so it may leave no
 /// room at all; then the other model is shown, and that one was not is a failure.
 #[test]
