@@ -7,12 +7,15 @@ use crate::{
     args::RecvFraming,
     interrupt::{Interrupt, Writable},
 };
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sys::socket::{MsgFlags, send},
+};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     sync::Arc,
@@ -34,6 +37,7 @@ const BATCH_LEN: usize = 128 * 1024;
 /// Standard output without a buffer, whose waits a cause to end cuts short.
 pub(crate) struct Stdout {
     file: File,
+    is_socket: bool,
     interrupt: Arc<Interrupt>,
     /// How much may be unread in a pipe before a message is taken that might not fit else.
     unread_max: Option<u64>,
@@ -49,15 +53,26 @@ impl Stdout {
 
     pub(crate) fn new(interrupt: &Arc<Interrupt>) -> io::Result<Self> {
         let inherited = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let file_type = inherited.metadata()?.file_type();
         // On a full pipe write(2) would block where no cause to end reaches it. Others share
-        // the open file and don't expect it to turn non-blocking, so open one of our own;
-        // where that isn't possible, the second signal is the way out.
-        let own = inherited.metadata()?.file_type().is_fifo().then(|| {
+        // the open file and don't expect it to turn non-blocking, so open one of our own; that
+        // can't be done with a socket, but send(2) needn't block. Where neither is possible, the
+        // second signal is the way out.
+        let own = file_type.is_fifo().then(|| {
             let path = "/proc/self/fd/1";
             OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
         });
         let file = own.and_then(Result::ok).unwrap_or(inherited);
-        Ok(Self { file, interrupt: Arc::clone(interrupt), unread_max: None })
+        let is_socket = file_type.is_socket();
+        Ok(Self { file, is_socket, interrupt: Arc::clone(interrupt), unread_max: None })
+    }
+
+    /// Writes as much as it takes now; without blocking, where that can be had.
+    fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.is_socket {
+            true => Ok(send(self.file.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?),
+            false => self.file.write(bytes),
+        }
     }
 
     /// The descriptor, to watch for its being closed at the other end.
@@ -129,7 +144,7 @@ impl Output for Stdout {
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.file.write(bytes) {
+            match self.write_now(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.interrupt.wait_writable(self.file.as_fd(), Self::GRACE)?;
                 }

@@ -11,7 +11,10 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    os::fd::AsFd,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     process::{Command, Stdio},
     sync::mpsc,
     time::Duration,
@@ -149,15 +152,23 @@ fn until_nothing_moves(world: &World, address: &str, ends: [&Running; 2]) {
     });
 }
 
+fn sockets() -> (File, File) {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    (OwnedFd::from(reader).into(), OwnedFd::from(writer).into())
+}
+
 #[rstest]
-fn a_signal_ends_a_receiver_whose_output_is_stuck(#[values("mq", "shm")] scheme: &str) {
+fn a_signal_ends_a_receiver_whose_output_is_stuck(
+    #[values("mq", "shm")] scheme: &str,
+    #[values(pipe, sockets)] ends: fn() -> (File, File),
+) {
     let world = World::new();
     let address = world.channel(scheme);
-    let (mut output, theirs) = pipe();
+    let (mut output, theirs) = ends();
     let receiver = Running::collecting(world.command(&["recv", &address]).stdout(theirs));
     let mut sender = world.spawn(&["send", &address, "--end"]);
     let mut input = sender.stdin.take().unwrap();
-    let all = numbered(0..50_000);
+    let all = numbered(0..20_000);
     let feed = all.clone();
     let feeding = std::thread::spawn(move || input.write_all(&feed).unwrap());
     until_nothing_moves(&world, &address, [&receiver, &sender]);
