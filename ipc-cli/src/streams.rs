@@ -82,3 +82,11 @@ pub(crate) fn keep_ended_children() -> io::Result<()> {
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
+
+/// Has a file that may not grow (`ulimit -f`) be an error of write(2), as a full disk is, where
+/// SIGXFSZ would end us with what we hold.
+pub(crate) fn survive_file_size_limit() -> io::Result<()> {
+    // SAFETY: as above.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    Ok(())
+}

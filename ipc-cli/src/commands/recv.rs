@@ -24,6 +24,8 @@ pub(crate) fn run(options: &args::Recv) -> Result<Ending, Failure> {
     let of_output = |error| Failure::io("standard output", &error);
     let interrupt = Interrupt::new().map_err(of_output)?;
     interrupt.on_signals().map_err(of_output)?;
+    // Whoever starts processes would have them inherit that; we don't.
+    streams::survive_file_size_limit().map_err(of_output)?;
     let output = Stdout::new(&interrupt).map_err(of_output)?;
     output.watchable().and_then(|output| interrupt.on_closed(output)).map_err(of_output)?;
     backend::trusting(&options.address, &options.trust, Receiving { options, output, interrupt })?

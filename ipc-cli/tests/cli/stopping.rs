@@ -4,7 +4,10 @@ use crate::support::{Running, World, eventually, numbered, pipe, skip};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::signal::Signal,
+    sys::{
+        resource::{Resource, setrlimit},
+        signal::Signal,
+    },
 };
 use rstest::rstest;
 use std::{
@@ -13,7 +16,7 @@ use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt},
     },
     process::{Command, Stdio},
     sync::mpsc,
@@ -376,6 +379,25 @@ fn a_full_disk_is_an_error_and_the_message_stays() {
     let line = Running::collecting(world.command(&["recv", &address]).stdout(full)).finish().assert_failed(1);
     assert!(line.contains("standard output"), "{line}");
     assert_eq!(world.done(&["recv", &address, "--drain"]), b"a\n");
+}
+
+/// As on a full disk; the kernel would end us with SIGXFSZ first.
+#[rstest]
+fn a_file_that_may_not_grow_is_an_error_and_the_message_stays(#[values("mq", "sysv")] scheme: &str) {
+    const LIMIT: u64 = 4096;
+    let world = World::new();
+    let address = world.address(scheme);
+    world.done(&["create", &address, "--depth", "2", "--max-message", "3000"]);
+    let (first, second) = ("a".repeat(3000), "b".repeat(3000));
+    world.done(&["send", &address, &first, &second]);
+    let path = world.directory().join("-output");
+    let mut asked = world.command(&["recv", &address]);
+    // SAFETY: setrlimit(2) is a system call, which a child may make after a fork.
+    unsafe { asked.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_FSIZE, LIMIT, LIMIT)?)) };
+    let line = Running::collecting(asked.stdout(File::create(&path).unwrap())).finish().assert_failed(1);
+    assert!(line.contains("standard output"), "{line}");
+    assert!(fs::read(&path).unwrap().starts_with((first + "\n").as_bytes()));
+    assert_eq!(world.done(&["recv", &address, "--drain", "--framing", "raw"]), second.as_bytes());
 }
 
 const ROUNDS: u32 = 100;
