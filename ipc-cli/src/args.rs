@@ -86,7 +86,8 @@ pub(crate) struct Create {
 ///
 /// Each MESSAGE is sent as it is. Without any, standard input is read and split as --framing
 /// says; it is sent as it comes, in bounded memory. What was sent is in the channel and stays
-/// there whatever becomes of this process.
+/// there whatever becomes of this process. But a unix: channel stores nothing: what its receiver has
+/// not taken when that ends is lost, though it counts as sent.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
     /// The channel: SCHEME:NAME (see ipc --help)
@@ -139,7 +140,8 @@ pub(crate) struct Send {
 /// kill can cut the one that is being written; where nothing is lost it comes again, whole, to the
 /// next receiver.
 ///
-/// Ends with whichever of --count, --drain, --timeout and --until-end comes first. SIGINT and
+/// Ends with whichever of --count, --drain, --timeout and --until-end comes first. What is on its way
+/// to a unix: channel then is lost: it stores nothing, and its senders take it for sent. SIGINT and
 /// SIGTERM end it after the batch that is being written (130, 143); if nobody takes the output
 /// for a second then, or on a second signal, at once.
 #[derive(Debug, clap::Args)]
