@@ -34,7 +34,7 @@ Addresses:
 
 Exit codes:
   0 done · 1 other failure · 2 usage · 3 no such channel · 4 timed out, full or empty
-  5 exists already · 6 busy (role taken) · 7 not permitted · 8 corrupt
+  5 exists already · 6 busy (role taken, or all places) · 7 not permitted · 8 corrupt
   130, 143: ended by SIGINT, SIGTERM
 
 Environment:

@@ -34,7 +34,8 @@ pub(crate) struct Settings {
     /// receivers died with it (1: never again; the most, and the default, 255)
     #[arg(long, value_name = "N")]
     pub(crate) max_deliveries: Option<u32>,
-    /// shm, but spsc: how many can take part at once (64)
+    /// shm, but spsc: how many can take part at once (64); who finds no place ends with 6, but waits for
+    /// one as long as its --timeout says
     #[arg(long, value_name = "N")]
     pub(crate) participants: Option<u32>,
     /// shm broadcast: how many can publish at once (4)

@@ -1,6 +1,6 @@
 //! `ipc call`: requests to a service, its responses to standard output.
 
-use super::{ending_of, service};
+use super::{ending_of, service, take_place};
 use crate::{
     args::{self, RecvFraming},
     exit::{Ending, Exit, Failure},
@@ -29,7 +29,8 @@ pub(crate) fn run(options: &args::Call) -> Result<Ending, Failure> {
     let framing = if options.raw { RecvFraming::Raw } else { RecvFraming::Lines };
     let mut printer = Printer::new(output, framing);
     let channel = service::open(address, &options.trust, &options.create)?;
-    let mut client = channel.client().map_err(|error| Failure::service(address, &error))?;
+    let client = take_place(address, &interrupt, options.timeout, Failure::service, || channel.client())?;
+    let Some(mut client) = client else { return Ok(interrupt.ending().unwrap_or(Ending::Done)) };
     let max = client.max_message_len();
     let mut call = |request: &[u8], number: usize| -> Result<Option<Ending>, Failure> {
         match client.call(request, interrupt.wait(options.timeout)) {

@@ -1,5 +1,6 @@
 //! `ipc lock`: runs a command that nobody else runs meanwhile, as flock(1) does.
 
+use super::RETRY;
 use crate::{
     address::{Address, Scheme},
     args,
@@ -18,9 +19,6 @@ use std::{
 /// So many can have a lock or wait for it at once, if we make it. Each place costs 256 bytes,
 /// whether it is taken or not; who finds none waits for that.
 const PLACES: u32 = 512;
-
-/// How often a place is looked for.
-const RETRY: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(options: &args::Lock) -> Result<Ending, Failure> {
     let address = &options.address;

@@ -16,11 +16,19 @@ mod service;
 pub(crate) mod stat;
 
 use crate::{
-    exit::{Ending, Failure},
+    address::{Address, Scheme},
+    exit::{Ending, Exit, Failure},
     interrupt::Interrupt,
     streams,
 };
-use std::io::{self, Write};
+use ipc_core::ChannelError;
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+
+/// How often a place in a channel is looked for.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// Prints the whole of a command's output. That nobody reads it to the end is no failure.
 pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
@@ -40,5 +48,34 @@ fn ending_of(error: &io::Error, interrupt: &Interrupt) -> Result<Ending, Failure
         (io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset, _) => Ok(Ending::Done),
         (io::ErrorKind::TimedOut, Some(ending)) => Ok(ending),
         _ => Err(Failure::io("standard output", error)),
+    }
+}
+
+/// Opens an end of a channel that is open. Where all its places are taken, whoever has one may leave
+/// it before `timeout` is over, so it is tried again until then. `None` if a cause to end came first.
+fn take_place<T>(
+    address: &Address,
+    interrupt: &Interrupt,
+    timeout: Option<Duration>,
+    failure: fn(&Address, &ChannelError) -> Failure,
+    mut open: impl FnMut() -> Result<T, ChannelError>,
+) -> Result<Option<T>, Failure> {
+    // Beyond what a clock can tell there is no end.
+    let until = Instant::now().checked_add(timeout.unwrap_or_default());
+    loop {
+        let taken = match open() {
+            Ok(end) => return Ok(Some(end)),
+            // The other limits are met by those who open the channel.
+            Err(ChannelError::Limit(taken)) if address.scheme == Scheme::Shm => taken,
+            Err(error) => return Err(failure(address, &error)),
+        };
+        if interrupt.cause().is_some() {
+            return Ok(None);
+        }
+        if until.is_some_and(|until| until <= Instant::now()) {
+            let what = format_args!("{taken}; see who has them with: ipc stat {address}");
+            return Err(Failure::new(Exit::Busy, address, what));
+        }
+        interrupt.pause(RETRY).map_err(|error| Failure::new(Exit::Failure, address, error))?;
     }
 }

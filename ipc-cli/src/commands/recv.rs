@@ -3,7 +3,7 @@
 //! A batch is held, written, flushed, and only then released, so that a kill at any point
 //! loses nothing where the transport redelivers. Where it doesn't, a batch is one message.
 
-use super::ending_of;
+use super::{ending_of, take_place};
 use crate::{
     args,
     backend::{self, Backend, Choice, Job, ReceiverOf},
@@ -43,7 +43,12 @@ impl<W: Output> Job for Receiving<'_, W> {
     fn run<B: Backend>(self, backend: &B) -> Self::Output {
         let address = &self.options.address;
         let channel = backend::open(backend, address, &self.options.create)?;
-        let mut receiver = channel.receiver().map_err(|error| Failure::channel(address, &error))?;
+        let receiver = take_place(address, &self.interrupt, self.options.timeout, Failure::channel, || {
+            channel.receiver()
+        })?;
+        let Some(mut receiver) = receiver else {
+            return Ok(self.interrupt.ending().unwrap_or(Ending::Done));
+        };
         let result = self.receive::<B>(&channel, &mut receiver);
         B::leave(&mut receiver);
         result

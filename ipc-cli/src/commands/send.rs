@@ -1,5 +1,6 @@
 //! `ipc send`: arguments or standard input, to a channel.
 
+use super::take_place;
 use crate::{
     address::Address,
     args::{self, SendFraming},
@@ -41,7 +42,9 @@ impl<R: Read> Job for Sending<'_, R> {
         let Self { options, input, interrupt } = self;
         let address = &options.address;
         let channel = backend::open(backend, address, &options.create)?;
-        let mut sender = B::sender(&channel).map_err(|error| Failure::channel(address, &error))?;
+        let sender =
+            take_place(address, &interrupt, options.timeout, Failure::channel, || B::sender(&channel))?;
+        let Some(mut sender) = sender else { return Ok(interrupt.ending().unwrap_or(Ending::Done)) };
         if let Some(priority) = options.priority {
             B::set_priority(&mut sender, priority)
                 .map_err(|text| Failure::new(Exit::Usage, address, text))?;

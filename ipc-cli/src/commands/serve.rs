@@ -1,6 +1,6 @@
 //! `ipc serve`: answers requests with what a command makes of them.
 
-use super::service;
+use super::{service, take_place};
 use crate::{
     args,
     child::{self, Child},
@@ -20,7 +20,8 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     if !child::is_found(&options.command[0]) {
         return Err(of_command(nix::errno::Errno::ENOENT.into()));
     }
-    let mut server = channel.server().map_err(|error| Failure::service(address, &error))?;
+    let server = take_place(address, &interrupt, options.timeout, Failure::service, || channel.server())?;
+    let Some(mut server) = server else { return Ok(interrupt.ending().unwrap_or(Ending::Done)) };
     let max = server.max_message_len();
     let mut left = options.count.unwrap_or(u64::MAX);
     while left > 0 {

@@ -1,6 +1,7 @@
 //! Wrong input: each has its exit code and one line that says what to do.
 
 use crate::support::{Running, World, eventually, skip};
+use nix::sys::signal::Signal;
 use rstest::rstest;
 use std::{
     fs,
@@ -237,6 +238,59 @@ fn a_second_one_in_a_role_is_6(#[case] command: &str, #[case] role: &str) {
     let mut next = world.spawn(&[command, &address]);
     next.wait_for_signals_blocked();
     drop(next.stdin.take());
+}
+
+/// How many take part in the channel.
+fn crowd(world: &World, address: &str) -> usize {
+    world.stat(address)["participants"].as_array().unwrap().len()
+}
+
+#[test]
+fn a_channel_whose_places_are_all_taken_is_6_and_one_is_waited_for_as_long_as_one_says() {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--participants", "2"]);
+    let receivers = [(); 2].map(|()| world.spawn(&["recv", &address]));
+    eventually("both receive", || crowd(&world, &address) == 2);
+    for arguments in [&["send", &address, "x"][..], &["recv", &address], &["recv", &address, "--drain"]] {
+        for patience in [&[][..], &["--timeout", "20ms"]] {
+            let line = world.run(&[arguments, patience].concat()).assert_failed(6);
+            assert!(line.contains("all 2 places") && line.contains("ipc stat"), "{line}");
+        }
+    }
+    let given_up = world.spawn(&["send", &address, "--timeout", "1h", "x"]);
+    given_up.wait_for_sleep();
+    given_up.signal(Signal::SIGTERM);
+    assert_eq!(given_up.finish().code(), Some(143));
+    let sender = world.spawn(&["send", &address, "--timeout", "1h", "a"]);
+    sender.wait_for_sleep();
+    let [one, other] = receivers;
+    one.kill();
+    sender.finish().assert_done();
+    eventually("it is received", || world.queued(&address) == 0);
+    other.signal(Signal::SIGINT);
+    assert_eq!(other.finish().stdout(), b"a\n");
+}
+
+#[test]
+fn a_service_whose_places_are_all_taken_is_6_and_one_is_waited_for_as_long_as_one_says() {
+    let world = World::new();
+    let address = world.address("shm");
+    world.done(&["create", &address, "--kind", "rpc", "--participants", "2"]);
+    let servers = [(); 2].map(|()| world.spawn(&["serve", &address, "--", "cat"]));
+    eventually("both serve", || crowd(&world, &address) == 2);
+    for arguments in [&["call", &address, "x"][..], &["call", &address, "--timeout", "20ms", "x"]] {
+        let line = world.run(arguments).assert_failed(6);
+        assert!(line.contains("all 2 places") && line.contains("ipc stat"), "{line}");
+    }
+    let third = ["serve", &address, "--timeout", "20ms", "--", "cat"];
+    world.run(&third).assert_failed(6);
+    let caller = world.spawn(&["call", &address, "--timeout", "1h", "a"]);
+    caller.wait_for_sleep();
+    let [one, other] = servers;
+    one.kill();
+    assert_eq!(caller.finish().assert_done(), b"a\n");
+    other.kill();
 }
 
 #[rstest]
