@@ -174,3 +174,15 @@ fn where_the_oldest_are_dropped_the_newest_are_there_and_the_others_counted() {
     assert_eq!(world.stat(&address)["lost_messages"], 2);
     assert_eq!(world.done(&["recv", &address, "--drain"]), b"3\n4\n5\n6\n");
 }
+
+/// Its owner could neither use it nor remove it. A queue without them may have others that use it.
+#[rstest]
+fn a_mode_without_its_owners_bits_is_a_usage_error(
+    #[values("shm", "unix")] scheme: &str,
+    #[values("000", "060", "200", "466")] mode: &str,
+) {
+    let world = World::new();
+    let line = world.run(&["create", &world.address(scheme), "--mode", mode]).assert_failed(2);
+    assert!(line.contains(&format!("mode {mode} ")) && line.contains("give 600 or more"), "{line}");
+    assert_eq!(fs::read_dir(world.directory()).unwrap().count(), 0, "something was made of it");
+}

@@ -39,7 +39,7 @@ impl UnixConfig {
     }
 
     /// The permission bits of its files, exactly these whatever the process's umask: 4 is to
-    /// find the channel, 2 is to connect to it.
+    /// find the channel, 2 is to connect to it. Its owner needs both.
     #[must_use]
     pub fn mode(self, bits: u32) -> Self {
         Self { mode: Some(bits), ..self }
@@ -74,6 +74,10 @@ impl UnixConfig {
                 format!(
                     "mode {mode:o} has other bits than reading and writing: give one from 0 to 666 (octal)"
                 )
+            }
+            // Neither could it be used nor removed.
+            Self { mode: Some(mode), .. } if mode & 0o600 != 0o600 => {
+                format!("mode {mode:03o} doesn't let its owner read and write: give 600 or more")
             }
             // More would not fit the channel's file.
             Self { allowed_uids: Some(uids), .. } if uids.len() > Settings::MOST_UIDS => {
