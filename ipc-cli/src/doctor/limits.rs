@@ -132,7 +132,7 @@ fn locked_memory() -> Finding {
 }
 
 /// How a process's limit is raised.
-struct Raise {
+pub(super) struct Raise {
     /// Of the shell's `ulimit`.
     flag: &'static str,
     /// Of `prlimit(1)`.
@@ -142,12 +142,12 @@ struct Raise {
 }
 
 impl Raise {
-    const fn new(flag: &'static str, name: &'static str) -> Self {
+    pub(super) const fn new(flag: &'static str, name: &'static str) -> Self {
         Self { flag, name, unit: 1 }
     }
 
     /// Up to the hard limit anybody may raise it.
-    fn to(self, limit: u64, hard: u64) -> String {
+    pub(super) fn to(self, limit: u64, hard: u64) -> String {
         let Self { flag, name, unit } = self;
         match limit <= hard {
             true => format!("ulimit {flag} {}", limit / unit),
@@ -161,7 +161,7 @@ fn shown(limit: u64) -> String {
     if limit >= i64::MAX as u64 { "unlimited".into() } else { limit.to_string() }
 }
 
-fn is_nearly_all(used: u64, most: u64) -> bool {
+pub(super) fn is_nearly_all(used: u64, most: u64) -> bool {
     used.saturating_add(most / SPARE_FRACTION) >= most
 }
 

@@ -1,6 +1,10 @@
 //! The kernel's queues, `mq_overview(7)` and `sysctl_kernel(5)`.
 
-use super::{Finding, at_least, sysctl};
+use super::{
+    Finding, at_least,
+    limits::{Raise, is_nearly_all},
+    sysctl,
+};
 use ipc_core::Transport;
 use ipc_mq::{Mq, Sysv};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -10,8 +14,6 @@ use std::path::Path;
 const DEFAULT_QUEUE_BYTES: u64 = 82_880;
 /// So many queues a user should have.
 const ENOUGH_QUEUES: u64 = 8;
-/// Less than a fraction of one in this many left is short.
-const SPARE_FRACTION: u64 = 10;
 
 pub(super) fn posix() -> Vec<Finding> {
     if !Path::new("/proc/sys/fs/mqueue").is_dir() && ipc_mq_is_missing() {
@@ -52,8 +54,8 @@ fn queues_max() -> Finding {
     let shown = used.map_or_else(|| most.to_string(), |used| format!("{most}, of which {used} are used"));
     let finding = Finding::fine(NAME, shown, meaning);
     match used {
-        Some(used) if used + most / SPARE_FRACTION >= most => {
-            finding.short(format!("ipc rm mq:NAME  or  sysctl {NAME}={}", most * 2))
+        Some(used) if is_nearly_all(used, most) => {
+            finding.short(format!("ipc rm mq:NAME  or  sysctl {NAME}={}", most.saturating_mul(2)))
         }
         _ => finding,
     }
@@ -61,7 +63,7 @@ fn queues_max() -> Finding {
 
 fn bytes_of_user() -> Finding {
     const NAME: &str = "RLIMIT_MSGQUEUE";
-    let Ok((soft, _)) = getrlimit(Resource::RLIMIT_MSGQUEUE) else {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MSGQUEUE) else {
         return Finding::unknown(NAME, "the bytes in all mq: channels of a user can't be told");
     };
     if soft == RLIM_INFINITY {
@@ -72,10 +74,11 @@ fn bytes_of_user() -> Finding {
         "the bytes in all mq: channels of a user, bookkeeping included: {fit} of 10 messages of 8 KiB fit"
     );
     let finding = Finding::fine(NAME, format!("{soft} bytes"), meaning);
+    let raise = Raise::new("-q", "msgqueue");
     if fit >= ENOUGH_QUEUES {
-        return finding.with_command(format!("ulimit -q {}", soft * 2));
+        return finding.with_command(raise.to(soft.saturating_mul(2), hard));
     }
-    finding.short(format!("ulimit -q {}", (ENOUGH_QUEUES + 1) * DEFAULT_QUEUE_BYTES))
+    finding.short(raise.to((ENOUGH_QUEUES + 1) * DEFAULT_QUEUE_BYTES, hard))
 }
 
 fn mount_point() -> Finding {
@@ -120,8 +123,9 @@ fn system_v_queues(used: Option<u64>) -> Finding {
     let shown = used.map_or_else(|| most.to_string(), |used| format!("{most}, of which {used} are used"));
     let finding = Finding::fine(NAME, shown, meaning);
     match used {
-        Some(used) if used + most / SPARE_FRACTION >= most => {
-            finding.short(format!("ipc rm --sysv-id ID  or  sysctl {NAME}={}", (most * 2).max(64)))
+        Some(used) if is_nearly_all(used, most) => {
+            let more = most.saturating_mul(2).max(64);
+            finding.short(format!("ipc rm --sysv-id ID  or  sysctl {NAME}={more}"))
         }
         _ => finding,
     }

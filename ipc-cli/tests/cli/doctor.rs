@@ -2,6 +2,7 @@
 //! it.
 
 use crate::support::{Running, World, skip};
+use rstest::rstest;
 use serde_json::Value;
 use std::{
     fs::{self, Permissions},
@@ -186,6 +187,25 @@ fn lowered_limits_of_the_process_are_short_with_what_raises_them() {
     }
     let locked = finding(&findings, "RLIMIT_MEMLOCK")["meaning"].as_str().unwrap();
     assert!(locked.contains("`unswapped`"), "{locked}");
+}
+
+/// What is recommended is possible: up to the hard limit it is anybody's to raise.
+#[rstest]
+#[case::short("4000", "short", "--msgqueue=745920:745920")]
+#[case::fine("700000", "fine", "--msgqueue=1400000:1400000")]
+fn beyond_the_hard_limit_root_is_to_raise_the_bytes_of_queues(
+    #[case] bytes: &str,
+    #[case] verdict: &str,
+    #[case] option: &str,
+) {
+    let world = World::new();
+    let mut limited = Command::new("bash");
+    let limits = format!("ulimit -q {bytes} && exec \"$0\" doctor --json");
+    limited.args(["-c", &limits, env!("CARGO_BIN_EXE_ipc")]).env("IPC_DIR", world.directory());
+    let findings: Value = serde_json::from_slice(&limited.output().unwrap().stdout).unwrap();
+    let finding = finding(&findings, "RLIMIT_MSGQUEUE");
+    assert_eq!((&finding["verdict"], &finding["value"]), (&verdict.into(), &format!("{bytes} bytes").into()));
+    assert_eq!(finding["command"], format!("sudo prlimit --pid $$ {option}"));
 }
 
 /// Where nobody may watch files any more: in a user namespace, whose limit is its own.
