@@ -1,7 +1,7 @@
 //! `ipc ls`: the channels of every transport. What can't be read is listed with its problem.
 
 use super::{
-    print,
+    all_or_done, print,
     stat::{Description, stat, to_json},
 };
 use crate::{
@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 
 pub(crate) fn run(options: &args::Ls) -> Result<Ending, Failure> {
     let mut channels = Vec::new();
-    let mut failed = None;
+    let mut failures = Vec::new();
     for scheme in Scheme::ALL {
         match backend::with(scheme, Listing) {
             Ok(names) => channels.extend(names.into_iter().filter_map(|name| describe(scheme, name))),
@@ -25,17 +25,23 @@ pub(crate) fn run(options: &args::Ls) -> Result<Ending, Failure> {
             Err(ChannelError::Unsupported(why)) => {
                 Failure::bare(Exit::Failure, format_args!("{scheme}: {why}")).report();
             }
-            Err(error) => failed = Some(Failure::listing(scheme, &error)),
+            Err(error) => failures.push(Failure::listing(scheme, &error)),
         }
     }
     if options.all {
         match Sysv::new().all_queues() {
             Ok(queues) => channels.extend(queues.iter().filter_map(stray)),
-            Err(error) => failed = Some(Failure::listing(Scheme::Sysv, &error)),
+            Err(error) => {
+                let failure = Failure::listing(Scheme::Sysv, &error);
+                // What hides the channels may hide the others too.
+                if !failures.contains(&failure) {
+                    failures.push(failure);
+                }
+            }
         }
     }
     print(&if options.json { to_json(&channels) } else { to_table(&channels) })?;
-    failed.map_or(Ok(Ending::Done), Err)
+    all_or_done(failures)
 }
 
 struct Listing;

@@ -42,6 +42,12 @@ pub(crate) fn print(text: &str) -> Result<Ending, Failure> {
     }
 }
 
+/// Each failure is reported in its turn, and the first decides how the command ends.
+fn all_or_done(failures: impl IntoIterator<Item = Failure>) -> Result<Ending, Failure> {
+    let all = failures.into_iter().reduce(|failure, other| failure.and(&other));
+    all.map_or(Ok(Ending::Done), Err)
+}
+
 /// What it means that the output failed.
 fn ending_of(error: &io::Error, interrupt: &Interrupt) -> Result<Ending, Failure> {
     match (error.kind(), interrupt.ending()) {

@@ -1,5 +1,6 @@
 //! `ipc rm`: removes channels, as many of those named as it can.
 
+use super::all_or_done;
 use crate::{
     address::Address,
     args::Rm,
@@ -10,12 +11,7 @@ use crate::{
 pub(crate) fn run(options: &Rm) -> Result<Ending, Failure> {
     let named = options.addresses.iter().map(remove);
     let numbered = options.sysv_id.iter().map(|&id| remove_queue(id));
-    let failures: Vec<_> = named.chain(numbered).filter_map(Result::err).collect();
-    // Each is reported in its turn, and the first decides how the command ends.
-    match failures.split_first() {
-        None => Ok(Ending::Done),
-        Some((first, others)) => Err(others.iter().fold(first.clone(), Failure::and)),
-    }
+    all_or_done(named.chain(numbered).filter_map(Result::err))
 }
 
 fn remove(address: &Address) -> Result<(), Failure> {

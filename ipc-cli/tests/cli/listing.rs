@@ -125,6 +125,24 @@ fn ls_lists_a_damaged_segment_with_its_problem() {
     assert!(table.contains("shm:damaged: ") && table.contains(&address), "{table}");
 }
 
+/// What finds the channels of both isn't to be had; the others are listed all the same.
+#[test]
+fn ls_reports_every_transport_that_cant_be_listed() {
+    let world = World::new();
+    let address = world.channel("shm");
+    fs::write(world.directory().join(".mq"), b"in the way").unwrap();
+    for options in [&["ls"][..], &["ls", "--json"], &["ls", "--all"]] {
+        let ran = world.run(options);
+        assert_eq!(ran.code(), Some(7));
+        assert!(String::from_utf8_lossy(ran.stdout()).contains(&address));
+        let stderr = ran.stderr();
+        // Where the kernel shows no list of them, that is said besides.
+        let lines: Vec<_> = stderr.lines().filter(|line| !line.starts_with("ipc: mq: ")).collect();
+        assert!(lines.len() == 2 && lines[0].starts_with("ipc: sysv: "), "{stderr}");
+        assert!(lines[1].starts_with("ipc: unix: "), "{stderr}");
+    }
+}
+
 #[rstest]
 fn rm_removes(#[values("mq", "shm")] scheme: &str) {
     let world = World::new();
