@@ -3,7 +3,7 @@
 //! Scripts rely on the codes, so all of them are given out in this file and nowhere else.
 
 use crate::address::{Address, Scheme};
-use ipc_core::{CallError, ChannelError, OsError, RecvError, SendError};
+use ipc_core::{CallError, ChannelError, OsError, PeekError, RecvError, SendError};
 use std::{
     fmt,
     io::{self, Write as _},
@@ -174,6 +174,16 @@ impl Failure {
             _ => String::new(),
         };
         Self::new(exit_of_recv_error(error), address, format_args!("{error}{hint}"))
+    }
+
+    /// No message was shown.
+    pub(crate) fn peek(address: &Address, error: &PeekError) -> Self {
+        let exit = match error {
+            PeekError::Closed => Exit::NoSuchChannel,
+            PeekError::Os(error) => exit_of_os_error(error),
+            _ => Exit::Failure,
+        };
+        Self::new(exit, address, error)
     }
 
     /// The request `which` (`request 3`) has no response.

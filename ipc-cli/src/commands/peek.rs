@@ -9,7 +9,6 @@ use crate::{
     output::{Output, Printer, Stdout},
     streams,
 };
-use ipc_core::PeekError;
 use std::sync::Arc;
 
 pub(crate) fn run(options: &args::Peek) -> Result<Ending, Failure> {
@@ -32,9 +31,9 @@ impl<W: Output> Job for Peeking<'_, W> {
 
     fn run<B: Backend>(self, backend: &B) -> Self::Output {
         let args::Peek { address, count, framing } = self.options;
-        let failed = |exit, what: &dyn std::fmt::Display| Failure::new(exit, address, what);
         let channel = backend.open(&address.name).map_err(|error| Failure::channel(address, &error))?;
-        let mut peeker = B::peeker(&channel).map_err(|refusal| failed(Exit::Failure, &refusal))?;
+        let mut peeker =
+            B::peeker(&channel).map_err(|refusal| Failure::new(Exit::Failure, address, refusal))?;
         let mut printer = Printer::new(self.output, *framing);
         let mut message = Vec::new();
         for index in 0..usize::try_from(*count).unwrap_or(usize::MAX) {
@@ -44,8 +43,7 @@ impl<W: Output> Job for Peeking<'_, W> {
             match peeker.peek(index, &mut message) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(PeekError::Closed) => return Err(failed(Exit::NoSuchChannel, &PeekError::Closed)),
-                Err(error) => return Err(failed(Exit::Failure, &error)),
+                Err(error) => return Err(Failure::peek(address, &error)),
             }
             if let Err(error) = printer.print(std::iter::once(&*message)).result {
                 return ending_of(&error, &self.interrupt);

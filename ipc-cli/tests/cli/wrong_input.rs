@@ -351,6 +351,31 @@ fn what_is_not_permitted_is_7(#[values("mq", "shm")] scheme: &str, #[values("sen
     Running::start(asked.stdin(Stdio::null())).finish().assert_failed(7);
 }
 
+/// As another user if this one is root.
+#[test]
+fn a_look_that_is_not_permitted_is_7() {
+    let world = World::new();
+    let ran = world.run(&["peek", &world.channel("sysv")]);
+    if ran.stderr().contains("CONFIG_CHECKPOINT_RESTORE") {
+        return skip(&ran.stderr());
+    }
+    let other = World::new();
+    let run = |arguments: &[&str]| match nix::unistd::geteuid().is_root() {
+        true => {
+            let mut asked = other.command_as(65534, arguments);
+            fs::set_permissions(other.directory(), fs::Permissions::from_mode(0o1777)).unwrap();
+            Running::start(asked.stdin(Stdio::null())).finish()
+        }
+        false => other.run(arguments),
+    };
+    let address = other.address("sysv");
+    run(&["create", &address, "--mode", "222"]).assert_done();
+    let looked = run(&["peek", &address]);
+    run(&["rm", &address]).assert_done();
+    let line = looked.assert_failed(7);
+    assert!(line.contains("Permission denied"), "{line}");
+}
+
 #[test]
 fn a_depth_beyond_the_kernels_limit_is_1_and_names_it() {
     let world = World::new();
