@@ -10,11 +10,12 @@ use crate::{
     streams,
 };
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags},
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
     sys::signal::{SigSet, Signal},
-    unistd::Pid,
+    unistd::{AccessFlags, Pid, access},
 };
 use rustix::process::{WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 use std::{
@@ -101,13 +102,26 @@ impl<'a> Child<'a> {
     }
 }
 
-/// Whether there is such a program, where execvp(3) looks for it.
-pub(crate) fn is_found(program: &OsStr) -> bool {
+/// Fails unless there is such a program, where execvp(3) looks for it, and we may run it.
+pub(crate) fn look_for(program: &OsStr) -> io::Result<()> {
+    let attempt = |path: &Path| match path.is_file() {
+        true => access(path, AccessFlags::X_OK),
+        false => Err(Errno::ENOENT),
+    };
     if program.as_bytes().contains(&b'/') {
-        return Path::new(program).is_file();
+        return Ok(attempt(Path::new(program))?);
     }
     let directories = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    env::split_paths(&directories).any(|directory| directory.join(program).is_file())
+    let mut answer = Err(Errno::ENOENT);
+    for directory in env::split_paths(&directories) {
+        match attempt(&directory.join(program)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::ENOENT) => {}
+            // What may be run can come behind one that may not.
+            refusal => answer = refusal,
+        }
+    }
+    Ok(answer?)
 }
 
 /// Writes `input` and reads what is printed, until all is written and nobody can print any more,

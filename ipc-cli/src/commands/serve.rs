@@ -17,9 +17,7 @@ pub(crate) fn run(options: &args::Serve) -> Result<Ending, Failure> {
     interrupt.on_signals().map_err(of_command)?;
     let channel = service::open(address, &options.trust, &options.create)?;
     // Lest the first caller finds out.
-    if !child::is_found(&options.command[0]) {
-        return Err(of_command(nix::errno::Errno::ENOENT.into()));
-    }
+    child::look_for(&options.command[0]).map_err(of_command)?;
     let server = take_place(address, &interrupt, options.timeout, Failure::service, || channel.server())?;
     let Some(mut server) = server else { return Ok(interrupt.ending().unwrap_or(Ending::Done)) };
     let max = server.max_message_len();

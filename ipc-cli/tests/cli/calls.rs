@@ -9,6 +9,7 @@ use rstest::rstest;
 use std::{
     fs,
     io::{Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     process::Stdio,
 };
 
@@ -59,6 +60,30 @@ fn a_command_that_there_is_not_serves_nobody(#[case] command: &str) {
     let line = world.run(&["serve", &address, "--", command]).assert_failed(1);
     assert!(line.starts_with(command) && line.contains("No such file"), "{line}");
     world.done(&["serve", &address, "--count", "1", "--", "cat"]);
+    assert_eq!(caller.finish().assert_done(), b"a\n");
+}
+
+#[rstest]
+fn a_command_that_may_not_be_run_serves_nobody(#[values(true, false)] by_its_path: bool) {
+    let world = World::new();
+    let address = service(&world);
+    let (name, path) = ("a-command", world.directory().join("bin"));
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join(name), "#!/bin/sh\nexec cat\n").unwrap();
+    let caller = world.spawn(&["call", &address, "a"]);
+    eventually("it has called", || world.queued(&address) == 1);
+    let command = if by_its_path { path.join(name) } else { name.into() };
+    let command = command.to_str().unwrap();
+    let serve = || {
+        let mut serve = world.command(&["serve", &address, "--count", "1", "--", command]);
+        let directories = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+        Running::start(serve.env("PATH", directories).stdin(Stdio::null())).finish()
+    };
+    let line = serve().assert_failed(1);
+    assert!(line.starts_with(command) && line.contains("Permission denied"), "{line}");
+    assert_eq!(world.queued(&address), 1, "it waits for one who can answer");
+    fs::set_permissions(path.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    serve().assert_done();
     assert_eq!(caller.finish().assert_done(), b"a\n");
 }
 
