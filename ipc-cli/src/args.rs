@@ -108,7 +108,7 @@ pub(crate) struct Send {
     #[arg(long = "type", value_name = "N", conflicts_with = "priority")]
     pub(crate) message_type: Option<u64>,
     /// How standard input is split into messages
-    #[arg(long, value_name = "FRAMING", default_value = "lines")]
+    #[arg(long, value_name = "FRAMING", default_value = "lines", conflicts_with = "messages")]
     pub(crate) framing: SendFraming,
     /// Mark the end after the last message, for `ipc recv --until-end`
     ///

@@ -64,6 +64,8 @@ fn an_unknown_scheme_is_answered_with_the_known_ones() {
 #[case(&["recv", "mq:x", "--framing", "chunks"])]
 #[case(&["recv", "shm:x", "--capacity", "4096"])]
 #[case(&["send", "mq:x", "--framing", "raw"])]
+#[case(&["send", "mq:x", "--create", "--framing", "prefixed", "m"])]
+#[case(&["send", "shm:x", "--create", "--framing", "lines", "m"])]
 #[case(&["frobnicate"])]
 #[case(&[])]
 fn options_that_make_no_sense_are_usage_errors(#[case] arguments: &[&str]) {
