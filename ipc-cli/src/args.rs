@@ -114,7 +114,8 @@ pub(crate) struct Send {
     ///
     /// In shared memory the mark is apart from all messages. On a kernel queue it is the
     /// empty message, so an empty message in the input is refused there (exit 2) before it
-    /// is sent.
+    /// is sent. Where receivers share the messages (a work queue, a kernel queue), a mark ends one of
+    /// them.
     #[arg(long)]
     pub(crate) end: bool,
     #[command(flatten)]
@@ -164,7 +165,8 @@ pub(crate) struct Recv {
     /// sysv: take messages of this type only, and leave the others
     #[arg(long = "type", value_name = "N", conflicts_with = "priority")]
     pub(crate) message_type: Option<u64>,
-    /// End where `ipc send --end` marked the end (which is ignored without this option)
+    /// End where `ipc send --end` marked the end (which is ignored without this option); where
+    /// receivers share the messages, a mark ends one of them
     #[arg(long)]
     pub(crate) until_end: bool,
     /// How messages are printed
