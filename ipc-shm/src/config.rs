@@ -215,32 +215,15 @@ impl ShmConfig {
         if let Some(asked) = self.kind.filter(|&asked| asked != kind) {
             return differs("kind", asked, found.kind_name());
         }
-        // What wasn't given is as found.
+        let theirs = Self::of(kind, &found.geometry);
+        compare("depth", self.depth, theirs.depth)?;
+        compare("longest message", self.max_message_len, theirs.max_message_len)?;
+        compare("number of participants", self.participants, theirs.participants)?;
+        compare("number of publishers", self.publishers, theirs.publishers)?;
+        compare("number of deliveries", self.max_deliveries, theirs.max_deliveries)?;
+        compare("policy when full", self.when_full, theirs.when_full)?;
         let asked = Self { kind: Some(kind), huge_pages: Some(found.pages.huge), ..self.clone() };
-        let asked = asked.filled_in(&found.geometry).settings(page)?;
-        let (ours, theirs) = (&asked.geometry, &found.geometry);
-        if self.capacity_bytes.is_some() && ours.capacity_bytes != theirs.capacity_bytes {
-            let bytes = |bytes: u64| format!("{bytes} bytes");
-            return differs("capacity", bytes(ours.capacity_bytes), bytes(theirs.capacity_bytes));
-        }
-        if self.depth.is_some() && ours.depth != theirs.depth {
-            return differs("depth", ours.depth, theirs.depth);
-        }
-        if self.max_message_len.is_some() && ours.max_message_len != theirs.max_message_len {
-            return differs("longest message", ours.max_message_len, theirs.max_message_len);
-        }
-        if self.participants.is_some() && ours.participants != theirs.participants {
-            return differs("number of participants", ours.participants, theirs.participants);
-        }
-        if self.publishers.is_some() && ours.lanes != theirs.lanes {
-            return differs("number of publishers", ours.lanes, theirs.lanes);
-        }
-        if self.max_deliveries.is_some() && ours.max_deliveries != theirs.max_deliveries {
-            return differs("number of deliveries", ours.max_deliveries, theirs.max_deliveries);
-        }
-        if self.when_full.is_some() && ours.when_full != theirs.when_full {
-            return differs("policy when full", ours.when_full, theirs.when_full);
-        }
+        asked.filled_in(&theirs).check_capacity(&found.geometry, page)?;
         if let Some(huge) = self.huge_pages.filter(|&huge| huge != found.pages.huge) {
             return differs("use of huge pages", huge, found.pages.huge);
         }
@@ -253,15 +236,47 @@ impl ShmConfig {
         Ok(())
     }
 
-    /// The same with the room that was found, where none was asked for.
-    fn filled_in(self, found: &Geometry) -> Self {
-        if self.capacity_bytes.is_some() || self.depth.is_some() || self.max_message_len.is_some() {
-            return self;
+    /// The same with what was found, where nothing was asked for. A capacity is enough to say how
+    /// much room there is.
+    fn filled_in(self, found: &Self) -> Self {
+        let (depth, max_message_len) = match self.capacity_bytes {
+            Some(_) => (self.depth, self.max_message_len),
+            None => (self.depth.or(found.depth), self.max_message_len.or(found.max_message_len)),
+        };
+        Self {
+            capacity_bytes: self.capacity_bytes.or(found.capacity_bytes),
+            depth,
+            max_message_len,
+            participants: self.participants.or(found.participants),
+            publishers: self.publishers.or(found.publishers),
+            max_deliveries: self.max_deliveries.or(found.max_deliveries),
+            when_full: self.when_full.or(found.when_full),
+            ..self
         }
-        if found.depth == 0 {
-            return Self { capacity_bytes: Some(found.capacity_bytes), ..self };
+    }
+
+    /// Refuses what can't be, and another capacity than that which was found. Where it is divided
+    /// into slots, their number or their length may have been given with it then, and be left out now.
+    fn check_capacity(self, found: &Geometry, page: u64) -> Result<(), ChannelError> {
+        let ours = self.settings(page)?.geometry.capacity_bytes;
+        let comes_to_it = |config: Self| {
+            config
+                .settings(page)
+                .is_ok_and(|settings| settings.geometry.capacity_bytes == found.capacity_bytes)
+        };
+        let is_same = ours == found.capacity_bytes
+            || found.depth > 0
+                && (comes_to_it(Self { depth: Some(found.depth), max_message_len: None, ..self.clone() })
+                    || comes_to_it(Self {
+                        depth: None,
+                        max_message_len: Some(found.max_message_len),
+                        ..self
+                    }));
+        if is_same {
+            return Ok(());
         }
-        Self { depth: Some(found.depth), max_message_len: Some(found.max_message_len), ..self }
+        let bytes = |bytes: u64| format!("{bytes} bytes");
+        differs("capacity", bytes(ours), bytes(found.capacity_bytes))
     }
 
     /// The configuration that comes to this geometry, if any does.
@@ -375,6 +390,19 @@ pub(crate) fn rounded(capacity_bytes: u64, page: u64) -> Result<u64, ChannelErro
 
 pub(crate) fn invalid<T>(text: String) -> Result<T, ChannelError> {
     Err(ChannelError::InvalidConfig(text))
+}
+
+/// Refuses a value that isn't the one that was found. What a kind doesn't have isn't found, and is
+/// refused as such.
+fn compare<T: Copy + PartialEq + ToString>(
+    setting: &'static str,
+    asked: Option<T>,
+    found: Option<T>,
+) -> Result<(), ChannelError> {
+    match asked.zip(found) {
+        Some((asked, found)) if asked != found => differs(setting, asked, found),
+        _ => Ok(()),
+    }
 }
 
 fn differs(setting: &'static str, asked: impl ToString, found: impl ToString) -> Result<(), ChannelError> {

@@ -136,6 +136,91 @@ fn payload(buffer: &mut Vec<u8>, len: usize, number: u64) {
         .extend((0..len).map(|at| (at as u64).wrapping_mul(167).wrapping_add(number.wrapping_mul(31)) as u8));
 }
 
+#[rstest]
+#[case::room_without_length(
+    Kind::Mpmc,
+    ShmConfig::new().capacity_bytes(1 << 20).max_message_len(100_000),
+    ShmConfig::new().capacity_bytes(1 << 20)
+)]
+#[case::room_without_depth(
+    Kind::Mpmc,
+    ShmConfig::new().capacity_bytes(1 << 20).depth(1000),
+    ShmConfig::new().capacity_bytes(1 << 20)
+)]
+#[case::room_and_how_many_that_comes_to(
+    Kind::Mpmc,
+    ShmConfig::new().capacity_bytes(1 << 20).max_message_len(100_000),
+    ShmConfig::new().capacity_bytes(1 << 20).depth(10)
+)]
+#[case::length_of_few(
+    Kind::Mpmc,
+    ShmConfig::new().depth(3).max_message_len(1 << 20),
+    ShmConfig::new().max_message_len(1 << 20)
+)]
+#[case::participants_of_few_publishers(
+    Kind::Broadcast,
+    ShmConfig::new().publishers(2).participants(3),
+    ShmConfig::new().participants(3)
+)]
+#[case::publishers_of_many(
+    Kind::Broadcast,
+    ShmConfig::new().publishers(2).participants(3).capacity_bytes(PAGE),
+    ShmConfig::new().publishers(2)
+)]
+#[case::depth_of_short_values(
+    Kind::Latest,
+    ShmConfig::new().depth(8).max_message_len(8),
+    ShmConfig::new().depth(8)
+)]
+#[case::length_of_few_calls(
+    Kind::Rpc,
+    ShmConfig::new().depth(2).max_message_len(100_000),
+    ShmConfig::new().max_message_len(100_000)
+)]
+fn settings_that_are_not_given_are_as_found(
+    #[case] kind: Kind,
+    #[case] made: ShmConfig,
+    #[case] asked: ShmConfig,
+) {
+    let arena = Arena::new();
+    let shm = Shm::at(arena.path());
+    let _kept = shm.create(&name("x"), &made.kind(kind)).unwrap();
+    shm.open_or_create(&name("x"), &asked).unwrap();
+}
+
+#[rstest]
+#[case::room(
+    Kind::Mpmc,
+    ShmConfig::new().capacity_bytes(1 << 20).max_message_len(100_000),
+    ShmConfig::new().capacity_bytes(1 << 10)
+)]
+#[case::depth(
+    Kind::Mpmc,
+    ShmConfig::new().depth(2).max_message_len(1 << 20),
+    ShmConfig::new().depth(1 << 32)
+)]
+#[case::participants(
+    Kind::Broadcast,
+    ShmConfig::new().publishers(4),
+    ShmConfig::new().participants(3)
+)]
+#[case::publishers(
+    Kind::Broadcast,
+    ShmConfig::new().publishers(2).participants(3),
+    ShmConfig::new().publishers(3)
+)]
+fn a_setting_that_differs_is_not_blamed_on_one_that_was_not_given(
+    #[case] kind: Kind,
+    #[case] made: ShmConfig,
+    #[case] asked: ShmConfig,
+) {
+    let arena = Arena::new();
+    let shm = Shm::at(arena.path());
+    let _kept = shm.create(&name("x"), &made.kind(kind)).unwrap();
+    let error = shm.open_or_create(&name("x"), &asked).unwrap_err();
+    assert!(matches!(error, ChannelError::Mismatch { .. }), "{error:?}");
+}
+
 #[test]
 fn every_length_arrives_intact_wherever_it_starts_in_the_ring() {
     let arena = Arena::new();
