@@ -4,7 +4,11 @@
 mod common;
 
 use common::{Arena, Child, forbid, fork_child, name, refuse, say, serve, told, trace, write_at};
-use ipc_shm::{Channel, ChannelError, Kind, Receiver, RecvError, Sender, Shm, ShmConfig, Transport, Wait};
+use ipc_shm::{
+    Broadcast, Channel, ChannelError, Kind, Latest, Receiver, RecvError, Sender, Shm, ShmConfig, Transport,
+    Wait,
+    sync::{Shared, State},
+};
 use nix::{errno::Errno, libc};
 use rstest::rstest;
 use std::{
@@ -334,6 +338,44 @@ fn who_is_told_of_an_error_that_is_told_once_has_all_others_know(
     reboot(&disk.file());
     let answer = disk.shm().open(&name("x")).map(drop);
     assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+}
+
+/// Those who only look on may be the last ones as well.
+#[rstest]
+fn the_last_one_that_looked_on_leaves_in_good_order(
+    #[values(Kind::Broadcast, Kind::Latest, Kind::State)] kind: Kind,
+) {
+    let disk = Disk::new();
+    let open: fn(&Path) -> Result<(), ChannelError> = match kind {
+        Kind::Broadcast => {
+            let broadcasts = Broadcast::at(&disk.0);
+            let channel = broadcasts.create(&name("x"), &ShmConfig::new()).unwrap();
+            let tx = channel.sender().unwrap();
+            let observer = broadcasts.observe(&name("x")).unwrap();
+            drop((tx, channel));
+            drop(observer);
+            |path| Broadcast::at(path).open(&name("x")).map(drop)
+        }
+        Kind::Latest => {
+            let values = Latest::at(&disk.0);
+            let channel = values.create(&name("x"), &ShmConfig::new()).unwrap();
+            let tx = channel.sender().unwrap();
+            let observer = values.observe(&name("x")).unwrap();
+            drop((tx, channel));
+            drop(observer);
+            |path| Latest::at(path).open(&name("x")).map(drop)
+        }
+        _ => {
+            let state = State::at(&disk.0);
+            let value = state.create::<Shared<u64>>("x", || 1).unwrap();
+            let reader = state.reader::<u64>("x").unwrap();
+            drop(value);
+            drop(reader);
+            |path| State::at(path).open::<Shared<u64>>("x").map(drop)
+        }
+    };
+    reboot(&disk.file());
+    open(&disk.0).unwrap();
 }
 
 #[test]

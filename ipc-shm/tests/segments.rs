@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{Arena, Child, Dice, eventually, mode_of, name, say, serve, told};
+use common::{Arena, Child, Dice, eventually, fork_child, mode_of, name, say, serve, told};
 use ipc_shm::{
-    Channel, ChannelError, Collected, Kind, Lifetime, Mpmc, Receiver, RecvError, Role, SendError, Sender,
-    Shm, ShmConfig, Spsc, Transport,
+    Broadcast, Channel, ChannelError, Collected, Kind, Latest, Lifetime, Mpmc, Receiver, RecvError, Role,
+    SendError, Sender, Shm, ShmConfig, Spsc, Transport,
+    sync::{Shared, State},
 };
 use rstest::rstest;
 use std::{
@@ -38,6 +39,10 @@ fn this_binary_is_its_own_child() {
             "come, and fail as the last one leaves" => come_and_fail_as_the_last_one_leaves(&shm),
             #[cfg(feature = "crash-points")]
             "wait for a place that the last one leaves" => wait_for_a_place_that_the_last_one_leaves(&shm),
+            #[cfg(feature = "crash-points")]
+            "fail to look on as the last one leaves" => {
+                fail_to_look_on_as_the_last_one_leaves(&arguments[0], arguments[1].parse().unwrap())
+            }
             "attach without address space" => attach_without_address_space(&shm),
             other => panic!("no such child: {other}"),
         }
@@ -130,12 +135,6 @@ fn settings_that_differ_are_refused_and_both_are_named() {
     arena.shm().open_or_create(&name("x"), &ShmConfig::new().capacity_bytes(1)).unwrap();
 }
 
-fn payload(buffer: &mut Vec<u8>, len: usize, number: u64) {
-    buffer.clear();
-    buffer
-        .extend((0..len).map(|at| (at as u64).wrapping_mul(167).wrapping_add(number.wrapping_mul(31)) as u8));
-}
-
 #[rstest]
 #[case::room_without_length(
     Kind::Mpmc,
@@ -219,6 +218,12 @@ fn a_setting_that_differs_is_not_blamed_on_one_that_was_not_given(
     let _kept = shm.create(&name("x"), &made.kind(kind)).unwrap();
     let error = shm.open_or_create(&name("x"), &asked).unwrap_err();
     assert!(matches!(error, ChannelError::Mismatch { .. }), "{error:?}");
+}
+
+fn payload(buffer: &mut Vec<u8>, len: usize, number: u64) {
+    buffer.clear();
+    buffer
+        .extend((0..len).map(|at| (at as u64).wrapping_mul(167).wrapping_add(number.wrapping_mul(31)) as u8));
 }
 
 #[test]
@@ -526,6 +531,74 @@ fn come_and_fail_as_the_last_one_leaves(shm: &Spsc) {
     drop(channel);
     let error = shm.open_receiver(&name("x")).err().unwrap();
     assert!(error.to_string().contains("mmap"), "{error}");
+}
+
+/// Those who only look on, and have the channel open while nobody else has.
+fn look_on_alone(kind: Kind, arena: &Arena) -> Box<dyn std::any::Any> {
+    let config = ShmConfig::new().transient();
+    match kind {
+        Kind::Broadcast => {
+            let broadcasts = Broadcast::at(arena.path());
+            let _channel = broadcasts.create(&name("x"), &config).unwrap();
+            Box::new(broadcasts.observe(&name("x")).unwrap())
+        }
+        Kind::Latest => {
+            let values = Latest::at(arena.path());
+            let _channel = values.create(&name("x"), &config).unwrap();
+            Box::new(values.observe(&name("x")).unwrap())
+        }
+        _ => {
+            let state = State::at(arena.path()).transient();
+            let _value = state.create::<Shared<u64>>("x", || 1).unwrap();
+            Box::new(state.reader::<u64>("x").unwrap())
+        }
+    }
+}
+
+#[rstest]
+fn the_last_one_that_looked_on_takes_a_transient_channel_along(
+    #[values(Kind::Broadcast, Kind::Latest, Kind::State)] kind: Kind,
+) {
+    let arena = Arena::new();
+    let mut observer = Some(look_on_alone(kind, &arena));
+    // What a forked child has of it is none of its business.
+    fork_child(|| drop(observer.take())).ends_well();
+    assert_eq!(arena.entries(), ["x"]);
+    drop(observer);
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+#[cfg(feature = "crash-points")]
+#[rstest]
+fn who_may_not_look_on_may_have_been_the_last_one(#[values(Kind::Spsc, Kind::Broadcast)] kind: Kind) {
+    let arena = Arena::new();
+    let arguments = [arena.path().to_str().unwrap(), kind.as_str()];
+    Child::spawn("fail to look on as the last one leaves", &arguments).ends_well();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+/// One of another kind isn't observed; and one that is, only if there is room for its pages.
+#[cfg(feature = "crash-points")]
+fn fail_to_look_on_as_the_last_one_leaves(directory: &str, kind: Kind) {
+    use ipc_shm::hooks::{Moment, observe};
+    use std::sync::Mutex;
+
+    static LAST: Mutex<Option<ipc_shm::ShmChannel>> = Mutex::new(None);
+    static KIND: Mutex<Kind> = Mutex::new(Kind::Spsc);
+    *KIND.lock().unwrap() = kind;
+    observe(|point| {
+        let (what, errno) = match *KIND.lock().unwrap() {
+            // The header is all that is read.
+            Kind::Spsc => (("pread", Moment::After), None),
+            _ => (("mmap", Moment::Before), Some(nix::libc::ENOMEM)),
+        };
+        let last = LAST.lock().unwrap().take_if(|_| (point.what, point.moment) == what)?;
+        thread::spawn(move || drop(last)).join().unwrap();
+        errno
+    });
+    let config = ShmConfig::new().kind(kind).transient();
+    *LAST.lock().unwrap() = Some(Shm::at(directory).create(&name("x"), &config).unwrap());
+    Broadcast::at(directory).observe(&name("x")).unwrap_err();
 }
 
 #[cfg(feature = "crash-points")]

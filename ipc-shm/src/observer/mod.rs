@@ -40,23 +40,24 @@ pub trait Outlook {
 /// At a named channel: a place that nobody knows of.
 #[derive(Debug)]
 pub struct Window {
-    onlooker: Onlooker,
     pub(crate) words: Words,
     /// The flag of those who are woken when something changes.
     flag: usize,
     pub(crate) waiting: Waiting,
     /// When it was looked last whether the channel is still there, in a wait.
     looked: Option<Instant>,
+    /// Last: the words must be gone before the presence is.
+    onlooker: Onlooker,
 }
 
 impl Window {
     pub(crate) fn new(onlooker: Onlooker, flag: usize) -> Self {
         Self {
             words: onlooker.words(),
-            onlooker,
             flag,
             waiting: Waiting::default(),
             looked: Some(Instant::now()),
+            onlooker,
         }
     }
 

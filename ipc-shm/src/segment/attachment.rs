@@ -115,7 +115,7 @@ pub(crate) fn turn_away(place: &Place, opened: Opened, window: Window) {
 
 /// The last one out of a transient channel takes its name along; of one on a disk, sees to
 /// it that all is there. If others of this process are known to be there, it is for them.
-fn leave(place: &Place, header: &Header, generation: u32, may_be_last: bool) {
+pub(super) fn leave(place: &Place, header: &Header, generation: u32, may_be_last: bool) {
     if generation != fork::generation() {
         return;
     }

@@ -6,8 +6,16 @@
 //! place is taken by a write lock and signed in an entry; it shares the presence byte, by a
 //! read lock, and so keeps the segment from being taken away. Nobody waits for it, and nobody
 //! knows that it sleeps.
+//!
+//! If it is the last one out, it does as others do, as far as it may write: who has to leave that
+//! to those who come next isn't told.
 
-use super::{Header, Layout, Place, Target, file::Opened, open::open_to_read};
+use super::{
+    Header, Layout, Place, Target,
+    attachment::{leave, turn_away},
+    file::Opened,
+    open::open_to_read,
+};
 use crate::{
     ring::memory::Words,
     sys::{
@@ -21,7 +29,8 @@ use std::sync::Arc;
 /// A read-only endpoint's part in a segment.
 #[derive(Debug)]
 pub(crate) struct Onlooker {
-    mapping: Arc<Mapping>,
+    /// Gone only while it is being dropped.
+    mapping: Option<Arc<Mapping>>,
     place: Place,
     target: Target,
     header: Header,
@@ -37,28 +46,41 @@ impl Onlooker {
     ) -> Result<Self, ChannelError> {
         let mut window = Window::open();
         let opened = open_to_read(&place, &mut window)?;
-        check(&opened)?;
-        let layout = opened.header.layout();
-        let areas = opened.header.areas()?.for_reading();
+        let mapped = check(&opened).and_then(|()| {
+            let areas = opened.header.areas()?.for_reading();
+            Ok((areas, Mapping::new(&opened.file, areas)?))
+        });
+        let (areas, mapping) = match mapped {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                turn_away(&place, opened, window);
+                return Err(error);
+            }
+        };
         let Opened { file, header, metadata } = opened;
-        let mapping = Mapping::new(&file, areas)?;
         // The mapping keeps the lock, and the rest may take long.
         drop(file);
         drop(window);
-        mapping.make_ready(&areas)?;
-        Ok(Self {
-            mapping: Arc::new(mapping),
+        let onlooker = Self {
+            mapping: Some(Arc::new(mapping)),
             place,
             target: Target::new(metadata.identity),
+            layout: header.layout(),
             header,
-            layout,
             generation: fork::generation(),
-        })
+        };
+        onlooker.mapping().make_ready(&areas)?;
+        Ok(onlooker)
     }
 
-    /// The segment's memory, which can only be loaded from.
+    fn mapping(&self) -> &Arc<Mapping> {
+        self.mapping.as_ref().expect("mapped until dropped")
+    }
+
+    /// The segment's memory, which can only be loaded from. Whoever keeps the words keeps the
+    /// presence.
     pub(crate) fn words(&self) -> Words {
-        Words::new(&self.mapping)
+        Words::new(self.mapping())
     }
 
     /// What the segment's first page says.
@@ -80,5 +102,16 @@ impl Onlooker {
     /// Whether the name still leads to this segment.
     pub(crate) fn is_named(&self) -> bool {
         self.place.leads_to(&self.target)
+    }
+}
+
+impl Drop for Onlooker {
+    fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
+        // The lock goes with it.
+        self.mapping = None;
+        leave(&self.place, &self.header, self.generation, true);
     }
 }
