@@ -43,6 +43,7 @@ fn this_binary_is_its_own_child() {
             "fail to look on as the last one leaves" => {
                 fail_to_look_on_as_the_last_one_leaves(&arguments[0], arguments[1].parse().unwrap())
             }
+            "make state without address space" => make_state_without_address_space(&State::at(&arguments[0])),
             "attach without address space" => attach_without_address_space(&shm),
             other => panic!("no such child: {other}"),
         }
@@ -770,6 +771,30 @@ fn attach_without_address_space(shm: &Spsc) {
     }
     setrlimit(Resource::RLIMIT_AS, most, most).unwrap();
     let _both = (channel.sender().unwrap(), channel.receiver().unwrap());
+}
+
+#[test]
+fn state_that_its_maker_finds_no_address_space_for_is_not_left_behind() {
+    let arena = Arena::new();
+    Child::spawn("make state without address space", &[arena.path().to_str().unwrap()]).ends_well();
+    assert_eq!(arena.entries(), [""; 0]);
+}
+
+fn make_state_without_address_space(state: &State) {
+    use ipc_shm::sync::{self, arena::Contents};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let made = || Contents { capacity_bytes: 64 << 20, root: 0_u64 };
+    let (_, most) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let vm_pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let used = vm_pages.split(' ').next().unwrap().parse::<u64>().unwrap() * PAGE;
+    setrlimit(Resource::RLIMIT_AS, used + (8 << 20), most).unwrap();
+    for _ in 0..3 {
+        let made = [
+            state.create::<sync::Arena<u64>>("x", made).map(drop),
+            state.open_or_create::<sync::Arena<u64>>("x", made).map(drop),
+        ];
+        assert!(made.iter().all(|answer| matches!(answer, Err(ChannelError::Os(_)))), "{made:?}");
+    }
 }
 
 #[test]

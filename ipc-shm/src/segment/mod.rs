@@ -36,7 +36,7 @@ pub(crate) use onlooker::Onlooker;
 pub(crate) use open::open;
 use place::Target;
 pub(crate) use place::{Home, Place};
-pub(crate) use remove::{collect, remove};
+pub(crate) use remove::{collect, remove, take_back};
 
 /// Locked shared by everybody who has the segment open.
 const PRESENCE_BYTE: u64 = 0;

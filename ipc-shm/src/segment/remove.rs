@@ -4,12 +4,13 @@
 use super::{
     Collected, PRESENCE_BYTE, Place,
     file::{
-        Attempt, Opened, check_file, in_use, is_empty, lock_directory, patiently, read_header, refusal,
-        somebody_is_seen,
+        Attempt, FileMemory, Opened, check_file, in_use, is_empty, lock_directory, patiently, read_header,
+        refusal, somebody_is_seen,
     },
 };
 use crate::{
     kind::Lifetime,
+    ring::memory::Memory,
     sys::{
         file::{self, Directory, DirectoryLock, FileKind, Metadata},
         fork::Window,
@@ -17,6 +18,7 @@ use crate::{
     },
 };
 use ipc_core::ChannelError;
+use std::sync::atomic::Ordering;
 
 /// Removes a segment that nobody has open.
 pub(crate) fn remove(place: &Place, window: &mut Window) -> Result<(), ChannelError> {
@@ -41,6 +43,27 @@ pub(crate) fn remove(place: &Place, window: &mut Window) -> Result<(), ChannelEr
         }
     }
     unlink_if_same(&directory, place, &found, &lock)
+}
+
+/// Takes back a segment that was made just now, and that its maker couldn't enter, unless somebody
+/// else has it or had a place in it: what they did there is theirs.
+pub(crate) fn take_back(place: &Place, instance: [u8; 16], window: &mut Window) -> Result<(), ChannelError> {
+    let directory = place.home.open()?.ok_or(ChannelError::NotFound)?;
+    let lock = patiently(window, |_| lock_directory(&directory, place))?;
+    let file = directory.open_file(place.name.as_str(), true).map_err(|error| refusal(place, error))?;
+    let metadata = file::metadata(&file)?;
+    let header = read_header(&file, metadata.len_bytes)?;
+    if header.instance != instance {
+        return Err(ChannelError::NotFound);
+    }
+    if !lock::try_lock(&file, PRESENCE_BYTE, Mode::Exclusive)? {
+        return Err(in_use(&file, &metadata));
+    }
+    let (layout, memory) = (header.layout(), FileMemory(&file));
+    if layout.ids().any(|id| memory.load(layout.entry(id).attached_unix_ns(), Ordering::Relaxed) != 0) {
+        return Ok(());
+    }
+    unlink_if_same(&directory, place, &metadata, &lock)
 }
 
 /// Removes a transient segment if its last user has left it empty. Whatever prevents it

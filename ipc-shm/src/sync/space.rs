@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::{ShmConfig, State as Spec},
     kind::{Kind, Lifetime},
-    segment::{self, Attachment, Onlooker, Opened, Seat},
+    segment::{self, Attachment, Onlooker, Opened, Seat, spawning},
     sys::{fork::Window, ident},
     transport::{Namespace, Verdict, namespace},
 };
@@ -79,7 +79,7 @@ impl State {
         initial: impl FnOnce() -> P::Initial,
     ) -> Result<P, ChannelError> {
         let name = ChannelName::new(name)?;
-        P::of(Part(self.make::<P>(&name, &Made::of::<P>(initial())?)?))
+        self.make(&name, &Made::of::<P>(initial())?)
     }
 
     /// Opens what exists.
@@ -114,10 +114,10 @@ impl State {
             if let Some(initial) = initial.take() {
                 made = Some(Made::of::<P>(initial())?);
             }
-            match self.make::<P>(&name, made.as_ref().expect("made the first time round")) {
+            match self.make(&name, made.as_ref().expect("made the first time round")) {
                 // Somebody was faster, or took it away again at once.
                 Err(ChannelError::AlreadyExists | ChannelError::NotFound) => {}
-                made => return P::of(Part(made?)),
+                made => return made,
             }
         }
     }
@@ -151,7 +151,7 @@ impl State {
         Handle::new(attachment, P::LENDS)
     }
 
-    fn make<P: Primitive>(&self, name: &ChannelName, made: &Made) -> Result<Arc<Handle>, ChannelError> {
+    fn make<P: Primitive>(&self, name: &ChannelName, made: &Made) -> Result<P, ChannelError> {
         let page = ident::page_size_bytes()?;
         check_alignment(&made.layout, page)?;
         let mut config = self.config.clone().kind(Kind::State).max_message_len(made.layout.len_bytes as u64);
@@ -169,7 +169,16 @@ impl State {
         contents.push((segment_layout.data, &made.value));
         let place = self.namespace.place(name);
         let anchored = segment::create_with(&place, &settings, &contents, Window::open())?;
-        Handle::new(anchored.attach(Role::User, Seat::Any)?, P::LENDS)
+        let instance = anchored.header.instance;
+        let attached = anchored.attach(Role::User, Seat::Any);
+        drop(anchored);
+        let answer = attached
+            .and_then(|attachment| Handle::new(attachment, P::LENDS))
+            .and_then(|own| P::of(Part(own)));
+        // It is made and had, or it isn't made: there may be no address space for all of it.
+        answer.inspect_err(|_| {
+            let _ = spawning::while_in_use(|| segment::take_back(&place, instance, &mut Window::open()));
+        })
     }
 }
 
