@@ -44,6 +44,7 @@ fn this_binary_is_its_own_child() {
             "make a channel" => {
                 make(directory, &shared(named(arguments.last().unwrap()), number(2))).unwrap()
             }
+            "be the last one" => be_the_last_one(directory),
             "have no right to" => have_no_right_to(directory),
             "use the directory" => use_the_directory(directory),
             other => panic!("no such child: {other}"),
@@ -166,6 +167,39 @@ fn what_a_trusted_user_made_is_used_and_anybody_elses_is_not(
     let refused = Ends::open_trusting(arena.path(), &[other_user() + 1]).unwrap_err();
     assert!(matches!(refused, ChannelError::NotPermitted(_)), "{refused:?}");
     Ends::open_trusting(arena.path(), &[other_user()]).unwrap().pass(b"root trusts");
+}
+
+#[rstest]
+fn a_transient_channel_that_one_may_not_take_away_is_used(
+    #[values(Kind::Spsc, Kind::Mpmc, Kind::Broadcast, Kind::Latest, Kind::Rpc)] kind: Kind,
+) {
+    if skip_unless_root() {
+        return;
+    }
+    let arena = shared_arena(0o750);
+    let shm = Shm::at(arena.path());
+    let channel = shm.create(&name("x"), &shared(kind, common_group()).transient()).unwrap();
+    let mut other = spawn("be the last one", &arena, &[common_group()], kind);
+    other.says("open");
+    drop(channel);
+    other.tell();
+    other.ends_well();
+    // Its owner may.
+    assert!(matches!(shm.open(&name("x")), Err(ChannelError::NotFound)));
+}
+
+fn be_the_last_one(directory: &Path) {
+    let shm = Shm::at(directory).trust([0]);
+    let channel = shm.open(&name("x")).unwrap();
+    say("open");
+    assert!(told());
+    drop(channel);
+    drop(shm.open(&name("x")).unwrap());
+    drop(shm.open_or_create(&name("x"), &ShmConfig::new()).unwrap());
+    let answer = shm.create(&name("x"), &ShmConfig::new()).map(drop);
+    assert!(matches!(answer, Err(ChannelError::AlreadyExists)), "{answer:?}");
+    assert!(matches!(shm.gc().unwrap()[..], [(_, Err(ChannelError::NotPermitted(_)))]));
+    Ends::open_trusting(directory, &[0]).unwrap().pass(b"used as it is");
 }
 
 /// What a directory's owner and mode are, and whether root uses it, and whether it does when

@@ -40,10 +40,12 @@ pub(super) fn open_in(
             Attempt::Done(opened) => opened,
             in_the_way => return Ok(in_the_way),
         };
-        match sweep(directory, place, &opened)? {
-            Attempt::Done(Collected::Removed) => Err(ChannelError::NotFound),
-            Attempt::Done(_) => Ok(Attempt::Done(opened)),
-            Attempt::InTheWay(error) => Ok(Attempt::InTheWay(error)),
+        match sweep(directory, place, &opened) {
+            Ok(Attempt::Done(Collected::Removed)) => Err(ChannelError::NotFound),
+            // Another user's, in a directory where only that one may take it away.
+            Ok(Attempt::Done(_)) | Err(ChannelError::NotPermitted(_)) => Ok(Attempt::Done(opened)),
+            Ok(Attempt::InTheWay(error)) => Ok(Attempt::InTheWay(error)),
+            Err(error) => Err(error),
         }
     })?;
     durable::check(&opened)?;

@@ -105,7 +105,8 @@ fn try_collect(
 }
 
 /// Takes away a transient segment that holds nothing and that nobody else has open. If the
-/// directory's lock is in the way, our presence is given up.
+/// directory's lock is in the way, our presence is given up; if we may not take names away there,
+/// it is as it was, and the segment may be used as it is.
 pub(super) fn sweep(
     directory: &Directory,
     place: &Place,
@@ -117,9 +118,10 @@ pub(super) fn sweep(
     if !lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Exclusive)? {
         return Ok(Attempt::Done(Collected::InUse));
     }
+    // Back to what we came with; nobody can have come in between.
+    let back = || lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Shared);
     if !is_empty(opened) {
-        // Back to what we came with; nobody can have come in between.
-        lock::try_lock(&opened.file, PRESENCE_BYTE, Mode::Shared)?;
+        back()?;
         return Ok(Attempt::Done(Collected::HoldsMessages));
     }
     let lock = match lock_directory(directory, place)? {
@@ -129,8 +131,13 @@ pub(super) fn sweep(
             return Ok(Attempt::InTheWay(error));
         }
     };
-    unlink_if_same(directory, place, &opened.metadata, &lock)?;
-    Ok(Attempt::Done(Collected::Removed))
+    match unlink_if_same(directory, place, &opened.metadata, &lock) {
+        Err(error @ ChannelError::NotPermitted(_)) => {
+            back()?;
+            Err(error)
+        }
+        answer => answer.map(|()| Attempt::Done(Collected::Removed)),
+    }
 }
 
 /// Takes the name away if it still leads to the file that was checked.
