@@ -23,6 +23,10 @@ use std::{
 #[test]
 fn this_binary_is_its_own_child() {
     serve(|role, arguments| {
+        #[cfg(feature = "crash-points")]
+        if role == "come and fail while another one comes" {
+            return come_and_fail_while_another_one_comes(&Shm::at(&arguments[0]));
+        }
         let channel = Shm::at(&arguments[0]).open(&name("x")).unwrap();
         match role {
             "use" => {
@@ -337,6 +341,33 @@ fn who_is_told_of_an_error_that_is_told_once_has_all_others_know(
     drop(disk.shm().open(&name("x")).unwrap().sender().unwrap());
     reboot(&disk.file());
     let answer = disk.shm().open(&name("x")).map(drop);
+    assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+}
+
+/// Of two that come at once, one is done before the other is told.
+#[cfg(feature = "crash-points")]
+#[test]
+fn who_is_told_of_an_error_has_those_know_who_came_meanwhile() {
+    let disk = Disk::new();
+    Child::spawn("come and fail while another one comes", &[disk.path()]).ends_well();
+}
+
+#[cfg(feature = "crash-points")]
+fn come_and_fail_while_another_one_comes(shm: &Shm) {
+    use ipc_shm::hooks::{Moment, observe};
+    use std::sync::Mutex;
+
+    static OTHER: Mutex<Option<ipc_shm::ShmChannel>> = Mutex::new(None);
+    observe(|point| {
+        let is_it = (point.what, point.moment) == ("msync", Moment::Before);
+        let channel = OTHER.lock().unwrap().take_if(|_| is_it)?;
+        thread::spawn(move || mem::forget(channel.sender().unwrap())).join().unwrap();
+        Some(Errno::EIO as i32)
+    });
+    let channel = shm.create(&name("x"), &config(Kind::Mpmc)).unwrap();
+    *OTHER.lock().unwrap() = Some(shm.open(&name("x")).unwrap());
+    assert!(matches!(channel.receiver().map(drop), Err(ChannelError::Os(_))));
+    let answer = channel.sync();
     assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
 }
 
