@@ -42,6 +42,8 @@ fn this_binary_is_its_own_child() {
                 say("nothing is to be brought to the disk");
                 mem::forget((sender, channel));
             }
+            #[cfg(feature = "crash-points")]
+            "take long to leave" => take_long_to_leave(channel),
             other => panic!("no such child: {other}"),
         }
     });
@@ -369,6 +371,46 @@ fn come_and_fail_while_another_one_comes(shm: &Shm) {
     assert!(matches!(channel.receiver().map(drop), Err(ChannelError::Os(_))));
     let answer = channel.sync();
     assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+}
+
+#[cfg(feature = "crash-points")]
+#[test]
+fn while_the_last_one_brings_all_to_the_disk_others_come() {
+    let disk = Disk::new();
+    let shm = disk.shm();
+    drop(shm.create(&name("x"), &config(Kind::Mpmc)).unwrap());
+    let mut last = Child::spawn("take long to leave", &[disk.path()]);
+    last.says("on its way to the disk");
+    let channel = shm.open(&name("x")).unwrap();
+    let mut tx = channel.sender().unwrap();
+    last.tell();
+    last.ends_well();
+    // It knows that it isn't the last one any more.
+    tx.send(b"kept").unwrap();
+    reboot(&disk.file());
+    let answer = shm.open(&name("x")).map(drop);
+    assert!(matches!(answer, Err(ChannelError::Unrecovered(_))), "{answer:?}");
+    drop((tx, channel));
+    assert_eq!(&*shm.open_receiver(&name("x")).unwrap().try_recv().unwrap(), b"kept");
+}
+
+#[cfg(feature = "crash-points")]
+fn take_long_to_leave(channel: ipc_shm::ShmChannel) {
+    use ipc_shm::hooks::{Moment, observe};
+    use std::sync::atomic::AtomicBool;
+
+    static LEAVES: AtomicBool = AtomicBool::new(false);
+    let sender = channel.sender().unwrap();
+    observe(|point| {
+        let is_it = (point.what, point.moment) == ("fsync", Moment::Before);
+        if is_it && LEAVES.swap(false, Ordering::Relaxed) {
+            say("on its way to the disk");
+            told();
+        }
+        None
+    });
+    LEAVES.store(true, Ordering::Relaxed);
+    drop((sender, channel));
 }
 
 /// Those who only look on may be the last ones as well.

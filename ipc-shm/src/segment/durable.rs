@@ -153,15 +153,23 @@ pub(super) fn begin_use(mapping: &Arc<Mapping>, header: &Header) -> Result<(), O
 /// Marks the segment as clean, after all that it holds is on the disk, if nobody else has it
 /// open. Whatever prevents it loses nothing as long as the machine stays up. False if nobody is
 /// seen who has it open, so that it may be worth another try.
+///
+/// It may take seconds until all is on the disk, for which nobody is kept out: what is left to be
+/// written when nobody may come takes no longer than the mark.
 pub(super) fn end_use(place: &Place, instance: [u8; 16]) -> bool {
-    match shut(place, instance) {
-        Ok(Shutting::Shut(shut)) => {
-            let _ = shut.clean();
-            true
+    let steps: [fn(Shut) -> Result<(), OsError>; 2] = [Shut::sync_unlocked, |shut| shut.clean()];
+    for step in steps {
+        match shut(place, instance) {
+            Ok(Shutting::Shut(shut)) => {
+                if step(shut).is_err() {
+                    return true;
+                }
+            }
+            Ok(Shutting::InUse { is_seen }) => return is_seen,
+            Ok(Shutting::NotMarked) | Err(_) => return true,
         }
-        Ok(Shutting::InUse { is_seen }) => is_seen,
-        Ok(Shutting::NotMarked) | Err(_) => true,
     }
+    true
 }
 
 /// Returns when all that was stored in the segment before is on the disk, and so is its name.
@@ -247,6 +255,13 @@ impl Shut {
         }
         let presence = Anchor::new(&opened.file, opened.header.page as usize)?;
         Ok(Self { file: window.keep(file.into()), _presence: presence })
+    }
+
+    /// Lets others come, and returns when all that it held until then is on the disk.
+    fn sync_unlocked(self) -> Result<(), OsError> {
+        let Self { file, _presence: presence } = self;
+        drop(presence);
+        disk::sync(&file).inspect_err(|_| note_failure(&file))
     }
 
     /// Marks it as clean when all that it holds is on the disk.
