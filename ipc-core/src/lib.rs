@@ -49,6 +49,9 @@ pub mod conformance;
 #[cfg(unix)]
 pub mod fork;
 pub mod local;
+#[cfg(unix)]
+#[doc(hidden)]
+pub mod user;
 
 #[cfg(unix)]
 pub use apart::close_apart;

@@ -104,7 +104,6 @@ mod random;
 mod store;
 mod sysv;
 mod unix;
-mod user;
 mod wait;
 
 pub use ipc_core::*;

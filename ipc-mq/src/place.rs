@@ -20,10 +20,10 @@
 use crate::{
     at_fork::{self, Private},
     flock::{Locked, holder},
-    limit, user,
+    limit,
     wait::uninterrupted,
 };
-use ipc_core::{ChannelError, ChannelName, OsError};
+use ipc_core::{ChannelError, ChannelName, OsError, user};
 use nix::{
     dir::Dir,
     errno::Errno,

@@ -5,8 +5,7 @@ use super::{
     MqChannel, MqConfig, limits, list,
     sys::{self, Access, Attributes, Queue},
 };
-use crate::user;
-use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Transport};
+use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, OsError, Transport, user};
 use nix::{errno::Errno, sys::stat::FileStat, unistd::geteuid};
 use std::{
     ffi::{CStr, CString},

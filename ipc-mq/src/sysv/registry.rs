@@ -35,11 +35,8 @@ use super::{
     limits,
     sys::{Queue, Status},
 };
-use crate::{
-    place::{Home, LockedFolder, values},
-    user,
-};
-use ipc_core::{ChannelError, ChannelName, OsError};
+use crate::place::{Home, LockedFolder, values};
+use ipc_core::{ChannelError, ChannelName, OsError, user};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, readlinkat},

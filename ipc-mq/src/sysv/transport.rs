@@ -7,8 +7,8 @@ use super::{
     registry::{Registered, Registry, unseen},
     sys::{self, Queue, Status, TYPE_MAX, Wanted},
 };
-use crate::{place::Home, user};
-use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, PrioritySender, Transport};
+use crate::place::Home;
+use ipc_core::{Capabilities, ChannelError, ChannelInfo, ChannelName, PrioritySender, Transport, user};
 use nix::{errno::Errno, libc::c_long};
 use std::marker::PhantomData;
 

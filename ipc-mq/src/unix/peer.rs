@@ -8,8 +8,8 @@ use super::{
     store::{Extras, Held, Tag},
     sys::{self, Passed, Received},
 };
-use crate::{limit, user, wait::is_ready};
-use ipc_core::{Credentials, OsError};
+use crate::{limit, wait::is_ready};
+use ipc_core::{Credentials, OsError, user};
 use nix::{errno::Errno, poll::PollFlags};
 use std::{
     io, mem,

@@ -1,4 +1,4 @@
-//! Who is who, by the numbers that the kernel shows: `user_namespaces(7)`.
+//! Who is who, by the numbers that the kernel shows, for backends: `user_namespaces(7)`.
 //!
 //! Each user namespace has numbers of its own, and whoever has none there is shown as user 65534: a
 //! process without a number of its own can't tell what is its own from others'. So there that number
@@ -12,18 +12,18 @@ const NUMBERLESS: u32 = 65_534;
 
 /// Whether the user that one number is shown for is the one of the other.
 #[inline]
-pub(crate) fn is_same(found: u32, who: u32) -> bool {
+pub fn is_same(found: u32, who: u32) -> bool {
     found == who && is_somebody(who)
 }
 
 /// Whether this is one user's number. It asks the kernel only where it may be anybody's.
 #[inline]
-pub(crate) fn is_somebody(uid: u32) -> bool {
+pub fn is_somebody(uid: u32) -> bool {
     uid != NUMBERLESS || is_given()
 }
 
 /// What there is to say, behind a refusal, of two that are shown alike.
-pub(crate) fn likeness(found: u32, who: u32) -> &'static str {
+pub fn likeness(found: u32, who: u32) -> &'static str {
     if found == who {
         "; so is anybody shown who has no number in this user namespace, and it isn't given to a user: \
          give us one, see user_namespaces(7), and mount /proc"
