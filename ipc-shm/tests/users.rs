@@ -4,17 +4,22 @@
 mod common;
 
 use common::{
-    Arena, Child, is_root,
+    Arena, Child, end_after, fork, fork_child, is_root,
     kinds::{Ends, make, named},
     name, say, serve, told,
 };
 use ipc_shm::{
     Channel, ChannelError, Client, Kind, Receiver, Request, Rpc, Sender, Server, Shm, ShmConfig, Transport,
     Wait,
+    sealed::{self, LinkError, Listener, Peers},
 };
-use nix::unistd::{Gid, Uid, chown, setgid, setgroups, setuid};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::{Gid, Uid, chown, setgid, setgroups, setuid},
+};
 use rstest::rstest;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{env, fs, os::unix::fs::PermissionsExt, path::Path};
 
 /// A user that nobody is, and a group whose number is another.
 fn other_user() -> u32 {
@@ -263,4 +268,107 @@ fn roots_directory_is_used_by_others(#[case] mode: u32) {
 fn use_the_directory(directory: &Path) {
     make(directory, &ShmConfig::new()).unwrap();
     Ends::open(directory).unwrap().pass(b"here");
+}
+
+/// In a user namespace that has a number for nobody, they all have the same.
+fn where_all_look_alike() -> bool {
+    become_user(other_user(), &[]);
+    let is_there = unshare(CloneFlags::CLONE_NEWUSER).is_ok();
+    if !is_there {
+        common::skip("it takes a user namespace of one's own");
+    }
+    is_there
+}
+
+fn is_refused_since_all_look_alike<T>(answer: Result<T, ChannelError>) {
+    let Err(ChannelError::NotPermitted(text)) = answer.map(drop) else { panic!("it isn't refused") };
+    assert!(text.contains("no number in this user namespace"), "{text}");
+}
+
+#[test]
+fn a_strangers_channel_is_refused_where_all_users_look_alike() {
+    if skip_unless_root() {
+        return;
+    }
+    let arena = shared_arena(0o1777);
+    make(arena.path(), &ShmConfig::new().kind(Kind::Mpmc).mode(0o666)).unwrap();
+    fork_child(|| {
+        if !where_all_look_alike() {
+            return;
+        }
+        let shm = Shm::at(arena.path());
+        is_refused_since_all_look_alike(shm.open(&name("x")));
+        is_refused_since_all_look_alike(shm.open_or_create(&name("x"), &ShmConfig::new()));
+        // Who trusts all that look so says so.
+        shm.trust([65_534]).open(&name("x")).unwrap();
+    })
+    .ends_well();
+}
+
+#[test]
+fn a_strangers_directory_is_refused_where_all_users_look_alike() {
+    if skip_unless_root() {
+        return;
+    }
+    fork_child(|| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("none"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), Some("mode=1777")).unwrap();
+        fs::create_dir("/dev/shm/ipc-65534").unwrap();
+        // SAFETY: a child that was forked has no other threads.
+        unsafe { env::remove_var("IPC_DIR") };
+        if where_all_look_alike() {
+            is_refused_since_all_look_alike(Shm::new().list());
+            is_refused_since_all_look_alike(Shm::new().create(&name("x"), &ShmConfig::new()));
+        }
+    })
+    .ends_well();
+}
+
+#[test]
+fn a_stranger_at_the_other_end_is_refused_where_all_users_look_alike() {
+    if skip_unless_root() {
+        return;
+    }
+    let arena = shared_arena(0o1777);
+    let path = arena.file("s");
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let Some(child) = fork() else {
+        end_after(|| {
+            if !where_all_look_alike() {
+                return;
+            }
+            let listener = Listener::bind(&path, Peers::ourselves()).unwrap();
+            nix::unistd::write(&writer, b"+").unwrap();
+            let Err(LinkError::NotPermitted(text)) = listener.accept(soon()) else { panic!("admitted") };
+            assert!(text.contains("no number in this user namespace"), "{text}");
+        })
+    };
+    drop(writer);
+    if nix::unistd::read(&reader, &mut [0]).unwrap() == 1 {
+        let _ = sealed::connect(&path, &Peers::new().user(other_user()), soon());
+    }
+    child.ends_well();
+}
+
+/// As in the containers whose programs run as nobody.
+#[test]
+fn user_65534_is_oneself_where_that_number_is_given() {
+    if skip_unless_root() {
+        return;
+    }
+    let arena = shared_arena(0o1777);
+    fork_child(|| {
+        become_user(65_534, &[]);
+        make(arena.path(), &ShmConfig::new()).unwrap();
+        Ends::open(arena.path()).unwrap().pass(b"one's own");
+    })
+    .ends_well();
+    // Where it isn't known, it may be anybody's.
+    fork_child(|| {
+        common::take_proc_away();
+        become_user(65_534, &[]);
+        is_refused_since_all_look_alike(Shm::at(arena.path()).open(&name("x")));
+    })
+    .ends_well();
 }

@@ -2,6 +2,7 @@
 
 use super::LinkError;
 use crate::sys::{ident, socket::Credentials};
+use ipc_core::user;
 use std::fmt;
 
 /// Who may be at the other end of a sealed channel: at first, nobody.
@@ -9,7 +10,7 @@ use std::fmt;
 /// What is compared is what the kernel says of the process that connected, or that listens,
 /// and of the one that sends the first message: its effective user and group at that time.
 /// Users of other namespaces that have no number in ours appear as user 65534: leave that one
-/// out. A process id may be given to another process later; it narrows down what users and
+/// out. Where that is what we appear as ourselves and it isn't given to a user, we are nobody, too. A process id may be given to another process later; it narrows down what users and
 /// groups allow, and is no means by itself.
 ///
 /// ```
@@ -31,9 +32,11 @@ impl Peers {
         Self::default()
     }
 
-    /// Processes of this process's effective user.
+    /// Processes of this process's effective user; none where it has no number in this user
+    /// namespace, since nobody can tell it from others there.
     pub fn ourselves() -> Self {
-        Self::new().user(ident::euid())
+        let uids = [ident::euid()].into_iter().filter(|&uid| user::is_somebody(uid)).collect();
+        Self { uids, ..Self::new() }
     }
 
     /// And this user.
@@ -69,7 +72,11 @@ impl Peers {
         if is_known && (self.pids.is_empty() || self.pids.contains(&peer.pid)) {
             return Ok(peer);
         }
-        Err(LinkError::NotPermitted(format!("{peer} is at the other end, and {self} may be")))
+        let likeness = match user::is_somebody(peer.uid) {
+            true => "",
+            false => user::likeness(peer.uid, ident::euid()),
+        };
+        Err(LinkError::NotPermitted(format!("{peer} is at the other end, and {self} may be{likeness}")))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         lock::is_locked,
     },
 };
-use ipc_core::{ChannelError, OsError, Role};
+use ipc_core::{ChannelError, OsError, Role, user};
 use std::{
     cell::RefCell,
     fs::File,
@@ -58,9 +58,10 @@ pub(super) fn check_file(place: &Place, found: &Metadata) -> Result<(), ChannelE
     if !place.home.trusts(found.uid) {
         return Err(ChannelError::NotPermitted(format!(
             "{path} belongs to user {} ({found}), we are user {}: only one's own channels are opened, and those of \
-             users that one is told to trust",
+             users that one is told to trust{}",
             found.uid,
-            ident::euid()
+            ident::euid(),
+            user::likeness(found.uid, ident::euid())
         )));
     }
     Ok(())

@@ -4,7 +4,7 @@ use crate::sys::{
     file::{self, Cause, Directory, Identity},
     ident,
 };
-use ipc_core::{ChannelError, ChannelName, OsError};
+use ipc_core::{ChannelError, ChannelName, OsError, user};
 use std::path::{Path, PathBuf};
 
 /// What a directory's owner may do with it: all, and look up names.
@@ -24,7 +24,7 @@ pub(crate) struct Home {
 impl Home {
     /// Whether this user's files are taken for channels.
     pub(crate) fn trusts(&self, uid: u32) -> bool {
-        uid == ident::euid() || self.trusted.contains(&uid)
+        user::is_same(uid, ident::euid()) || self.trusted.contains(&uid)
     }
 
     /// Opens the directory; `None` if it is the private one and nobody has made it yet.
@@ -77,11 +77,12 @@ impl Home {
     fn check_private(&self, directory: &Directory) -> Result<(), ChannelError> {
         let found = directory.metadata()?;
         let path = self.path.display();
-        if found.uid != ident::euid() {
+        let euid = ident::euid();
+        if !user::is_same(found.uid, euid) {
             return Err(ChannelError::NotPermitted(format!(
-                "{path} belongs to user {}, not to us (user {}): remove it or set IPC_DIR to a directory of yours",
+                "{path} belongs to user {}, not to us (user {euid}): remove it or set IPC_DIR to a directory of yours{}",
                 found.uid,
-                ident::euid()
+                user::likeness(found.uid, euid)
             )));
         }
         if found.mode & 0o022 != 0 {
@@ -109,10 +110,11 @@ impl Home {
         let path = self.path.display();
         Err(ChannelError::NotPermitted(format!(
             "{path} belongs to user {}, we are user {}, and others can rename and remove what is in it (mode {:03o}): \
-             trust that user, have it do `chmod +t {path}`, or set IPC_DIR to a directory of yours",
+             trust that user, have it do `chmod +t {path}`, or set IPC_DIR to a directory of yours{}",
             found.uid,
             ident::euid(),
-            found.mode
+            found.mode,
+            user::likeness(found.uid, ident::euid())
         )))
     }
 

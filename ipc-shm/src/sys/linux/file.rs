@@ -6,7 +6,7 @@ use super::{
     fork::{Private, Window},
     ident, limit,
 };
-use ipc_core::OsError;
+use ipc_core::{OsError, user};
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -115,7 +115,7 @@ pub(crate) fn mend_private_directory(path: &Path, lacking: u32) -> Result<bool, 
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let Ok(directory) = call("open", || open(path, flags, Mode::empty())) else { return Ok(false) };
     let found = metadata(&directory)?;
-    if found.mode & lacking == lacking || found.uid != ident::euid() {
+    if found.mode & lacking == lacking || !user::is_same(found.uid, ident::euid()) {
         return Ok(false);
     }
     change_mode(&directory, found.mode | Mode::S_IRWXU.bits()).map(|()| true)
