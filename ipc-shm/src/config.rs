@@ -67,8 +67,8 @@ impl ShmConfig {
     }
 
     /// Room for messages, in bytes, rounded up to whole pages: 1 byte to 1 TiB. All of it is
-    /// allocated when the channel is made. What a message takes up of it depends on the
-    /// [`Kind`].
+    /// allocated when the channel is made, so that none is missing later (but see
+    /// [on a disk](crate#on-a-disk)). What a message takes up of it depends on the [`Kind`].
     ///
     /// More room takes up bursts, but is no faster: messages of many KiB that are copied in and
     /// out go fastest where the room is a part only of the cache that the processors share, a

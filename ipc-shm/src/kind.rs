@@ -394,10 +394,17 @@ fn named<T: Copy>(what: &str, all: &[T], name: impl Fn(T) -> &'static str, text:
 #[non_exhaustive]
 pub enum Lifetime {
     /// When it is removed, and not before.
+    ///
+    /// By others, too: where systemd's logind does as it does by default (`RemoveIPC=yes`), what
+    /// an ordinary user has in `/dev/shm` is removed when the last of its sessions ends, whether
+    /// or not its processes go on. For a service of such a user that is to be left alone, say
+    /// `loginctl enable-linger USER`, or `RemoveIPC=no` in `logind.conf(5)`, or keep channels in
+    /// a directory elsewhere (`IPC_DIR`). System users, and root, keep theirs.
     #[default]
     Kept,
     /// When the last one leaves it empty. If all its users are killed, the next one to
-    /// open it finds nothing, unless messages are left in it; until then it is listed.
+    /// open it finds nothing, unless messages are left in it; until then it is listed. Who may
+    /// not remove it, another user's in that one's directory, uses it as it is.
     Transient,
 }
 

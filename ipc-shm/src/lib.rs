@@ -133,6 +133,10 @@
 //! served after that until it is accepted ([`Shm::recover`]). When the machine was started is
 //! asked of `/proc`; without it, a channel on a disk is refused.
 //!
+//! On file systems that never write to a block twice (btrfs, ZFS, and others where files share
+//! blocks), what was allocated for a channel isn't enough to write it anew: when such a disk is
+//! full, whoever uses the channel dies of SIGBUS. Keep some of it free there, or channels elsewhere.
+//!
 //! # Waiting
 //!
 //! Endpoints spin for some 50 µs and then sleep, unless told otherwise ([`Waiting`]). While a peer
