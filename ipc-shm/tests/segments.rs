@@ -43,6 +43,8 @@ fn this_binary_is_its_own_child() {
             "fail to look on as the last one leaves" => {
                 fail_to_look_on_as_the_last_one_leaves(&arguments[0], arguments[1].parse().unwrap())
             }
+            #[cfg(feature = "crash-points")]
+            "come both at once" => come_both_at_once(&shm),
             "make state without address space" => make_state_without_address_space(&State::at(&arguments[0])),
             "attach without address space" => attach_without_address_space(&shm),
             other => panic!("no such child: {other}"),
@@ -646,6 +648,51 @@ fn wait_for_a_place_that_the_last_one_leaves(shm: &Spsc) {
         }
     }
     assert!(came > 0);
+}
+
+/// Neither is in the other's way to find that nobody uses it.
+#[cfg(feature = "crash-points")]
+#[test]
+fn two_that_come_at_once_to_what_a_killed_user_left_do_not_bring_it_back() {
+    let arena = Arena::new();
+    Child::spawn("come both at once", &[arena.path().to_str().unwrap()]).ends_well();
+}
+
+#[cfg(feature = "crash-points")]
+fn come_both_at_once(shm: &Spsc) {
+    use ipc_shm::hooks::{Moment, observe};
+    use std::{cell::Cell, sync::Barrier};
+
+    thread_local! {
+        static COMES: Cell<bool> = const { Cell::new(false) };
+    }
+    static BOTH: Barrier = Barrier::new(2);
+    // Both have asked for their first lock before either goes on.
+    observe(|point| {
+        let is_it = (point.what, point.moment) == ("fcntl(F_OFD_SETLK)", Moment::After);
+        if is_it && COMES.replace(false) {
+            BOTH.wait();
+        }
+        None
+    });
+    let twice = |come: fn(&Spsc) -> Result<ipc_shm::SpscChannel, ChannelError>| {
+        let dead = fork_child(|| {
+            std::mem::forget(shm.create(&name("x"), &one_page().transient()).unwrap());
+        });
+        dead.ends_well();
+        let come = || {
+            COMES.set(true);
+            come(shm)
+        };
+        thread::scope(|scope| [scope.spawn(come), scope.spawn(come)].map(|one| one.join().unwrap()))
+    };
+    for _ in 0..20 {
+        let found = twice(|shm| shm.open(&name("x")));
+        assert!(found.iter().all(|one| matches!(one, Err(ChannelError::NotFound))), "{found:?}");
+        let made = twice(|shm| shm.create(&name("x"), &one_page().transient()));
+        assert_eq!(made.iter().filter(|one| one.is_ok()).count(), 1, "{made:?}");
+        assert!(made.iter().any(|one| matches!(one, Err(ChannelError::AlreadyExists))), "{made:?}");
+    }
 }
 
 #[rstest]

@@ -9,10 +9,13 @@ use super::{
     file::{Attempt, Opened, check_file, patiently, read_header, refusal},
     remove::sweep,
 };
-use crate::sys::{
-    file::{self, Directory},
-    fork::Window,
-    lock::{self, Mode},
+use crate::{
+    kind::Lifetime,
+    sys::{
+        file::{self, Directory},
+        fork::Window,
+        lock::{self, Mode},
+    },
 };
 use ipc_core::{ChannelError, Role};
 
@@ -52,20 +55,24 @@ pub(super) fn open_in(
     Ok(opened)
 }
 
-/// One attempt, in whose way it is that the name changes hands meanwhile.
+/// One attempt, in whose way it is that the name changes hands meanwhile. Our presence is for
+/// [`sweep`] to share if we have it alone.
 fn try_open(directory: &Directory, place: &Place, write: bool) -> Result<Attempt<Opened>, ChannelError> {
     let changing_hands = || Attempt::InTheWay(ChannelError::Busy { role: Role::User, pid: None });
     let name = place.name.as_str();
     let file = directory.open_file(name, write).map_err(|error| refusal(place, error))?;
     let metadata = file::metadata(&file)?;
     check_file(place, &metadata)?;
-    if !lock::try_lock(&file, PRESENCE_BYTE, Mode::Shared)? {
+    let header = read_header(&file, metadata.len_bytes)?;
+    // What may be to be swept away, alone first: two that are there already are in each other's way.
+    let may_be_alone = write && header.lifetime == Lifetime::Transient;
+    let is_alone = may_be_alone && lock::try_lock(&file, PRESENCE_BYTE, Mode::Exclusive)?;
+    if !is_alone && !lock::try_lock(&file, PRESENCE_BYTE, Mode::Shared)? {
         return Ok(changing_hands());
     }
     match directory.metadata_of(name) {
         Ok(found) if found.identity == metadata.identity => {}
         _ => return Ok(changing_hands()),
     }
-    let header = read_header(&file, metadata.len_bytes)?;
     Ok(Attempt::Done(Opened { file, header, metadata }))
 }
