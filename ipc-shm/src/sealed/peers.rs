@@ -10,8 +10,9 @@ use std::fmt;
 /// What is compared is what the kernel says of the process that connected, or that listens,
 /// and of the one that sends the first message: its effective user and group at that time.
 /// Users of other namespaces that have no number in ours appear as user 65534: leave that one
-/// out. Where that is what we appear as ourselves and it isn't given to a user, we are nobody, too. A process id may be given to another process later; it narrows down what users and
-/// groups allow, and is no means by itself.
+/// out. Where that is what we appear as ourselves and it isn't given to a user, we are nobody, too.
+/// A process id may be given to another process later; it narrows down what users and groups allow,
+/// and is no means by itself.
 ///
 /// ```
 /// use ipc_shm::sealed::Peers;
