@@ -140,12 +140,10 @@ pub(super) fn begin_use(mapping: &Arc<Mapping>, header: &Header) -> Result<(), O
     let change = |from, to| words.compare_exchange(state, from, to, Ordering::Release);
     let _ = change(found, if found == FAILED { FAILED } else { ENTERING });
     let saved = mapping.sync(header.page as usize);
-    match saved {
-        Ok(()) => {
-            let _ = change(ENTERING, IN_USE);
-        }
-        // Whatever those say who came meanwhile: they weren't told. Release: as above.
-        Err(_) => words.store(state, FAILED, Ordering::Release),
+    let _ = change(ENTERING, if saved.is_ok() { IN_USE } else { FAILED });
+    if saved.is_err() {
+        // Others who have come meanwhile may say that all is well: they weren't told.
+        let _ = change(IN_USE, FAILED);
     }
     saved
 }

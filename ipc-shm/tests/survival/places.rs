@@ -51,8 +51,9 @@ pub(crate) fn scenarios<K: Queue>() -> Vec<Scenario> {
             scene("creator, without unnamed files", |stage| create::<K>(stage, false, true)),
             scene("creator, after one that died without unnamed files", create_and_sweep::<K>),
             scene("creator, of what doesn't fit", create_too_much::<K>),
-            scene("creator, in a directory of its own", create_at_home::<K>),
-            scene("creator, kept out of its own directory", create_kept_out::<K>),
+            // Others make channels there, too.
+            scene("creator, in a directory of its own", create_at_home::<K>).varying(),
+            scene("creator, kept out of its own directory", create_kept_out::<K>).varying(),
         ]);
     }
     // What happens to names hardly depends on the kind.

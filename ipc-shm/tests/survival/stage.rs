@@ -101,8 +101,8 @@ struct Plan {
 struct Lack {
     call: &'static str,
     errno: Errno,
-    /// Only the first time.
-    once: bool,
+    /// Only this time, counted from 0.
+    time: Option<usize>,
 }
 
 /// Set in a victim when its act begins.
@@ -182,12 +182,17 @@ impl Stage {
 
     /// Takes a system call away from the victim.
     pub(crate) fn lack(&self, call: &'static str, errno: Errno) {
-        self.lacking.set(Some(Lack { call, errno, once: false }));
+        self.lacking.set(Some(Lack { call, errno, time: None }));
     }
 
     /// Takes the victim's first system call of this kind away.
     pub(crate) fn lack_once(&self, call: &'static str, errno: Errno) {
-        self.lacking.set(Some(Lack { call, errno, once: true }));
+        self.lack_at(0, call, errno);
+    }
+
+    /// Takes the one away before which it makes so many.
+    pub(crate) fn lack_at(&self, time: usize, call: &'static str, errno: Errno) {
+        self.lacking.set(Some(Lack { call, errno, time: Some(time) }));
     }
 
     /// Whether an act can do without a system call that is taken away.
@@ -408,7 +413,8 @@ fn observe(point: &ipc_shm::hooks::Point) -> Option<i32> {
         return None;
     }
     if let Some(lack) = plan.lacking.filter(|lack| lack.call == point.what) {
-        if plan.page.lacked.fetch_add(1, Ordering::Relaxed) == 0 || !lack.once {
+        let time = plan.page.lacked.fetch_add(1, Ordering::Relaxed);
+        if lack.time.is_none_or(|lacking| lacking == time) {
             return Some(lack.errno as i32);
         }
     }

@@ -9,9 +9,10 @@ use crate::{
     stage::{Act, Stage},
 };
 use ipc_shm::{
-    Wait, Waiting,
+    ChannelError, Wait, Waiting,
     sync::{Barrier, Condvar, Event, LockError, Mutex, Once, Primitive, RwLock, Semaphore, Shared, State},
 };
+use nix::errno::Errno;
 use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,9 +31,12 @@ const HANG: Duration = Duration::from_secs(10);
 
 type Pair = Mutex<[u64; 2]>;
 
+/// How many mappings a segment's maker has of it before it takes part.
+const MAPPED_BY_MAKER: usize = 2;
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let scene = |name: &str, scene: fn(&Stage)| Scenario::new("state", name, scene);
-    vec![
+    let mut all = vec![
         scene("mutex, changes the value", |stage| mutex(stage, change)).short(),
         scene("mutex, is timed", |stage| mutex(stage, change_timed)),
         scene("mutex, panics", |stage| mutex(stage, panic_within)),
@@ -65,7 +69,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scene("shared, is read", shared_read).short(),
         scene("shared, is looked at", shared_reader).varying(),
         scene("onlooker of state", stat),
-    ]
+    ];
+    if Stage::can_lack() {
+        all.push(scene("mutex, is made and can't be entered", is_made_in_vain).varying());
+    }
+    all
 }
 
 fn state(stage: &Stage) -> State {
@@ -375,6 +383,29 @@ fn is_made(stage: &Stage) {
     }
     drop(mutex.lock_or_repair(|_| {}).expect("sound"));
     drop(mutex);
+}
+
+/// Who has made it and can't enter takes it back. Killed before that, or kept from it, it leaves it
+/// as it is made.
+fn is_made_in_vain(stage: &Stage) {
+    // The first ones are what it makes it with.
+    stage.lack_at(MAPPED_BY_MAKER, "mmap", Errno::ENOMEM);
+    stage.victim(
+        || (),
+        |()| match state(stage).create::<Pair>("x", || [7; 2]).map(drop) {
+            // Also when it is done again, and there is room.
+            Ok(()) | Err(ChannelError::Os(_) | ChannelError::AlreadyExists) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+    );
+    match state(stage).open::<Pair>("x") {
+        Ok(mutex) => {
+            assert_eq!(*mutex.lock_timeout(HANG).expect("nobody has it"), [7; 2]);
+            drop(mutex);
+            end(stage);
+        }
+        Err(error) => assert!(matches!(error, ChannelError::NotFound), "{error}"),
+    }
 }
 
 fn rwlock(stage: &Stage, act: fn(&mut RwLock<[u64; 2]>) -> Act) {
