@@ -31,8 +31,8 @@ const HANG: Duration = Duration::from_secs(10);
 
 type Pair = Mutex<[u64; 2]>;
 
-/// How many mappings a segment's maker has of it before it takes part.
-const MAPPED_BY_MAKER: usize = 2;
+/// How many mappings a segment's maker has of it before it takes part: its presence.
+const MAPPED_BY_MAKER: usize = 1;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let scene = |name: &str, scene: fn(&Stage)| Scenario::new("state", name, scene);
@@ -388,7 +388,7 @@ fn is_made(stage: &Stage) {
 /// Who has made it and can't enter takes it back. Killed before that, or kept from it, it leaves it
 /// as it is made.
 fn is_made_in_vain(stage: &Stage) {
-    // The first ones are what it makes it with.
+    // The one before is what it makes it with.
     stage.lack_at(MAPPED_BY_MAKER, "mmap", Errno::ENOMEM);
     stage.victim(
         || (),
