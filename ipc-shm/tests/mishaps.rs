@@ -167,7 +167,13 @@ fn a_mutex_works_across_pid_namespaces_and_so_does_the_death_of_its_owner() {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let mut child = Some(fork_child(|| {
         let namespaces = CloneFlags::CLONE_NEWPID;
-        let done = unshare(namespaces).or_else(|_| unshare(namespaces | CloneFlags::CLONE_NEWUSER));
+        let uid = nix::unistd::geteuid();
+        let done = unshare(namespaces).or_else(|_| {
+            unshare(namespaces | CloneFlags::CLONE_NEWUSER)?;
+            // Without a number of our own, nothing would be ours there.
+            let map = std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"));
+            map.map_err(|_| nix::errno::Errno::EPERM)
+        });
         if done.is_err() {
             nix::unistd::write(&writer, b"-").unwrap();
             return;
