@@ -233,23 +233,15 @@ fn a_killed_subscriber_holds_no_publisher_up() {
     }
 }
 
-#[test]
-fn publishers_that_only_ever_try_find_the_dead_too() {
-    let arena = Arena::new();
-    let channel = channel(&arena, &reliable());
-    let mut tx = channel.sender().unwrap();
-    let mut victim = Child::spawn("hold", &[path(&arena)]);
-    victim.says("ready");
-    let count = fill(&mut tx);
-    victim.says("0");
-    victim.kill();
-    eventually("there is room", || tx.try_send(&stamped(count)).is_ok());
-}
-
 #[rstest]
-#[case::since_it_is_to_fail(WhenFull::Fail)]
-#[case::by_itself(WhenFull::Wait)]
-fn a_publisher_that_seldom_tries_finds_the_dead_at_the_next_try(#[case] when_full: WhenFull) {
+#[case::all_the_time(WhenFull::Wait, Duration::ZERO, usize::MAX)]
+#[case::now_and_then(WhenFull::Wait, Duration::from_millis(20), 10)]
+#[case::since_it_is_to_fail(WhenFull::Fail, Duration::from_millis(20), 10)]
+fn a_publisher_that_only_tries_finds_the_dead_too(
+    #[case] when_full: WhenFull,
+    #[case] pause: Duration,
+    #[case] most_tries: usize,
+) {
     let arena = Arena::new();
     let channel = channel(&arena, &lossy().when_full(when_full));
     let mut tx = channel.sender().unwrap();
@@ -259,11 +251,13 @@ fn a_publisher_that_seldom_tries_finds_the_dead_at_the_next_try(#[case] when_ful
     victim.says("0");
     victim.kill();
     let wait = if when_full == WhenFull::Fail { Wait::Forever } else { Wait::Never };
-    let mut is_sent = || {
-        thread::sleep(Duration::from_millis(20));
+    let mut tries = 0;
+    eventually("there is room", || {
+        thread::sleep(pause);
+        tries += 1;
+        assert!(tries <= most_tries, "nobody has looked");
         tx.send_wait(&stamped(count), wait).is_ok()
-    };
-    assert!((0..10).any(|_| is_sent()));
+    });
 }
 
 #[rstest]
